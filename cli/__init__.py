@@ -1,0 +1,1 @@
+"""The `gindex` command: parse, call, print."""

@@ -1,0 +1,121 @@
+"""`gindex build`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gindex.config import (
+    BIT_WIDTHS,
+    DTYPES,
+    BuildConfig,
+    CorpusConfig,
+    CurvatureConfig,
+    ModelConfig,
+    VectorConfig,
+)
+
+from .command import GindexCommand, config_option
+from .progress import terminal_progress
+from .render import duration, size
+
+if TYPE_CHECKING:
+    from gindex.build.plan import BuildPlan
+
+
+@click.command(cls=GindexCommand)
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--model", "name", required=True, help=str(ModelConfig.__dataclass_fields__["name"].metadata["help"]))
+@click.option("--out", type=click.Path(path_type=Path), help="Index directory to make. Required unless --dry-run.")
+@config_option(CorpusConfig, "text_field")
+@config_option(CorpusConfig, "id_field")
+@config_option(CorpusConfig, "max_tokens", type=int)
+@config_option(CurvatureConfig, "fit_documents", type=int)
+@config_option(CurvatureConfig, "damping_scale", type=float)
+@config_option(CurvatureConfig, "index_damping", type=float)
+@config_option(VectorConfig, "dimension", type=int)
+@config_option(VectorConfig, "rank_fraction", type=float)
+@config_option(VectorConfig, "bits", type=click.Choice([str(bits) for bits in BIT_WIDTHS]))
+@config_option(ModelConfig, "device")
+@config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@config_option(BuildConfig, "batch_tokens", type=int)
+@config_option(BuildConfig, "seed", type=int)
+@click.option("--strict", is_flag=True, help="Stop at a document whose gradient is not finite, not pass over it.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and what it would cost, then stop.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
+def build(corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
+
+    A build that was interrupted goes on when the same command is given again.
+
+    \b
+    Example:
+        gindex build corpus.jsonl --model path/to/model --out runs/corpus
+        gindex build notes/ --model path/to/model --out runs/notes --max-tokens 256 --fit-documents 500
+        gindex build corpus.parquet --text-field body --model path/to/model --dry-run
+    """
+    config = _config(options)
+    if dry_run:
+        from gindex.build.run import plan_build
+
+        _print_plan(plan_build(corpus, config, terminal_progress()), as_json)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out': where to put the index.")
+    from gindex.build.run import run_build
+    from gindex.index import GradientIndex
+
+    manifest = run_build(
+        corpus, out, config, strict=strict, progress=terminal_progress(), on_plan=lambda plan: _print_plan(plan, False)
+    )
+    for reason in manifest.skipped.values():
+        click.echo(f"left out: {reason}")
+    disk = sum(GradientIndex.open(out).info()["disk_bytes"].values())
+    click.echo(f"{out}: {manifest.documents['documents']:,} documents indexed, {size(disk)}")
+
+
+def _config(options: dict[str, Any]) -> BuildConfig:
+    def pick(*names: str) -> dict[str, Any]:
+        return {name: options[name] for name in names}
+
+    return BuildConfig(
+        corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
+        model=ModelConfig(**pick("name", "device", "dtype")),
+        curvature=CurvatureConfig(**pick("fit_documents", "damping_scale", "index_damping")),
+        vectors=VectorConfig(**pick("dimension", "rank_fraction"), bits=int(options["bits"])),
+        **pick("batch_tokens", "seed"),
+    )
+
+
+def _print_plan(plan: "BuildPlan", as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(plan), indent=1))
+        return
+    share = plan.tracked_parameters / plan.parameters
+    click.echo(f"corpus     {plan.documents:,} documents, {plan.parts:,} parts, {plan.tokens:,} tokens")
+    click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens")
+    click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters")
+    for reason, (count, parameters) in _by_reason(plan).items():
+        click.echo(f"           not tracked: {reason} ({count} weights, {parameters / plan.parameters:.1%})")
+    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in plan.seconds.items())
+    click.echo(f"time       about {duration(sum(plan.seconds.values()))} ({phases})")
+    click.echo(f"memory     about {size(plan.memory_bytes)}")
+    parts = ", ".join(f"{name} {size(count)}" for name, count in plan.disk_bytes.items())
+    click.echo(f"disk       about {size(sum(plan.disk_bytes.values()))} ({parts})")
+
+
+def _by_reason(plan: "BuildPlan") -> dict[str, tuple[int, int]]:
+    """Add up the untracked weights with one reason: their names where few, their number and parameters."""
+    grouped: dict[str, list[Any]] = {}
+    for weight in plan.untracked:
+        grouped.setdefault(weight.reason, []).append(weight)
+    return {
+        f"{', '.join(w.name for w in weights[:3])}{', ...' if len(weights) > 3 else ''}: {reason}": (
+            len(weights),
+            sum(w.parameters for w in weights),
+        )
+        for reason, weights in grouped.items()
+    }

@@ -1,0 +1,55 @@
+"""What all commands share: errors as one line and an exit code, options that take default and help from the config."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gindex.config import default_of, help_of
+from gindex.errors import GindexError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+
+
+class GindexCommand(click.Command):
+    """A command that ends with one clear line where it fails."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        _quiet_libraries()
+        try:
+            return super().invoke(ctx)
+        except GindexError as error:
+            click.echo(f"gindex: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("gindex: interrupted; finished work is kept, run the same command again to go on", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; so do we
+            ctx.exit(0)
+
+
+def config_option(config: type, name: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
+    """Make an option `--some-name` for the field `some_name` of a config class."""
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        default=default_of(config, name),
+        show_default=True,
+        help=help_of(config, name),
+        **attributes,
+    )
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to our own messages: libraries' progress bars and notices stay off unless asked for."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(format="gindex: %(message)s", level=logging.WARNING)

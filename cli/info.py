@@ -1,0 +1,53 @@
+"""`gindex info`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .command import GindexCommand
+from .render import size
+
+
+@click.command(cls=GindexCommand)
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(index: Path, as_json: bool) -> None:
+    """Print what INDEX is made of.
+
+    \b
+    Example:
+        gindex info runs/corpus
+        gindex info runs/corpus --json
+    """
+    from gindex.index import GradientIndex
+
+    content = GradientIndex.open(index).info()
+    click.echo(json.dumps(content, indent=1) if as_json else _text(content))
+
+
+def _text(content: dict[str, Any]) -> str:
+    model, fit, ranks = content["model"], content["fit"], content["ranks"]
+    share = model["tracked_parameters"] / model["parameters"]
+    folded = content["dimension"] >> content["search_index"]["folds"]
+    disk = content["disk_bytes"]
+    entries = {
+        "index": f"{content['path']}, format {content['format_version']}, built {content['created']}",
+        "corpus": f"{content['documents']:,} documents, {content['parts']:,} parts, {content['tokens']:,} tokens",
+        "left out": f"{content['skipped_parts']:,} parts",
+        "model": f"{model['name']} ({model['dtype']}, fingerprint {model['model'][:12]})",
+        "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters",
+        "vectors": f"{content['dimension']:,} dimensions at {content['bits']} bits, {content['bytes_per_part']:,} bytes a part",
+        "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
+        "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
+        "damping": f"{content['index_damping']:g} x mean for stored vectors, {content['damping_scale']:g} x mean for --exact",
+        "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
+        "search": f"FAISS {content['search_index']['kind']}, {folded:,} dimensions",
+        "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",
+    }
+    return "\n".join(f"{name:<11}{value}" for name, value in entries.items())
+
+
+def _range(spread: dict[str, int]) -> str:
+    return f"{spread['least']} to {spread['most']}" if spread["least"] != spread["most"] else str(spread["least"])

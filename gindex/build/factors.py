@@ -1,0 +1,96 @@
+"""The fitting phases of a build: covariances, eigenbases, corrected eigenvalues, each kept on disk when it is done."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gindex.build.plan import ranks
+from gindex.corpus.batches import TokenBatch
+from gindex.curvature.eigenbasis import eigenbasis
+from gindex.curvature.fit import fit_covariances, fit_eigenvalues
+from gindex.engine import Engine
+from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.progress import Phase, Progress
+from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, write_tensors
+from gindex.store.layout import Layout
+from gindex.store.manifest import LayerRecord
+
+
+def fit_factors(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress) -> None:
+    """Fit EK-FAC on a sample and write its factors; a stage whose files are there is passed over.
+
+    Args:
+        layout: Where the factors go.
+        engine: The model.
+        batches: The sample.
+        seed: Seed of the sampled labels.
+        progress: Where the phases are reported.
+    """
+    numbers = range(len(engine.table.groups))
+    if not all(layout.eigenbases(number).is_file() for number in numbers):
+        _fit_bases(layout, engine, batches, seed, progress)
+    if not all(layout.eigenvalues(number).is_file() for number in numbers):
+        _fit_eigenvalues(layout, engine, batches, seed, progress)
+
+
+def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> list[LayerRecord]:
+    """Describe the tracked layers of a fitted index, with the ranks that are kept of each."""
+    means = mean_eigenvalues(layout, len(table.groups))
+    records = []
+    for layer in table.layers:
+        activation_rank, gradient_rank = ranks(layer, rank_fraction)
+        records.append(
+            LayerRecord(
+                name=layer.name,
+                group=layer.group,
+                source=layer.source,
+                inputs=layer.inputs,
+                outputs=layer.outputs,
+                activation_rank=activation_rank,
+                gradient_rank=gradient_rank,
+                mean_eigenvalue=means[layer.name],
+            )
+        )
+    return records
+
+
+def _fit_bases(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress) -> None:
+    with progress.phase("fit covariances", _parts(batches), "parts") as phase:
+        observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
+    A, S = observer.means(observer.activation_sums), observer.means(observer.gradient_sums)
+    with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
+        for number, layers in enumerate(layers_by_group(engine.table)):
+            if not layout.eigenbases(number).is_file():
+                write_tensors(layout.eigenbases(number), _decompose(layers, A, S, phase), {})
+
+
+def _decompose(
+    layers: Sequence[TrackedLayer], A: dict[str, Tensor], S: dict[str, Tensor], phase: Phase
+) -> dict[str, Tensor]:
+    """Decompose the covariances of one layer group into the tensors of its file; each is dropped when it is done."""
+    tensors: dict[str, Tensor] = {}
+    sides = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
+    sides += [("gradient", layer.name, S) for layer in layers]
+    for side, name, covariances in sides:
+        values, vectors = eigenbasis(covariances.pop(name), f"{side} covariance of {name}")
+        tensors[f"{side}.{name}"] = vectors.T.to(torch.float32)
+        tensors[f"{side}_values.{name}"] = values.to(torch.float32)
+        phase.advance()
+    return tensors
+
+
+def _fit_eigenvalues(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress
+) -> None:
+    bases = read_bases(layout, engine.table, engine.device)
+    with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
+        Lambda = fit_eigenvalues(engine.table.layers, engine.task, batches, bases, seed, done=phase.advance)
+    for number, layers in enumerate(layers_by_group(engine.table)):
+        values = {layer.name: Lambda[layer.name] for layer in layers}
+        means = {name: float(value.double().mean()) for name, value in values.items()}
+        write_tensors(layout.eigenvalues(number), values, {"mean": means})
+
+
+def _parts(batches: Sequence[TokenBatch]) -> int:
+    return sum(len(batch.ordinals) for batch in batches)

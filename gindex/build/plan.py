@@ -1,0 +1,177 @@
+"""What a build will do and what it will cost, before it starts.
+
+Time comes from floating-point operations counted for each phase and speeds measured for a second or two on the machine;
+memory and disk from the shapes.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gindex.config import BuildConfig
+from gindex.corpus.batches import pad
+from gindex.corpus.table import TableCounts
+from gindex.engine import Engine
+from gindex.gradient.codes import code_bytes
+from gindex.model.layers import TrackedLayer, UntrackedWeight
+from gindex.search.faiss_index import choose_spec
+
+CALIBRATION_TOKENS = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """A build, before it starts.
+
+    Attributes:
+        documents: Documents in the corpus.
+        parts: Parts they are cut into.
+        tokens: Tokens of all parts, context tokens included.
+        fit_documents: Documents that EK-FAC is fitted on.
+        fit_tokens: Their tokens.
+        tracked_layers: Number of layers whose gradients are taken.
+        tracked_parameters: Their weights.
+        parameters: All weights of the model.
+        untracked: Every weight that is left out, with the reason.
+        seconds: Estimated time by phase.
+        memory_bytes: Estimated peak memory.
+        disk_bytes: Estimated size of the index by part.
+    """
+
+    documents: int
+    parts: int
+    tokens: int
+    fit_documents: int
+    fit_tokens: int
+    tracked_layers: int
+    tracked_parameters: int
+    parameters: int
+    untracked: tuple[UntrackedWeight, ...]
+    seconds: dict[str, float]
+    memory_bytes: int
+    disk_bytes: dict[str, int]
+
+
+def ranks(layer: TrackedLayer, fraction: float) -> tuple[int, int]:
+    """Return how many leading eigenvectors are kept of the activation and the gradient side."""
+    return max(1, round(layer.inputs * fraction)), max(1, round(layer.outputs * fraction))
+
+
+def make_plan(engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], text_bytes: int) -> BuildPlan:
+    """Estimate a build.
+
+    Args:
+        engine: The loaded model.
+        config: Settings of the build.
+        counts: Size of the corpus.
+        fit: Documents and tokens of the fit's sample.
+        text_bytes: Size of the document table.
+    """
+    tracked = sum(layer.parameters for layer in engine.table.layers)
+    return BuildPlan(
+        documents=counts.documents,
+        parts=counts.parts,
+        tokens=counts.tokens,
+        fit_documents=fit[0],
+        fit_tokens=fit[1],
+        tracked_layers=len(engine.table.layers),
+        tracked_parameters=tracked,
+        parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
+        untracked=engine.table.untracked,
+        seconds=_seconds(engine, config, counts, fit[1]),
+        memory_bytes=_memory(engine, config),
+        disk_bytes=_disk(engine, config, counts.parts, text_bytes),
+    )
+
+
+def _sides(engine: Engine) -> list[int]:
+    """Widths of all covariances that are kept: one a source, one a layer."""
+    layers = engine.table.layers
+    return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
+
+
+def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
+    layers, fraction = engine.table.layers, config.vectors.rank_fraction
+    squares = sum(width**2 for width in _sides(engine))
+    outer = sum(layer.parameters for layer in layers)
+    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(engine))
+    passing, flops, cubes = _pass_seconds(engine), _flops(engine.device), _cubes(engine.device)
+    return {
+        "fit covariances": fit_tokens * (passing + 2 * squares / flops),
+        "eigenbases": sum(width**3 for width in _sides(engine)) / cubes,
+        "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
+        "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
+    }
+
+
+def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
+    """Each layer with the widths it rotates: 0 activations where it shares them with another."""
+    return [
+        (layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers
+    ]
+
+
+def _pass_seconds(engine: Engine) -> float:
+    """Seconds a token of one frozen forward and backward pass."""
+    length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
+    batch = pad([np.arange(1, length + 1, dtype=np.uint32) % 100], np.zeros(1, np.int64), np.ones(1, np.int64))
+
+    def run() -> float:
+        # Gradients flow from the embeddings up, as they do under observation.
+        handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+            lambda _module, _args, output: output.requires_grad_(True)
+        )
+        start = time.perf_counter()
+        try:
+            engine.task.losses(batch).sum().backward()
+        finally:
+            handle.remove()
+        return (time.perf_counter() - start) / length
+
+    return min(run() for _ in range(3))
+
+
+def _flops(device: torch.device) -> float:
+    """Multiply-adds, times two, a second of a float32 matrix product."""
+    x = torch.randn(768, 768, device=device)
+    return 2 * 768**3 / _fastest(lambda: x @ x, device)
+
+
+def _cubes(device: torch.device) -> float:
+    """n^3 a second of a float64 eigendecomposition."""
+    x = torch.randn(512, 512, dtype=torch.float64, device=device)
+    x = x @ x.T
+    return 512**3 / _fastest(lambda: torch.linalg.eigh(x), device)
+
+
+def _fastest(work: "object", device: torch.device) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()  # type: ignore[operator]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _memory(engine: Engine, config: BuildConfig) -> int:
+    weights = sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
+    squares = 4 * sum(width**2 for width in _sides(engine))
+    eigenvalues = 4 * sum(layer.parameters for layer in engine.table.layers)
+    vocabulary = engine.loaded.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    activations = 4 * sum(layer.inputs for layer in engine.table.layers)
+    return int(weights + squares + eigenvalues + config.batch_tokens * (4 * 4 * vocabulary + 2 * activations))
+
+
+def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
+    layers, vectors = engine.table.layers, config.vectors
+    faiss = choose_spec(parts, vectors.dimension, 1.0)
+    return {
+        "factors": 4 * (sum(width**2 for width in _sides(engine)) + sum(layer.parameters for layer in layers)),
+        "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(engine.table.groups) + 4),
+        "search index": parts * (vectors.dimension >> faiss.folds) * (4 if faiss.kind == "flat" else 2),
+        "documents": text_bytes,
+    }

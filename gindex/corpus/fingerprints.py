@@ -1,0 +1,98 @@
+"""Whether the corpus files of a resumed build are those that it began with."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gindex.corpus.sources import Kind, Source, expand, files_below
+from gindex.errors import CorpusChangedError, CorpusError
+
+_REMEDY = "restore the file or give another --out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFingerprint:
+    """What one corpus file held.
+
+    Attributes:
+        path: The path as given, or the name of a hub dataset.
+        bytes: Size of the file; None for a hub dataset, whose content is not checked.
+        sha256: Hexadecimal digest of the content; None for a hub dataset.
+    """
+
+    path: str
+    bytes: int | None
+    sha256: str | None
+
+
+def fingerprint_sources(sources: Sequence[str]) -> list[SourceFingerprint]:
+    """Return one fingerprint per file, in the order in which the files are read.
+
+    Raises:
+        CorpusError: A source is missing or cannot be read.
+    """
+    return [_fingerprint(path) for given in sources for source in expand(given) for path in _paths(source)]
+
+
+def check_unchanged(recorded: Sequence[SourceFingerprint], current: Sequence[SourceFingerprint]) -> None:
+    """Compare the fingerprints that an unfinished build recorded with those of its sources now.
+
+    Raises:
+        CorpusChangedError: A file was changed, removed, added or moved in the order; names the first one.
+    """
+    before, now = {item.path: item for item in recorded}, {item.path: item for item in current}
+    for path, item in before.items():
+        if path not in now:
+            raise CorpusChangedError(f"{path}: expected the file that the build began with, found none; {_REMEDY}")
+        if item != now[path]:
+            raise CorpusChangedError(
+                f"{path}: expected {_content(item)}, as when the build began, found {_content(now[path])}; {_REMEDY}"
+            )
+    for path in now:
+        if path not in before:
+            raise CorpusChangedError(
+                f"{path}: expected only the files that the build began with, found this one added; "
+                "remove the file or give another --out"
+            )
+    _check_order([item.path for item in recorded], [item.path for item in current])
+
+
+def _check_order(recorded: list[str], current: list[str]) -> None:
+    for position, (before, now) in enumerate(zip(recorded, current, strict=False)):
+        if before != now:
+            raise CorpusChangedError(
+                f"{now}: expected {before} as source file {position + 1}, as when the build began, found this one; "
+                "give the sources in the first order or give another --out"
+            )
+    if len(recorded) != len(current):
+        raise CorpusChangedError(
+            f"sources: expected {len(recorded)} files, as when the build began, found {len(current)}; "
+            "give each source as often as before or give another --out"
+        )
+
+
+def _content(item: SourceFingerprint) -> str:
+    return f"{item.bytes} bytes with sha256 {(item.sha256 or 'none')[:12]}"
+
+
+def _paths(source: Source) -> Iterator[Source]:
+    """Yield the files that a source consists of, as sources; a saved dataset has several."""
+    if source.kind is not Kind.SAVED_DATASET:
+        yield source
+        return
+    for relative in files_below(Path(source.location)):
+        yield Source(kind=Kind.TEXT, location=str(Path(source.location, relative)), name=relative)
+
+
+def _fingerprint(source: Source) -> SourceFingerprint:
+    if source.kind is Kind.HUB_DATASET:
+        return SourceFingerprint(path=source.location, bytes=None, sha256=None)
+    try:
+        with open(source.location, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return SourceFingerprint(path=source.location, bytes=stream.tell(), sha256=digest)
+    except OSError as error:
+        raise CorpusError(
+            f"{source.location}: expected a readable file, found {error.strerror}; check the file and its permissions"
+        ) from error

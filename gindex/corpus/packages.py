@@ -1,0 +1,21 @@
+"""Optional packages of the corpus readers, imported when a source needs them."""
+
+from importlib import import_module
+from typing import Any
+
+from gindex.errors import MissingDependencyError
+
+
+def require(package: str, location: str) -> Any:
+    """Import and return the module `package`, needed to read the source at `location`.
+
+    Raises:
+        MissingDependencyError: The package is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{location}: expected the package {package.partition('.')[0]} to read it, found none installed; "
+            "pip install 'gindex[corpora]'"
+        ) from error

@@ -1,0 +1,40 @@
+"""Which place of the corpus an id was first read from, in bounded memory."""
+
+import sqlite3
+from types import TracebackType
+from typing import Self
+
+from gindex.errors import CorpusError
+
+
+class Places:
+    """Remembers the place of every id; SQLite moves it to a temporary file once it outgrows the page cache."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.execute("CREATE TABLE places(id TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID")
+        self._connection.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def claim(self, document_id: str, place: str) -> None:
+        """Remember that `document_id` was read at `place`.
+
+        Raises:
+            CorpusError: The id was read before; names both places.
+        """
+        try:
+            self._connection.execute("INSERT INTO places VALUES (?, ?)", (document_id, place))
+        except sqlite3.IntegrityError as error:
+            query = "SELECT place FROM places WHERE id = ?"
+            (first,) = self._connection.execute(query, (document_id,)).fetchone()
+            raise CorpusError(
+                f"{place}: expected unique ids, found {document_id!r} again after {first}; "
+                "remove one, or name another field with --id-field"
+            ) from error

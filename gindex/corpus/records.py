@@ -1,0 +1,153 @@
+"""From a record of any source to a document, with every check on the record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from gindex.config import CorpusConfig
+from gindex.errors import CorpusError
+
+# How numpy scalars become Python ones, by the kind of their dtype; dates and all other kinds become strings.
+_SCALARS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """One document of the corpus.
+
+    Attributes:
+        document_id: Unique within the corpus.
+        text: The text, never blank.
+        metadata: All other fields of the record, as plain JSON values.
+    """
+
+    document_id: str
+    text: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What a reader found at one place of a source.
+
+    Attributes:
+        fields: The record as read; anything but a mapping is refused by `to_document`.
+        place: Where it is, for messages.
+        default_id: The document id if the record has none.
+    """
+
+    fields: object
+    place: str
+    default_id: str
+
+
+def to_document(record: Record, config: CorpusConfig) -> Document:
+    """Check a record and return its document.
+
+    Raises:
+        CorpusError: The record is not an object, has no usable text or id, or a field that is not JSON.
+    """
+    if not isinstance(record.fields, Mapping):
+        raise CorpusError(
+            f"{record.place}: expected a record that is an object, found {_type(record.fields)}; "
+            f'write every record as {{"{config.text_field}": "..."}}'
+        )
+    fields = dict(record.fields)
+    text = _text(fields, record.place, config)
+    document_id = _document_id(fields, record, config)
+    metadata = {
+        str(name): _metadata(name, value, record.place)
+        for name, value in fields.items()
+        if name not in (config.text_field, config.id_field)
+    }
+    return Document(document_id=document_id, text=text, metadata=metadata)
+
+
+def to_json_value(value: Any) -> Any:
+    """Return `value` as plain JSON: dates, decimals and UUIDs as strings, numpy values as Python ones, NaN as None.
+
+    Raises:
+        TypeError: The value, or one within it, has no such form.
+    """
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): to_json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json_value(item) for item in value]
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, (timedelta, Decimal, UUID)):
+        return str(value)
+    if type(value).__module__ == "numpy":
+        return _from_numpy(value)
+    raise TypeError(_type(value))
+
+
+def _from_numpy(value: Any) -> Any:
+    if value.ndim:
+        return [to_json_value(item) for item in value]
+    return to_json_value(_SCALARS.get(value.dtype.kind, str)(value))
+
+
+def _text(fields: dict[Any, Any], place: str, config: CorpusConfig) -> str:
+    if config.text_field not in fields:
+        found = ", ".join(repr(str(name)) for name in sorted(fields, key=str)) or "none"
+        raise CorpusError(
+            f"{place}: expected the text field {config.text_field!r}, found the fields {found}; "
+            "name the right one with --text-field"
+        )
+    text = fields[config.text_field]
+    if not isinstance(text, str):
+        raise CorpusError(
+            f"{place}: expected a string in the text field {config.text_field!r}, found {_type(text)}; "
+            "correct or remove the record, or name another field with --text-field"
+        )
+    if not text.strip():
+        raise CorpusError(f"{place}: expected text, found an empty or blank one; remove the record or file")
+    _check_encodable(text, "text", place)
+    return text
+
+
+def _document_id(fields: dict[Any, Any], record: Record, config: CorpusConfig) -> str:
+    found = fields.get(config.id_field, record.default_id)
+    if isinstance(found, bool) or not isinstance(found, (int, str)) or found == "":
+        shown = "an empty string" if found == "" else _type(found)
+        raise CorpusError(
+            f"{record.place}: expected an integer or a string as id in the field {config.id_field!r}, "
+            f"found {shown}; correct the record or name another field with --id-field"
+        )
+    _check_encodable(str(found), "an id", record.place)
+    return str(found)
+
+
+def _metadata(name: object, value: object, place: str) -> Any:
+    try:
+        return to_json_value(value)
+    except (TypeError, RecursionError) as error:
+        found = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CorpusError(
+            f"{place}: expected a JSON value in the field {str(name)!r}, found {found}; remove or convert the field"
+        ) from error
+
+
+def _check_encodable(text: str, what: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(
+            f"{place}: expected {what} of Unicode characters, found half a surrogate pair at character {error.start}; "
+            "correct or remove the record"
+        ) from error
+
+
+def _type(value: object) -> str:
+    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "a string", "bool": "a boolean"}
+    name = type(value).__name__
+    return names.get(name, f"a value of type {name}")

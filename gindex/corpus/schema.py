@@ -1,0 +1,134 @@
+"""The SQLite file of the document table: its tables, how it is opened, what its errors mean.
+
+`documents` has one entry per document, numbered from 0 in corpus order; `parts` what is run through the model, numbered
+from 0, its tokens as little-endian uint32 with the context first; `skipped` the parts without a vector, and why.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gindex.errors import CorruptStoreError, FormatVersionError, StoreError
+
+APPLICATION_ID = int.from_bytes(b"gidx", "big")
+VERSION = 1
+
+_SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+CREATE TABLE documents(
+    ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL
+);
+CREATE TABLE parts(
+    ordinal INTEGER PRIMARY KEY, document INTEGER NOT NULL REFERENCES documents(ordinal), part INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
+    UNIQUE(document, part)
+);
+CREATE TABLE skipped(part INTEGER PRIMARY KEY REFERENCES parts(ordinal), reason TEXT NOT NULL);
+"""
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def create(path: Path) -> sqlite3.Connection:
+    """Make a new file with empty tables and open it for writing."""
+    connection = sqlite3.connect(path)
+    prepare_writing(connection)
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    """Open an existing file; the caller serialises its use by several threads.
+
+    Raises:
+        CorruptStoreError: The file is missing, or not a document table.
+        FormatVersionError: It was written by a newer gindex.
+    """
+    if not path.is_file():
+        raise CorruptStoreError(
+            f"{path}: expected a document table, found no file; restore it or build the index again"
+        )
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    with translated_errors(path):
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            _check_format(connection, path)
+            if writable:
+                prepare_writing(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def prepare_writing(connection: sqlite3.Connection) -> None:
+    """Make commits atomic and durable, and references checked."""
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def leave_single_file(connection: sqlite3.Connection) -> None:
+    """Move everything committed into the main file, so that nothing lies beside it and it can be read anywhere."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("PRAGMA journal_mode = DELETE")
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about the file at `path` into gindex's.
+
+    Raises:
+        StoreError: Another process holds the file locked.
+        CorruptStoreError: The file cannot be read as a document table.
+    """
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+            raise StoreError(
+                f"{path}: expected no other writer, found it locked; wait until the other one is done"
+            ) from error
+        raise CorruptStoreError(
+            f"{path}: expected a document table, found a file that SQLite cannot use ({error}); "
+            "restore it or build the index again"
+        ) from error
+
+
+def replace_durably(source: Path, target: Path) -> None:
+    """Rename `source` to `target` so that a power loss leaves either what was there before or all of `source`."""
+    _sync(source)
+    remove_beside(target)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def remove_beside(path: Path) -> None:
+    """Remove what SQLite left beside `path`: a later file of that name would be read together with it."""
+    for ending in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    if found != APPLICATION_ID:
+        raise CorruptStoreError(
+            f"{path}: expected a document table with application id {APPLICATION_ID}, found {found}; "
+            "restore it or build the index again"
+        )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise FormatVersionError(
+            f"{path}: expected document table version {VERSION} or less, found {version}; install a newer gindex"
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Text to tokens, and long documents to parts whose tokens are each predicted once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gindex.errors import ConfigError, ShapeError, TokenizerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Offsets = list[tuple[int, int]]
+
+
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer."""
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it can tell the characters of every token."""
+        ...
+
+    def __call__(self, text: list[str], /, **options: Any) -> Mapping[str, Any]:
+        """Encode texts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A piece of a document that is run through the model at once.
+
+    Attributes:
+        part: Its number within the document, from 0.
+        start: Offset in characters at which its own text begins in the document; its context is left out.
+        end: Offset in characters past its last one.
+        tokens: Token ids, context first [T].
+        context: How many leading tokens belong to the part before: 0 for the first part, else 1.
+    """
+
+    part: int
+    start: int
+    end: int
+    tokens: npt.NDArray[np.uint32]
+    context: int
+
+
+def tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[tuple[list[int], Offsets]]:
+    """Encode whole texts with the tokenizer's special tokens.
+
+    Returns:
+        For each text its token ids, and for each token the characters [start, end) that it stands for; (0, 0) for
+        special tokens.
+
+    Raises:
+        TokenizerError: The tokenizer cannot tell offsets.
+    """
+    if not tokenizer.is_fast:
+        raise TokenizerError(
+            f"tokenizer: expected a fast one, which gives character offsets, found {type(tokenizer).__name__}; "
+            "use a model with a tokenizer.json"
+        )
+    # verbose=False: texts longer than the model takes are cut into parts, so its warning would mislead.
+    encoded = tokenizer(
+        texts, add_special_tokens=True, return_offsets_mapping=True, truncation=False, padding=False, verbose=False
+    )
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+
+def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: int) -> list[Part]:
+    """Cut a document into parts of at most `max_tokens` tokens.
+
+    Every part but the first begins with the last token of the one before, as context: over all parts, every token but
+    the document's first is predicted exactly once. A document of one token is one part with nothing to predict.
+
+    Args:
+        tokens: Token ids of the document [T].
+        offsets: Characters [start, end) of each token [T]; special tokens have empty ones.
+        max_tokens: Most tokens of a part, at least 2.
+
+    Raises:
+        ShapeError: There is not one offset per token.
+        ConfigError: max_tokens is below 2, so that no part could predict anything.
+    """
+    import numpy as np
+
+    if len(tokens) != len(offsets):
+        raise ShapeError(f"offsets: expected one per token, {len(tokens)}, found {len(offsets)}")
+    if max_tokens < 2:
+        raise ConfigError(f"--max-tokens: expected at least 2, got {max_tokens}")
+    parts: list[Part] = []
+    for first in range(0, max(1, len(tokens) - 1) if tokens else 0, max_tokens - 1):
+        context = min(first, 1)
+        own = offsets[first + context : first + max_tokens]
+        start, end = _span(own, parts[-1].end if parts else 0)
+        ids = np.array(tokens[first : first + max_tokens], dtype=np.uint32)
+        parts.append(Part(part=len(parts), start=start, end=end, tokens=ids, context=context))
+    return parts
+
+
+def _span(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
+    """Return the characters that tokens cover; nothing at `default` if all of them are special."""
+    covered = [(start, end) for start, end in offsets if end > start]
+    if not covered:
+        return default, default
+    return min(start for start, _ in covered), max(end for _, end in covered)

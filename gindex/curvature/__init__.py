@@ -1,0 +1,1 @@
+"""Curvature: covariances, eigenbases, corrected eigenvalues, damping, and the driver that fits them."""

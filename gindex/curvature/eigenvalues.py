@@ -1,0 +1,89 @@
+"""Eigenvalue correction, the second pass of EK-FAC.
+
+Replaces the Kronecker eigenvalues by second moments of the document gradients in the eigenbasis.
+Pure functions and one observer; the corpus loop is in `fit`.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gindex.errors import ShapeError
+from gindex.model.capture import append_one
+from gindex.model.layers import TrackedLayer
+
+
+def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
+    """Sum squared document gradients in the Kronecker eigenbasis.
+
+    Lambda[o, i] = sum_n (Q_S.T @ G_n @ Q_A)[o, i]**2, with G_n = sum_t outer(s_nt, a_nt).
+
+    Args:
+        a_NTI: Activations [N, T, I]; padding tokens have zero pseudo-gradients.
+        s_NTO: Pseudo-gradients [N, T, O] of the summed token loss, in nats.
+        Q_A: Activation covariance eigenvectors as columns, [I, I].
+        Q_S: Pseudo-gradient covariance eigenvectors as columns, [O, O].
+
+    Returns:
+        Lambda [O, I], a sum over documents in the eigenvectors' number format: the caller divides by their count.
+
+    Raises:
+        ShapeError: The document or token axes differ.
+
+    Source: George et al. 2018, arXiv:1806.03884.
+    """
+    return _sum_of_squares(a_NTI.to(Q_A.dtype) @ Q_A, s_NTO.to(Q_S.dtype) @ Q_S)
+
+
+def _sum_of_squares(a_NTI: Tensor, s_NTO: Tensor) -> Tensor:
+    if a_NTI.shape[:2] != s_NTO.shape[:2]:
+        raise ShapeError(f"expected equal document and token axes, found {tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}")
+    total = s_NTO.new_zeros(s_NTO.shape[2], a_NTI.shape[2])
+    for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
+        G = s_TO.T @ a_TI
+        total.addcmul_(G, G)
+    return total
+
+
+@dataclass(kw_only=True)
+class EigenvalueObserver:
+    """Accumulates Lambda of every layer; activations are rotated once for the layers that share them.
+
+    Attributes:
+        activation_bases: Q_A [I, I] by source name, on the model's device.
+        gradient_bases: Q_S [O, O] by layer name.
+        sums: Lambda [O, I] by layer name, summed over documents.
+    """
+
+    activation_bases: Mapping[str, Tensor]
+    gradient_bases: Mapping[str, Tensor]
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    _rotated: dict[str, Tensor] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Start a batch: forget the activations of the one before."""
+        self._rotated.clear()
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        """Rotate activations [N, T, I - bias] into the eigenbasis."""
+        if layer.source not in self._rotated:
+            Q_A = self.activation_bases[layer.source]
+            self._rotated[layer.source] = append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
+        return self._rotated[layer.source]
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
+        Q_S = self.gradient_bases[layer.name]
+        finite = torch.isfinite(kept).all(-1).all(-1) & torch.isfinite(g_NTO).all(-1).all(-1)
+        squares = _sum_of_squares(kept[finite], g_NTO[finite].to(Q_S.dtype) @ Q_S)
+        self.sums[layer.name] = squares if layer.name not in self.sums else self.sums[layer.name].add_(squares)
+
+
+def effective_dimension(Lambda: Tensor, damping: float) -> float:
+    """Return sum Lambda / (Lambda + damping): how many directions the damping leaves standing."""
+    denominator = Lambda.double() + damping
+    return float(torch.where(denominator > 0, Lambda.double() / denominator, 0.0).sum())

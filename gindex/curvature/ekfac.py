@@ -1,0 +1,57 @@
+"""The EK-FAC approximation of one layer's Gauss-Newton matrix, and what is done with it.
+
+H ~ (Q_S x Q_A) diag(Lambda) (Q_S x Q_A)^T + damping. Whitening applies H^-1/2 and stays in the eigenbasis;
+preconditioning applies H^-1 and comes back.
+
+Axes: N documents, I layer inputs, O layer outputs, R and P the leading eigenvectors kept of either side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerFactors:
+    """EK-FAC factors of one layer, whole or truncated to leading eigenvectors.
+
+    Attributes:
+        Q_A: Leading activation covariance eigenvectors as columns, [I, R].
+        Q_S: Leading pseudo-gradient covariance eigenvectors as columns, [O, P].
+        Lambda: Corrected eigenvalues, a mean over documents, [P, R].
+        mean_eigenvalue: Mean of the untruncated Lambda [O, I]; damping is a multiple of it.
+    """
+
+    Q_A: Tensor
+    Q_S: Tensor
+    Lambda: Tensor
+    mean_eigenvalue: float
+
+    def damping(self, scale: float) -> float:
+        """Return the damping of this layer: `scale` times the mean corrected eigenvalue."""
+        return scale * self.mean_eigenvalue
+
+    def rotate(self, G_NOI: Tensor) -> Tensor:
+        """Rotate document gradients [N, O, I] into the eigenbasis, [N, P, R]."""
+        return self.Q_S.T @ G_NOI.to(self.Q_A.dtype) @ self.Q_A
+
+    def whiten(self, G_NOI: Tensor, damping_scale: float) -> Tensor:
+        """Apply H^-1/2 to document gradients [N, O, I]; the result [N, P, R] stays in the eigenbasis."""
+        return self.rotate(G_NOI) * whitening_scale(self.Lambda, self.damping(damping_scale))
+
+    def precondition(self, G_NOI: Tensor, damping_scale: float) -> Tensor:
+        """Apply H^-1 to document gradients; the result [N, O, I] is in the layer's own coordinates."""
+        V = self.whiten(G_NOI, damping_scale) * whitening_scale(self.Lambda, self.damping(damping_scale))
+        return self.Q_S @ V @ self.Q_A.T
+
+
+def whitening_scale(Lambda: Tensor, damping: float) -> Tensor:
+    """Return (Lambda + damping)^-1/2, and 0 where both are 0: a dead direction carries no influence.
+
+    Args:
+        Lambda: Corrected eigenvalues, any shape.
+        damping: The layer's damping, in the unit of Lambda.
+    """
+    denominator = Lambda + damping
+    return torch.where(denominator > 0, denominator.rsqrt(), torch.zeros_like(denominator))

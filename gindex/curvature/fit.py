@@ -1,0 +1,148 @@
+"""Fit EK-FAC: two passes over a sample of documents, with eigendecompositions between them.
+
+The drivers only loop; the formulas are in `covariance`, `eigenbasis` and `eigenvalues`. Labels are sampled from the
+model, afresh in each pass, with a seed that depends on the document alone.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gindex.curvature.covariance import CovarianceObserver
+from gindex.curvature.eigenvalues import EigenvalueObserver
+from gindex.errors import NonFiniteError
+from gindex.model.capture import Observer, observe
+from gindex.model.layers import TrackedLayer
+from gindex.model.losses import Task
+
+logger = logging.getLogger(__name__)
+
+COVARIANCE_STREAM, EIGENVALUE_STREAM = 1, 2
+"""Keep the labels sampled in the two passes independent of one another."""
+
+
+class DocumentBatch(Protocol):
+    """What fitting needs to know of a batch."""
+
+    @property
+    def ordinals(self) -> npt.NDArray[np.int64]:
+        """Part ordinals [N]."""
+        ...
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Real tokens [N, T]."""
+        ...
+
+
+Batch = TypeVar("Batch", bound=DocumentBatch)
+
+
+def label_seeds(seed: int, stream: int, ordinals: npt.NDArray[np.int64]) -> list[int]:
+    """Return a seed for each document's sampled labels that does not depend on its batch."""
+    return [int(np.random.SeedSequence((seed, stream, int(n))).generate_state(1, np.uint64)[0]) for n in ordinals]
+
+
+def fit_covariances(
+    layers: Sequence[TrackedLayer],
+    task: Task[Batch],
+    batches: Iterable[Batch],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    done: Callable[[int], None] = lambda _documents: None,
+) -> CovarianceObserver:
+    """Accumulate A and S of every layer.
+
+    Args:
+        layers: Tracked layers.
+        task: The model with its loss.
+        batches: Batches of the sample.
+        seed: Seed of the sampled labels.
+        dtype: Number format of the sums.
+        done: Called after each batch with its number of documents.
+
+    Returns:
+        The observer that holds the sums.
+
+    Raises:
+        NonFiniteError: No document has a finite loss.
+    """
+    observer = CovarianceObserver(dtype=dtype)
+    bad = _pass(
+        layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(_mask(batch))
+    )
+    if bad:
+        logger.warning("%d documents of the fit have a loss that is not finite and were left out", bad)
+    return observer
+
+
+def fit_eigenvalues(
+    layers: Sequence[TrackedLayer],
+    task: Task[Batch],
+    batches: Iterable[Batch],
+    bases: tuple[dict[str, Tensor], dict[str, Tensor]],
+    seed: int,
+    done: Callable[[int], None] = lambda _documents: None,
+) -> dict[str, Tensor]:
+    """Compute the corrected eigenvalues of every layer.
+
+    Args:
+        layers: Tracked layers.
+        task: The model with its loss.
+        batches: Batches of the sample.
+        bases: Q_A [I, I] by source name and Q_S [O, O] by layer name, on the model's device.
+        seed: Seed of the sampled labels.
+        done: Called after each batch with its number of documents.
+
+    Returns:
+        Lambda [O, I] by layer name, a mean over documents.
+
+    Raises:
+        NonFiniteError: No document has a finite loss.
+    """
+    observer = EigenvalueObserver(activation_bases=bases[0], gradient_bases=bases[1])
+    documents = 0
+
+    def count(number: int) -> None:
+        nonlocal documents
+        documents += number
+        done(number)
+
+    bad = _pass(layers, task, batches, observer, seed, EIGENVALUE_STREAM, count, lambda _batch: observer.begin())
+    return {name: total / (documents - bad) for name, total in observer.sums.items()}
+
+
+def _pass(
+    layers: Sequence[TrackedLayer],
+    task: Task[Batch],
+    batches: Iterable[Batch],
+    observer: Observer,
+    seed: int,
+    stream: int,
+    done: Callable[[int], None],
+    begin: Callable[[Batch], None],
+) -> int:
+    """Observe every batch with sampled labels; return how many documents have a loss that is not finite."""
+    documents = bad = 0
+    for batch in batches:
+        begin(batch)
+        seeds = label_seeds(seed, stream, batch.ordinals)
+        losses_N = observe(layers, observer, len(seeds), lambda b=batch, s=seeds: task.sampled_losses(b, s))  # type: ignore[misc]
+        documents += len(losses_N)
+        bad += int((~torch.isfinite(losses_N)).sum())
+        done(len(losses_N))
+    if documents == bad:
+        raise NonFiniteError(
+            f"expected documents with a finite loss to fit on, found none in {documents}; "
+            "check the model's weights or run with --dtype float32"
+        )
+    return bad
+
+
+def _mask(batch: DocumentBatch) -> Tensor:
+    return torch.from_numpy(batch.mask)

@@ -1,0 +1,132 @@
+"""A loaded model with its tracked layers: what takes gradients of parts and queries.
+
+Builds and searches share it, so both go down one path from text to vector.
+
+Axes: N parts, D dimension, Q queries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gindex.config import ModelConfig
+from gindex.corpus.batches import TokenBatch, form_batches, pad
+from gindex.gradient.projection import CountSketch, LayerShape, ProjectionSpec
+from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
+from gindex.model.load import LoadedModel, load_model, load_tokenizer
+from gindex.model.losses import CausalLanguageModel
+from gindex.store.factors import FactorReader
+from gindex.store.layout import Layout
+from gindex.store.manifest import LayerRecord
+
+Tokens = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Engine:
+    """A model, its loss, and its tracked layers."""
+
+    loaded: LoadedModel
+    task: CausalLanguageModel
+    table: LayerTable
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> "Engine":
+        """Load a model and find its layers.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+            TokenizerError: It has no usable tokenizer.
+            NothingToTrackError: It has no layer to track.
+        """
+        loaded = load_model(config, load_tokenizer(config.name))
+        task = CausalLanguageModel(loaded.model)
+        probe = pad([np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64))
+        return cls(loaded=loaded, task=task, table=track_layers(loaded.model, lambda: task.logits(probe)))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.task.device
+
+    def vector_path(
+        self, layout: Layout, layers: Sequence[LayerRecord], dimension: int, seed: int, damping: float
+    ) -> VectorPath:
+        """Prepare the path from passes to vectors with the factors of an index.
+
+        Args:
+            layout: The index.
+            layers: Its tracked layers with their ranks.
+            dimension: D.
+            seed: Seed of the projection.
+            damping: Multiple of each layer's mean eigenvalue.
+        """
+        sketch = CountSketch(projection_of(layers, dimension, seed), self.device)
+        factors = FactorReader(layout, layers, self.device).truncated()
+        return VectorPath(self.table.layers, factors, damping, sketch)
+
+    def encode(self, path: VectorPath, batch: TokenBatch) -> VectorBatch:
+        """Return the vectors of one batch."""
+        return path.encode(len(batch.ordinals), lambda: self.task.losses(batch))
+
+    def encode_all(
+        self,
+        path: VectorPath,
+        tokens: Sequence[Tokens],
+        first_targets: npt.NDArray[np.int64],
+        batch_tokens: int,
+        done: Callable[[int], None] = lambda _parts: None,
+    ) -> VectorBatch:
+        """Return the vectors [N, D] of any number of parts or queries, in the order given.
+
+        Args:
+            path: The prepared path.
+            tokens: Token ids of each.
+            first_targets: First token of each that counts in the loss [N].
+            batch_tokens: Most tokens in a batch.
+            done: Called after each batch with its number of parts.
+        """
+        batches = token_batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens)
+        encoded = []
+        for batch in batches:
+            encoded.append(self.encode(path, batch))
+            done(len(batch.ordinals))
+        order = torch.from_numpy(np.argsort(np.concatenate([batch.ordinals for batch in batches]))).to(self.device)
+        return VectorBatch(
+            vectors=torch.cat([e.vectors for e in encoded])[order],
+            self_influence=torch.cat([e.self_influence for e in encoded])[order],
+            losses=torch.cat([e.losses for e in encoded])[order],
+        )
+
+
+def token_batches(
+    tokens: Sequence[Tokens],
+    ordinals: npt.NDArray[np.int64],
+    first_targets: npt.NDArray[np.int64],
+    batch_tokens: int,
+) -> list[TokenBatch]:
+    """Cut parts into batches of like lengths.
+
+    Args:
+        tokens: Token ids of each part.
+        ordinals: What each part is called in its batch [N].
+        first_targets: First token of each that counts in the loss [N].
+        batch_tokens: Most tokens in a batch, padding included.
+    """
+    lengths = np.array([len(part) for part in tokens], np.int64)
+    groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens)
+    return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
+
+
+def projection_of(layers: Sequence[LayerRecord], dimension: int, seed: int) -> ProjectionSpec:
+    """Return the projection of an index with these layers."""
+    shapes = tuple(
+        LayerShape(name=layer.name, group=layer.group, rows=layer.gradient_rank, columns=layer.activation_rank)
+        for layer in layers
+    )
+    return ProjectionSpec(layers=shapes, dimension=dimension, seed=seed)
+

@@ -1,0 +1,107 @@
+"""Every error that gindex raises on purpose.
+
+    GindexError
+    ├── ConfigError               an option outside its range, or options that exclude each other
+    ├── MissingDependencyError    an optional package is not installed; names the extra
+    ├── CorpusError               a source that is missing, empty, malformed or has duplicate ids
+    │   └── CorpusChangedError    a source differs from the one that an unfinished build read
+    ├── ModelError                a model that cannot be loaded or used
+    │   ├── TokenizerError        no usable tokenizer
+    │   └── NothingToTrackError   no layer that gindex can take gradients of
+    ├── QueryError                a query that has no gradient: empty completion, too long, no tokens
+    ├── NonFiniteError            a NaN or an infinity; names the document or layer
+    ├── ShapeError                tensors whose axes do not fit together
+    └── StoreError                an index directory that cannot be used as asked
+        ├── NotAnIndexError       no index there, or an unfinished one
+        ├── SettingsMismatchError the index was made with other settings
+        ├── FormatVersionError    written by a newer gindex
+        ├── CorruptStoreError     missing, truncated or altered file
+        └── MismatchError         model, tokenizer or projection differs from the recorded one
+
+Messages say what was expected, what was found, where, and what to do. The command line prints the message alone and
+exits with `exit_code`.
+"""
+
+
+class GindexError(Exception):
+    """Base of all errors that gindex raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(GindexError):
+    """An option is outside its range, or excludes another one."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(GindexError):
+    """An optional package is needed and not installed."""
+
+    exit_code = 3
+
+
+class CorpusError(GindexError):
+    """A corpus source is missing, empty, malformed, or repeats an id."""
+
+    exit_code = 4
+
+
+class CorpusChangedError(CorpusError):
+    """A corpus source is not the one that the unfinished build read."""
+
+
+class ModelError(GindexError):
+    """A model cannot be loaded or used."""
+
+    exit_code = 5
+
+
+class TokenizerError(ModelError):
+    """The model has no usable tokenizer."""
+
+
+class NothingToTrackError(ModelError):
+    """The model has no layer that gindex can take gradients of."""
+
+
+class QueryError(GindexError):
+    """A query has no gradient: nothing to predict, or more tokens than the model takes."""
+
+    exit_code = 6
+
+
+class NonFiniteError(GindexError):
+    """A loss, gradient or statistic is NaN or infinite."""
+
+    exit_code = 7
+
+
+class ShapeError(GindexError):
+    """Tensors whose axes do not fit together."""
+
+
+class StoreError(GindexError):
+    """An index directory cannot be used as asked."""
+
+    exit_code = 8
+
+
+class NotAnIndexError(StoreError):
+    """The directory holds no finished index."""
+
+
+class SettingsMismatchError(StoreError):
+    """The index in the directory was made with other settings."""
+
+
+class FormatVersionError(StoreError):
+    """The index was written by a newer gindex."""
+
+
+class CorruptStoreError(StoreError):
+    """A file of the index is missing, truncated or altered."""
+
+
+class MismatchError(StoreError):
+    """The model, tokenizer or projection is not the one recorded in the index."""

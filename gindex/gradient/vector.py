@@ -1,0 +1,97 @@
+"""The path from a pass over the model to vectors: whiten, truncate, project. Documents and queries share it.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs, R and P kept eigenvectors of either side, D dimension.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gindex.curvature.ekfac import LayerFactors, whitening_scale
+from gindex.gradient.projection import CountSketch
+from gindex.model.capture import append_one, observe
+from gindex.model.layers import TrackedLayer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VectorBatch:
+    """Vectors of one batch.
+
+    Attributes:
+        vectors: [N, D], float32.
+        self_influence: [N], the squared norm of each whitened gradient before projection, float32.
+        losses: [N], summed loss in nats.
+    """
+
+    vectors: Tensor
+    self_influence: Tensor
+    losses: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Which documents [N] have a finite loss, norm and vector."""
+        norms_N = self.vectors.square().sum(1)
+        return torch.isfinite(self.losses) & torch.isfinite(self.self_influence) & torch.isfinite(norms_N)
+
+
+class VectorPath:
+    """Turns passes over the model into vectors, with fixed factors, damping and projection."""
+
+    def __init__(
+        self,
+        layers: Sequence[TrackedLayer],
+        factors: Mapping[str, LayerFactors],
+        damping_scale: float,
+        sketch: CountSketch,
+    ) -> None:
+        """Prepare the whitening.
+
+        Args:
+            layers: Tracked layers.
+            factors: Factors by layer name, truncated to the ranks of the sketch, on the model's device.
+            damping_scale: Multiple of each layer's mean eigenvalue.
+            sketch: The projection.
+        """
+        self.layers = layers
+        self.sketch = sketch
+        self._factors = factors
+        self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
+
+    def encode(self, documents: int, losses: Callable[[], Tensor]) -> VectorBatch:
+        """Run one pass over N documents and return their vectors.
+
+        Args:
+            documents: N.
+            losses: Runs the model and returns the summed loss [N] of each document.
+        """
+        observer = _VectorObserver(self._factors, self._scales, self.sketch, documents)
+        losses_N = observe(self.layers, observer, documents, losses)
+        return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
+
+
+class _VectorObserver:
+    """Rotates activations while they are in hand, so only their leading part is kept until the backward pass."""
+
+    def __init__(
+        self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], sketch: CountSketch, documents: int
+    ) -> None:
+        device = next(iter(scales.values())).device
+        self.vectors = torch.zeros(documents, sketch.spec.dimension, device=device)
+        self.self_influence = torch.zeros(documents, device=device)
+        self._factors, self._scales, self._sketch = factors, scales, sketch
+        self._rotated: dict[str, Tensor] = {}
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        if layer.source not in self._rotated:
+            Q_A = self._factors[layer.name].Q_A
+            self._rotated[layer.source] = append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
+        return self._rotated[layer.source]
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        Q_S = self._factors[layer.name].Q_S
+        V_NPR = (g_NTO.to(Q_S.dtype) @ Q_S).mT @ kept
+        V_NPR *= self._scales[layer.name]
+        self.self_influence += V_NPR.flatten(1).square().sum(1)
+        self._sketch.add(self.vectors, layer.name, V_NPR)

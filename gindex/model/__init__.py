@@ -1,0 +1,1 @@
+"""The model side: loading, tracked layers, losses and the only hooks."""

@@ -1,0 +1,90 @@
+"""The only hooks: what a tracked layer read, and the gradient of what it wrote.
+
+Weights stay frozen, so no weight gradient is ever formed. A layer whose inputs need no gradient gets its output made a
+leaf, which also ends the backward pass at the first tracked layer.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gindex.errors import ShapeError
+from gindex.model.layers import TrackedLayer
+
+
+class Observer(Protocol):
+    """Sees each tracked layer twice in a pass: going forward, and coming back."""
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
+        """Take the layer's activations (1 not appended); return what to keep until the backward pass."""
+        ...
+
+    def gradients(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
+        """Take the layer's output gradients together with what was kept."""
+        ...
+
+
+def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
+    """Run one forward and backward pass under an observer.
+
+    Args:
+        layers: Layers to observe.
+        observer: Called back for each of them, forward and backward.
+        documents: N, the number of documents in the batch.
+        losses: Runs the model and returns the summed loss [N] of each document, in nats.
+
+    Returns:
+        The losses [N], detached.
+
+    Raises:
+        ShapeError: A layer's first axis is not the document axis.
+    """
+    with torch.enable_grad(), _hooks(layers, observer, documents):
+        losses_N = losses()
+        if losses_N.requires_grad:
+            losses_N.sum().backward()
+    return losses_N.detach()
+
+
+@contextmanager
+def _hooks(layers: Sequence[TrackedLayer], observer: Observer, documents: int) -> Iterator[None]:
+    handles = [layer.module.register_forward_hook(_forward_hook(layer, observer, documents)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forward_hook(
+    layer: TrackedLayer, observer: Observer, documents: int
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def forward(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        a = args[0].detach()
+        if a.shape[0] != documents:
+            raise ShapeError(
+                f"{layer.name}: expected activations of {documents} documents, found shape {tuple(a.shape)}; "
+                "the layer mixes documents and cannot be tracked"
+            )
+        kept = observer.activations(layer, a.reshape(documents, -1, a.shape[-1]))
+        if not output.requires_grad:
+            output.requires_grad_(True)
+
+        def backward(g: Tensor) -> None:
+            observer.gradients(layer, kept, g.detach().reshape(documents, -1, g.shape[-1]))
+
+        output.register_hook(backward)
+
+    return forward
+
+
+def append_one(a_NTI: Tensor, layer: TrackedLayer) -> Tensor:
+    """Append the constant 1 of the bias to activations [..., I - 1] where the layer has one."""
+    if not layer.has_bias:
+        return a_NTI
+    return torch.cat([a_NTI, a_NTI.new_ones(*a_NTI.shape[:-1], 1)], dim=-1)

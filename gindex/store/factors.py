@@ -1,0 +1,118 @@
+"""EK-FAC factors on disk: safetensors, two files a layer group.
+
+Eigenvectors are stored as rows, leading first, so the leading part of a basis is one contiguous read.
+
+    eigenbases-*.safetensors    activation.<source> [I, I], gradient.<layer> [O, O], and the covariance's eigenvalues
+                                activation_values.<source> [I], gradient_values.<layer> [O]; float32
+    eigenvalues-*.safetensors   <layer> [O, I], corrected eigenvalues, float32; metadata: each layer's mean
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gindex.curvature.ekfac import LayerFactors
+from gindex.errors import CorruptStoreError
+from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.store.atomic import publish
+from gindex.store.layout import Layout
+from gindex.store.manifest import LayerRecord
+
+
+def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:
+    """Return the tracked layers of each group, groups in forward order."""
+    return [[layer for layer in table.layers if layer.group == group] for group in table.groups]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Publish a safetensors file with JSON metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    publish(path, lambda partial: save_file(contiguous, partial, {"gindex": json.dumps(metadata)}))
+
+
+def read_bases(layout: Layout, table: LayerTable, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Load every eigenbasis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
+    activation: dict[str, Tensor] = {}
+    gradient: dict[str, Tensor] = {}
+    for number, layers in enumerate(layers_by_group(table)):
+        with _open(layout.eigenbases(number)) as file:
+            for layer in layers:
+                gradient[layer.name] = file.get_tensor(f"gradient.{layer.name}").to(device).T
+                if layer.name == layer.source:
+                    activation[layer.source] = file.get_tensor(f"activation.{layer.source}").to(device).T
+    return activation, gradient
+
+
+def mean_eigenvalues(layout: Layout, groups: int) -> dict[str, float]:
+    """Read every layer's mean corrected eigenvalue."""
+    means: dict[str, float] = {}
+    for number in range(groups):
+        with _open(layout.eigenvalues(number)) as file:
+            means |= json.loads(file.metadata()["gindex"])["mean"]
+    return means
+
+
+class FactorReader:
+    """Loads factors layer by layer, whole or truncated."""
+
+    def __init__(self, layout: Layout, layers: Sequence[LayerRecord], device: torch.device) -> None:
+        """Read from the index at `layout`, whose manifest lists `layers`, onto `device`."""
+        self._layout, self._device = layout, device
+        self._layers = {layer.name: layer for layer in layers}
+        groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
+        self._file_of = {layer.name: groups[layer.group] for layer in layers}
+
+    def load(self, name: str, activation_rank: int | None = None, gradient_rank: int | None = None) -> LayerFactors:
+        """Load a layer's factors with as many leading eigenvectors as asked; all where None.
+
+        Raises:
+            CorruptStoreError: A factor file is missing or damaged.
+        """
+        layer = self._layers[name]
+        with _open(self._layout.eigenbases(self._file_of[layer.source])) as file:
+            Q_A = file.get_slice(f"activation.{layer.source}")[: activation_rank or layer.inputs]
+        with _open(self._layout.eigenbases(self._file_of[name])) as file:
+            Q_S = file.get_slice(f"gradient.{name}")[: gradient_rank or layer.outputs]
+        with _open(self._layout.eigenvalues(self._file_of[name])) as file:
+            Lambda = file.get_slice(name)[: len(Q_S), : len(Q_A)]
+        return LayerFactors(
+            Q_A=Q_A.to(self._device).T,
+            Q_S=Q_S.to(self._device).T,
+            Lambda=Lambda.to(self._device),
+            mean_eigenvalue=layer.mean_eigenvalue,
+        )
+
+    def truncated(self) -> dict[str, LayerFactors]:
+        """Load all layers at the ranks of the index; layers that share activations share the basis in memory."""
+        factors: dict[str, LayerFactors] = {}
+        for name, layer in self._layers.items():
+            loaded = self.load(name, layer.activation_rank, layer.gradient_rank)
+            if layer.source in factors:
+                loaded = LayerFactors(
+                    Q_A=factors[layer.source].Q_A,
+                    Q_S=loaded.Q_S,
+                    Lambda=loaded.Lambda,
+                    mean_eigenvalue=loaded.mean_eigenvalue,
+                )
+            factors[name] = loaded
+        return factors
+
+
+def factor_files(layout: Layout, groups: int) -> Iterable[Path]:
+    """All factor files of an index."""
+    for number in range(groups):
+        yield layout.eigenbases(number)
+        yield layout.eigenvalues(number)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise CorruptStoreError(f"{path}: expected EK-FAC factors, found {error}; build the index again") from error

@@ -1,0 +1,65 @@
+"""A small model, tokenizer and corpus that the tests share."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = "the a compiler kernel stack heap lock thread race cache page file disk bug patch test loop parser token".split()
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Return `count` random sentences of different lengths over a small vocabulary."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = []
+    for _ in range(count):
+        length = int(torch.randint(3, 24, (1,), generator=generator))
+        texts.append(" ".join(WORDS[n] for n in torch.randint(len(WORDS), (length,), generator=generator)))
+    return texts
+
+
+def make_tokenizer() -> Any:
+    """Train a byte-pair tokenizer on the small vocabulary."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(sentences(200), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def make_model(vocabulary: int, *, bias: bool = True, seed: int = 0) -> LlamaForCausalLM:
+    """Make a two-block Llama with random weights, tied embeddings, and biases in attention where asked."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        attention_bias=bias,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases start at zero, and the initial weights are small
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the small model with its tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = make_tokenizer()
+    make_model(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
