@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Stop at a document whose gradient is not finite, not pass over it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what it would cost, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
-def build(corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
+def build(
+    corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
+    r"""Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
 
     A build that was interrupted goes on when the same command is given again.
 

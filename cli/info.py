@@ -14,7 +14,7 @@ from .render import size
 @click.argument("index", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(index: Path, as_json: bool) -> None:
-    """Print what INDEX is made of.
+    r"""Print what INDEX is made of.
 
     \b
     Example:
@@ -38,10 +38,10 @@ def _text(content: dict[str, Any]) -> str:
         "left out": f"{content['skipped_parts']:,} parts",
         "model": f"{model['name']} ({model['dtype']}, fingerprint {model['model'][:12]})",
         "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters",
-        "vectors": f"{content['dimension']:,} dimensions at {content['bits']} bits, {content['bytes_per_part']:,} bytes a part",
+        "vectors": f"{content['dimension']:,} dimensions, {content['bits']} bits each, {content['bytes_per_part']:,} B a part",
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
-        "damping": f"{content['index_damping']:g} x mean for stored vectors, {content['damping_scale']:g} x mean for --exact",
+        "damping": f"{content['index_damping']:g} x mean in stored vectors, {content['damping_scale']:g} x mean in --exact",
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
         "search": f"FAISS {content['search_index']['kind']}, {folded:,} dimensions",
         "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",

@@ -12,7 +12,7 @@ from .search import search
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(version("gindex"), prog_name="gindex")
 def main() -> None:
-    """Find the training documents that made a language model say something.
+    r"""Find the training documents that made a language model say something.
 
     \b
     Example:

@@ -20,7 +20,14 @@ class Bars:
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
         """Show a bar while the phase runs, and what it took when it is done."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         bars = Progress(
             TextColumn("{task.description:<17}"),

@@ -45,7 +45,9 @@ def result_text(result: "SearchResult") -> str:
 
 def _hit_title(hit: "Hit") -> str:
     influence = "" if hit.influence is None else f"  influence {hit.influence:+.4g}"
-    return f"{hit.rank:>3}  score {hit.score:+.4g}{influence}  {click.style(hit.document_id, bold=True)}, part {hit.part}"
+    return (
+        f"{hit.rank:>3}  score {hit.score:+.4g}{influence}  {click.style(hit.document_id, bold=True)}, part {hit.part}"
+    )
 
 
 def _excerpt(text: str) -> str:

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False)
-@click.option("--completion", help="What the model said after PROMPT: only its tokens count. Without it all of PROMPT counts.")
-@click.option("--queries", type=click.Path(path_type=Path), help="JSON lines with id, prompt and completion: many queries at once.")
+@click.option(
+    "--completion", help="What the model said after PROMPT: only its tokens count. Without it all of PROMPT counts."
+)
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    help="JSON lines with id, prompt and completion: many queries at once.",
+)
 @click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Documents to return.")
-@click.option("--negative", is_flag=True, help="Show the most negative influence: training on these made it less likely.")
+@click.option(
+    "--negative", is_flag=True, help="Show the most negative influence: training on these made it less likely."
+)
 @click.option("--exact", is_flag=True, help="Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
-@click.option("--candidates", type=click.IntRange(min=1), default=100, show_default=True, help="Parts that --exact re-ranks.")
+@click.option(
+    "--candidates", type=click.IntRange(min=1), default=100, show_default=True, help="Parts that --exact re-ranks."
+)
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a query.")
@@ -41,7 +51,7 @@ def search(
     device: str,
     as_json: bool,
 ) -> None:
-    """Print the documents of INDEX with the most influence on PROMPT.
+    r"""Print the documents of INDEX with the most influence on PROMPT.
 
     A score is the inner product of the query's and the document's vectors. Positive means that training on the document
     raises the query's log-likelihood. Scores compare within a query; they are not divided by the number of documents.
@@ -106,7 +116,9 @@ def _parse(path: Path, number: int, line: str) -> dict[str, str]:
     known = {"id", "prompt", "completion"}
     if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise QueryError(f"{path}:{number}: expected an object with prompt and perhaps id and completion, found {found}")
+        raise QueryError(
+            f"{path}:{number}: expected an object with prompt and perhaps id and completion, found {found}"
+        )
     for field, value in content.items():
         if not isinstance(value, str) and not (value is None and field != "prompt"):
             raise QueryError(f"{path}:{number}: expected text in {field}, found {type(value).__name__}")

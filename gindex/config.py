@@ -110,7 +110,7 @@ class BuildConfig:
         _at_least("batch_tokens", self.batch_tokens, 1)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the index's content: everything but where and in what batches it is computed."""
+        """Return the settings that decide the index's content: all but the device and the batches."""
         everything = asdict(self)
         del everything["model"]["device"], everything["batch_tokens"]
         return everything

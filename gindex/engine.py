@@ -45,7 +45,9 @@ class Engine:
         """
         loaded = load_model(config, load_tokenizer(config.name))
         task = CausalLanguageModel(loaded.model)
-        probe = pad([np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64))
+        probe = pad(
+            [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
+        )
         return cls(loaded=loaded, task=task, table=track_layers(loaded.model, lambda: task.logits(probe)))
 
     @property
@@ -129,4 +131,3 @@ def projection_of(layers: Sequence[LayerRecord], dimension: int, seed: int) -> P
         for layer in layers
     )
     return ProjectionSpec(layers=shapes, dimension=dimension, seed=seed)
-

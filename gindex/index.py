@@ -202,8 +202,8 @@ class GradientIndex:
         for what, fingerprint in found.items():
             if fingerprint != self.manifest.model[what]:
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was built "
-                    f"with, found {fingerprint[:12]}; give that one with --model"
+                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
+                    f"built with, found {fingerprint[:12]}; give that one with --model"
                 )
         return engine
 
@@ -248,16 +248,20 @@ class GradientIndex:
         if query.completion is not None:
             completion = list(tokenizer(query.completion, add_special_tokens=False).input_ids)
             if not completion:
-                raise QueryError(f"{name}: expected a completion with at least one token, found none; leave it out or fill it")
+                raise QueryError(
+                    f"{name}: expected a completion with at least one token, found none; leave it out or fill it"
+                )
         ids = np.array(prompt + completion, np.uint32)
         first_target = max(1, len(prompt)) if completion else 1
         if len(ids) <= first_target:
             raise QueryError(
-                f"{name}: expected a token to predict after the first, found {len(ids)} token in all; give a longer prompt"
+                f"{name}: expected a token to predict after the first, found {len(ids)} in all; give a longer prompt"
             )
         limit = self._engine.loaded.max_tokens
         if len(ids) > limit:
-            raise QueryError(f"{name}: expected at most {limit} tokens, which the model takes, found {len(ids)}; shorten it")
+            raise QueryError(
+                f"{name}: expected at most {limit} tokens, which the model takes, found {len(ids)}; shorten it"
+            )
         return _QueryTokens(ids, first_target)
 
     def _vectors(self, queries: Sequence[Query], encoded: "list[_QueryTokens]") -> Tensor:
@@ -289,14 +293,17 @@ class GradientIndex:
                 losses = partial(self._engine.task.losses, batch)
                 preconditioned = precondition_queries(self._engine.table.layers, factors.load, damping, 1, losses)
                 scores_1N = recompute_influence(
-                    self._engine, preconditioned, self._documents, scored.ordinals, BuildConfig().batch_tokens, phase.advance
+                    self._engine,
+                    preconditioned,
+                    self._documents,
+                    scored.ordinals,
+                    BuildConfig().batch_tokens,
+                    phase.advance,
                 )
                 influence.append(scores_1N[0])
         return influence
 
-    def _hits(
-        self, scored: Scored, influence: npt.NDArray[np.float32] | None, sign: float, k: int
-    ) -> tuple[Hit, ...]:
+    def _hits(self, scored: Scored, influence: npt.NDArray[np.float32] | None, sign: float, k: int) -> tuple[Hit, ...]:
         order = np.arange(len(scored.ordinals)) if influence is None else np.argsort(-sign * influence, kind="stable")
         order = order[:k]
         parts = self._documents.parts(scored.ordinals[order].tolist())

@@ -4,7 +4,7 @@ The library only announces phases and steps; whoever runs it (the command line, 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -19,17 +19,9 @@ class Phase(Protocol):
 class Progress(Protocol):
     """Where phases are announced."""
 
-    def phase(self, name: str, total: int | None, unit: str) -> "PhaseContext":
+    def phase(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Phase]:
         """Open a phase of `total` units (None where unknown); use it as a context manager."""
         ...
-
-
-class PhaseContext(Protocol):
-    """A phase as a context manager."""
-
-    def __enter__(self) -> Phase: ...
-
-    def __exit__(self, *exc_info: object) -> bool | None: ...
 
 
 class _SilentPhase:

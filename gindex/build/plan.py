@@ -59,7 +59,9 @@ def ranks(layer: TrackedLayer, fraction: float) -> tuple[int, int]:
     return max(1, round(layer.inputs * fraction)), max(1, round(layer.outputs * fraction))
 
 
-def make_plan(engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], text_bytes: int) -> BuildPlan:
+def make_plan(
+    engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], text_bytes: int
+) -> BuildPlan:
     """Estimate a build.
 
     Args:
@@ -108,9 +110,7 @@ def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_token
 
 def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
     """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [
-        (layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers
-    ]
+    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers]
 
 
 def _pass_seconds(engine: Engine) -> float:

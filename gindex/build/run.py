@@ -1,6 +1,6 @@
 """The phases of a build. Each leaves finished files and is passed over where it finds them.
 
-    read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> search index -> manifest
+read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> search index -> manifest
 """
 
 import tempfile
@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gindex.atomic import remove_tree
 from gindex.build.factors import fit_factors, layer_records
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.build.state import building, check_finished, check_model, start_or_resume
 from gindex.build.vectors import compute_vectors, vector_spec
 from gindex.config import BuildConfig
 from gindex.corpus.batches import TokenBatch
+from gindex.corpus.fill import fill_table
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
-from gindex.corpus.fill import fill_table
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of, token_batches
 from gindex.errors import ConfigError
 from gindex.gradient.projection import ProjectionSpec
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_index import FaissSpec, build_faiss, import_faiss, spec_record
-from gindex.store.atomic import remove_tree
 from gindex.store.factors import factor_files
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import FileRecord, LayerRecord, Manifest

@@ -34,7 +34,9 @@ def building(layout: Layout) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StoreError(f"{layout.root}: another build is writing here; wait for it or give another --out") from error
+            raise StoreError(
+                f"{layout.root}: another build is writing here; wait for it or give another --out"
+            ) from error
         yield
 
 
@@ -115,6 +117,4 @@ def _check_directory(layout: Layout) -> None:
         raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")
     ours = (layout.manifest, layout.build, layout.lock)
     if root.is_dir() and not any(path.exists() for path in ours) and any(root.iterdir()):
-        raise NotAnIndexError(
-            f"{root}: expected an empty directory or an index, found other files; give another --out"
-        )
+        raise NotAnIndexError(f"{root}: expected an empty directory or an index, found other files; give another --out")

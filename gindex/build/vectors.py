@@ -58,9 +58,7 @@ def compute_vectors(
                 phase.advance(len(parts))
                 continue
             if path is None:
-                path = engine.vector_path(
-                    layout, layers, spec.dimension, config.seed, config.curvature.index_damping
-                )
+                path = engine.vector_path(layout, layers, spec.dimension, config.seed, config.curvature.index_damping)
             tokens, first_targets = table.tokens(list(parts)), np.ones(len(parts), np.int64)
             batch = engine.encode_all(path, tokens, first_targets, config.batch_tokens, phase.advance)
             skipped = _name_skipped(table, parts, batch, strict)
@@ -72,7 +70,8 @@ def _name_skipped(table: DocumentTable, parts: range, batch: VectorBatch, strict
     bad = [parts[position] for position in torch.nonzero(~batch.finite)[:, 0].tolist()]
     skipped = {}
     for part in table.parts(bad):
-        reason = f"document {part.document_id!r}, part {part.part}: expected a finite loss and gradient, found NaN or infinity"
+        where = f"document {part.document_id!r}, part {part.part}"
+        reason = f"{where}: expected a finite loss and gradient, found NaN or infinity"
         if strict:
             raise NonFiniteError(f"{reason}; drop the document, use --dtype float32, or build without --strict")
         logger.warning("%s; it is left out of the index", reason)

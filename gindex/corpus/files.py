@@ -33,7 +33,7 @@ def read_lines(source: Source, config: CorpusConfig) -> Iterator[Record]:
     with gzip.open(source.location) if compressed else open(source.location, "rb") as stream:
         for line_number, line in enumerate(stream, 1):
             text = _decode(line, source.location, offset)
-            pass
+            offset += len(line)
             if text.strip():
                 number += 1
                 place = f"{source.location}:{line_number}"

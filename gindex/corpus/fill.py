@@ -7,9 +7,10 @@ from contextlib import closing
 from itertools import count
 from pathlib import Path
 
+from gindex.atomic import publish_written
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
-from gindex.corpus.schema import create, leave_single_file, remove_beside, replace_durably
+from gindex.corpus.schema import create, leave_single_file, remove_beside
 from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
 from gindex.errors import CorpusError, StoreError
 from gindex.progress import Phase, Progress
@@ -38,7 +39,8 @@ def fill_table(
             with progress.phase("tokenise", None, "documents") as phase:
                 _Filler(connection, tokenizer, config.max_tokens).fill(documents, phase)
             leave_single_file(connection)
-        replace_durably(partial, path)
+        remove_beside(path)
+        publish_written(partial, path)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
             f"{path}: expected to write the document table, found {error}; check free space and permissions"

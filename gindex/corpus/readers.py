@@ -5,14 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gindex.config import CorpusConfig
 from gindex.corpus.files import one_line, read_lines, read_parquet, read_text
-from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged, fingerprint_sources
 from gindex.corpus.hugging_face import read_hub, read_saved
 from gindex.corpus.places import Places
 from gindex.corpus.records import Document, Record, to_document
 from gindex.corpus.sources import Kind, Source, expand
 from gindex.errors import CorpusError
-
-__all__ = ["Document", "SourceFingerprint", "check_unchanged", "fingerprint_sources", "read_corpus"]
 
 _READERS: dict[Kind, Callable[[Source, CorpusConfig], Iterator[Record]]] = {
     Kind.LINES: read_lines,

@@ -1,10 +1,9 @@
 """The SQLite file of the document table: its tables, how it is opened, what its errors mean.
 
 `documents` has one entry per document, numbered from 0 in corpus order; `parts` what is run through the model, numbered
-from 0, its tokens as little-endian uint32 with the context first; `skipped` the parts without a vector, and why.
+from 0, its tokens as little-endian uint32 with the context first.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ CREATE TABLE parts(
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
     UNIQUE(document, part)
 );
-CREATE TABLE skipped(part INTEGER PRIMARY KEY REFERENCES parts(ordinal), reason TEXT NOT NULL);
 """
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -34,13 +32,14 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 def create(path: Path) -> sqlite3.Connection:
     """Make a new file with empty tables and open it for writing."""
     connection = sqlite3.connect(path)
-    prepare_writing(connection)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
     connection.executescript(_SCHEMA)
     return connection
 
 
-def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
-    """Open an existing file; the caller serialises its use by several threads.
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an existing file for reading; the caller serialises its use by several threads.
 
     Raises:
         CorruptStoreError: The file is missing, or not a document table.
@@ -50,23 +49,15 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         raise CorruptStoreError(
             f"{path}: expected a document table, found no file; restore it or build the index again"
         )
-    uri = f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     with translated_errors(path):
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
             _check_format(connection, path)
-            if writable:
-                prepare_writing(connection)
         except BaseException:
             connection.close()
             raise
     return connection
-
-
-def prepare_writing(connection: sqlite3.Connection) -> None:
-    """Make commits atomic and durable, and references checked."""
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def leave_single_file(connection: sqlite3.Connection) -> None:
@@ -98,14 +89,6 @@ def translated_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def replace_durably(source: Path, target: Path) -> None:
-    """Rename `source` to `target` so that a power loss leaves either what was there before or all of `source`."""
-    _sync(source)
-    remove_beside(target)
-    os.replace(source, target)
-    _sync(target.parent)
-
-
 def remove_beside(path: Path) -> None:
     """Remove what SQLite left beside `path`: a later file of that name would be read together with it."""
     for ending in ("-wal", "-shm", "-journal"):
@@ -124,11 +107,3 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise FormatVersionError(
             f"{path}: expected document table version {VERSION} or less, found {version}; install a newer gindex"
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

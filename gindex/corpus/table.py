@@ -1,4 +1,4 @@
-"""The document table: documents, their parts and tokens, and which parts were skipped."""
+"""The document table: documents, their parts and tokens."""
 
 import json
 import sqlite3
@@ -12,12 +12,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
-from gindex.corpus.schema import connect, leave_single_file, translated_errors
+from gindex.corpus.schema import connect, translated_errors
 from gindex.errors import CorruptStoreError, StoreError
-
-__all__ = ["DocumentTable", "PartRecord", "TableCounts", "fill_table"]
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 
@@ -31,7 +28,7 @@ class TableCounts:
 
     Attributes:
         documents: Documents.
-        parts: Parts of all documents, skipped ones included.
+        parts: Parts of all documents.
         tokens: Tokens of all parts, the context of later parts included.
         longest_part: Tokens of the longest part.
     """
@@ -64,26 +61,25 @@ class PartRecord:
 
 
 class DocumentTable:
-    """An open document table; a context manager, safe to use from several threads.
+    """A document table open for reading; a context manager, safe to use from several threads.
 
     Every method raises CorruptStoreError where the file turns out to be damaged, StoreError while it is locked.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, writable: bool) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
-        self._writable = writable
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> Self:
-        """Open the table at `path`; only a writable one can record skipped parts.
+    def open(cls, path: Path) -> Self:
+        """Open the table at `path` for reading.
 
         Raises:
             CorruptStoreError: The file is missing, or not a document table.
             FormatVersionError: It was written by a newer gindex.
         """
-        return cls(path, connect(path, writable=writable), writable=writable)
+        return cls(path, connect(path))
 
     def __enter__(self) -> Self:
         return self
@@ -94,16 +90,9 @@ class DocumentTable:
         self.close()
 
     def close(self) -> None:
-        """Close the file; after writing, leave nothing beside it."""
+        """Close the file."""
         with self._lock:
-            try:
-                if self._writable:
-                    leave_single_file(self._connection)
-            except sqlite3.OperationalError:
-                pass  # A reader has it open: what was committed is safe in the -wal file, the next writer moves it.
-            finally:
-                self._connection.close()
-                self._writable = False
+            self._connection.close()
 
     def counts(self) -> TableCounts:
         """Return the totals."""
@@ -114,15 +103,11 @@ class DocumentTable:
 
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""
-        with self._lock, translated_errors(self._path):
-            found = self._connection.execute("SELECT token_count FROM parts ORDER BY ordinal")
-            return np.fromiter((length for (length,) in found), dtype=np.int64)
+        return self._column("token_count")
 
     def part_documents(self) -> npt.NDArray[np.int64]:
         """Return the ordinal of every part's document, in the order of the parts' ordinals [parts]."""
-        with self._lock, translated_errors(self._path):
-            found = self._connection.execute("SELECT document FROM parts ORDER BY ordinal")
-            return np.fromiter((document for (document,) in found), dtype=np.int64)
+        return self._column("document")
 
     def tokens(self, ordinals: Ordinals) -> list[npt.NDArray[np.uint32]]:
         """Return the token ids of parts, context first, in the order asked.
@@ -168,26 +153,9 @@ class DocumentTable:
         ((text, metadata),) = found
         return Document(document_id=document_id, text=text, metadata=self._decode_metadata(metadata))
 
-    def skip(self, ordinal: int, reason: str) -> None:
-        """Record durably why a part has no vector; a later reason replaces an earlier one.
-
-        Raises:
-            StoreError: The table is open for reading only, or has no such part.
-        """
-        if not self._writable:
-            raise StoreError(f"{self._path}: expected a table open for writing, found a reader; open it writable")
-        try:
-            with self._lock, self._connection:
-                self._connection.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (int(ordinal), reason))
-        except sqlite3.IntegrityError as error:
-            raise StoreError(f"{self._path}: expected the ordinal of a part, found {ordinal}; check it") from error
-        except sqlite3.Error:
-            with translated_errors(self._path):
-                raise
-
-    def skipped(self) -> dict[int, str]:
-        """Return the reason by ordinal for all skipped parts, in the order of the ordinals."""
-        return dict(self._query("SELECT part, reason FROM skipped ORDER BY part"))
+    def _column(self, statement: str) -> npt.NDArray[np.int64]:
+        with self._lock, translated_errors(self._path):
+            return np.fromiter((value for (value,) in self._connection.execute(statement)), dtype=np.int64)
 
     def _query(self, statement: str, parameters: Sequence[int | str] = ()) -> list[Any]:
         with self._lock, translated_errors(self._path):

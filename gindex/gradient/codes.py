@@ -1,8 +1,8 @@
 """Codes: vectors at 1 to 16 bits a coordinate, with one scale a slice.
 
 At b < 16 bits a coordinate is one of 2^b evenly spaced odd levels -(2^b - 1), ..., -1, 1, ..., 2^b - 1 times a scale;
-at 16 bits it is a float16 times a scale. The scale is set so that <decoded, v> = <v, v> in every slice: an inner product
-with v's own direction is kept exactly, and the error left over is orthogonal to v. Queries are never coded.
+at 16 bits it is a float16 times a scale. The scale is set so that <decoded, v> = <v, v> in every slice: an inner
+product with v's own direction is kept exactly, and the error left over is orthogonal to v. Queries are never coded.
 
 Source: the scale is RaBitQ's estimator (arXiv:2405.12497) without its rotation, which the projection already is.
 
@@ -90,13 +90,13 @@ def _best_codes(v_NW: Tensor, largest_N1: Tensor, bits: int) -> Tensor:
 def _pack(codes_ND: Tensor, bits: int) -> Tensor:
     per_byte = 8 // bits
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes_ND.device)
-    grouped = codes_ND.view(len(codes_ND), -1, per_byte) << shifts
-    return grouped.sum(-1, dtype=torch.uint8)
+    bytes_NB: Tensor = (codes_ND.view(len(codes_ND), -1, per_byte) << shifts).sum(-1, dtype=torch.uint8)
+    return bytes_NB
 
 
 def _levels(codes_NB: Tensor, bits: int) -> Tensor:
     """Return the odd levels [N, D] of packed codes, by a table of what each byte stands for."""
     shifts = torch.arange(0, 8, bits, device=codes_NB.device)
     table = (torch.arange(256, device=codes_NB.device)[:, None] >> shifts) & (2**bits - 1)
-    levels = (2.0 * table - (2**bits - 1)).float()
+    levels: Tensor = (2.0 * table - (2**bits - 1)).float()
     return levels[codes_NB.long()].view(len(codes_NB), -1)

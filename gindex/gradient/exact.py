@@ -8,7 +8,6 @@ Axes: Q queries, N documents, T tokens, I layer inputs, O layer outputs.
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors

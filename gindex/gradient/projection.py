@@ -75,9 +75,7 @@ class ProjectionSpec:
         units, rest = divmod(self.dimension // SLICE_UNIT, len(self.groups))
         widths = [SLICE_UNIT * (units + (position < rest)) for position in range(len(self.groups))]
         stops = np.cumsum(widths).tolist()
-        return {
-            group: (stop - width, stop) for group, width, stop in zip(self.groups, widths, stops, strict=True)
-        }
+        return {group: (stop - width, stop) for group, width, stop in zip(self.groups, widths, stops, strict=True)}
 
     @cached_property
     def fingerprint(self) -> str:

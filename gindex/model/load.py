@@ -18,6 +18,9 @@ from gindex.errors import ModelError, TokenizerError
 FINGERPRINT_VALUES = 4096
 """Values of each parameter that enter the fingerprint, evenly spaced."""
 
+NO_LIMIT = 1 << 30
+"""Most tokens of a model that states no limit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
@@ -64,7 +67,7 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
     device = pick_device(config.device)
     try:
         dtype = _pick_dtype(config, device)
-        model = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
         model = model.to(device).requires_grad_(False).eval()
     except Exception as error:
         raise ModelError(
@@ -75,7 +78,7 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
-        max_tokens=int(getattr(model.config, "max_position_embeddings", 0) or (1 << 30)),
+        max_tokens=int(getattr(model.config, "max_position_embeddings", 0) or NO_LIMIT),
         fingerprint=fingerprint_model(model),
         tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
     )

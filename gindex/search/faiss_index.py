@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.atomic import publish
 from gindex.errors import CorruptStoreError, MissingDependencyError
 from gindex.gradient.projection import ProjectionSpec, fold
-from gindex.store.atomic import publish
 from gindex.store.vectors import VectorReader
 
 FLAT_BYTES = 64 << 20

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gindex.atomic import publish
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.store.atomic import publish
 from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
 

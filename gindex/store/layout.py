@@ -13,14 +13,14 @@ FORMAT_VERSION = 1
 class Layout:
     """Paths of one index.
 
-        manifest.json                      written last: the index is finished
-        build.json                         what a build was started with, until it is finished
-        documents.sqlite                   documents and their parts
-        factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
-        vectors/                           Zarr v3 group: codes, scales, self_influence
-        segments/00000.json                checksums of one finished segment
-        search.faiss                       derived from vectors/
-        .staging/                          files that are being written
+    manifest.json                      written last: the index is finished
+    build.json                         what a build was started with, until it is finished
+    documents.sqlite                   documents and their parts
+    factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
+    vectors/                           Zarr v3 group: codes, scales, self_influence
+    segments/00000.json                checksums of one finished segment
+    search.faiss                       derived from vectors/
+    .staging/                          files that are being written
     """
 
     root: Path

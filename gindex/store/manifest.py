@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gindex.atomic import checksum, publish
 from gindex.errors import CorruptStoreError, FormatVersionError
-from gindex.store.atomic import checksum, publish
 from gindex.store.layout import FORMAT_VERSION, Layout
 
 Record = TypeVar("Record")

@@ -3,8 +3,8 @@
 The arrays hold uncompressed chunks of whole rows, each followed by its CRC-32C, so a row lies in the file as it lies in
 memory and reading it decodes nothing. A chunk's checksum is compared the first time that one of its rows is read.
 
-Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a file holds offset and length of each chunk,
-little-endian uint64, then its own CRC-32C.
+Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a file holds offset and length of each
+chunk, little-endian uint64, then its own CRC-32C.
 """
 
 from collections.abc import Iterator

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.atomic import publish_written, remove_tree, sync
 from gindex.gradient.codes import code_bytes, decode
-from gindex.store.atomic import publish_written, remove_tree, sync
 from gindex.store.layout import Layout
 from gindex.store.manifest import FileRecord, read_json, write_json
 from gindex.store.rows import MappedRows, RowsSpec
@@ -33,7 +33,7 @@ def choose_segment_parts(parts: int, row_bytes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSpec:
-    """Shape of the stored vectors: parts in all and in a segment, dimension, bits, and the slices of the layer groups."""
+    """Shape of the stored vectors: parts in all and in a segment, dimension, bits, slices of the layer groups."""
 
     parts: int
     segment_parts: int
@@ -149,9 +149,7 @@ def vector_files(layout: Layout, spec: VectorSpec) -> list[FileRecord]:
     """Return the records of all files of the vectors."""
     metadata = [FileRecord.of(layout.root, path) for path in sorted(layout.vectors.rglob("zarr.json"))]
     return metadata + [
-        FileRecord(**file)
-        for number in range(spec.segments)
-        for file in read_json(layout.segment(number))["files"]
+        FileRecord(**file) for number in range(spec.segments) for file in read_json(layout.segment(number))["files"]
     ]
 
 

@@ -19,8 +19,9 @@ import pytest
 
 from gindex.config import CorpusConfig
 from gindex.corpus import packages
-from gindex.corpus.readers import Document, check_unchanged, fingerprint_sources, read_corpus
-from gindex.corpus.records import to_json_value
+from gindex.corpus.fingerprints import check_unchanged, fingerprint_sources
+from gindex.corpus.readers import read_corpus
+from gindex.corpus.records import Document, to_json_value
 from gindex.errors import CorpusChangedError, CorpusError, MissingDependencyError
 
 CONFIG = CorpusConfig()

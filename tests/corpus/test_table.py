@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
 from gindex.corpus import fill
-from gindex.corpus.readers import Document
-from gindex.corpus.table import DocumentTable, PartRecord, TableCounts, fill_table
+from gindex.corpus.fill import fill_table
+from gindex.corpus.records import Document
+from gindex.corpus.table import DocumentTable, PartRecord, TableCounts
 from gindex.errors import CorpusError, CorruptStoreError, FormatVersionError, StoreError, TokenizerError
 from gindex.progress import Silent
 
@@ -83,8 +84,9 @@ def test_batches_do_not_change_the_file(path, tmp_path, tokenizer, monkeypatch, 
         assert raw(path, query) == raw(other, query)
 
 
-def test_only_one_batch_is_held(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(fill, "_BATCH_DOCUMENTS", 2)
+@pytest.mark.parametrize("bound", ["_BATCH_DOCUMENTS", "_BATCH_CHARACTERS"])
+def test_only_one_batch_is_held(tmp_path, tokenizer, monkeypatch, bound):
+    monkeypatch.setattr(fill, bound, 2)
     tokenised, seen = 0, []
 
     def stream():
@@ -176,7 +178,7 @@ import os, signal, sqlite3, sys
 from pathlib import Path
 from gindex.config import CorpusConfig
 from gindex.corpus import fill
-from gindex.corpus.readers import Document
+from gindex.corpus.records import Document
 from gindex.progress import Silent
 
 fill._BATCH_DOCUMENTS = 1
@@ -212,6 +214,12 @@ def test_part_lengths(path):
     with DocumentTable.open(path) as table:
         lengths = table.part_lengths()
     assert lengths.tolist() == [2, 3, 3, 1] and lengths.dtype == np.int64
+
+
+def test_part_documents(path):
+    with DocumentTable.open(path) as table:
+        numbers = table.part_documents()
+    assert numbers.tolist() == [0, 1, 1, 2] and numbers.dtype == np.int64
 
 
 def test_tokens_in_the_order_asked(path):
@@ -281,54 +289,13 @@ def test_path_with_characters_of_a_uri(tmp_path, tokenizer):
         assert table.counts().documents == 3
 
 
-# Skipped parts
-
-
-def test_skipped_parts_survive_closing(path):
-    with DocumentTable.open(path, writable=True) as table:
-        table.skip(3, "nothing to predict")
-        table.skip(np.int64(1), "infinite loss")
-        table.skip(1, "NaN loss")
-        assert table.skipped() == {1: "NaN loss", 3: "nothing to predict"}
-    assert files(path) == ["documents.sqlite"]
-    with DocumentTable.open(path) as table:
-        assert table.skipped() == {1: "NaN loss", 3: "nothing to predict"}
-
-
-def test_skip_is_durable_at_once(path):
-    with DocumentTable.open(path, writable=True) as table:
-        table.skip(0, "x")
-        assert raw(path, "SELECT * FROM skipped") == [(0, "x")]
-
-
-def test_skip_needs_an_existing_part(path):
-    with DocumentTable.open(path, writable=True) as table, pytest.raises(StoreError, match="found 99"):
-        table.skip(99, "x")
-
-
-def test_reader_cannot_skip(path):
-    with DocumentTable.open(path) as table, pytest.raises(StoreError, match="open it writable"):
-        table.skip(0, "x")
-
-
-def test_writer_closes_beside_a_reader(path):
-    with DocumentTable.open(path) as reader:
-        with DocumentTable.open(path, writable=True) as writer:
-            writer.skip(0, "x")
-            assert reader.skipped() == {0: "x"}
-        assert reader.skipped() == {0: "x"}
-    with DocumentTable.open(path, writable=True):
-        pass
-    assert files(path) == ["documents.sqlite"]
-
-
-def test_locked_table_is_not_called_corrupt(path, monkeypatch):
+def test_locked_table_is_not_called_corrupt(path):
     holder = sqlite3.connect(path, isolation_level=None)
-    with DocumentTable.open(path, writable=True) as table:
+    with DocumentTable.open(path) as table:
         table._connection.execute("PRAGMA busy_timeout = 10")
-        holder.execute("BEGIN IMMEDIATE")
+        holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked") as caught:
-            table.skip(0, "x")
+            table.counts()
         assert not isinstance(caught.value, CorruptStoreError)
         holder.execute("ROLLBACK")
         holder.close()
@@ -343,13 +310,12 @@ def test_missing_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100])
-def test_file_that_is_no_table(tmp_path, content, writable):
+def test_file_that_is_no_table(tmp_path, content):
     path = tmp_path / "t"
     path.write_bytes(content)
     with pytest.raises(CorruptStoreError, match="expected a document table"):
-        DocumentTable.open(path, writable=writable)
+        DocumentTable.open(path)
     assert path.read_bytes() == content
 
 
