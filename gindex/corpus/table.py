@@ -103,11 +103,11 @@ class DocumentTable:
 
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""
-        return self._column("token_count")
+        return self._column("SELECT token_count FROM parts ORDER BY ordinal")
 
     def part_documents(self) -> npt.NDArray[np.int64]:
         """Return the ordinal of every part's document, in the order of the parts' ordinals [parts]."""
-        return self._column("document")
+        return self._column("SELECT document FROM parts ORDER BY ordinal")
 
     def tokens(self, ordinals: Ordinals) -> list[npt.NDArray[np.uint32]]:
         """Return the token ids of parts, context first, in the order asked.
