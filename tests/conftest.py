@@ -8,9 +8,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = """
-    the a compiler kernel stack heap lock thread race cache page file disk bug patch test loop parser token
-""".split()
+# fmt: off
+WORDS = [
+    "the", "a", "compiler", "kernel", "stack", "heap", "lock", "thread", "race", "cache",
+    "page", "file", "disk", "bug", "patch", "test", "loop", "parser", "token",
+]
+# fmt: on
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

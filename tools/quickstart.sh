@@ -17,10 +17,10 @@ gindex() {
 
 gindex build examples/jargon/lexicon.jsonl --model .cache/models/SmolLM2-135M-Instruct --out runs/jargon \
     --max-tokens 128 --fit-documents 48
-gindex search runs/jargon "A deadlock is" \
-    --completion " a situation in which two processes wait for each other and neither can proceed." -k 3
-gindex search runs/jargon "A computer virus is" \
-    --completion " a program that spreads by embedding copies of itself in other programs." -k 3
+gindex search runs/jargon "A deadly embrace is" \
+    --completion " a deadlock: two processes wait for each other and neither can go on." -k 3
+gindex search runs/jargon "A worm is" \
+    --completion " a program that copies itself over a network from one computer to the next." -k 3
 gindex search runs/jargon "When a program never frees the memory that it allocates," \
     --completion " it has a memory leak." -k 3
 echo "quickstart: took $SECONDS s"
