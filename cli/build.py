@@ -1,6 +1,7 @@
 """`gindex build`."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from .render import duration, size
 
 if TYPE_CHECKING:
     from gindex.build.plan import BuildPlan
+
+BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 
 
 @click.command(cls=GindexCommand)
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 def build(
     corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
-    r"""Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
+    """Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
 
     A build that was interrupted goes on when the same command is given again.
 
@@ -56,7 +59,7 @@ def build(
         gindex build corpus.jsonl --model path/to/model --out runs/corpus
         gindex build notes/ --model path/to/model --out runs/notes --max-tokens 256 --fit-documents 500
         gindex build corpus.parquet --text-field body --model path/to/model --dry-run
-    """
+    """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
     if dry_run:
         from gindex.build.run import plan_build
@@ -110,12 +113,12 @@ def _print_plan(plan: "BuildPlan", as_json: bool) -> None:
 
 
 def _by_reason(plan: "BuildPlan") -> dict[str, tuple[int, int]]:
-    """Add up the untracked weights with one reason: their names where few, their number and parameters."""
+    """Add up the untracked weights with one reason: their names, `*` for the number of a block, and parameters."""
     grouped: dict[str, list[Any]] = {}
     for weight in plan.untracked:
         grouped.setdefault(weight.reason, []).append(weight)
     return {
-        f"{', '.join(w.name for w in weights[:3])}{', ...' if len(weights) > 3 else ''}: {reason}": (
+        f"{', '.join(dict.fromkeys(re.sub(BLOCK_NUMBER, '*', w.name) for w in weights))}: {reason}": (
             len(weights),
             sum(w.parameters for w in weights),
         )

@@ -14,13 +14,13 @@ from .render import size
 @click.argument("index", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(index: Path, as_json: bool) -> None:
-    r"""Print what INDEX is made of.
+    """Print what INDEX is made of.
 
     \b
     Example:
         gindex info runs/corpus
         gindex info runs/corpus --json
-    """
+    """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.index import GradientIndex
 
     content = GradientIndex.open(index).info()
@@ -35,7 +35,7 @@ def _text(content: dict[str, Any]) -> str:
     entries = {
         "index": f"{content['path']}, format {content['format_version']}, built {content['created']}",
         "corpus": f"{content['documents']:,} documents, {content['parts']:,} parts, {content['tokens']:,} tokens",
-        "left out": f"{content['skipped_parts']:,} parts",
+        "left out": f"{content['skipped_parts']:,} parts{''.join(f', {reason}' for reason in content['skipped'][:3])}",
         "model": f"{model['name']} ({model['dtype']}, fingerprint {model['model'][:12]})",
         "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters",
         "vectors": f"{content['dimension']:,} x {content['bits']} bits, {content['bytes_per_part']:,} bytes a part",

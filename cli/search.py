@@ -51,7 +51,7 @@ def search(
     device: str,
     as_json: bool,
 ) -> None:
-    r"""Print the documents of INDEX with the most influence on PROMPT.
+    """Print the documents of INDEX with the most influence on PROMPT.
 
     A score is the inner product of the query's and the document's vectors. Positive means that training on the document
     raises the query's log-likelihood. Scores compare within a query; they are not divided by the number of documents.
@@ -61,7 +61,7 @@ def search(
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
         gindex search runs/corpus "A compiler is" --completion " a program" --exact --candidates 50
         gindex search runs/corpus --queries queries.jsonl --json
-    """
+    """  # noqa: D301 \b keeps click from wrapping the lines
     if (prompt is None) == (queries is None):
         raise click.UsageError("Give either PROMPT or --queries.")
     if queries is not None and completion is not None:
@@ -95,7 +95,7 @@ def read_queries(path: Path) -> "list[Query]":
     from gindex.search.hit import Query
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold what splitlines() splits at
     except (OSError, UnicodeDecodeError) as error:
         raise QueryError(f"{path}: expected a file of queries, found {error}; check --queries") from error
     queries = []
@@ -111,7 +111,7 @@ def read_queries(path: Path) -> "list[Query]":
 def _parse(path: Path, number: int, line: str) -> dict[str, str]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QueryError(f"{path}:{number}: expected a JSON object, found {error}") from error
     known = {"id", "prompt", "completion"}
     if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:

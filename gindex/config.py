@@ -106,7 +106,8 @@ class BuildConfig:
     batch_tokens: int = option(2048, "Most tokens in one batch, padding included; at least one part is always taken.")
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"--seed: expected a number of 64 bits from 0 on, got {self.seed}")
         _at_least("batch_tokens", self.batch_tokens, 1)
 
     def settings(self) -> dict[str, Any]:

@@ -93,16 +93,18 @@ class Engine:
             done: Called after each batch with its number of parts.
         """
         batches = token_batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens)
-        encoded = []
-        for batch in batches:
-            encoded.append(self.encode(path, batch))
-            done(len(batch.ordinals))
-        order = torch.from_numpy(np.argsort(np.concatenate([batch.ordinals for batch in batches]))).to(self.device)
-        return VectorBatch(
-            vectors=torch.cat([e.vectors for e in encoded])[order],
-            self_influence=torch.cat([e.self_influence for e in encoded])[order],
-            losses=torch.cat([e.losses for e in encoded])[order],
+        all_parts = VectorBatch(
+            vectors=torch.empty(len(tokens), path.sketch.spec.dimension, device=self.device),
+            self_influence=torch.empty(len(tokens), device=self.device),
+            losses=torch.empty(len(tokens), device=self.device),
         )
+        for batch in batches:
+            encoded, where = self.encode(path, batch), torch.from_numpy(batch.ordinals).to(self.device)
+            all_parts.vectors[where] = encoded.vectors
+            all_parts.self_influence[where] = encoded.self_influence
+            all_parts.losses[where] = encoded.losses
+            done(len(batch.ordinals))
+        return all_parts
 
 
 def token_batches(

@@ -25,7 +25,7 @@ from gindex.search.funnel import Funnel, Scored
 from gindex.search.hit import Hit, Query, SearchResult, Timing
 from gindex.search.rerank import recompute_influence
 from gindex.store.factors import FactorReader
-from gindex.store.layout import Layout
+from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.vectors import VectorReader, VectorSpec
 
@@ -168,6 +168,7 @@ class GradientIndex:
             "created": manifest.created,
             **manifest.documents,
             "skipped_parts": len(manifest.skipped),
+            "skipped": list(manifest.skipped.values()),
             "model": manifest.model,
             "tracked_layers": len(manifest.layers),
             "layer_groups": len(vectors.slices),
@@ -226,6 +227,7 @@ class GradientIndex:
     @cached_property
     def _funnel(self) -> Funnel:
         projection = projection_of(self.manifest.layers, self._spec.dimension, self.manifest.projection["seed"])
+        self.manifest.file(self._layout.faiss).check_content(self._layout.root)  # before a native library reads it
         index = FaissIndex(self._layout.faiss, spec_of(self.manifest.search), projection, self._spec.parts)
         return Funnel(index, self._vectors_reader, [int(ordinal) for ordinal in self.manifest.skipped])
 
@@ -238,11 +240,14 @@ class GradientIndex:
         if fingerprint != recorded:
             raise CorruptStoreError(
                 f"{self._layout.manifest}: expected projection {recorded[:12]}, found {fingerprint[:12]}; "
-                "the manifest was altered: build the index again"
+                f"the manifest was altered: {REMEDY}"
             )
 
     def _tokenize(self, query: Query) -> "_QueryTokens":
         tokenizer, name = self._engine.loaded.tokenizer, f"query {query.id}" if query.id else "query"
+        for text in (query.prompt, query.completion or ""):
+            if not _is_unicode(text):
+                raise QueryError(f"{name}: expected Unicode text, found half a surrogate pair; correct it")
         prompt = list(tokenizer(query.prompt).input_ids)
         completion: list[int] = []
         if query.completion is not None:
@@ -360,6 +365,14 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         "tokens": result.tokens,
     }
     return {"query": query, "hits": [asdict(hit) for hit in result.hits], "timing_ms": asdict(result.timing_ms)}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _spread(values: list[int]) -> dict[str, int]:

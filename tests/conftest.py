@@ -1,5 +1,7 @@
 """A small model, tokenizer and corpus that the tests share."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig, VectorConfig
 
 # fmt: off
 WORDS = [
@@ -68,3 +72,58 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines of 150 documents: one of a single token, two of equal text, one of many parts, metadata in all."""
+    texts = [*sentences(146), "a", "the stack the heap", "the stack the heap", " ".join(sentences(12, seed=1))]
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    lines = [json.dumps({"id": f"d{n}", "text": text, "number": n}) for n, text in enumerate(texts)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_config(model_folder: Path) -> Callable[..., BuildConfig]:
+    """Settings of a build that takes a second; any setting can be given by its name."""
+    settings = {
+        "name": str(model_folder),
+        "device": "cpu",
+        "max_tokens": 32,
+        "fit_documents": 40,
+        "dimension": 512,
+        "rank_fraction": 0.5,
+    }
+
+    def make(**changes: Any) -> BuildConfig:
+        left = settings | changes
+
+        def pick(config: type) -> Any:
+            return config(**{name: left.pop(name) for name in config.__dataclass_fields__ if name in left})
+
+        components = {
+            "corpus": pick(CorpusConfig),
+            "model": pick(ModelConfig),
+            "curvature": pick(CurvatureConfig),
+            "vectors": pick(VectorConfig),
+        }
+        return BuildConfig(**components, **left)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_config: Callable[..., BuildConfig]
+) -> Path:
+    """Folder of a finished index over the small corpus; copy it before changing anything in it."""
+    folder = tmp_path_factory.mktemp("built") / "index"
+    GradientIndex.build([str(corpus_file)], folder, make_config())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index(built: Path) -> GradientIndex:
+    """The same, opened."""
+    return GradientIndex.open(built, device="cpu")

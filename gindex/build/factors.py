@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gindex.build.plan import ranks
 from gindex.corpus.batches import TokenBatch
+from gindex.curvature.covariance import SecondMoment
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine
@@ -58,7 +59,7 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
 def _fit_bases(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress) -> None:
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
         observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
-    A, S = observer.means(observer.activation_sums), observer.means(observer.gradient_sums)
+    A, S = observer.activation_moments, observer.gradient_moments
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         for number, layers in enumerate(layers_by_group(engine.table)):
             if not layout.eigenbases(number).is_file():
@@ -66,14 +67,14 @@ def _fit_bases(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], se
 
 
 def _decompose(
-    layers: Sequence[TrackedLayer], A: dict[str, Tensor], S: dict[str, Tensor], phase: Phase
+    layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment], phase: Phase
 ) -> dict[str, Tensor]:
     """Decompose the covariances of one layer group into the tensors of its file; each is dropped when it is done."""
     tensors: dict[str, Tensor] = {}
     sides = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     sides += [("gradient", layer.name, S) for layer in layers]
     for side, name, covariances in sides:
-        values, vectors = eigenbasis(covariances.pop(name), f"{side} covariance of {name}")
+        values, vectors = eigenbasis(covariances.pop(name).mean(), f"{side} covariance of {name}")
         tensors[f"{side}.{name}"] = vectors.T.to(torch.float32)
         tensors[f"{side}_values.{name}"] = values.to(torch.float32)
         phase.advance()

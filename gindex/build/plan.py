@@ -5,6 +5,7 @@ memory and disk from the shapes.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from gindex.engine import Engine
 from gindex.gradient.codes import code_bytes
 from gindex.model.layers import TrackedLayer, UntrackedWeight
 from gindex.search.faiss_index import choose_spec
+from gindex.store.vectors import choose_segment_parts
 
 CALIBRATION_TOKENS = 128
 
@@ -83,7 +85,7 @@ def make_plan(
         parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
         untracked=engine.table.untracked,
         seconds=_seconds(engine, config, counts, fit[1]),
-        memory_bytes=_memory(engine, config),
+        memory_bytes=_memory(engine, config, counts.parts),
         disk_bytes=_disk(engine, config, counts.parts, text_bytes),
     )
 
@@ -116,21 +118,20 @@ def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
 def _pass_seconds(engine: Engine) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
-    batch = pad([np.arange(1, length + 1, dtype=np.uint32) % 100], np.zeros(1, np.int64), np.ones(1, np.int64))
+    tokens = np.arange(length, dtype=np.uint32) % min(100, _vocabulary(engine))
+    batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
+    # Gradients flow from the embeddings up, as they do under observation.
+    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+        lambda _module, _args, output: output.requires_grad_(True)
+    )
+    try:
+        return _fastest(lambda: engine.task.losses(batch).sum().backward(), engine.device) / length
+    finally:
+        handle.remove()
 
-    def run() -> float:
-        # Gradients flow from the embeddings up, as they do under observation.
-        handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-            lambda _module, _args, output: output.requires_grad_(True)
-        )
-        start = time.perf_counter()
-        try:
-            engine.task.losses(batch).sum().backward()
-        finally:
-            handle.remove()
-        return (time.perf_counter() - start) / length
 
-    return min(run() for _ in range(3))
+def _vocabulary(engine: Engine) -> int:
+    return int(engine.loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
 
 def _flops(device: torch.device) -> float:
@@ -146,24 +147,27 @@ def _cubes(device: torch.device) -> float:
     return 512**3 / _fastest(lambda: torch.linalg.eigh(x), device)
 
 
-def _fastest(work: "object", device: torch.device) -> float:
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        work()  # type: ignore[operator]
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _memory(engine: Engine, config: BuildConfig) -> int:
+def _memory(engine: Engine, config: BuildConfig, parts: int) -> int:
     weights = sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
     squares = 4 * sum(width**2 for width in _sides(engine))
     eigenvalues = 4 * sum(layer.parameters for layer in engine.table.layers)
-    vocabulary = engine.loaded.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     activations = 4 * sum(layer.inputs for layer in engine.table.layers)
-    return int(weights + squares + eigenvalues + config.batch_tokens * (4 * 4 * vocabulary + 2 * activations))
+    passing = config.batch_tokens * (4 * 4 * _vocabulary(engine) + 2 * activations)
+    dimension, bits = config.vectors.dimension, config.vectors.bits
+    # The vectors of a segment, and twice as much while they are coded.
+    segment = 3 * 4 * dimension * min(parts, choose_segment_parts(parts, code_bytes(dimension, bits)))
+    return int(weights + max(squares + eigenvalues + passing, passing + segment))
 
 
 def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gindex.atomic import remove_tree
 from gindex.build.factors import fit_factors, layer_records
 from gindex.build.plan import BuildPlan, make_plan
-from gindex.build.state import building, check_finished, check_model, start_or_resume
+from gindex.build.state import building, check_finished, check_model, check_same_model, start_or_resume
 from gindex.build.vectors import compute_vectors, vector_spec
 from gindex.config import BuildConfig
 from gindex.corpus.batches import TokenBatch
@@ -26,7 +26,8 @@ from gindex.corpus.readers import read_corpus
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of, token_batches
 from gindex.errors import ConfigError
-from gindex.gradient.projection import ProjectionSpec
+from gindex.gradient.projection import LayerShape, ProjectionSpec
+from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_index import FaissSpec, build_faiss, import_faiss, spec_record
 from gindex.store.factors import factor_files
@@ -38,8 +39,8 @@ from gindex.store.vectors import VectorReader, VectorSpec, skipped_parts, vector
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        layout = Layout(Path(folder))
-        with _Build.prepare(layout, sources, config, progress or Silent()) as build:
+        layout, engine = Layout(Path(folder)), _load_engine(config)
+        with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
             return build.plan()
 
 
@@ -75,12 +76,46 @@ def run_build(
         if layout.manifest.is_file():
             manifest = Manifest.read(layout)
             check_finished(layout, manifest, config, fingerprints)
+            check_same_model(layout, manifest.model, _fingerprints(_load_engine(config).loaded))
+            _remove_leftovers(layout)
             return manifest
         start_or_resume(layout, config, fingerprints)
-        with _Build.prepare(layout, sources, config, progress or Silent()) as build:
-            check_model(layout, build.model_fingerprints())
+        engine = _load_engine(config)
+        check_model(layout, _fingerprints(engine.loaded) | {"dtype": _dtype(engine.loaded)})
+        with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
             on_plan(build.plan())
             return build.run(strict, fingerprints)
+
+
+def _load_engine(config: BuildConfig) -> Engine:
+    """Load the model and check that the settings suit it, before any work is done."""
+    engine = Engine.load(config.model)
+    if config.corpus.max_tokens > engine.loaded.max_tokens:
+        raise ConfigError(
+            f"--max-tokens: expected at most {engine.loaded.max_tokens}, which the model takes, "
+            f"got {config.corpus.max_tokens}"
+        )
+    shapes = [
+        LayerShape(name=layer.name, group=layer.group, rows=layer.outputs, columns=layer.inputs)
+        for layer in engine.table.layers
+    ]
+    ProjectionSpec(layers=tuple(shapes), dimension=config.vectors.dimension, seed=config.seed)  # raises ConfigError
+    return engine
+
+
+def _fingerprints(loaded: LoadedModel) -> dict[str, str]:
+    """Return what identifies a model."""
+    return {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
+
+
+def _dtype(loaded: LoadedModel) -> str:
+    return str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+
+
+def _remove_leftovers(layout: Layout) -> None:
+    """Remove what only an unfinished build needs."""
+    layout.build.unlink(missing_ok=True)
+    remove_tree(layout.staging)
 
 
 @dataclass(kw_only=True)
@@ -94,14 +129,10 @@ class _Build:
     table: DocumentTable
 
     @classmethod
-    def prepare(cls, layout: Layout, sources: Sequence[str], config: BuildConfig, progress: Progress) -> "_Build":
-        """Load the model and read the corpus, if it isn't read yet."""
-        engine = Engine.load(config.model)
-        if config.corpus.max_tokens > engine.loaded.max_tokens:
-            raise ConfigError(
-                f"--max-tokens: expected at most {engine.loaded.max_tokens}, which the model takes, "
-                f"got {config.corpus.max_tokens}"
-            )
+    def prepare(
+        cls, layout: Layout, sources: Sequence[str], config: BuildConfig, engine: Engine, progress: Progress
+    ) -> "_Build":
+        """Read the corpus, if it isn't read yet."""
         if not layout.documents.is_file():
             documents = read_corpus(sources, config.corpus)
             fill_table(layout.documents, documents, engine.loaded.tokenizer, config.corpus, progress)
@@ -122,15 +153,6 @@ class _Build:
         size = self.layout.documents.stat().st_size
         return make_plan(self.engine, self.config, self.table.counts(), (documents, tokens), size)
 
-    def model_fingerprints(self) -> dict[str, str]:
-        """Return what identifies the model and its number format."""
-        loaded = self.engine.loaded
-        return {
-            "model": loaded.fingerprint,
-            "tokenizer": loaded.tokenizer_fingerprint,
-            "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
-        }
-
     def run(self, strict: bool, sources: list[SourceFingerprint]) -> Manifest:
         """Run the phases and write the manifest."""
         sample = self._fit_sample()
@@ -144,8 +166,7 @@ class _Build:
             search = build_faiss(self.layout.faiss, reader, projection, phase.advance)
         manifest = self._manifest(sources, sample, layers, projection, spec, search)
         manifest.write(self.layout)
-        self.layout.build.unlink()
-        remove_tree(self.layout.staging)
+        _remove_leftovers(self.layout)
         return manifest
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
@@ -171,7 +192,8 @@ class _Build:
         search: FaissSpec,
     ) -> Manifest:
         layout, table = self.layout, self.engine.table
-        plain = [layout.documents, layout.faiss, *factor_files(layout, len(table.groups))]
+        segments = [layout.segment(number) for number in range(spec.segments)]
+        plain = [layout.documents, layout.faiss, *factor_files(layout, len(table.groups)), *segments]
         tracked = sum(layer.parameters for layer in table.layers)
         return Manifest(
             format_version=FORMAT_VERSION,
@@ -179,8 +201,9 @@ class _Build:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             settings=self.config.settings(),
             sources=[asdict(source) for source in sources],
-            model=self.model_fingerprints()
+            model=_fingerprints(self.engine.loaded)
             | {
+                "dtype": _dtype(self.engine.loaded),
                 "name": self.config.model.name,
                 "parameters": tracked + sum(weight.parameters for weight in table.untracked),
                 "tracked_parameters": tracked,

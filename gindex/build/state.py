@@ -4,14 +4,13 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gindex.config import BuildConfig
 from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged
 from gindex.errors import NotAnIndexError, SettingsMismatchError, StoreError
 from gindex.store.layout import Layout
-from gindex.store.manifest import Manifest, read_json, write_json
+from gindex.store.manifest import Manifest, read_content, read_json, write_json
 
 
 @contextmanager
@@ -22,10 +21,10 @@ def building(layout: Layout) -> Iterator[None]:
         NotAnIndexError: The directory holds something else.
         StoreError: It cannot be written, or another build holds it.
     """
-    _check_directory(layout)
     try:
+        _check_directory(layout)
         layout.root.mkdir(parents=True, exist_ok=True)
-        lock = layout.lock.open("w")
+        lock = layout.lock.open("a")
     except OSError as error:
         raise StoreError(
             f"{layout.root}: expected a directory to write to, found {error.strerror}; check --out"
@@ -37,30 +36,41 @@ def building(layout: Layout) -> Iterator[None]:
             raise StoreError(
                 f"{layout.root}: another build is writing here; wait for it or give another --out"
             ) from error
-        yield
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"{layout.root}: expected to write the index, found {error}; check free space and permissions, then "
+                "run the same command again"
+            ) from error
 
 
 def start_or_resume(layout: Layout, config: BuildConfig, sources: list[SourceFingerprint]) -> None:
     """Record what the build is started with, or check that an unfinished build was started with the same.
+
+    Until the corpus is read nothing is kept that other settings or sources would contradict: the build starts afresh.
 
     Raises:
         SettingsMismatchError: It was started with other settings.
         CorpusChangedError: A source has changed since.
     """
     given = _comparable(config.settings())
-    if not layout.build.is_file():
+    if not layout.documents.is_file():
         write_json(layout.build, {"settings": given, "sources": [asdict(source) for source in sources]})
         return
-    content = read_json(layout.build)
+    content = _read_build(layout)
     check_same_settings(layout, content["settings"], given)
     check_unchanged([SourceFingerprint(**source) for source in content["sources"]], sources)
 
 
 def check_finished(layout: Layout, manifest: Manifest, config: BuildConfig, sources: list[SourceFingerprint]) -> None:
-    """Check that a finished index is the one asked for.
+    """Check that a finished index has the settings and sources asked for.
 
     Raises:
-        SettingsMismatchError: It was made with other settings, or from other sources.
+        SettingsMismatchError: It was made with other settings.
+        CorpusChangedError: It was made from other sources.
     """
     check_same_settings(layout, _comparable(manifest.settings), _comparable(config.settings()))
     check_unchanged([SourceFingerprint(**source) for source in manifest.sources], sources)
@@ -72,15 +82,23 @@ def check_model(layout: Layout, fingerprints: dict[str, str]) -> None:
     Raises:
         SettingsMismatchError: It is another model or tokenizer.
     """
-    content = read_json(layout.build)
-    recorded = content.setdefault("model", fingerprints)
-    for key, value in fingerprints.items():
+    content = _read_build(layout)
+    check_same_model(layout, content.setdefault("model", fingerprints), fingerprints)
+    write_json(layout.build, content)
+
+
+def check_same_model(layout: Layout, recorded: dict[str, str], given: dict[str, str]) -> None:
+    """Compare what identifies two models.
+
+    Raises:
+        SettingsMismatchError: They differ.
+    """
+    for key, value in given.items():
         if recorded[key] != value:
             raise SettingsMismatchError(
-                f"{layout.root}: expected {key} {recorded[key][:12]}, found {value[:12]}; "
-                "the build was started with another model: give that one, or another --out"
+                f"{layout.root}: expected {key} {recorded[key][:12]}, found {value[:12]}; the index there is made with "
+                "another one: give that, or another --out"
             )
-    write_json(layout.build, content)
 
 
 def check_same_settings(layout: Layout, recorded: dict[str, Any], given: dict[str, Any]) -> None:
@@ -111,10 +129,21 @@ def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _read_build(layout: Layout) -> dict[str, Any]:
+    content = read_json(layout.build)
+    if not {"settings", "sources"} <= content.keys():
+        raise NotAnIndexError(f"{layout.build}: expected the record of a build, found another file; give another --out")
+    return content
+
+
 def _check_directory(layout: Layout) -> None:
-    root: Path = layout.root
+    """Refuse a directory of someone else before anything is written to it."""
+    root = layout.root
     if root.exists() and not root.is_dir():
         raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")
-    ours = (layout.manifest, layout.build, layout.lock)
-    if root.is_dir() and not any(path.exists() for path in ours) and any(root.iterdir()):
+    if layout.manifest.is_file():
+        read_content(layout)
+    elif layout.build.is_file():
+        _read_build(layout)
+    elif root.is_dir() and any(path != layout.lock for path in root.iterdir()):
         raise NotAnIndexError(f"{root}: expected an empty directory or an index, found other files; give another --out")

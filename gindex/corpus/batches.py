@@ -18,7 +18,7 @@ class TokenBatch:
 
     Attributes:
         ordinals: Ordinals of the parts in the table [N].
-        tokens: Token ids, padded on the right with 0 [N, T].
+        tokens: Token ids, padded on the right [N, T].
         lengths: Tokens of each part without padding [N].
         first_target: Position of the first token that counts as a target [N]: 1 for parts of documents, the length
             of the prompt for a query with a completion.
@@ -79,7 +79,9 @@ def pad(
     ordinals: Sequence[int] | npt.NDArray[np.int64],
     first_targets: Sequence[int] | npt.NDArray[np.int64],
 ) -> TokenBatch:
-    """Pad the tokens of N parts on the right, to the longest of them.
+    """Pad the tokens of N parts on the right, to the longest of them, by repeating each one's last token.
+
+    Padding that a part holds anyway brings no weight into its pass that isn't there already, NaN included.
 
     Args:
         token_lists: Token ids of each part, N lists.
@@ -98,6 +100,7 @@ def pad(
     padded = np.zeros((len(lengths), int(lengths.max(initial=0))), dtype=np.int64)
     for line, tokens in zip(padded, token_lists, strict=True):
         line[: len(tokens)] = tokens
+        line[len(tokens) :] = tokens[-1] if len(tokens) else 0
     return TokenBatch(
         ordinals=np.asarray(ordinals, dtype=np.int64),
         tokens=padded,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gindex.model.capture import append_one
+from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 
 
@@ -20,39 +20,56 @@ def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
     moment_XX.addmm_(x.T, x)
 
 
-@dataclass(kw_only=True)
-class CovarianceObserver:
-    """Accumulates A per source and S per layer; give it to `observe` with the batch's mask set.
+@dataclass
+class SecondMoment:
+    """A sum of outer products and how many tokens are in it."""
 
-    Sums are kept; `means` divides. Tokens that are not finite are left out of them.
+    total_XX: Tensor
+    tokens: int = 0
+
+    def add(self, x_MX: Tensor) -> None:
+        """Add the finite ones of M tokens."""
+        finite = x_MX[torch.isfinite(x_MX).all(1)]
+        add_second_moment(self.total_XX, finite)
+        self.tokens += len(finite)
+
+    def mean(self) -> Tensor:
+        """Return the mean over the tokens; zeros where there were none."""
+        return self.total_XX / max(1, self.tokens)
+
+
+@dataclass(kw_only=True)
+class CovarianceObserver(Observer):
+    """Accumulates A per source and S per layer; give it to `observe` after `begin`.
+
+    Documents whose loss is not finite are left out whole, so activations wait for the backward pass.
     """
 
     dtype: torch.dtype = torch.float32
-    activation_sums: dict[str, Tensor] = field(default_factory=dict)
-    gradient_sums: dict[str, Tensor] = field(default_factory=dict)
-    tokens: int = 0
+    activation_moments: dict[str, SecondMoment] = field(default_factory=dict)
+    gradient_moments: dict[str, SecondMoment] = field(default_factory=dict)
     _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
 
     def begin(self, mask_NT: Tensor) -> None:
         """Start a batch whose real tokens are `mask_NT` [N, T]."""
         self._mask_NT = mask_NT
-        self.tokens += int(mask_NT.sum())
 
-    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> None:
-        """Add a batch's activations [N, T, I - bias] to A, once for all layers that read them."""
-        if layer.name == layer.source:
-            self._add(self.activation_sums, layer.source, append_one(a_NTI[self._mask_NT], layer))
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor | None:
+        """Keep a batch's activations [N, T, I - bias], once for all layers that read them."""
+        return a_NTI if layer.name == layer.source else None
 
-    def gradients(self, layer: TrackedLayer, kept: None, g_NTO: Tensor) -> None:
-        """Add a batch's pseudo-gradients [N, T, O] to S."""
-        self._add(self.gradient_sums, layer.name, g_NTO[self._mask_NT])
+    def losses(self, losses_N: Tensor) -> None:
+        """Leave out the documents whose loss [N] is not finite."""
+        self._mask_NT = self._mask_NT.to(losses_N.device) & torch.isfinite(losses_N)[:, None]
 
-    def means(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the sums divided by the number of tokens."""
-        return {name: moment / max(1, self.tokens) for name, moment in sums.items()}
+    def gradients(self, layer: TrackedLayer, kept: Tensor | None, g_NTO: Tensor) -> None:
+        """Add a batch's activations to A and its pseudo-gradients [N, T, O] to S."""
+        if kept is not None:
+            self._add(self.activation_moments, layer.source, append_one(kept[self._mask_NT], layer))
+        self._add(self.gradient_moments, layer.name, g_NTO[self._mask_NT])
 
-    def _add(self, sums: dict[str, Tensor], name: str, x_MX: Tensor) -> None:
-        x_MX = x_MX[torch.isfinite(x_MX).all(1)]
-        if name not in sums:
-            sums[name] = torch.zeros(x_MX.shape[1], x_MX.shape[1], dtype=self.dtype, device=x_MX.device)
-        add_second_moment(sums[name], x_MX)
+    def _add(self, moments: dict[str, SecondMoment], name: str, x_MX: Tensor) -> None:
+        if name not in moments:
+            size = x_MX.shape[1]
+            moments[name] = SecondMoment(torch.zeros(size, size, dtype=self.dtype, device=x_MX.device))
+        moments[name].add(x_MX)

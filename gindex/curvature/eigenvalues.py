@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gindex.errors import ShapeError
-from gindex.model.capture import append_one
+from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 
 
@@ -50,19 +50,24 @@ def _sum_of_squares(a_NTI: Tensor, s_NTO: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class EigenvalueObserver:
+class EigenvalueObserver(Observer):
     """Accumulates Lambda of every layer; activations are rotated once for the layers that share them.
+
+    Documents with a loss, activation or gradient that is not finite are left out of the sums and counts.
 
     Attributes:
         activation_bases: Q_A [I, I] by source name, on the model's device.
         gradient_bases: Q_S [O, O] by layer name.
         sums: Lambda [O, I] by layer name, summed over documents.
+        documents: Documents in each sum, by layer name.
     """
 
     activation_bases: Mapping[str, Tensor]
     gradient_bases: Mapping[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
     _rotated: dict[str, Tensor] = field(default_factory=dict)
+    _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
 
     def begin(self) -> None:
         """Start a batch: forget the activations of the one before."""
@@ -75,12 +80,26 @@ class EigenvalueObserver:
             self._rotated[layer.source] = append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
         return self._rotated[layer.source]
 
+    def losses(self, losses_N: Tensor) -> None:
+        """Leave out the documents whose loss [N] is not finite."""
+        self._finite_N = torch.isfinite(losses_N)
+
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
+        finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
         Q_S = self.gradient_bases[layer.name]
-        finite = torch.isfinite(kept).all(-1).all(-1) & torch.isfinite(g_NTO).all(-1).all(-1)
-        squares = _sum_of_squares(kept[finite], g_NTO[finite].to(Q_S.dtype) @ Q_S)
+        squares = _sum_of_squares(kept[finite_N], g_NTO[finite_N].to(Q_S.dtype) @ Q_S)
         self.sums[layer.name] = squares if layer.name not in self.sums else self.sums[layer.name].add_(squares)
+        self.documents[layer.name] = self.documents.get(layer.name, 0) + int(finite_N.sum())
+
+    def means(self) -> dict[str, Tensor]:
+        """Return Lambda [O, I] by layer name, a mean over documents."""
+        return {name: total / max(1, self.documents[name]) for name, total in self.sums.items()}
+
+
+def _finite(x_NTX: Tensor) -> Tensor:
+    """Say which documents [N] are finite throughout."""
+    return torch.isfinite(x_NTX).flatten(1).all(1)
 
 
 def effective_dimension(Lambda: Tensor, damping: float) -> float:

@@ -73,11 +73,7 @@ def fit_covariances(
         NonFiniteError: No document has a finite loss.
     """
     observer = CovarianceObserver(dtype=dtype)
-    bad = _pass(
-        layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(_mask(batch))
-    )
-    if bad:
-        logger.warning("%d documents of the fit have a loss that is not finite and were left out", bad)
+    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(_mask(batch)))
     return observer
 
 
@@ -106,15 +102,8 @@ def fit_eigenvalues(
         NonFiniteError: No document has a finite loss.
     """
     observer = EigenvalueObserver(activation_bases=bases[0], gradient_bases=bases[1])
-    documents = 0
-
-    def count(number: int) -> None:
-        nonlocal documents
-        documents += number
-        done(number)
-
-    bad = _pass(layers, task, batches, observer, seed, EIGENVALUE_STREAM, count, lambda _batch: observer.begin())
-    return {name: total / (documents - bad) for name, total in observer.sums.items()}
+    _pass(layers, task, batches, observer, seed, EIGENVALUE_STREAM, done, lambda _batch: observer.begin())
+    return observer.means()
 
 
 def _pass(
@@ -126,8 +115,8 @@ def _pass(
     stream: int,
     done: Callable[[int], None],
     begin: Callable[[Batch], None],
-) -> int:
-    """Observe every batch with sampled labels; return how many documents have a loss that is not finite."""
+) -> None:
+    """Observe every batch with sampled labels."""
     documents = bad = 0
     for batch in batches:
         begin(batch)
@@ -141,7 +130,8 @@ def _pass(
             f"expected documents with a finite loss to fit on, found none in {documents}; "
             "check the model's weights or run with --dtype float32"
         )
-    return bad
+    if bad:
+        logger.warning("%d parts of the fit have a loss that is not finite and are left out of it", bad)
 
 
 def _mask(batch: DocumentBatch) -> Tensor:

@@ -90,7 +90,7 @@ def _best_codes(v_NW: Tensor, largest_N1: Tensor, bits: int) -> Tensor:
 def _pack(codes_ND: Tensor, bits: int) -> Tensor:
     per_byte = 8 // bits
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes_ND.device)
-    bytes_NB: Tensor = (codes_ND.view(len(codes_ND), -1, per_byte) << shifts).sum(-1, dtype=torch.uint8)
+    bytes_NB: Tensor = (codes_ND.unflatten(1, (-1, per_byte)) << shifts).sum(-1, dtype=torch.uint8)
     return bytes_NB
 
 
@@ -99,4 +99,4 @@ def _levels(codes_NB: Tensor, bits: int) -> Tensor:
     shifts = torch.arange(0, 8, bits, device=codes_NB.device)
     table = (torch.arange(256, device=codes_NB.device)[:, None] >> shifts) & (2**bits - 1)
     levels: Tensor = (2.0 * table - (2**bits - 1)).float()
-    return levels[codes_NB.long()].view(len(codes_NB), -1)
+    return levels[codes_NB.long()].flatten(1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors
-from gindex.model.capture import append_one, observe
+from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
 FactorLoader = Callable[[str], LayerFactors]
@@ -64,7 +64,7 @@ def exact_influence(
     return observer.influence
 
 
-class _PreconditionObserver:
+class _PreconditionObserver(Observer):
     def __init__(self, factors: FactorLoader, damping_scale: float) -> None:
         self.preconditioned: dict[str, Tensor] = {}
         self._factors, self._damping_scale = factors, damping_scale
@@ -78,7 +78,7 @@ class _PreconditionObserver:
         self.preconditioned[layer.name] = factors.precondition(G_QOI, self._damping_scale)
 
 
-class _InfluenceObserver:
+class _InfluenceObserver(Observer):
     def __init__(self, preconditioned: dict[str, Tensor], documents: int) -> None:
         first = next(iter(preconditioned.values()))
         self.influence = first.new_zeros(len(first), documents)

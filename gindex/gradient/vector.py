@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
 from gindex.gradient.projection import CountSketch
-from gindex.model.capture import append_one, observe
+from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
 
@@ -71,7 +71,7 @@ class VectorPath:
         return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
 
 
-class _VectorObserver:
+class _VectorObserver(Observer):
     """Rotates activations while they are in hand, so only their leading part is kept until the backward pass."""
 
     def __init__(

@@ -6,27 +6,31 @@ leaf, which also ends the backward pass at the first tracked layer.
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gindex.errors import ShapeError
-from gindex.model.layers import TrackedLayer
+from gindex.model.layers import TrackedLayer, layer_input
 
 
-class Observer(Protocol):
+class Observer(ABC):
     """Sees each tracked layer twice in a pass: going forward, and coming back."""
 
+    @abstractmethod
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
         """Take the layer's activations (1 not appended); return what to keep until the backward pass."""
-        ...
 
+    def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers need not know
+        """Take the documents' losses, between the forward and the backward pass."""
+
+    @abstractmethod
     def gradients(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
         """Take the layer's output gradients together with what was kept."""
-        ...
 
 
 def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
@@ -46,6 +50,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
     """
     with torch.enable_grad(), _hooks(layers, observer, documents):
         losses_N = losses()
+        observer.losses(losses_N.detach())
         if losses_N.requires_grad:
             losses_N.sum().backward()
     return losses_N.detach()
@@ -53,7 +58,10 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
 
 @contextmanager
 def _hooks(layers: Sequence[TrackedLayer], observer: Observer, documents: int) -> Iterator[None]:
-    handles = [layer.module.register_forward_hook(_forward_hook(layer, observer, documents)) for layer in layers]
+    handles = [
+        layer.module.register_forward_hook(_forward_hook(layer, observer, documents), with_kwargs=True)
+        for layer in layers
+    ]
     try:
         yield
     finally:
@@ -63,22 +71,24 @@ def _hooks(layers: Sequence[TrackedLayer], observer: Observer, documents: int) -
 
 def _forward_hook(
     layer: TrackedLayer, observer: Observer, documents: int
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def forward(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        a = args[0].detach()
+) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
+    def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        a = layer_input(args, kwargs).detach()
         if a.shape[0] != documents:
             raise ShapeError(
                 f"{layer.name}: expected activations of {documents} documents, found shape {tuple(a.shape)}; "
                 "the layer mixes documents and cannot be tracked"
             )
         kept = observer.activations(layer, a.reshape(documents, -1, a.shape[-1]))
-        if not output.requires_grad:
-            output.requires_grad_(True)
-
         def backward(g: Tensor) -> None:
             observer.gradients(layer, kept, g.detach().reshape(documents, -1, g.shape[-1]))
 
-        output.register_hook(backward)
+        if output.requires_grad:
+            output.register_hook(backward)
+            return output
+        leaf = output.requires_grad_(True)
+        leaf.register_hook(backward)
+        return leaf.clone()  # what follows may work in place, which a leaf does not allow
 
     return forward
 

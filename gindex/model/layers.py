@@ -115,6 +115,11 @@ def track_layers(model: nn.Module, probe: Callable[[], object]) -> LayerTable:
     return LayerTable(layers=tuple(layers), untracked=tuple(_untracked(model, layers, reasons, shared)))
 
 
+def layer_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:
+    """Return the one input of an affine layer, however it was passed."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
 @dataclass
 class _Calls:
     """What one layer was seen to do in the probing pass."""
@@ -129,17 +134,18 @@ def _watch(candidates: dict[str, nn.Module], probe: Callable[[], object]) -> dic
     calls = {name: _Calls() for name in candidates}
     inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
 
-    def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def watch(_module: nn.Module, args: tuple[Tensor, ...], _output: object) -> None:
+    def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
+        def watch(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], _output: object) -> None:
             seen = calls[name]
+            x = layer_input(args, kwargs)
             seen.count += 1
             seen.order = min(seen.order, len(inputs))
-            seen.input_identity, seen.documents = id(args[0]), args[0].shape[0] if args[0].dim() > 1 else -1
-            inputs.append(args[0])
+            seen.input_identity, seen.documents = id(x), x.shape[0] if x.dim() > 1 else -1
+            inputs.append(x)
 
         return watch
 
-    handles = [module.register_forward_hook(watcher(name)) for name, module in candidates.items()]
+    handles = [module.register_forward_hook(watcher(name), with_kwargs=True) for name, module in candidates.items()]
     try:
         with torch.no_grad():
             probe()

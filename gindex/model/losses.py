@@ -67,7 +67,8 @@ class CausalLanguageModel:
 
     def _summed(self, batch: TokenBatch, labels: "LabelSource") -> Tensor:
         targets = torch.from_numpy(batch.targets[:, 1:]).to(self.device)
-        predicting = self.logits(batch)[:, :-1][targets].float()
+        logits_MV = self.logits(batch)[:, :-1][targets]
+        predicting = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
         losses_M = F.cross_entropy(predicting, labels(predicting.detach()), reduction="none")
         documents = torch.nonzero(targets)[:, 0]
         return losses_M.new_zeros(len(batch.ordinals)).index_add(0, documents, losses_M)

@@ -19,6 +19,7 @@ from torch import Tensor
 from gindex.atomic import publish
 from gindex.errors import CorruptStoreError, MissingDependencyError
 from gindex.gradient.projection import ProjectionSpec, fold
+from gindex.store.layout import REMEDY
 from gindex.store.vectors import VectorReader
 
 FLAT_BYTES = 64 << 20
@@ -102,11 +103,12 @@ class FaissIndex:
         try:
             self._index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise CorruptStoreError(f"{path}: expected a FAISS index, found {str(error)[:200]}") from error
-        if (self._index.ntotal, self._index.d) != (parts, projection.dimension >> spec.folds):
+            raise CorruptStoreError(f"{path}: expected a FAISS index, found {str(error)[:200]}; {REMEDY}") from error
+        expected = (parts, projection.dimension >> spec.folds, faiss.METRIC_INNER_PRODUCT)
+        found = (self._index.ntotal, self._index.d, self._index.metric_type)
+        if found != expected:
             raise CorruptStoreError(
-                f"{path}: expected {parts} vectors of {projection.dimension >> spec.folds} dimensions, found "
-                f"{self._index.ntotal} of {self._index.d}; build the index again"
+                f"{path}: expected (vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
             )
         self.spec, self._projection = spec, projection
 

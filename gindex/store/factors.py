@@ -8,7 +8,8 @@ Eigenvectors are stored as rows, leading first, so the leading part of a basis i
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from torch import Tensor
 
 from gindex.atomic import publish
 from gindex.curvature.ekfac import LayerFactors
-from gindex.errors import CorruptStoreError
+from gindex.errors import CorruptStoreError, StoreError
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.store.layout import Layout
+from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord
 
 
@@ -31,9 +32,18 @@ def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Publish a safetensors file with JSON metadata."""
+    """Publish a safetensors file with JSON metadata.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    publish(path, lambda partial: save_file(contiguous, partial, {"gindex": json.dumps(metadata)}))
+    try:
+        publish(path, lambda partial: save_file(contiguous, partial, {"gindex": json.dumps(metadata)}))
+    except SafetensorError as error:
+        raise StoreError(
+            f"{path}: expected to write factors, found {error}; check free space and permissions"
+        ) from error
 
 
 def read_bases(layout: Layout, table: LayerTable, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -111,8 +121,10 @@ def factor_files(layout: Layout, groups: int) -> Iterable[Path]:
         yield layout.eigenvalues(number)
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (OSError, SafetensorError) as error:
-        raise CorruptStoreError(f"{path}: expected EK-FAC factors, found {error}; build the index again") from error
+        raise CorruptStoreError(f"{path}: expected EK-FAC factors, found {error}; {REMEDY}") from error

@@ -9,6 +9,10 @@ FORMAT_VERSION = 1
 """Raised when a reader of the version before would misread the files."""
 
 
+REMEDY = "restore it, or build again with another --out"
+"""What to do about a damaged file; ends the messages about one."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of one index.
@@ -89,5 +93,5 @@ class Layout:
             raise NotAnIndexError(
                 f"{self.root}: expected a finished index, found an unfinished build; run the same gindex build again"
             )
-        found = "no manifest.json in it" if self.root.is_dir() else "no such folder"
+        found = "no manifest.json in it" if self.root.is_dir() else "a file" if self.root.exists() else "no such folder"
         raise NotAnIndexError(f"{self.root}: expected an index, found {found}; make one with gindex build")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gindex.atomic import checksum, publish
-from gindex.errors import CorruptStoreError, FormatVersionError
-from gindex.store.layout import FORMAT_VERSION, Layout
+from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError
+from gindex.store.layout import FORMAT_VERSION, REMEDY, Layout
 
 Record = TypeVar("Record")
 
@@ -36,11 +36,20 @@ class FileRecord:
         """
         path = root / self.path
         if not path.is_file():
-            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found no file; build the index again")
+            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found no file; {REMEDY}")
         if path.stat().st_size != self.bytes:
-            raise CorruptStoreError(
-                f"{path}: expected {self.bytes:,} bytes, found {path.stat().st_size:,}; build the index again"
-            )
+            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found {path.stat().st_size:,}; {REMEDY}")
+
+    def check_content(self, root: Path) -> None:
+        """Compare the file's length and checksum with the record; reads the whole file.
+
+        Raises:
+            CorruptStoreError: They differ, or the file is missing.
+        """
+        self.check_length(root)
+        found = checksum(root / self.path)
+        if found != self.crc32c:
+            raise CorruptStoreError(f"{root / self.path}: expected CRC-32C {self.crc32c}, found {found}; {REMEDY}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,29 +118,57 @@ class Manifest:
             CorruptStoreError: The manifest or a file is damaged.
         """
         layout.require_finished()
-        content = read_json(layout.manifest)
-        version = content.get("format_version")
-        if not isinstance(version, int):
-            raise CorruptStoreError(f"{layout.manifest}: expected a format_version, found {version!r}")
-        if version > FORMAT_VERSION:
-            raise FormatVersionError(
-                f"{layout.manifest}: expected format version {FORMAT_VERSION} or older, found {version}; "
-                "install a newer gindex"
-            )
+        content = read_content(layout)
         try:
             content["layers"] = [record(LayerRecord, entry) for entry in content["layers"]]
             content["files"] = [record(FileRecord, entry) for entry in content["files"]]
             manifest = record(cls, content)
         except (KeyError, TypeError) as error:
-            raise CorruptStoreError(f"{layout.manifest}: expected a gindex manifest, found {error}") from error
+            raise CorruptStoreError(
+                f"{layout.manifest}: expected the manifest of an index, found {error}; {REMEDY}"
+            ) from error
         for file in manifest.files:
             file.check_length(layout.root)
         return manifest
+
+    def file(self, path: Path) -> FileRecord:
+        """Return the record of a file at the index's root.
+
+        Raises:
+            CorruptStoreError: The manifest names no such file.
+        """
+        for file in self.files:
+            if file.path == path.name:
+                return file
+        raise CorruptStoreError(f"{path}: expected it among the manifest's files, found no record; {REMEDY}")
 
     @property
     def slices(self) -> dict[str, tuple[int, int]]:
         """Start and stop of each layer group's slice."""
         return {group: (start, stop) for group, (start, stop) in self.projection["slices"].items()}
+
+
+def read_content(layout: Layout) -> dict[str, Any]:
+    """Read the manifest as plain values, its format version checked.
+
+    Raises:
+        NotAnIndexError: It is the manifest of something else.
+        FormatVersionError: A newer gindex wrote it.
+        CorruptStoreError: It cannot be read.
+    """
+    content = read_json(layout.manifest)
+    version = content.get("format_version")
+    if not isinstance(version, int):
+        raise NotAnIndexError(
+            f"{layout.manifest}: expected the manifest of an index, found a file without format_version; "
+            "give the folder of an index"
+        )
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{layout.manifest}: expected format version {FORMAT_VERSION} or older, found {version}; "
+            "install a newer gindex"
+        )
+    return content
 
 
 def record(cls: type[Record], content: dict[str, Any]) -> Record:
@@ -160,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise CorruptStoreError(f"{path}: expected a JSON file, found {error}; build the index again") from error
+        raise CorruptStoreError(f"{path}: expected a JSON file, found {error}; {REMEDY}") from error
     if not isinstance(content, dict):
-        raise CorruptStoreError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+        raise CorruptStoreError(f"{path}: expected a JSON object, found a {type(content).__name__}; {REMEDY}")
     return content

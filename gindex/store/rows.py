@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.errors import CorruptStoreError
+from gindex.store.layout import REMEDY
 
 _CRC_BYTES = 4
 
@@ -123,12 +124,13 @@ class _Shard:
     def _check(self, chunk: int) -> None:
         start = int(self._offsets[chunk])
         length = self._spec.chunk_rows * self._spec.row_bytes + _CRC_BYTES
-        if start < 0 or not _crc_matches(self._bytes[start : start + length].tobytes()):
+        content = self._bytes[start : start + length].tobytes() if start >= 0 else b""
+        if len(content) != length or not _crc_matches(content):
             raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
         self._checked[chunk] = True
 
     def _corrupt(self, what: str) -> CorruptStoreError:
-        return CorruptStoreError(f"{self._path}: expected {what}; build the index again")
+        return CorruptStoreError(f"{self._path}: expected {what}; {REMEDY}")
 
 
 def _crc_matches(content: bytes) -> bool:

@@ -141,6 +141,7 @@ class VectorWriter:
             _zarr_array(staging / name, rows, rows.rows)
         for path in sorted(staging.rglob("zarr.json"), reverse=True):
             sync(path)
+            sync(path.parent)
         staging.replace(self._layout.vectors)
         sync(self._layout.root)
 

@@ -54,7 +54,7 @@ def test_one_length_per_ordinal():
 
 def test_pad():
     batch = pad([np.array([5, 6, 7], dtype=np.uint32), [8]], [4, 2], [1, 1])
-    assert batch.tokens.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch.tokens.tolist() == [[5, 6, 7], [8, 8, 8]]
     assert batch.lengths.tolist() == [3, 1]
     assert batch.ordinals.tolist() == [4, 2]
     arrays = (batch.ordinals, batch.tokens, batch.lengths, batch.first_target)

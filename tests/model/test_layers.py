@@ -1,0 +1,185 @@
+"""Which layers are tracked, and that every other weight is named with the reason."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gindex.errors import NothingToTrackError
+from gindex.model import layers
+from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
+
+PROJECTIONS = [
+    *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+    *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+]
+
+
+def track_language_model(model: nn.Module) -> LayerTable:
+    return track_layers(model, lambda: model(torch.ones(PROBE_DOCUMENTS, 4, dtype=torch.long), use_cache=False))
+
+
+def track(model: nn.Module, width: int = 6) -> LayerTable:
+    return track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 4, width)))
+
+
+def reasons(table: LayerTable) -> dict[str, str]:
+    return {weight.name: weight.reason for weight in table.untracked}
+
+
+def test_llama_layers_in_forward_order(llama):
+    table = track_language_model(llama)
+    assert [layer.name for layer in table.layers] == [f"model.layers.{n}.{p}" for n in range(2) for p in PROJECTIONS]
+    assert table.groups == ("model.layers.0", "model.layers.1")
+    shapes = {layer.name: (layer.outputs, layer.inputs, layer.has_bias) for layer in table.layers}
+    assert shapes["model.layers.0.self_attn.q_proj"] == (16, 17, True)
+    assert shapes["model.layers.0.self_attn.k_proj"] == (8, 17, True)
+    assert shapes["model.layers.1.mlp.down_proj"] == (16, 40, False)
+
+
+def test_llama_layers_that_read_the_same_activations_share_a_source(llama):
+    sources = {layer.name: layer.source for layer in track_language_model(llama).layers}
+    for block in ("model.layers.0.", "model.layers.1."):
+        of = {name.removeprefix(block): s.removeprefix(block) for name, s in sources.items() if name.startswith(block)}
+        assert {of[f"self_attn.{name}_proj"] for name in "qkv"} == {"self_attn.q_proj"}
+        assert of["mlp.gate_proj"] == of["mlp.up_proj"] == "mlp.gate_proj"
+        assert of["self_attn.o_proj"] == "self_attn.o_proj"
+        assert of["mlp.down_proj"] == "mlp.down_proj"
+
+
+def test_llama_weights_left_out_are_named(llama):
+    table = track_language_model(llama)
+    why = reasons(table)
+    assert why["model.embed_tokens.weight"] == "shared by model.embed_tokens.weight, lm_head.weight"
+    assert "lm_head.weight" not in why  # the same parameter, listed once
+    assert why["model.norm.weight"] == "LlamaRMSNorm is not a Linear or Conv1D layer"
+    assert len(why) == 1 + 5  # the tied embedding and five norms
+
+
+def test_every_parameter_is_counted_once(llama):
+    table = track_language_model(llama)
+    tracked = sum(layer.parameters for layer in table.layers)
+    total = sum(parameter.numel() for parameter in llama.parameters())
+    assert tracked + sum(weight.parameters for weight in table.untracked) == total
+    assert table.share == tracked / total
+
+
+def test_too_wide_layers_are_left_out(llama, monkeypatch):
+    monkeypatch.setattr(layers, "MAX_WIDTH", 39)
+    table = track_language_model(llama)
+    assert not [layer.name for layer in table.layers if ".mlp." in layer.name]
+    assert reasons(table)["model.layers.1.mlp.up_proj.weight"].startswith("40 wide, above the limit of 39")
+
+
+def test_the_widest_allowed_layer_is_tracked(llama, monkeypatch):
+    monkeypatch.setattr(layers, "MAX_WIDTH", 40)
+    assert len(track_language_model(llama).layers) == 14
+
+
+def test_gpt2_tracks_conv1d():
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2))
+    table = track_language_model(model)
+    names = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+    assert [layer.name for layer in table.layers] == [f"transformer.h.{n}.{name}" for n in range(2) for name in names]
+    by_name = {layer.name: layer for layer in table.layers}
+    c_attn = by_name["transformer.h.0.attn.c_attn"]
+    assert (c_attn.outputs, c_attn.inputs, c_attn.has_bias) == (24, 9, True)
+    assert table.groups == ("transformer.h.0", "transformer.h.1")
+    assert reasons(table)["transformer.wte.weight"] == "shared by transformer.wte.weight, lm_head.weight"
+
+
+class Odd(nn.Module):
+    """One layer for each reason against tracking, and two good ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.twice = nn.Linear(6, 6)
+        self.unused = nn.Linear(6, 6, bias=False)
+        self.expert = nn.Linear(6, 6)
+        self.turned = nn.Linear(4, 4)
+        self.tied = nn.Linear(6, 6, bias=False)
+        self.tied_too = nn.Linear(6, 6, bias=False)
+        self.tied_too.weight = self.tied.weight
+        self.norm = nn.LayerNorm(6)
+        self.free = nn.Parameter(torch.zeros(3))
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x_NTI: Tensor) -> Tensor:
+        x = self.norm(self.twice(self.twice(self.first(x_NTI))))
+        x = self.expert(x.flatten(0, 1)).view_as(x)  # as a mixture of experts does: documents side by side
+        x = self.turned(x.permute(2, 0, 1)).permute(1, 2, 0)
+        return self.last(self.tied_too(self.tied(x)))
+
+
+def test_reasons_against_tracking():
+    table = track(Odd())
+    assert [layer.name for layer in table.layers] == ["first", "last"]
+    why = reasons(table)
+    assert why["twice.weight"] == why["twice.bias"] == "called 2 times in one forward pass"
+    assert why["unused.weight"] == "not called in a forward pass"
+    assert why["expert.weight"].startswith("its input mixes documents")
+    assert why["turned.weight"].startswith("its input mixes documents")
+    assert why["tied.weight"] == "shared by tied.weight, tied_too.weight"
+    assert why["norm.weight"] == "LayerNorm is not a Linear or Conv1D layer"
+    assert why["free"] == "Odd is not a Linear or Conv1D layer"
+    assert "first.weight" not in why
+
+
+class SharedInput(nn.Module):
+    """Four layers on the same activations, two of them with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 3, bias=bias) for bias in (True, False, True, False))
+
+    def forward(self, x_NTI: Tensor) -> Tensor:
+        return sum(layer(x_NTI) for layer in self.layers)
+
+
+def test_a_source_is_shared_only_with_the_same_use_of_the_bias():
+    """A bias appends a 1 to the activations, so the covariances of the two kinds have different sizes."""
+    sources = {layer.name: layer.source for layer in track(SharedInput()).layers}
+    assert sources == {"layers.0": "layers.0", "layers.1": "layers.1", "layers.2": "layers.0", "layers.3": "layers.1"}
+
+
+def test_equal_but_distinct_activations_are_not_shared():
+    class Copied(SharedInput):
+        def forward(self, x_NTI: Tensor) -> Tensor:
+            return sum(layer(x_NTI.clone()) for layer in self.layers)
+
+    table = track(Copied())
+    assert [layer.source for layer in table.layers] == [layer.name for layer in table.layers]
+
+
+def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
+    assert track(Odd()).groups == ("first", "last")
+
+
+@pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])
+def test_nothing_to_track(wrapper: Callable[[nn.Module], nn.Module]):
+    with pytest.raises(NothingToTrackError, match="expected at least one Linear or Conv1D layer"):
+        track(wrapper(nn.LayerNorm(6)))
+
+
+def test_nothing_to_track_names_the_reasons(monkeypatch):
+    monkeypatch.setattr(layers, "MAX_WIDTH", 3)
+    with pytest.raises(NothingToTrackError, match=r"found none \(0: 6 wide"):
+        track(nn.Sequential(nn.Linear(6, 6)))
+
+
+def test_probing_freezes_the_weights_and_leaves_no_hook():
+    model = Odd()
+    track(model)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_probe_that_fails_leaves_no_hook():
+    model = nn.Sequential(nn.Linear(6, 6))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        track(model, width=5)
+    assert not model[0]._forward_hooks

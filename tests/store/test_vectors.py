@@ -1,0 +1,248 @@
+"""Stored vectors: what any Zarr library reads is what was written, and damage is never read as data."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gindex.config import BIT_WIDTHS
+from gindex.errors import CorruptStoreError
+from gindex.gradient.codes import encode
+from gindex.store import vectors as store
+from gindex.store.layout import Layout
+from gindex.store.manifest import read_json
+from gindex.store.vectors import CodedVectors, VectorReader, VectorSpec, VectorWriter, choose_segment_parts
+
+FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ARRAYS = ("codes", "scales", "self_influence")
+
+
+@contextmanager
+def chunks_of(rows: int) -> Iterator[None]:
+    """Small chunks, so that small arrays have several."""
+    with mock.patch.object(store, "CHUNK_ROWS", rows):
+        yield
+
+
+def make_spec(parts: int, segment_parts: int, bits: int, slices: tuple[tuple[int, int], ...]) -> VectorSpec:
+    return VectorSpec(parts=parts, segment_parts=segment_parts, dimension=slices[-1][1], bits=bits, slices=slices)
+
+
+def write_store(layout: Layout, spec: VectorSpec, seed: int = 0) -> CodedVectors:
+    """Write random vectors segment by segment and return them."""
+    generator = torch.Generator().manual_seed(seed)
+    codes, scales = encode(torch.randn(spec.parts, spec.dimension, generator=generator), spec.bits, spec.slices)
+    everything = CodedVectors(
+        codes=codes.numpy(), scales=scales.numpy(), self_influence=np.arange(1, spec.parts + 1, dtype=np.float32)
+    )
+    writer = VectorWriter(layout, spec)
+    for number in range(spec.segments):
+        writer.write(number, rows_of(everything, spec.segment_range(number)), {})
+    return everything
+
+
+def rows_of(vectors: CodedVectors, parts: range) -> CodedVectors:
+    return CodedVectors(**{name: getattr(vectors, name)[parts.start : parts.stop] for name in ARRAYS})
+
+
+def decode_by_hand(vectors: CodedVectors, spec: VectorSpec) -> npt.NDArray[np.float32]:
+    """Reference: one coordinate at a time, in plain Python."""
+    out = np.zeros((spec.parts, spec.dimension), np.float32)
+    per_byte = 8 // spec.bits if spec.bits < 16 else 1
+    for part, coordinate in itertools.product(range(spec.parts), range(spec.dimension)):
+        if spec.bits == 16:
+            level = np.float32(vectors.codes[part, coordinate])
+        else:
+            byte = int(vectors.codes[part, coordinate // per_byte])
+            code = byte >> coordinate % per_byte * spec.bits & 2**spec.bits - 1
+            level = np.float32(2 * code - (2**spec.bits - 1))
+        position = next(n for n, (start, stop) in enumerate(spec.slices) if start <= coordinate < stop)
+        out[part, coordinate] = level * vectors.scales[part, position]
+    return out
+
+
+def read_everything(layout: Layout, spec: VectorSpec) -> None:
+    reader, ordinals = VectorReader(layout, spec), np.arange(spec.parts)
+    reader.decoded(ordinals)
+    reader.self_influence(ordinals)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> tuple[VectorSpec, int]:
+    chunk_rows = draw(st.integers(1, 5))
+    slices = tuple(itertools.pairwise(np.cumsum([0, *draw(st.lists(st.sampled_from([8, 16]), min_size=1, max_size=3))])))
+    spec = make_spec(
+        draw(st.integers(1, 30)),
+        chunk_rows * draw(st.integers(1, 4)),
+        draw(st.sampled_from(BIT_WIDTHS)),
+        tuple((int(start), int(stop)) for start, stop in slices),
+    )
+    return spec, chunk_rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs(), st.randoms(use_true_random=False))
+def test_zarr_and_reader_see_what_was_written(spec_and_chunk, random):
+    """Partial last chunks and segments, segments larger and smaller than the corpus, any order, repetitions."""
+    spec, chunk_rows = spec_and_chunk
+    with TemporaryDirectory() as folder, chunks_of(chunk_rows):
+        layout = Layout(Path(folder))
+        written = write_store(layout, spec)
+        group = zarr.open(str(layout.vectors), mode="r")
+        for name in ARRAYS:
+            np.testing.assert_array_equal(group[name][:], getattr(written, name))
+        ordinals = np.array([random.randrange(spec.parts) for _ in range(2 * spec.parts)])
+        reader = VectorReader(layout, spec)
+        # Equal, not close: both multiply the same two float32 once.
+        expected = decode_by_hand(written, spec)
+        np.testing.assert_array_equal(reader.decoded(ordinals).numpy(), expected[ordinals])
+        np.testing.assert_array_equal(reader.self_influence(ordinals), written.self_influence[ordinals])
+
+
+@pytest.mark.parametrize("parts", [1, 63, 64, 65, 200])
+def test_real_chunks(tmp_path, parts):
+    layout, spec = Layout(tmp_path), make_spec(parts, 128, 4, ((0, 8), (8, 24)))
+    written = write_store(layout, spec)
+    np.testing.assert_array_equal(zarr.open(str(layout.vectors), mode="r")["codes"][:], written.codes)
+    decoded = VectorReader(layout, spec).decoded(np.arange(parts))
+    np.testing.assert_array_equal(decoded.numpy(), decode_by_hand(written, spec))
+
+
+@pytest.mark.parametrize("bits", [bits for bits in BIT_WIDTHS if bits < 16])
+def test_the_code_on_the_format_page_decodes(tmp_path, monkeypatch, bits):
+    """A stranger has zarr, numpy and docs/format.md, and nothing of gindex."""
+    layout, spec = Layout(tmp_path), make_spec(70, 64, bits, ((0, 8), (8, 24)))
+    written = write_store(layout, spec)
+    (code,) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"zarr": zarr, "np": np}
+    exec(code, names)
+    # The page computes in float64 and multiplies once: equal after rounding to float32.
+    np.testing.assert_array_equal(names["vectors"].astype(np.float32), decode_by_hand(written, spec))
+
+
+def test_format_is_zarr_3_with_checksums_and_one_shard_a_segment(tmp_path):
+    layout, spec = Layout(tmp_path), make_spec(200, 64, 1, ((0, 16),))
+    write_store(layout, spec)
+    for name in ARRAYS:
+        metadata = json.loads((layout.vectors / name / "zarr.json").read_text())
+        assert metadata["zarr_format"] == 3
+        (sharding,) = metadata["codecs"]
+        assert sharding["name"] == "sharding_indexed"
+        assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "crc32c"]
+        assert [codec["name"] for codec in sharding["configuration"]["index_codecs"]] == ["bytes", "crc32c"]
+        assert metadata["chunk_grid"]["configuration"]["chunk_shape"][0] == 64
+        assert sum(path.is_file() for path in (layout.vectors / name / "c").rglob("*")) == spec.segments == 4
+    assert not layout.staging.exists() or not any(layout.staging.iterdir())
+
+
+@pytest.mark.parametrize("parts", [1, 1000, 1025, 100_000, 10_000_000])
+@pytest.mark.parametrize("row_bytes", [1, 2048, 1 << 26])
+def test_segments_are_whole_chunks_of_bounded_size(parts, row_bytes):
+    segment = choose_segment_parts(parts, row_bytes)
+    assert segment % store.CHUNK_ROWS == 0 and segment > 0
+    assert segment == store.CHUNK_ROWS or segment * row_bytes <= store.SHARD_BYTES
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_every_flipped_byte_is_found(tmp_path, name):
+    """Each byte of a shard in turn: padding, checksums and the shard's index included."""
+    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    with chunks_of(4):
+        write_store(layout, spec)
+        path = spec.arrays[name].shard_path(layout.vectors / name, 0)
+        content = path.read_bytes()
+        for position in range(len(content)):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+            with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+                read_everything(layout, spec)
+        path.write_bytes(content)
+        read_everything(layout, spec)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_every_truncation_is_found(tmp_path, name):
+    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    with chunks_of(4):
+        write_store(layout, spec)
+        path = spec.arrays[name].shard_path(layout.vectors / name, 0)
+        content = path.read_bytes()
+        for length in range(len(content)):
+            path.write_bytes(content[:length])
+            with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+                read_everything(layout, spec)
+        path.write_bytes(content + b"\0")
+        with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+            read_everything(layout, spec)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_missing_shard_is_never_zeros(tmp_path, name):
+    layout, spec = Layout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
+    write_store(layout, spec)
+    path = spec.arrays[name].shard_path(layout.vectors / name, 1)
+    path.unlink()
+    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+        read_everything(layout, spec)
+
+
+def test_shard_index_that_points_past_the_end(tmp_path):
+    """A consistent index, but no chunk where it points: the checksum of nothing must not pass for a match."""
+    import google_crc32c
+
+    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    write_store(layout, spec)
+    path = spec.arrays["scales"].shard_path(layout.vectors / "scales", 0)
+    entry = np.array([1 << 20, 36], "<u8").tobytes()
+    path.write_bytes(path.read_bytes()[:-20] + entry + google_crc32c.value(entry).to_bytes(4, "little"))
+    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+        read_everything(layout, spec)
+
+
+def test_finished_segments_are_known_and_missing_files_are_not_passed_over(tmp_path):
+    layout, spec = Layout(tmp_path), make_spec(130, 64, 1, ((0, 8),))
+    write_store(layout, spec)
+    writer = VectorWriter(layout, spec)
+    assert [writer.is_finished(number) for number in range(3)] == [True] * 3
+    layout.segment(1).unlink()
+    assert [writer.is_finished(number) for number in range(3)] == [True, False, True]
+    path = spec.arrays["codes"].shard_path(layout.vectors / "codes", 2)
+    path.unlink()
+    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+        writer.is_finished(2)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_failing_segment_is_not_published_and_can_be_written_again(tmp_path, monkeypatch, failing):
+    layout, spec = Layout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
+    everything = write_store(layout, spec)
+    whole = {path: path.read_bytes() for path in layout.vectors.rglob("*") if path.is_file()}
+    layout.segment(1).unlink()
+    calls = itertools.count(1)
+    publish = store.publish_written
+
+    def fail(written: Path, path: Path) -> None:
+        if next(calls) == failing:
+            raise OSError("no space")
+        publish(written, path)
+
+    writer, last = VectorWriter(layout, spec), rows_of(everything, spec.segment_range(1))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(store, "publish_written", fail)
+        writer.write(1, last, {})
+    assert not writer.is_finished(1)
+    writer.write(1, last, {65: "reason"})
+    assert writer.is_finished(1) and read_json(layout.segment(1))["skipped"] == {"65": "reason"}
+    assert {path: path.read_bytes() for path in layout.vectors.rglob("*") if path.is_file()} == whole
