@@ -81,7 +81,7 @@ class CurvatureConfig:
 class VectorConfig:
     """How a whitened document gradient becomes a stored vector."""
 
-    dimension: int = option(16384, "Dimension of the stored vectors.")
+    dimension: int = option(30720, "Dimension of the stored vectors.")
     rank_fraction: float = option(0.125, "Leading part of both eigenbases of every layer that is kept, in (0, 1].")
     bits: int = option(1, "Bits per stored coordinate: 1, 2, 4, 8 or 16.")
 

@@ -29,9 +29,11 @@ class SecondMoment:
 
     def add(self, x_MX: Tensor) -> None:
         """Add the finite ones of M tokens."""
-        finite = x_MX[torch.isfinite(x_MX).all(1)]
-        add_second_moment(self.total_XX, finite)
-        self.tokens += len(finite)
+        finite_M = torch.isfinite(x_MX.sum(1))  # a NaN or an infinity spoils its token's sum
+        if not finite_M.all():
+            x_MX = x_MX[finite_M]
+        add_second_moment(self.total_XX, x_MX)
+        self.tokens += len(x_MX)
 
     def mean(self) -> Tensor:
         """Return the mean over the tokens; zeros where there were none."""

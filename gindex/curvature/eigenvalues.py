@@ -88,7 +88,9 @@ class EigenvalueObserver(Observer):
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
         finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
         Q_S = self.gradient_bases[layer.name]
-        squares = _sum_of_squares(kept[finite_N], g_NTO[finite_N].to(Q_S.dtype) @ Q_S)
+        if not finite_N.all():
+            kept, g_NTO = kept[finite_N], g_NTO[finite_N]
+        squares = _sum_of_squares(kept, g_NTO.to(Q_S.dtype) @ Q_S)
         self.sums[layer.name] = squares if layer.name not in self.sums else self.sums[layer.name].add_(squares)
         self.documents[layer.name] = self.documents.get(layer.name, 0) + int(finite_N.sum())
 
@@ -98,8 +100,8 @@ class EigenvalueObserver(Observer):
 
 
 def _finite(x_NTX: Tensor) -> Tensor:
-    """Say which documents [N] are finite throughout."""
-    return torch.isfinite(x_NTX).flatten(1).all(1)
+    """Say which documents [N] are finite throughout: a NaN or an infinity spoils its document's sum."""
+    return torch.isfinite(x_NTX.sum((1, 2)))
 
 
 def effective_dimension(Lambda: Tensor, damping: float) -> float:
