@@ -280,7 +280,7 @@ class GradientIndex:
             if not finite:
                 raise NonFiniteError(
                     f"query {query.id or query.prompt!r}: expected a finite loss and gradient, found NaN or infinity; "
-                    "rephrase it, or build and search with --dtype float32"
+                    "rephrase it, or build with --dtype float32"
                 )
         return batch.vectors
 

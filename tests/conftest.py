@@ -114,9 +114,7 @@ def make_config(model_folder: Path) -> Callable[..., BuildConfig]:
 
 
 @pytest.fixture(scope="session")
-def built(
-    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_config: Callable[..., BuildConfig]
-) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_config: Callable[..., BuildConfig]) -> Path:
     """Folder of a finished index over the small corpus; copy it before changing anything in it."""
     folder = tmp_path_factory.mktemp("built") / "index"
     GradientIndex.build([str(corpus_file)], folder, make_config())
@@ -127,3 +125,15 @@ def built(
 def index(built: Path) -> GradientIndex:
     """The same, opened."""
     return GradientIndex.open(built, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_small_model() -> Callable[..., LlamaForCausalLM]:
+    """Makes small models; see `make_model`."""
+    return make_model
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Any:
+    """The tokenizer of the small model."""
+    return make_tokenizer()

@@ -9,7 +9,14 @@ from torch import nn
 
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.store.factors import FactorReader, factor_files, layers_by_group, mean_eigenvalues, read_bases, write_tensors
+from gindex.store.factors import (
+    FactorReader,
+    factor_files,
+    layers_by_group,
+    mean_eigenvalues,
+    read_bases,
+    write_tensors,
+)
 from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
 
@@ -31,9 +38,7 @@ RECORDS = [
 ]
 TABLE = LayerTable(
     layers=tuple(
-        TrackedLayer(
-            name=name, module=nn.Identity(), inputs=i, outputs=o, has_bias=False, group=group, source=source
-        )
+        TrackedLayer(name=name, module=nn.Identity(), inputs=i, outputs=o, has_bias=False, group=group, source=source)
         for name, group, source, i, o in SHAPES
     ),
     untracked=(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -82,7 +83,8 @@ def read_everything(layout: Layout, spec: VectorSpec) -> None:
 @st.composite
 def specs(draw: st.DrawFn) -> tuple[VectorSpec, int]:
     chunk_rows = draw(st.integers(1, 5))
-    slices = tuple(itertools.pairwise(np.cumsum([0, *draw(st.lists(st.sampled_from([8, 16]), min_size=1, max_size=3))])))
+    widths = draw(st.lists(st.sampled_from([8, 16]), min_size=1, max_size=3))
+    slices = tuple(itertools.pairwise(np.cumsum([0, *widths])))
     spec = make_spec(
         draw(st.integers(1, 30)),
         chunk_rows * draw(st.integers(1, 4)),
@@ -200,12 +202,10 @@ def test_missing_shard_is_never_zeros(tmp_path, name):
 
 def test_shard_index_that_points_past_the_end(tmp_path):
     """A consistent index, but no chunk where it points: the checksum of nothing must not pass for a match."""
-    import google_crc32c
-
-    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    layout, spec = Layout(tmp_path), make_spec(7, 64, 2, ((0, 8),))
     write_store(layout, spec)
     path = spec.arrays["scales"].shard_path(layout.vectors / "scales", 0)
-    entry = np.array([1 << 20, 36], "<u8").tobytes()
+    entry = np.array([1 << 20, 64 * 4 + 4], "<u8").tobytes()
     path.write_bytes(path.read_bytes()[:-20] + entry + google_crc32c.value(entry).to_bytes(4, "little"))
     with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
         read_everything(layout, spec)

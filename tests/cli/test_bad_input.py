@@ -1,0 +1,366 @@
+"""Every bad input of the first issue: one clear line, an exit code, no traceback, and nothing damaged."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from gindex.build.state import building
+from gindex.store.layout import Layout
+
+CONFIG, DEPENDENCY, CORPUS, MODEL, QUERY, NON_FINITE, STORE = 2, 3, 4, 5, 6, 7, 8
+"""Exit codes."""
+
+
+@pytest.fixture
+def build_fails(fails, tmp_path, options) -> Callable[..., str]:
+    """Build over a corpus of these bytes; it must fail, leave no index, and say where. Returns the line."""
+
+    def build_fails(exit_code: int, content: bytes, *more: str, name: str = "corpus.jsonl") -> str:
+        corpus = tmp_path / name
+        corpus.write_bytes(content)
+        line = fails(exit_code, "build", corpus, "--out", tmp_path / "index", *options, *more)
+        assert not (tmp_path / "index" / "manifest.json").exists()
+        assert not (tmp_path / "index" / "documents.sqlite").exists()
+        return line
+
+    return build_fails
+
+
+@pytest.fixture
+def index_copy(built, tmp_path) -> Path:
+    return shutil.copytree(built, tmp_path / "index")
+
+
+GOOD = b'{"id": "one", "text": "the stack"}\n'
+
+
+# The corpus
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none", "no/such/folder", "/no/such.parquet"])
+def test_missing_corpus(fails, tmp_path, options, name):
+    line = fails(CORPUS, "build", tmp_path / name, "--out", tmp_path / "index", *options)
+    assert "found nothing there" in line and name in line
+
+
+def test_no_corpus_at_all(fails, tmp_path, options):
+    assert "Missing argument 'CORPUS...'" in fails(2, "build", "--out", tmp_path / "index", *options)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_empty_corpus(build_fails, content):
+    assert "corpus.jsonl: expected at least one document, found none" in build_fails(CORPUS, content)
+
+
+def test_empty_folder(fails, tmp_path, options):
+    (tmp_path / "corpus").mkdir()
+    line = fails(CORPUS, "build", tmp_path / "corpus", "--out", tmp_path / "index", *options)
+    assert "expected at least one document, found none" in line
+
+
+def test_malformed_line_names_file_and_line(build_fails, tmp_path):
+    line = build_fails(CORPUS, GOOD + b"\n{broken\n")
+    assert f"{tmp_path / 'corpus.jsonl'}:3: expected one JSON object per line" in line
+
+
+def test_duplicate_ids(build_fails):
+    line = build_fails(CORPUS, GOOD + b'{"id": "two", "text": "x"}\n' + GOOD)
+    assert "'one'" in line and ":1" in line and ":3" in line
+
+
+def test_missing_field(build_fails):
+    line = build_fails(CORPUS, b'{"id": "one", "body": "the stack"}\n')
+    assert "corpus.jsonl:1: expected the text field 'text', found the fields 'body', 'id'" in line
+    assert "--text-field" in line
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text(build_fails, text):
+    line = build_fails(CORPUS, GOOD + json.dumps({"id": "empty", "text": text}).encode())
+    assert "corpus.jsonl:2: expected text, found an empty or blank one" in line
+
+
+def test_invalid_utf8(build_fails):
+    line = build_fails(CORPUS, GOOD + b'{"text": "caf\xe9"}\n')
+    assert "corpus.jsonl: expected UTF-8, found byte 0xe9 at byte offset 48" in line
+    assert "byte 0xff at byte offset 2" in build_fails(CORPUS, b"ab\xff", name="notes.txt")
+
+
+def test_damaged_parquet(build_fails):
+    assert "expected a Parquet file" in build_fails(CORPUS, b"PAR1 but no more", name="corpus.parquet")
+
+
+def test_corpus_that_changed_since(fails, run, tmp_path, corpus_file, options):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "index"
+    shutil.copy(corpus_file, corpus)
+    assert run("build", corpus, "--out", out, *options).exit_code == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    corpus.write_text(corpus.read_text() + '{"text": "one more"}\n')
+    line = fails(CORPUS, "build", corpus, "--out", out, *options)
+    assert f"{corpus}: expected " in line and "restore the file or give another --out" in line
+    # The same of a build that was interrupted, as when its manifest was not yet written.
+    manifest = json.loads((out / "manifest.json").read_text())
+    settings = manifest["settings"]
+    del settings["model"]["name"]
+    (out / "build.json").write_text(json.dumps({"settings": settings, "sources": manifest["sources"]}))
+    (out / "manifest.json").unlink()
+    assert fails(CORPUS, "build", corpus, "--out", out, *options) == line
+    assert all(path.read_bytes() == content for path, content in before.items() if path.exists())
+
+
+# The index directory
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [("--dimension", "512", "dimension"), ("--bits", "4", "bits"), ("--seed", "9", "seed")],
+)
+def test_index_made_with_other_settings(fails, run, tmp_path, corpus_file, options, option, value, name):
+    out = tmp_path / "index"
+    assert run("build", corpus_file, "--out", out, *options).exit_code == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    line = fails(STORE, "build", corpus_file, "--out", out, *options, option, value)
+    assert f"{out}: expected {name} " in line and f"found {value}" in line
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["search", "info"])
+def test_directory_that_is_no_index(fails, tmp_path, command):
+    more = ["the stack"] if command == "search" else []
+    assert "found no such folder" in fails(STORE, command, tmp_path / "none", *more)
+    assert "found no manifest.json in it" in fails(STORE, command, tmp_path, *more)
+    (tmp_path / "file").write_text("text")
+    assert "found a file" in fails(STORE, command, tmp_path / "file", *more)
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    assert "expected the manifest of an index" in fails(STORE, command, tmp_path, *more)
+
+
+def test_building_into_a_directory_of_something_else(fails, tmp_path, corpus_file, options):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    line = fails(STORE, "build", corpus_file, "--out", tmp_path, *options)
+    assert f"{tmp_path}: expected an empty directory or an index, found other files" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_second_build_at_once(fails, tmp_path, corpus_file, options):
+    with building(Layout(tmp_path / "index")):
+        line = fails(STORE, "build", corpus_file, "--out", tmp_path / "index", *options)
+    assert "another build is writing here" in line
+
+
+def test_newer_format(fails, index_copy):
+    (index_copy / "manifest.json").write_text('{"format_version": 2}')
+    assert "found 2; install a newer gindex" in fails(STORE, "info", index_copy)
+
+
+@pytest.mark.parametrize("name", ["search.faiss", "documents.sqlite", "vectors/codes/c/0/0"])
+def test_damaged_index(fails, index_copy, name):
+    path = index_copy / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path}: expected " in fails(STORE, "search", index_copy, "the stack")
+    path.unlink()
+    assert f"{path}: expected " in fails(STORE, "search", index_copy, "the stack")
+
+
+# The model
+
+
+def test_missing_model(fails, tmp_path, corpus_file, options):
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path / "none")
+    assert f"{tmp_path / 'none'}: expected a model folder or hub name, found no such folder" in line
+
+
+def test_folder_that_is_no_model(fails, tmp_path, corpus_file, options):
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path)
+    assert f"{tmp_path}: expected a model folder with config.json, found none" in line
+
+
+def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_folder):
+    folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
+    assert f"{folder}: expected a " in line and "tokenizer" in line
+
+
+def test_model_without_weights(fails, tmp_path, corpus_file, options, model_folder):
+    folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
+    assert f"{folder}: expected a causal language model" in line
+
+
+def test_model_with_nothing_to_track(fails, tmp_path, corpus_file, options, model_folder):
+    """No blocks, and an output head that is the embedding."""
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    config = LlamaConfig.from_pretrained(folder)
+    config.num_hidden_layers = 0
+    LlamaForCausalLM(config).save_pretrained(folder)
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
+    assert "expected at least one Linear or Conv1D layer to track, found none (lm_head: tied to" in line
+
+
+def test_another_model_than_the_indexs(fails, tmp_path, built, model_folder):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    model.save_pretrained(folder)
+    line = fails(STORE, "search", built, "the stack", "--model", folder)
+    assert f"{folder}: expected the model " in line and "give that one with --model" in line
+
+
+def test_device_that_is_not_there(fails, built):
+    assert "--device nonsense: not usable here" in fails(MODEL, "search", built, "the stack", "--device", "nonsense")
+
+
+# NaN
+
+
+@pytest.fixture
+def nan_model(tmp_path, model_folder) -> Path:
+    """A model of whose blocks nothing that is not a number comes out, but for the token `~`."""
+    folder = shutil.copytree(model_folder, tmp_path / "nan-model")
+    from transformers import AutoTokenizer
+
+    (rare,) = AutoTokenizer.from_pretrained(folder)("~").input_ids
+    config = LlamaConfig.from_pretrained(folder)
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[rare] = float("nan")
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_document_that_is_not_finite(run, fails, tmp_path, corpus_file, options, nan_model):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "index"
+    corpus.write_text(corpus_file.read_text() + '{"id": "bad one", "text": "the ~ stack"}\n')
+    command = ["build", corpus, "--out", out, *options, "--model", nan_model]
+    line = fails(NON_FINITE, *command, "--strict")
+    assert "document 'bad one', part 0: expected a finite loss and gradient, found NaN or infinity" in line
+    result = run(*command)
+    assert result.exit_code == 0
+    assert "left out: document 'bad one', part 0: expected a finite loss" in result.stdout
+    assert "1 parts, document 'bad one', part 0" in run("info", out).stdout
+    assert "query 'the ~': expected a finite loss" in fails(NON_FINITE, "search", out, "the ~")
+
+
+def test_model_that_is_not_finite_at_all(fails, tmp_path, corpus_file, options, nan_model):
+    model = AutoModelForCausalLM.from_pretrained(nan_model)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    model.save_pretrained(nan_model)
+    line = fails(NON_FINITE, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", nan_model)
+    assert "expected documents with a finite loss to fit on, found none" in line
+
+
+# Queries
+
+
+def test_empty_completion(fails, built):
+    line = fails(QUERY, "search", built, "the stack", "--completion", "")
+    assert "query: expected a completion with at least one token, found none" in line
+
+
+def test_prompt_longer_than_the_models_limit(fails, built):
+    line = fails(QUERY, "search", built, "the stack " * 100)
+    assert "query: expected at most 64 tokens, which the model takes, found 601; shorten it" in line
+
+
+@pytest.mark.parametrize("prompt", ["", "a", "the \udcff"])
+def test_prompt_with_nothing_to_predict_or_no_text(fails, built, prompt):
+    assert "query: expected " in fails(QUERY, "search", built, prompt)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", ": expected at least one query, found none"),
+        (b"\n \n", ": expected at least one query, found none"),
+        (b"\xff", ": expected a file of queries"),
+        (b'{"prompt": "a b"}\n\n{"prompt"\n', ":3: expected a JSON object"),
+        (b"[" * 100_000, ":1: expected a JSON object"),
+        (b'{"completion": "a"}', ":1: expected an object with prompt"),
+        (b'["a"]', ":1: expected an object with prompt"),
+        (b'{"prompt": "a", "promt": "b"}', ":1: expected an object with prompt"),
+        (b'{"prompt": null}', ":1: expected text in prompt, found NoneType"),
+        (b'{"prompt": "a", "completion": 1}', ":1: expected text in completion, found int"),
+    ],
+)
+def test_queries_file(fails, built, tmp_path, content, expected):
+    path = tmp_path / "queries.jsonl"
+    path.write_bytes(content)
+    assert f"{path}{expected}" in fails(QUERY, "search", built, "--queries", path)
+
+
+def test_queries_that_are_not_there(fails, built, tmp_path):
+    assert "check --queries" in fails(QUERY, "search", built, "--queries", tmp_path / "none.jsonl")
+    assert "check --queries" in fails(QUERY, "search", built, "--queries", tmp_path)
+
+
+def test_bad_query_among_good_ones_is_named(fails, built, tmp_path):
+    path = tmp_path / "queries.jsonl"
+    path.write_text('{"id": "q1", "prompt": "the stack"}\n{"id": "q2", "prompt": "the", "completion": ""}\n')
+    assert "query q2: expected a completion" in fails(QUERY, "search", built, "--queries", path)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--dimension", "0"),
+        ("--dimension", "12"),
+        ("--dimension", "8"),
+        ("--max-tokens", "1"),
+        ("--max-tokens", "65"),
+        ("--damping-scale", "0"),
+        ("--damping-scale", "nan"),
+        ("--index-damping", "-1"),
+        ("--rank-fraction", "1.5"),
+        ("--fit-documents", "-1"),
+        ("--batch-tokens", "0"),
+        ("--seed", "-1"),
+        ("--seed", str(2**64)),
+    ],
+)
+def test_value_out_of_range(fails, tmp_path, corpus_file, options, option, value):
+    for more in (["--dry-run"], ["--out", tmp_path / "index"]):
+        assert f"{option}: expected" in fails(CONFIG, "build", corpus_file, *options, option, value, *more)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--bits", "3"), ("--dtype", "int8"), ("--dimension", "many")])
+def test_value_that_is_no_choice(fails, corpus_file, options, option, value):
+    assert f"Invalid value for '{option}'" in fails(2, "build", corpus_file, *options, option, value, "--dry-run")
+
+
+@pytest.mark.parametrize("arguments", [["-k", "0"], ["--candidates", "0"], ["--completion", "x", "--queries", "x"]])
+def test_search_options(fails, built, arguments):
+    prompt = [] if "--queries" in arguments else ["the stack"]
+    fails(2, "search", built, *prompt, *arguments)
+
+
+def test_neither_or_both_of_prompt_and_queries(fails, built):
+    assert "Give either PROMPT or --queries" in fails(2, "search", built)
+    assert "Give either PROMPT or --queries" in fails(2, "search", built, "x", "--queries", "y")
+
+
+def test_build_without_out_or_model(fails, corpus_file, options):
+    assert "Missing option '--out'" in fails(2, "build", corpus_file, *options)
+    assert "Missing option '--model'" in fails(2, "build", corpus_file)
+
+
+# Missing packages
+
+
+def test_faiss_that_is_not_installed(fails, tmp_path, corpus_file, options, built, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for arguments in (["build", corpus_file, "--out", tmp_path / "index", *options], ["search", built, "the stack"]):
+        assert "pip install 'gindex[cpu]' or 'gindex[gpu]'" in fails(DEPENDENCY, *arguments)
+    assert not (tmp_path / "index").exists()

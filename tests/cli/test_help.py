@@ -1,0 +1,90 @@
+"""Help: complete, quick, and without the libraries that the work needs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from gindex_cli.main import main
+
+COMMANDS = {"": main, **main.commands}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_shows_the_examples_line_by_line(run, name, flag):
+    result = run(*name.split(), flag)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert re.search(r"^ +Example:\n(      +gindex .*\n)+", result.output, re.MULTILINE)
+
+
+def examples() -> list[str]:
+    lines = [line for command in COMMANDS.values() for line in (command.help or "").splitlines()]
+    return [line.strip() for line in lines if line.strip().startswith("gindex ")]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples_are_what_the_commands_take(example):
+    """Parsed, not run: unknown options, missing values and wrong choices are errors here."""
+    _, name, *arguments = shlex.split(example)
+    command = main.commands[name]
+    command.make_context(name, arguments, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name])
+def test_every_option_has_help(name):
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_commands_and_options_of_the_first_issue():
+    taken = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
+    assert taken["build"] >= {
+        "--model", "--out", "--text-field", "--id-field", "--max-tokens", "--fit-documents", "--damping-scale",
+        "--dimension", "--bits", "--device", "--dtype", "--seed", "--dry-run", "--strict",
+    }  # fmt: skip
+    assert taken["search"] >= {
+        "--completion", "-k", "--negative", "--queries", "--exact", "--candidates", "--model", "--json",
+    }  # fmt: skip
+    assert taken["info"] >= {"--json"}
+
+
+HEAVY = "torch|numpy|faiss|transformers|zarr|safetensors|tokenizers|datasets|pyarrow|sqlite3|rich"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gindex",
+        "from gindex_cli.main import main; main(['--help'], standalone_mode=False)",
+        "from gindex_cli.main import main; main(['build', '--help'], standalone_mode=False)",
+        "from gindex_cli.main import main; main(['search', '--help'], standalone_mode=False)",
+        "from gindex import BuildConfig, ModelConfig, GindexError",
+    ],
+)
+def test_nothing_heavy_is_imported(code):
+    check = f"import re, sys; print([m for m in sys.modules if re.fullmatch('{HEAVY}', m)], file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=True)
+    assert result.stderr == "[]\n"
+
+
+def test_help_is_quick(gindex_command):
+    """Under 0.3 s; best of five, since other processes share the machine."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([gindex_command, "--help"], capture_output=True, check=True, env=os.environ | {"COLUMNS": "100"})
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_version(run):
+    from importlib.metadata import version
+
+    assert run("--version").output == f"gindex, version {version('gindex')}\n"

@@ -1,0 +1,194 @@
+"""Candidates from FAISS, scores from the stored vectors: the funnel against the exhaustive scan."""
+
+import re
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gindex.errors import CorruptStoreError, MismatchError, MissingDependencyError, NonFiniteError
+from gindex.gradient.projection import ProjectionSpec
+from gindex.search import faiss_index
+from gindex.search.faiss_index import MAX_FOLDS, FaissIndex, FaissSpec, build_faiss, choose_spec, spec_of, spec_record
+from gindex.search.funnel import Funnel
+from gindex.search.scan import scan
+from gindex.store.vectors import VectorReader
+
+ROUNDING = 1e-5
+"""See test_scan: sums of 768 float32 products, relative to the largest score."""
+
+BYTES = 2000 * 768 * 2
+"""Of 2000 vectors in float16, unfolded."""
+
+
+def make_funnel(path: Path, reader: VectorReader, projection: ProjectionSpec, skipped: tuple[int, ...] = ()) -> Funnel:
+    spec = build_faiss(path, reader, projection)
+    return Funnel(FaissIndex(path, spec, projection, reader.spec.parts), reader, skipped)
+
+
+@pytest.fixture(params=["flat", 0, 1, 2, 3])
+def limits(request, monkeypatch) -> FaissSpec:
+    """Size limits under which 2000 vectors are held without loss, or as float16 folded 0 to 3 times."""
+    if request.param == "flat":
+        return FaissSpec(kind="flat", folds=0, scale=1.0)
+    monkeypatch.setattr(faiss_index, "FLAT_BYTES", 0)
+    monkeypatch.setattr(faiss_index, "COARSE_BYTES", BYTES >> request.param)
+    return FaissSpec(kind="flat-fp16", folds=request.param, scale=1.0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_funnel_agrees_with_the_scan(tmp_path, reader, projection, queries, limits, sign):
+    funnel = make_funnel(tmp_path / "search.faiss", reader, projection)
+    spec = funnel._index.spec
+    assert (spec.kind, spec.folds, spec.lossless) == (limits.kind, limits.folds, limits.kind == "flat")
+    found = funnel.search(sign * queries, 10)
+    ordinals, scores = scan(reader, sign * queries, 10)
+    tolerance = ROUNDING * np.abs(scores).max()
+    recall = np.mean([np.isin(got.ordinals, best).mean() for got, best in zip(found, ordinals, strict=True)])
+    for got, query in zip(found, sign * queries, strict=True):
+        assert (np.diff(got.scores) <= 0).all() and len(np.unique(got.ordinals)) == 10
+        # Whatever gave the candidates, scores are those of the stored vectors.
+        expected = reader.decoded(got.ordinals).double().numpy() @ query.double().numpy()
+        np.testing.assert_allclose(got.scores, expected, rtol=0, atol=tolerance)
+    if spec.lossless:
+        for got, best, score in zip(found, ordinals, scores, strict=True):
+            np.testing.assert_allclose(got.scores, score, rtol=0, atol=tolerance)
+            np.testing.assert_array_equal(got.ordinals, best)
+    # 1.0 measured in every case: the hits stand out from their clusters far more than folding blurs them. One hit in
+    # twenty may fall out of the 200 candidates on a machine that rounds otherwise.
+    assert recall >= (1.0 if spec.folds == 0 else 0.95)
+
+
+def test_skipped_parts_never_appear(tmp_path, reader, projection, queries, limits):
+    best, _ = scan(reader, queries, 15)
+    skipped = tuple(np.unique(best[:, :5]).tolist())
+    funnel = make_funnel(tmp_path / "search.faiss", reader, projection, skipped)
+    for got, order in zip(funnel.search(queries, 10), best, strict=True):
+        assert len(got.ordinals) == 10 and not np.isin(got.ordinals, skipped).any()
+        if limits.kind == "flat":
+            kept = order[~np.isin(order, skipped)][:10]
+            np.testing.assert_array_equal(got.ordinals[: len(kept)], kept)
+
+
+@pytest.mark.parametrize("k", [300, 301, 10_000])
+def test_asking_for_more_than_there_is(tmp_path, make_reader, projection, queries, k):
+    reader = make_reader(300, segment_parts=64)
+    (got,) = make_funnel(tmp_path / "search.faiss", reader, projection, (3, 299)).search(queries[:1], k)
+    assert sorted(got.ordinals) == [n for n in range(300) if n not in (3, 299)]
+
+
+def test_all_parts_skipped(tmp_path, make_reader, projection, queries):
+    funnel = make_funnel(tmp_path / "search.faiss", make_reader(3), projection, (0, 1, 2))
+    assert all(len(got.ordinals) == 0 for got in funnel.search(queries, 5))
+
+
+def test_ties_are_ordered_by_ordinal(tmp_path, make_reader, projection):
+    reader = make_reader(70, zeros=tuple(range(70)), segment_parts=64)
+    (got,) = make_funnel(tmp_path / "search.faiss", reader, projection).search(torch.ones(1, 768), 70)
+    assert got.ordinals.tolist() == list(range(70))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_query_that_is_not_finite(tmp_path, make_reader, projection, value):
+    funnel, query = make_funnel(tmp_path / "search.faiss", make_reader(3), projection), torch.zeros(2, 768)
+    query[1, 5] = value
+    with pytest.raises(NonFiniteError, match="query vector"):
+        funnel.search(query, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 767), (1, 1536), (768,), (1, 1, 768)])
+def test_query_of_another_shape(tmp_path, make_reader, projection, shape):
+    funnel = make_funnel(tmp_path / "search.faiss", make_reader(3), projection)
+    with pytest.raises(MismatchError, match=re.escape(f"expected dimension 768, found shape {shape}")):
+        funnel.search(torch.zeros(shape), 1)
+
+
+def test_spec_is_chosen_by_size_and_comes_back_from_json():
+    flat = choose_spec(1000, 16384, 3.0)
+    assert flat == FaissSpec(kind="flat", folds=0, scale=1.0)
+    coarse = choose_spec(100_000, 16384, 4.0)
+    assert coarse == FaissSpec(kind="flat-fp16", folds=3, scale=0.25)
+    assert choose_spec(10_000_000, 16384, 4.0).folds == MAX_FOLDS
+    assert choose_spec(100_000, 16384, 0.0).scale == 1.0
+    assert spec_of(spec_record(coarse)) == coarse
+
+
+def test_float16_holds_large_and_small_vectors(tmp_path, make_reader, projection, queries, monkeypatch):
+    """Unscaled, coordinates above 65,504 would overflow, and those of a small index vanish."""
+    monkeypatch.setattr(faiss_index, "FLAT_BYTES", 0)
+    reader = make_reader(300, segment_parts=64)
+    decoded = VectorReader.decoded
+    for size in (1e6, 1e-9):
+        monkeypatch.setattr(VectorReader, "decoded", lambda self, o, size=size: decoded(self, o) * size)
+        found = make_funnel(tmp_path / "search.faiss", reader, projection).search(queries, 5)
+        expected, _ = scan(reader, queries, 5)
+        np.testing.assert_array_equal([got.ordinals for got in found], expected)
+
+
+def test_failing_write_leaves_the_index_that_was_there(tmp_path, make_reader, projection, monkeypatch):
+    path, reader = tmp_path / "search.faiss", make_reader(3)
+    build_faiss(path, reader, projection)
+    before = path.read_bytes()
+
+    def fail(_index: object, name: str) -> None:
+        Path(name).write_bytes(b"half")
+        raise RuntimeError("no space")
+
+    monkeypatch.setattr(faiss, "write_index", fail)
+    with pytest.raises(RuntimeError, match="no space"):
+        build_faiss(path, reader, projection)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_faiss_names_the_extra(tmp_path, make_reader, projection, monkeypatch):
+    reader = make_reader(3)
+    spec = build_faiss(tmp_path / "search.faiss", reader, projection)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for act in (
+        lambda: build_faiss(tmp_path / "other.faiss", reader, projection),
+        lambda: FaissIndex(tmp_path / "search.faiss", spec, projection, 3),
+    ):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'gindex\[cpu\]'"):
+            act()
+
+
+def foreign(index: faiss.Index, count: int = 3) -> bytes:
+    index.add(np.ones((count, index.d), np.float32))
+    return faiss.serialize_index(index).tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        b"IxF2" + bytes(100),
+        foreign(faiss.IndexFlatIP(768))[:-1],
+        foreign(faiss.IndexFlatIP(767)),
+        foreign(faiss.IndexFlatIP(768), 4),
+        foreign(faiss.IndexFlatL2(768)),
+    ],
+    ids=["empty", "garbage", "header", "truncated", "dimension", "count", "metric"],
+)
+def test_file_that_is_not_the_index(tmp_path, make_reader, projection, content):
+    path = tmp_path / "search.faiss"
+    spec = build_faiss(path, make_reader(3), projection)
+    path.write_bytes(content)
+    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
+        FaissIndex(path, spec, projection, 3)
+
+
+def test_missing_file(tmp_path, projection):
+    with pytest.raises(CorruptStoreError, match=re.escape(str(tmp_path / "none"))):
+        FaissIndex(tmp_path / "none", FaissSpec(kind="flat", folds=0, scale=1.0), projection, 3)
+
+
+def test_candidates_are_best_first(tmp_path, reader, projection, queries: Tensor):
+    path = tmp_path / "search.faiss"
+    index = FaissIndex(path, build_faiss(path, reader, projection), projection, 2000)
+    ordinals, scores = index.candidates(queries, 5000)
+    assert ordinals.shape == scores.shape == (20, 2000) and (np.diff(scores, axis=1) <= 0).all()

@@ -1,0 +1,335 @@
+"""`GradientIndex` as its users see it, against influence computed with nothing but autograd."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import gindex
+from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchResult
+from gindex.corpus.table import DocumentTable
+from gindex.errors import ConfigError, CorruptStoreError, MismatchError, ModelError, NotAnIndexError, QueryError
+from gindex.search.hit import Timing
+
+PROMPT, COMPLETION = "the compiler race", " bug the stack"
+
+
+class Reference:
+    """Exact EK-FAC influence in float64: one backward a document, dense products, no code of gindex's passes."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        self.model = AutoModelForCausalLM.from_pretrained(manifest["model"]["name"], dtype=torch.float64)
+        self.tokenizer = AutoTokenizer.from_pretrained(manifest["model"]["name"])
+        self.damping = manifest["settings"]["curvature"]["damping_scale"]
+        self.layers = manifest["layers"]
+        self.tensors = {}
+        for path in (folder / "factors").iterdir():
+            self.tensors |= {name: tensor.double() for name, tensor in load_file(path).items()}
+
+    def gradients(self, tokens: list[int], first_target: int) -> list[torch.Tensor]:
+        """Return G [O, I] of every tracked layer, the bias as its last column."""
+        modules = [self.model.get_submodule(layer["name"]) for layer in self.layers]
+        log_probabilities = self.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+        positions = range(first_target, len(tokens))
+        loss = -sum(log_probabilities[position - 1, tokens[position]] for position in positions)
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        found = iter(torch.autograd.grad(loss, parameters))
+        return [torch.cat([g if g.dim() == 2 else g[:, None] for g in self._of(m, found)], 1) for m in modules]
+
+    @staticmethod
+    def _of(module: torch.nn.Module, found: "object") -> list[torch.Tensor]:
+        return [next(found) for _ in module.parameters()]
+
+    def influence(self, query: list[int], first_target: int, documents: list[list[int]]) -> np.ndarray:
+        preconditioned = []
+        for layer, G in zip(self.layers, self.gradients(query, first_target), strict=True):
+            Q_A, Q_S = self.tensors[f"activation.{layer['source']}"].T, self.tensors[f"gradient.{layer['name']}"].T
+            Lambda = self.tensors[layer["name"]]
+            V = (Q_S.T @ G @ Q_A) / (Lambda + self.damping * Lambda.mean())
+            preconditioned.append(Q_S @ V @ Q_A.T)
+        scores = []
+        for tokens in documents:
+            gradients = self.gradients(tokens, 1) if len(tokens) > 1 else [torch.zeros(1)]
+            scores.append(sum(float((X * G).sum()) for X, G in zip(preconditioned, gradients, strict=False)))
+        return np.array(scores)
+
+
+@pytest.fixture(scope="module")
+def documents(built) -> tuple[list[tuple[str, int]], list[list[int]]]:
+    """Document id and part, and the tokens, of every part."""
+    with DocumentTable.open(built / "documents.sqlite") as table:
+        ordinals = range(table.counts().parts)
+        names = [(part.document_id, part.part) for part in table.parts(ordinals)]
+        return names, [tokens.tolist() for tokens in table.tokens(ordinals)]
+
+
+@pytest.fixture(scope="module")
+def reference(built) -> Reference:
+    return Reference(built)
+
+
+@pytest.fixture(scope="module")
+def expected(reference, documents) -> dict[str, np.ndarray]:
+    """Influence of every part on the query, with the completion alone and with everything counted."""
+    prompt, completion = (reference.tokenizer(text).input_ids for text in (PROMPT, COMPLETION))
+    return {
+        "completion": reference.influence(prompt + completion, len(prompt), documents[1]),
+        "everything": reference.influence(prompt + completion, 1, documents[1]),
+    }
+
+
+ROUNDING = 5e-6
+"""Float32 against float64, relative to the largest influence: a few thousand float32 terms of either sign (6e-8 each)
+and the preconditioned gradient's rounding; measured 3e-7, and other processors sum in other orders."""
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_exact_search_of_all_candidates_is_brute_force(index, built, documents, expected, negative):
+    result = index.search(PROMPT, COMPLETION, k=20, negative=negative, exact=True, candidates=10_000)
+    scores = expected["completion"]
+    tolerance = ROUNDING * np.abs(scores).max()
+    order = np.argsort(scores if negative else -scores, kind="stable")[:20]
+    where = [documents[0].index((hit.document_id, hit.part)) for hit in result.hits]
+    found = [hit.influence for hit in result.hits]
+    np.testing.assert_allclose(found, scores[where], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found, scores[order], rtol=0, atol=tolerance)
+    assert found == sorted(found, reverse=not negative)
+    assert [hit.rank for hit in result.hits] == list(range(1, 21))
+
+
+def test_only_the_tokens_of_the_completion_count(index, documents, expected):
+    """Every part's influence is that of the completion's loss; with everything counted it is another one."""
+    for prompt, completion, name in [(PROMPT, COMPLETION, "completion"), (PROMPT + COMPLETION, None, "everything")]:
+        scores, parts = expected[name], len(documents[0])
+        hits = index.search(prompt, completion, k=parts, exact=True, candidates=parts).hits
+        got = np.full(parts, np.nan)
+        for hit in hits:
+            got[documents[0].index((hit.document_id, hit.part))] = hit.influence
+        np.testing.assert_allclose(got, scores, rtol=0, atol=ROUNDING * np.abs(scores).max())
+    # The tokenizer cuts the two halves as it cuts the whole, so the two queries differ in nothing but what counts.
+    assert np.corrcoef(expected["completion"], expected["everything"])[0, 1] < 0.99
+
+
+def test_scores_follow_influence(index, documents, expected):
+    """The sign, and that the projected search finds what the exact one does; 512 one-bit coordinates are noisy."""
+    hits = index.search(PROMPT, COMPLETION, k=len(documents[0])).hits
+    where = [documents[0].index((hit.document_id, hit.part)) for hit in hits]
+    scores = [hit.score for hit in hits]
+    # Measured .90, and -.90 with the sign reversed. Damping differs too: 10 for vectors, .1 for exact influence.
+    assert np.corrcoef(scores, expected["completion"][where])[0, 1] > 0.7
+
+
+def test_negative_is_the_other_end_of_the_same_order(index, documents):
+    parts = len(documents[0])
+    best, worst = (index.search(PROMPT, COMPLETION, k=parts, negative=negative).hits for negative in (False, True))
+    scores = [hit.score for hit in best]
+    assert scores == sorted(scores, reverse=True) and scores[0] > 0 > scores[-1]
+    # The same scores, up to the order in which FAISS adds 512 float32 products.
+    np.testing.assert_allclose([hit.score for hit in worst], scores[::-1], rtol=1e-4, atol=1e-4)
+    assert all(hit.influence is None for hit in best)
+
+
+def test_exact_re_ranks_only_the_candidates(index):
+    plain = index.search(PROMPT, COMPLETION, k=7).hits
+    exact = index.search(PROMPT, COMPLETION, k=3, exact=True, candidates=7).hits
+    names = {(hit.document_id, hit.part): hit.score for hit in plain}
+    assert len(exact) == 3 and all(names[hit.document_id, hit.part] == hit.score for hit in exact)
+    assert len(index.search(PROMPT, COMPLETION, k=9, exact=True, candidates=2).hits) == 9
+
+
+# The interface
+
+
+def test_public_names():
+    assert set(gindex.__all__) == {
+        "BuildConfig", "CorpusConfig", "CurvatureConfig", "GindexError", "GradientIndex",
+        "Hit", "ModelConfig", "Query", "SearchResult", "VectorConfig",
+    }  # fmt: skip
+    assert all(getattr(gindex, name).__name__ == name for name in gindex.__all__)
+    assert (Path(gindex.__file__).parent / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gindex.nothing
+
+
+def test_results_are_typed_and_frozen(index, corpus_file):
+    result = index.search(PROMPT, completion=COMPLETION, k=3)
+    assert isinstance(result, SearchResult) and isinstance(result.timing_ms, Timing)
+    assert result.query == Query(prompt=PROMPT, completion=COMPLETION) and result.tokens > 4
+    assert isinstance(result.hits, tuple) and len(result.hits) == 3
+    records = {record["id"]: record for record in map(json.loads, corpus_file.read_text().splitlines())}
+    for hit in result.hits:
+        assert isinstance(hit, Hit)
+        record = records[hit.document_id]
+        assert hit.text in record["text"] and hit.metadata == {"number": record["number"]}
+        with pytest.raises(AttributeError):
+            hit.score = 0.0
+    timing = result.timing_ms
+    laps = timing.load + timing.gradient + timing.search + timing.rerank
+    # The same clock: the total adds only the time to look up the hits.
+    assert 0 <= laps <= timing.total and min(timing.load, timing.gradient, timing.search, timing.rerank) >= 0
+
+
+def test_build_opens_what_it_built(tmp_path, corpus_file, make_config):
+    config: BuildConfig = make_config(dimension=64, fit_documents=10)
+    index = GradientIndex.build([str(corpus_file)], str(tmp_path / "index"), config)
+    assert len(index.search("the stack", k=3).hits) == 3
+
+
+def test_more_hits_than_parts(index, documents):
+    assert len(index.search(PROMPT, k=10_000).hits) == len(documents[0])
+
+
+def test_many_queries_are_answered_as_one_by_one(index):
+    queries = [
+        Query(prompt="the stack", id="one"),
+        Query(prompt="a race", completion=" lock the cache page disk"),
+        Query(prompt="the stack", id="two"),
+    ]
+    results = index.search_many(queries, k=5, exact=True, candidates=20)
+    assert [result.query for result in results] == queries
+    for query, result in zip(queries, results, strict=True):
+        alone = index.search(query.prompt, query.completion, k=5, exact=True, candidates=20)
+        assert result.tokens == alone.tokens
+        # Padding beside another query changes the order of float32 sums, no more.
+        for name in ("score", "influence"):
+            got, expected = ([getattr(hit, name) for hit in r.hits] for r in (result, alone))
+            np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert index.search_many([]) == []
+
+
+@pytest.mark.parametrize("changes", [{"k": 0}, {"candidates": 0}, {"k": -1}])
+def test_numbers_out_of_range(index, changes):
+    with pytest.raises(ConfigError, match="at least 1"):
+        index.search(PROMPT, **changes)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "match"),
+    [
+        ("the stack", "", "expected a completion with at least one token"),
+        ("", None, "expected a token to predict"),
+        ("a", None, "expected a token to predict"),
+        ("the stack " * 100, None, "expected at most 64 tokens"),
+        ("the stack", " heap" * 100, "expected at most 64 tokens"),
+        ("the \ud800", None, "half a surrogate pair"),
+        ("the", "\udfff", "half a surrogate pair"),
+    ],
+)
+def test_queries_without_a_gradient(index, prompt, completion, match):
+    with pytest.raises(QueryError, match=match):
+        index.search(prompt, completion)
+    with pytest.raises(QueryError, match=f"query second: .*{match}"):
+        index.search_many([Query(prompt=PROMPT, id="first"), Query(prompt=prompt, completion=completion, id="second")])
+
+
+def test_longest_query_that_the_model_takes(index):
+    assert index.search("a " * 32, k=1).tokens == 64
+
+
+def test_completion_without_a_prompt(index):
+    """Its first token has nothing before it, so it cannot count: as the prompt alone would."""
+    with_prompt, without = index.search("the stack heap", k=5), index.search("", "the stack heap", k=5)
+    assert [hit.score for hit in with_prompt.hits] == [hit.score for hit in without.hits]
+
+
+# Other models, other places, damage
+
+
+@pytest.fixture
+def copy(built, tmp_path) -> Path:
+    return shutil.copytree(built, tmp_path / "index")
+
+
+def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
+    expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
+    moved = shutil.copytree(model_folder, tmp_path / "moved")
+    content = json.loads((copy / "manifest.json").read_text())
+    content["model"]["name"] = str(tmp_path / "gone")
+    (copy / "manifest.json").write_text(json.dumps(content))
+    opened = GradientIndex.open(copy, model=str(moved), device="cpu")
+    assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
+    with pytest.raises(ModelError, match=f"{tmp_path / 'gone'}: .*check --model"):
+        GradientIndex.open(copy).search(PROMPT)
+
+
+@pytest.fixture
+def other_model(tmp_path, model_folder) -> Path:
+    folder = shutil.copytree(model_folder, tmp_path / "other-model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def other_tokenizer(tmp_path, model_folder) -> Path:
+    folder = shutil.copytree(model_folder, tmp_path / "other-tokenizer")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"].pop()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("what", ["model", "tokenizer"])
+def test_another_model_is_refused_by_name(request, built, what):
+    folder = request.getfixturevalue(f"other_{what}")
+    match = rf"{folder}: expected the {what} \w{{12}} that the index was built with, found \w{{12}}; .*--model"
+    with pytest.raises(MismatchError, match=match):
+        GradientIndex.open(built, model=str(folder)).search(PROMPT)
+
+
+def test_another_projection_is_refused(copy, index):
+    content = json.loads((copy / "manifest.json").read_text())
+    content["projection"]["seed"] += 1
+    (copy / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(CorruptStoreError, match=r"manifest.json: expected projection \w{12}, found \w{12}"):
+        GradientIndex.open(copy).search(PROMPT)
+
+
+def test_faiss_file_is_checked_before_faiss_sees_it(copy, monkeypatch):
+    import faiss
+
+    path = copy / "search.faiss"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS read a damaged file"))
+    with pytest.raises(CorruptStoreError, match=f"{path}: expected CRC-32C"):
+        GradientIndex.open(copy).search(PROMPT)
+
+
+@pytest.mark.parametrize("name", ["documents.sqlite", "search.faiss", "vectors/codes/c/1/0", "segments/00000.json"])
+def test_missing_and_truncated_files_are_found_on_opening(copy, name):
+    (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+    for found in ("found [0-9,]+;", "found no file"):
+        with pytest.raises(CorruptStoreError, match=f"{name}: expected [0-9,]+ bytes, {found}"):
+            GradientIndex.open(copy)
+        (copy / name).unlink(missing_ok=True)
+
+
+def test_damaged_vectors_are_not_scored(copy):
+    path = copy / "vectors" / "codes" / "c" / "0" / "0"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1
+    path.write_bytes(content)
+    index = GradientIndex.open(copy)
+    with pytest.raises(CorruptStoreError, match=str(path)):
+        index._vectors_reader.decoded(np.arange(3))
+
+
+def test_no_index(tmp_path):
+    with pytest.raises(NotAnIndexError, match="make one with gindex build"):
+        GradientIndex.open(tmp_path)
+    assert issubclass(NotAnIndexError, GindexError)
+
+
+def test_device_that_is_not_there(built):
+    with pytest.raises(ModelError, match="--device nonsense"):
+        GradientIndex.open(built, device="nonsense").search(PROMPT)

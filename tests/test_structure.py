@@ -1,0 +1,148 @@
+"""The shape of the code: who may import whom, and what no module may do."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ORDER = [
+    {"errors"},
+    {"config", "progress", "atomic"},
+    {"corpus"},
+    {"model"},
+    {"curvature"},
+    {"gradient"},
+    {"store"},
+    {"engine"},
+    {"search"},
+    {"build"},
+    {"index"},
+    {"cli"},
+]
+"""Components, each importing only from itself and from the sets before its own."""
+
+LEVEL = {component: level for level, components in enumerate(ORDER) for component in components}
+
+
+def modules() -> dict[str, Path]:
+    """All modules by their dotted name."""
+    found = {}
+    for folder in ("gindex", "cli"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
+
+
+def component(module: str) -> str:
+    """`gindex.corpus.files` is of `corpus`, `cli.build` of `cli`; `gindex` itself only points to the others' names."""
+    top, *rest = module.split(".")
+    return "cli" if top == "cli" else rest[0] if rest else "gindex"
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the modules of ours that a module imports, wherever in it the import stands."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = ".".join(parents[: len(parents) + 1 - node.level]) if node.level else ""
+            origin = ".".join(part for part in (base, node.module) if part)
+            names = [name if (name := f"{origin}.{a.name}") in MODULES else origin for a in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in ("gindex", "cli"))
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of what is called: `print`, `torch.load`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def test_imports_are_seen_wherever_they_stand():
+    """What the other tests rest on: relative imports, those in functions and those for types alone."""
+    assert "cli.command" in set(imports("cli.build"))
+    assert "gindex.build.run" in set(imports("cli.build"))
+    assert "gindex.build.plan" in set(imports("cli.build"))
+    assert component("gindex.corpus.files") == "corpus" and component("cli.main") == "cli"
+
+
+def test_every_component_has_a_place_in_the_order():
+    assert {component(name) for name in MODULES} - {"gindex"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "gindex"])
+def test_imports_go_one_way(module):
+    own = component(module)
+    for imported in imports(module):
+        assert imported in MODULES, f"{module} imports {imported}, which is no module"
+        other = component(imported)
+        assert other == own or LEVEL[other] < LEVEL[own], f"{module} imports {imported}"
+
+
+def test_modules_import_each_other_without_cycles():
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for imported in set(imports(module)) - {module}:
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        if module != "gindex":  # it names what users take from the package, and nothing imports it
+            visit(module, ())
+    assert not any("gindex" in set(imports(name)) for name in MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_pickle_and_no_print_in_the_library(module):
+    called = set(calls(TREES[module]))
+    assert not called & {"torch.load", "torch.save", "np.load", "np.save", "eval", "exec"}
+    # Joblib, shelve and dill are pickle by another name.
+    tops = {node.names[0].name for node in ast.walk(TREES[module]) if isinstance(node, ast.Import)}
+    tops |= {node.module for node in ast.walk(TREES[module]) if isinstance(node, ast.ImportFrom) and node.module}
+    assert not {name.split(".")[0] for name in tops} & {"pickle", "joblib", "shelve", "dill", "marshal"}
+    if module.startswith("gindex"):
+        assert "print" not in called and "click" not in tops
+
+
+def public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Yield public functions and classes, and the public methods of public classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_is_documented(module):
+    assert ast.get_docstring(TREES[module]), f"{module} has no header"
+    missing = [node.name for node in public(TREES[module]) if not ast.get_docstring(node)]
+    assert not missing, f"{module}: no docstring on {missing}"
+
+
+def test_every_folder_is_a_package_with_a_header():
+    for path in (ROOT / "gindex").rglob("*"):
+        if path.is_dir() and any(path.glob("*.py")):
+            assert ast.get_docstring(ast.parse((path / "__init__.py").read_text())), path
+
+
+def test_every_error_is_in_the_tree_of_the_header():
+    tree = TREES["gindex.errors"]
+    header = ast.get_docstring(tree) or ""
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert names and all(f" {name} " in f"{header} " or f"{name}\n" in header for name in names)
