@@ -22,7 +22,7 @@ from .progress import terminal_progress
 from .render import duration, size
 
 if TYPE_CHECKING:
-    from gindex.build.plan import BuildPlan
+    from gindex.builder.plan import BuildPlan
 
 BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 
@@ -62,13 +62,13 @@ def build(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
     if dry_run:
-        from gindex.build.run import plan_build
+        from gindex.builder.run import plan_build
 
         _print_plan(plan_build(corpus, config, terminal_progress()), as_json)
         return
     if out is None:
         raise click.UsageError("Missing option '--out': where to put the index.")
-    from gindex.build.run import run_build
+    from gindex.builder.run import run_build
     from gindex.index import GradientIndex
 
     manifest = run_build(

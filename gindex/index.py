@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.build.run import run_build
+from gindex.builder.run import run_build
 from gindex.config import BuildConfig, ModelConfig
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of, token_batches

@@ -18,7 +18,7 @@ ORDER = [
     {"store"},
     {"engine"},
     {"search"},
-    {"build"},
+    {"builder"},
     {"index"},
     {"cli"},
 ]
@@ -73,8 +73,8 @@ def calls(tree: ast.AST) -> Iterator[str]:
 def test_imports_are_seen_wherever_they_stand():
     """What the other tests rest on: relative imports, those in functions and those for types alone."""
     assert "cli.command" in set(imports("cli.build"))
-    assert "gindex.build.run" in set(imports("cli.build"))
-    assert "gindex.build.plan" in set(imports("cli.build"))
+    assert "gindex.builder.run" in set(imports("cli.build"))
+    assert "gindex.builder.plan" in set(imports("cli.build"))
     assert component("gindex.corpus.files") == "corpus" and component("cli.main") == "cli"
 
 

@@ -80,6 +80,7 @@ def _forward_hook(
                 "the layer mixes documents and cannot be tracked"
             )
         kept = observer.activations(layer, a.reshape(documents, -1, a.shape[-1]))
+
         def backward(g: Tensor) -> None:
             observer.gradients(layer, kept, g.detach().reshape(documents, -1, g.shape[-1]))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from gindex.build.state import building
+from gindex.builder.state import building
 from gindex.store.layout import Layout
 
 CONFIG, DEPENDENCY, CORPUS, MODEL, QUERY, NON_FINITE, STORE = 2, 3, 4, 5, 6, 7, 8

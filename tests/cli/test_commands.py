@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gindex.build.plan import BuildPlan
+from gindex.builder.plan import BuildPlan
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gindex.build.run import run_build
+from gindex.builder.run import run_build
 from gindex.progress import Phase
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gindex.build import vectors
-from gindex.build.run import run_build
-from gindex.build.state import building
+from gindex.builder import vectors
+from gindex.builder.run import run_build
+from gindex.builder.state import building
 from gindex.engine import Engine
 from gindex.errors import (
     CorpusChangedError,
@@ -131,8 +131,8 @@ def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monk
 
     monkeypatch.setattr(Engine, "encode_all", count)
     for name in ("fit_covariances", "fit_eigenvalues", "eigenbasis"):
-        monkeypatch.setattr(f"gindex.build.factors.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
-    monkeypatch.setattr("gindex.build.run.fill_table", lambda *_args: pytest.fail("read again"))
+        monkeypatch.setattr(f"gindex.builder.factors.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
+    monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_args: pytest.fail("read again"))
     before = times(folder)
     manifest = run_build([str(corpus_file)], folder, make_config())
     whole, rest = divmod(manifest.documents["parts"], manifest.segment_parts)

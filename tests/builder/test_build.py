@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gindex import GradientIndex
-from gindex.build.run import plan_build, run_build
+from gindex.builder.run import plan_build, run_build
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine
 from gindex.errors import ConfigError, MissingDependencyError, NonFiniteError

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.atomic import remove_tree
-from gindex.build.factors import fit_factors, layer_records
-from gindex.build.plan import BuildPlan, make_plan
-from gindex.build.state import building, check_finished, check_model, check_same_model, start_or_resume
-from gindex.build.vectors import compute_vectors, vector_spec
+from gindex.builder.factors import fit_factors, layer_records
+from gindex.builder.plan import BuildPlan, make_plan
+from gindex.builder.state import building, check_finished, check_model, check_same_model, start_or_resume
+from gindex.builder.vectors import compute_vectors, vector_spec
 from gindex.config import BuildConfig
 from gindex.corpus.batches import TokenBatch
 from gindex.corpus.fill import fill_table

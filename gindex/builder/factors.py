@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gindex.build.plan import ranks
+from gindex.builder.plan import ranks
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import SecondMoment
 from gindex.curvature.eigenbasis import eigenbasis
