@@ -103,7 +103,7 @@ class BuildConfig:
     curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)
     seed: int = option(0, "Seed of the fit's sample, the sampled labels and the projection.")
-    batch_tokens: int = option(2048, "Most tokens in one batch, padding included; at least one part is always taken.")
+    batch_tokens: int = option(1024, "Most tokens in one batch, padding included; at least one part is always taken.")
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:

@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-COUNT = 210
-SHORTEST, LONGEST = 120, 250  # characters of a definition
+COUNT = 202
+SHORTEST, LONGEST = 80, 250  # characters of a definition
 
 WELL_KNOWN = """
     bandwidth; baud; big-endian; bit; bit bucket; bit rot; bogo-sort; buffer overflow; bug; byte; cargo cult
