@@ -9,10 +9,13 @@ import click
 
 from gindex.config import (
     BIT_WIDTHS,
+    CURVATURES,
     DTYPES,
+    PROJECTIONS,
     BuildConfig,
     CorpusConfig,
     CurvatureConfig,
+    FidelityConfig,
     ModelConfig,
     VectorConfig,
 )
@@ -34,16 +37,22 @@ BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 @config_option(CorpusConfig, "text_field")
 @config_option(CorpusConfig, "id_field")
 @config_option(CorpusConfig, "max_tokens", type=int)
+@config_option(CurvatureConfig, "curvature", type=click.Choice(CURVATURES))
 @config_option(CurvatureConfig, "fit_documents", type=int)
 @config_option(CurvatureConfig, "damping_scale", type=float)
 @config_option(CurvatureConfig, "index_damping", type=float)
+@config_option(CurvatureConfig, "calibration_documents", type=int)
 @config_option(VectorConfig, "dimension", type=int)
 @config_option(VectorConfig, "rank_fraction", type=float)
+@click.option("--full-rank", is_flag=True, help="Keep all of both eigenbases: the same as --rank-fraction 1.")
 @config_option(VectorConfig, "bits", type=click.Choice([str(bits) for bits in BIT_WIDTHS]))
+@config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
 @config_option(BuildConfig, "batch_tokens", type=int)
 @config_option(BuildConfig, "seed", type=int)
+@config_option(FidelityConfig, "queries", prefix="fidelity_", type=int)
+@config_option(FidelityConfig, "parts", prefix="fidelity_", type=int)
 @click.option("--strict", is_flag=True, help="Stop at a document whose gradient is not finite, not pass over it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what it would cost, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
@@ -81,14 +90,22 @@ def build(
 
 
 def _config(options: dict[str, Any]) -> BuildConfig:
+    if options["full_rank"]:
+        if options["rank_fraction"] is not None:
+            raise click.UsageError("--full-rank and --rank-fraction exclude each other.")
+        options = options | {"rank_fraction": 1.0}
+
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}
 
     return BuildConfig(
         corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
         model=ModelConfig(**pick("name", "device", "dtype")),
-        curvature=CurvatureConfig(**pick("fit_documents", "damping_scale", "index_damping")),
-        vectors=VectorConfig(**pick("dimension", "rank_fraction"), bits=int(options["bits"])),
+        curvature=CurvatureConfig(
+            **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
+        ),
+        vectors=VectorConfig(**pick("dimension", "rank_fraction", "projection"), bits=int(options["bits"])),
+        fidelity=FidelityConfig(queries=options["fidelity_queries"], parts=options["fidelity_parts"]),
         **pick("batch_tokens", "seed"),
     )
 

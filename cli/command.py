@@ -34,13 +34,13 @@ class GindexCommand(click.Command):
             ctx.exit(0)
 
 
-def config_option(config: type, name: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
-    """Make an option `--some-name` for the field `some_name` of a config class."""
+def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:
+    """Make an option `--some-name`, after a prefix, for the field `some_name` of a config class."""
     return click.option(
-        f"--{name.replace('_', '-')}",
-        name,
+        f"--{(prefix + name).replace('_', '-')}",
+        prefix + name,
         default=default_of(config, name),
-        show_default=True,
+        show_default=default_of(config, name) is not None or "automatic",
         help=help_of(config, name),
         **attributes,
     )

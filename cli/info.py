@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .command import GindexCommand
-from .render import size
+from .render import fidelity_text, size
 
 
 @click.command(cls=GindexCommand)
@@ -30,7 +30,10 @@ def info(index: Path, as_json: bool) -> None:
 def _text(content: dict[str, Any]) -> str:
     model, fit, ranks = content["model"], content["fit"], content["ranks"]
     share = model["tracked_parameters"] / model["parameters"]
-    folded = content["dimension"] >> content["search_index"]["folds"]
+    search = content["search_index"]
+    folded = content["dimension"] >> search["folds"]
+    recall = search.get("recall")
+    found = f", recall@10 {recall['at_10']:.3f}, recall@100 {recall['at_100']:.3f}" if recall else ""
     disk = content["disk_bytes"]
     entries = {
         "index": f"{content['path']}, format {content['format_version']}, built {content['created']}",
@@ -42,8 +45,10 @@ def _text(content: dict[str, Any]) -> str:
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
         "damping": f"{content['index_damping']:g} x mean for vectors, {content['damping_scale']:g} x mean for --exact",
+        "curvature": content["curvature"],
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
-        "search": f"FAISS {content['search_index']['kind']}, {folded:,} dimensions",
+        "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
+        "fidelity": fidelity_text(content["fidelity"]),
         "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",
     }
     return "\n".join(f"{name:<11}{value}" for name, value in entries.items())

@@ -4,9 +4,15 @@ from importlib.metadata import version
 
 import click
 
+from .add import add
 from .build import build
+from .evaluate import evaluate
+from .explain import explain
+from .index import index_command
 from .info import info
+from .outliers import outliers
 from .search import search
+from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -18,9 +24,27 @@ def main() -> None:
     Example:
         gindex build corpus.jsonl --model path/to/model --out runs/corpus
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
+        gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html page.html
+        gindex outliers runs/corpus
         gindex info runs/corpus
     """  # noqa: D301 \b keeps click from wrapping the lines
 
 
-for command in (build, search, info):
-    main.add_command(command)
+for name, command in {
+    "build": build,
+    "search": search,
+    "explain": explain,
+    "outliers": outliers,
+    "index": index_command,
+    "info": info,
+    "evaluate": evaluate,
+    "add": add,
+    "delete": delete,
+    "compact": compact,
+    "versions": versions,
+    "rollback": rollback,
+    "prune": prune,
+    "verify": verify,
+    "repair": repair,
+}.items():
+    main.add_command(command, name)

@@ -1,7 +1,8 @@
 """How figures and hits are shown to a person."""
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from gindex.search.hit import Hit, SearchResult
 
 SHOWN_CHARACTERS = 300
+SHOWN_LAYERS = 5
 
 
 def size(count: float) -> str:
@@ -35,22 +37,53 @@ def result_text(result: "SearchResult") -> str:
     query = result.query
     title = f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}"
     lines = [f"{f'[{query.id}] ' if query.id else ''}{title}"]
-    for hit in result.hits:
-        lines += ["", _hit_title(hit), _excerpt(hit.text)]
+    lines += _hits_text(result.hits)
+    if result.negative_hits is not None:
+        lines += ["", "most negative", *_hits_text(result.negative_hits)]
     took = result.timing_ms
     rerank = f", re-rank {took.rerank:.0f} ms" if took.rerank >= 0.5 else ""
     lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
 
 
+def _hits_text(hits: "Sequence[Hit]") -> list[str]:
+    if not hits:
+        return ["", "no hits"]
+    lines = []
+    for hit in hits:
+        lines += ["", _hit_title(hit), excerpt(hit.text)]
+        if hit.layers:
+            top = sorted(hit.layers.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_LAYERS]
+            lines.append(f"     {', '.join(f'{name} {score:+.3g}' for name, score in top)}")
+    return lines
+
+
+def fidelity_text(record: dict[str, Any] | None) -> str:
+    """Write what a build measured of its own index in one line."""
+    if record is None:
+        return "not measured"
+    shown = [("top10_in_100", "top 10 within 100"), ("top10_in_50", "top 10 within 50"), ("recall@10", "recall@10")]
+    measures = record["measures"]
+    named = [f"{text} {measures[name]['mean']:.2f}" for name, text in shown if name in measures][:2]
+    correlation = f"Pearson {measures['pearson']['mean']:.2f}"
+    return f"{', '.join([*named, correlation])} against exact ({record['queries']} queries, {record['parts']:,} parts)"
+
+
 def _hit_title(hit: "Hit") -> str:
-    influence = "" if hit.influence is None else f"  influence {hit.influence:+.4g}"
-    return (
-        f"{hit.rank:>3}  score {hit.score:+.4g}{influence}  {click.style(hit.document_id, bold=True)}, part {hit.part}"
-    )
+    facts = [f"{hit.rank:>3}", f"score {hit.score:+.4g}"]
+    if hit.influence is not None:
+        facts.append(f"influence {hit.influence:+.4g}")
+    if hit.lexical is not None:
+        facts.append(f"BM25 {hit.lexical:.3g}")
+    of = "" if hit.parts is None else f" of {hit.parts}"
+    facts.append(f"{click.style(hit.document_id, bold=True)}, part {hit.part}{of}")
+    if hit.duplicates:
+        facts.append(f"and {len(hit.duplicates)} like it")
+    return "  ".join(facts)
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
+    """Write the beginning of a text, indented."""
     flat = " ".join(text.split())
     shown = flat if len(flat) <= SHOWN_CHARACTERS else flat[:SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " ..."
     return textwrap.fill(shown, 100, initial_indent="     ", subsequent_indent="     ")

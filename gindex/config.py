@@ -11,6 +11,11 @@ from gindex.errors import ConfigError
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
 DTYPES = ("auto", "float32", "bfloat16")
+NORMALISATIONS = ("none", "unit", "relatif", "length")
+GROUPINGS = ("part", "document")
+GROUP_SCORES = ("max", "sum")
+CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
 
 def option(default: Any, help: str) -> Any:
@@ -38,6 +43,11 @@ def _positive(name: str, value: float) -> None:
         raise ConfigError(f"--{name.replace('_', '-')}: expected a positive finite number, got {value}")
 
 
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """How documents are read and cut into parts."""
@@ -59,22 +69,28 @@ class ModelConfig:
     dtype: str = option("auto", "Number format of the passes: auto (bfloat16 for a 16-bit model), float32, bfloat16.")
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"--dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        _one_of("dtype", self.dtype, DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvatureConfig:
-    """How EK-FAC is fitted and damped."""
+    """How the curvature is fitted and damped."""
 
+    curvature: str = option("ekfac", "Curvature: ekfac; or, to compare with, kfac, diagonal, identity (raw gradients).")
     fit_documents: int = option(1000, "Documents that EK-FAC is fitted on, drawn with the seed; 0 takes all.")
     damping_scale: float = option(0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.")
-    index_damping: float = option(10.0, "Damping of stored vectors, as a multiple of each layer's mean eigenvalue.")
+    index_damping: float | None = option(
+        None, "Damping of stored vectors, as a multiple of each layer's mean eigenvalue; chosen by calibration."
+    )
+    calibration_documents: int = option(64, "Parts that ranks and damping of stored vectors are chosen on.")
 
     def __post_init__(self) -> None:
+        _one_of("curvature", self.curvature, CURVATURES)
         _at_least("fit_documents", self.fit_documents, 0)
         _positive("damping_scale", self.damping_scale)
-        _positive("index_damping", self.index_damping)
+        _at_least("calibration_documents", self.calibration_documents, 2)
+        if self.index_damping is not None:
+            _positive("index_damping", self.index_damping)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +98,32 @@ class VectorConfig:
     """How a whitened document gradient becomes a stored vector."""
 
     dimension: int = option(30720, "Dimension of the stored vectors.")
-    rank_fraction: float = option(0.125, "Leading part of both eigenbases of every layer that is kept, in (0, 1].")
+    rank_fraction: float | None = option(
+        None, "Leading part of both eigenbases of every layer that is kept, in (0, 1]; chosen by calibration."
+    )
     bits: int = option(1, "Bits per stored coordinate: 1, 2, 4, 8 or 16.")
+    projection: str = option("count-sketch", "Random projection: count-sketch; to compare with, rademacher, kronecker.")
 
     def __post_init__(self) -> None:
         if self.dimension < 8 or self.dimension % 8:
             raise ConfigError(f"--dimension: expected a positive multiple of 8, got {self.dimension}")
-        if not 0 < self.rank_fraction <= 1:
+        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
             raise ConfigError(f"--rank-fraction: expected a number in (0, 1], got {self.rank_fraction}")
+        _one_of("projection", self.projection, PROJECTIONS)
         if self.bits not in BIT_WIDTHS:
             raise ConfigError(f"--bits: expected one of {', '.join(map(str, BIT_WIDTHS))}, got {self.bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """How closely a build looks, at its end, at what it built."""
+
+    queries: int = option(8, "Queries that a build ends by comparing with exact influence; 0 leaves that out.")
+    parts: int = option(256, "Parts that each of them ranks; 0 ranks all.")
+
+    def __post_init__(self) -> None:
+        _at_least("fidelity_queries", self.queries, 0)
+        _at_least("fidelity_parts", self.parts, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +134,7 @@ class BuildConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     seed: int = option(0, "Seed of the fit's sample, the sampled labels and the projection.")
     batch_tokens: int = option(1024, "Most tokens in one batch, padding included; at least one part is always taken.")
 
@@ -110,8 +143,69 @@ class BuildConfig:
             raise ConfigError(f"--seed: expected a number of 64 bits from 0 on, got {self.seed}")
         _at_least("batch_tokens", self.batch_tokens, 1)
 
+    @classmethod
+    def of_settings(cls, settings: dict[str, Any]) -> "BuildConfig":
+        """Return the settings that `settings()` gave, device and batches at their defaults.
+
+        Raises:
+            ConfigError: A value is out of its range.
+            TypeError: A setting is missing, unknown, or of another form.
+        """
+        defaults = cls()
+        components = {name: type(getattr(defaults, name)) for name in ("corpus", "model", "curvature", "vectors")}
+        if not components.keys() <= settings.keys():
+            raise TypeError(f"settings without one of {', '.join(components)}")
+        return cls(**settings | {name: kind(**settings[name]) for name, kind in components.items()})
+
     def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the index's content: all but the device and the batches."""
+        """Return the settings that decide the index's content: all but the device, the batches and what is measured."""
         everything = asdict(self)
-        del everything["model"]["device"], everything["batch_tokens"]
+        del everything["model"]["device"], everything["batch_tokens"], everything["fidelity"]
         return everything
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What a search looks for and how: the stages of the funnel, filters, normalisation, grouping."""
+
+    k: int = option(10, "Hits to return.")
+    negative: bool = option(False, "Show the most negative influence: training on these made it less likely.")
+    both: bool = option(False, "Show both ends, the most positive and the most negative influence, from one pass.")
+    shortlist: int = option(
+        0, "Parts that the FAISS index gives for re-scoring by the stored vectors; 0 takes enough for -k."
+    )
+    scan: bool = option(False, "Score every stored vector, without the FAISS index.")
+    exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
+    candidates: int = option(100, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    where: str | None = option(
+        None, "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\"."
+    )
+    bm25: str | None = option(None, "Only the documents with the best BM25 score for the words of this text.")
+    bm25_candidates: int = option(1000, "Documents that --bm25 and --hybrid take by BM25 score.")
+    hybrid: bool = option(
+        False, "Fuse the ranks by influence and by BM25 score for the query's words, or for those of --bm25."
+    )
+    normalise: str = option(
+        "none",
+        "What scores are divided by: none; unit, the norm of the part's vector (cosine: direction alone); relatif, the "
+        "root of its self-influence (RelatIF: keeps parts that influence everything from the top); length, its tokens.",
+    )
+    group_by: str = option("part", "A hit is a part, or a document with the scores of its parts put together.")
+    group_score: str = option("max", "Score of a document: that of its best part, or the sum over its parts.")
+    dedupe: float | None = option(
+        None, "Fold hits into a better one where their vectors' cosine is at least this, as 0.9, and count them."
+    )
+    layers: bool = option(False, "Give the score of each layer group.")
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.candidates < 1:
+            raise ConfigError(f"-k and --candidates: expected at least 1, got {self.k} and {self.candidates}")
+        _at_least("shortlist", self.shortlist, 0)
+        _at_least("bm25_candidates", self.bm25_candidates, 1)
+        _one_of("normalise", self.normalise, NORMALISATIONS)
+        _one_of("group_by", self.group_by, GROUPINGS)
+        _one_of("group_score", self.group_score, GROUP_SCORES)
+        if self.negative and self.both:
+            raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
+        if self.dedupe is not None and not 0 < self.dedupe <= 1:
+            raise ConfigError(f"--dedupe: expected a cosine in (0, 1], got {self.dedupe}")

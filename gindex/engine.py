@@ -14,7 +14,8 @@ import torch
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.gradient.projection import CountSketch, LayerShape, ProjectionSpec
+from gindex.gradient.projection import LayerShape, ProjectionSpec
+from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
 from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
@@ -56,20 +57,18 @@ class Engine:
         return self.task.device
 
     def vector_path(
-        self, layout: Layout, layers: Sequence[LayerRecord], dimension: int, seed: int, damping: float
+        self, layout: Layout, layers: Sequence[LayerRecord], projection: ProjectionSpec, damping: float
     ) -> VectorPath:
         """Prepare the path from passes to vectors with the factors of an index.
 
         Args:
             layout: The index.
             layers: Its tracked layers with their ranks.
-            dimension: D.
-            seed: Seed of the projection.
+            projection: The projection.
             damping: Multiple of each layer's mean eigenvalue.
         """
-        sketch = CountSketch(projection_of(layers, dimension, seed), self.device)
         factors = FactorReader(layout, layers, self.device).truncated()
-        return VectorPath(self.table.layers, factors, damping, sketch)
+        return VectorPath(self.table.layers, factors, damping, make_projection(projection, self.device))
 
     def encode(self, path: VectorPath, batch: TokenBatch) -> VectorBatch:
         """Return the vectors of one batch."""
@@ -94,7 +93,7 @@ class Engine:
         """
         batches = token_batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens)
         all_parts = VectorBatch(
-            vectors=torch.empty(len(tokens), path.sketch.spec.dimension, device=self.device),
+            vectors=torch.empty(len(tokens), path.projection.spec.dimension, device=self.device),
             self_influence=torch.empty(len(tokens), device=self.device),
             losses=torch.empty(len(tokens), device=self.device),
         )
@@ -126,10 +125,10 @@ def token_batches(
     return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
 
 
-def projection_of(layers: Sequence[LayerRecord], dimension: int, seed: int) -> ProjectionSpec:
+def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:
     """Return the projection of an index with these layers."""
     shapes = tuple(
         LayerShape(name=layer.name, group=layer.group, rows=layer.gradient_rank, columns=layer.activation_rank)
         for layer in layers
     )
-    return ProjectionSpec(layers=shapes, dimension=dimension, seed=seed)
+    return ProjectionSpec(layers=shapes, kind=kind, dimension=dimension, seed=seed)

@@ -9,6 +9,7 @@
     │   ├── TokenizerError        no usable tokenizer
     │   └── NothingToTrackError   no layer that gindex can take gradients of
     ├── QueryError                a query that has no gradient: empty completion, too long, no tokens
+    │   └── FilterError           a filter that does not parse, or names a field that no document has
     ├── NonFiniteError            a NaN or an infinity; names the document or layer
     ├── ShapeError                tensors whose axes do not fit together
     └── StoreError                an index directory that cannot be used as asked
@@ -16,6 +17,9 @@
         ├── SettingsMismatchError the index was made with other settings
         ├── FormatVersionError    written by a newer gindex
         ├── CorruptStoreError     missing, truncated or altered file
+        ├── BusyError             another process is writing
+        ├── VersionError          no such version, or one that came in between
+        ├── UnknownDocumentError  an id that no document of the index has
         └── MismatchError         model, tokenizer or projection differs from the recorded one
 
 Messages say what was expected, what was found, where, and what to do. The command line prints the message alone and
@@ -71,6 +75,10 @@ class QueryError(GindexError):
     exit_code = 6
 
 
+class FilterError(QueryError):
+    """A filter does not parse, or names a field that no document has; says where in it."""
+
+
 class NonFiniteError(GindexError):
     """A loss, gradient or statistic is NaN or infinite."""
 
@@ -105,3 +113,15 @@ class CorruptStoreError(StoreError):
 
 class MismatchError(StoreError):
     """The model, tokenizer or projection is not the one recorded in the index."""
+
+
+class BusyError(StoreError):
+    """Another process is writing to the index."""
+
+
+class VersionError(StoreError):
+    """The index has no such version, or another writer committed the number first."""
+
+
+class UnknownDocumentError(StoreError):
+    """No document of the index has the id."""

@@ -1,36 +1,48 @@
 """`GradientIndex`: what the command line, services and users call."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
-from gindex.config import BuildConfig, ModelConfig
+from gindex.config import BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.table import DocumentTable
-from gindex.engine import Engine, projection_of, token_batches
-from gindex.errors import ConfigError, CorruptStoreError, MismatchError, NonFiniteError, QueryError
-from gindex.gradient.codes import code_bytes
-from gindex.gradient.exact import precondition_queries
+from gindex.curvature.ekfac import LayerFactors
+from gindex.engine import Engine, projection_of
+from gindex.errors import ConfigError, CorruptStoreError, MismatchError, NonFiniteError
+from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
+from gindex.gradient.projection import Projection, ProjectionSpec
+from gindex.gradient.projections import make_projection
+from gindex.gradient.ready import encode_gradients
 from gindex.gradient.vector import VectorPath
 from gindex.progress import Progress, Silent
-from gindex.search.faiss_index import FaissIndex, spec_of
-from gindex.search.funnel import Funnel, Scored
-from gindex.search.hit import Hit, Query, SearchResult, Timing
-from gindex.search.rerank import recompute_influence
+from gindex.search.explain import Explanation, explain
+from gindex.search.faiss_index import FaissIndex, build_faiss
+from gindex.search.faiss_types import spec_of
+from gindex.search.funnel import Funnel
+from gindex.search.hit import Clock, Query, SearchResult, answers
+from gindex.search.outliers import Outlier, find_outliers
+from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.rerank import Reranker
+from gindex.search.searcher import Searcher
+from gindex.store.describe import describe
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
-from gindex.store.manifest import Manifest
-from gindex.store.vectors import VectorReader, VectorSpec
+from gindex.store.reader import VectorReader
+from gindex.store.version import Version
+from gindex.store.versions import latest_version
+from gindex.upkeep.delete import delete_documents
 
-DEFAULT_CANDIDATES = 100
-"""Parts that `exact` re-ranks."""
+DEFAULT_OPTIONS = SearchOptions()
 
 
 class GradientIndex:
@@ -42,11 +54,12 @@ class GradientIndex:
         ...     print(hit.rank, hit.score, hit.document_id)
     """
 
-    def __init__(self, layout: Layout, manifest: Manifest, model: ModelConfig) -> None:
+    def __init__(self, version: Version, model: ModelConfig) -> None:
         """Use `open` or `build`."""
-        self._layout = layout
+        self._version = version
+        self._layout = version.layout
         self._model = model
-        self.manifest = manifest
+        self.manifest = version.manifest
 
     @classmethod
     def build(
@@ -74,127 +87,237 @@ class GradientIndex:
         return cls.open(out, model=config.model.name, device=config.model.device)
 
     @classmethod
-    def open(cls, path: str | Path, *, model: str | None = None, device: str = "auto") -> "GradientIndex":
-        """Open a finished index. The model is loaded at the first query.
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        version: int | None = None,
+        allow_degraded: bool = False,
+    ) -> "GradientIndex":
+        """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
         Args:
             path: The index directory.
             model: Folder or hub name of the model, where it has moved since the build.
             device: Device of the passes.
+            version: Number of the version; None opens the newest.
+            allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
 
         Raises:
             NotAnIndexError: There is no finished index.
+            VersionError: There is no such version.
             CorruptStoreError: A file is missing or damaged.
             FormatVersionError: A newer gindex wrote it.
         """
-        layout = Layout(Path(path))
-        manifest = Manifest.read(layout)
-        name = model or str(manifest.model["name"])
-        return cls(layout, manifest, ModelConfig(name=name, device=device, dtype=str(manifest.model["dtype"])))
+        opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
+        name = model or str(opened.manifest.model["name"])
+        return cls(opened, ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"])))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with an index that was opened with `allow_degraded`, and so missing from its answers."""
+        return self._version.problems
+
+    def add(
+        self,
+        sources: Sequence[str],
+        *,
+        replace: bool = False,
+        text_field: str | None = None,
+        id_field: str | None = None,
+        batch_tokens: int | None = None,
+        strict: bool = False,
+        progress: Progress | None = None,
+    ) -> Addition:
+        """Add documents as a new version; `refresh` opens it. See `gindex.builder.add.run_add`."""
+        config = add_config(self.manifest, self._model, text_field, id_field, batch_tokens)
+        return run_add(self._layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
+
+    def delete(self, document_ids: Sequence[str]) -> None:
+        """Delete documents as a new version; `refresh` opens it. See `gindex.upkeep.delete.delete_documents`."""
+        delete_documents(self._layout, document_ids)
+
+    def refresh(self) -> "GradientIndex":
+        """Open the newest version: this one, where nothing was committed since."""
+        if latest_version(self._layout) == self.manifest.version:
+            return self
+        opened = GradientIndex(Version.open(self._layout), self._model)
+        if "_engine" in self.__dict__:
+            opened.__dict__["_engine"] = self._engine  # the model stays loaded
+        return opened
 
     def search(
         self,
         prompt: str,
         completion: str | None = None,
-        *,
-        k: int = 10,
-        negative: bool = False,
-        exact: bool = False,
-        candidates: int = DEFAULT_CANDIDATES,
+        options: SearchOptions = DEFAULT_OPTIONS,
+        **settings: Any,
     ) -> SearchResult:
         """Return the documents with the most influence on one query.
 
         Args:
             prompt: Text before the completion; without a completion all of it counts.
             completion: Text whose tokens count in the query's loss.
-            k: Hits to return.
-            negative: Return the most negative influence, most negative first.
-            exact: Re-rank the best `candidates` by recomputed, unprojected EK-FAC influence.
-            candidates: Parts to re-rank.
+            options: What to look for and how.
+            settings: Fields of `SearchOptions` that replace those of `options`, as in `search(prompt, k=5)`.
 
         Raises:
+            ConfigError: A setting is out of range.
+            FilterError: `where` does not parse, or names a field that no document has.
             QueryError: The query has nothing to predict, or more tokens than the model takes.
             MismatchError: The model is not the one the index was built with.
         """
-        query = Query(prompt=prompt, completion=completion)
-        return self.search_many([query], k=k, negative=negative, exact=exact, candidates=candidates)[0]
+        return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
 
     def search_many(
         self,
         queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
         *,
-        k: int = 10,
-        negative: bool = False,
-        exact: bool = False,
-        candidates: int = DEFAULT_CANDIDATES,
         progress: Progress | None = None,
+        **settings: Any,
     ) -> list[SearchResult]:
-        """Answer many queries; see `search`."""
-        if k < 1 or candidates < 1:
-            raise ConfigError(f"-k and --candidates: expected at least 1, got {k} and {candidates}")
-        clock = _Clock()
-        self._path, self._funnel  # noqa: B018  loads the model, the factors and the FAISS index
+        """Answer many queries with one gradient pass and one search; see `search`."""
+        options, clock = replace(options, **settings), Clock()
+        self._path, self._searcher  # noqa: B018  loads the model, the factors and the FAISS index
         clock.lap("load")
-        encoded = [self._tokenize(query) for query in queries]
+        encoded = [tokenize_query(query, self._engine.loaded) for query in queries]
         if not encoded:
             return []
         vectors_QD = self._vectors(queries, encoded)
         clock.lap("gradient")
-        sign = -1.0 if negative else 1.0
-        found = self._funnel.search(sign * vectors_QD.cpu(), max(k, candidates) if exact else k)
-        clock.lap("search")
-        influence: list[npt.NDArray[np.float32] | None] = [None] * len(queries)
-        if exact:
-            influence = list(self._exact(encoded, found, progress or Silent()))
-        clock.lap("rerank")
-        return [
-            SearchResult(
-                query=query,
-                tokens=len(tokens.ids),
-                hits=self._hits(scored, exact_scores, sign, k),
-                timing_ms=clock.timing(),
+        texts = [f"{query.prompt} {query.completion or ''}" for query in queries]
+        rerank = partial(self._reranker.influence, encoded, progress=progress or Silent()) if options.exact else None
+        found = self._searcher.find(vectors_QD, options, texts, rerank, clock)
+        return answers(queries, [len(tokens.ids) for tokens in encoded], found, clock)
+
+    def search_vectors(
+        self,
+        vectors: Tensor | npt.NDArray[np.floating[Any]],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        projection: str | None = None,
+        **settings: Any,
+    ) -> list[SearchResult]:
+        """Answer queries whose vectors are at hand; the model is not loaded.
+
+        Args:
+            vectors: [Q, D], made with this index's factors, damping and projection.
+            options: As in `search`; `exact` needs a query of text.
+            projection: Fingerprint of the projection that the vectors were made with, checked where it is given.
+            settings: Fields of `SearchOptions` that replace those of `options`.
+
+        Raises:
+            MismatchError: The vectors have another dimension or projection.
+            NonFiniteError: One holds a NaN or an infinity.
+            ConfigError: A setting is out of range, or needs a query of text.
+        """
+        options, clock = replace(options, **settings), Clock()
+        if projection is not None and projection != self.manifest.projection["fingerprint"]:
+            raise MismatchError(
+                f"query vectors: expected projection {self.manifest.projection['fingerprint'][:12]}, found "
+                f"{projection[:12]}; encode them with this index"
             )
-            for query, tokens, scored, exact_scores in zip(queries, encoded, found, influence, strict=True)
-        ]
+        vectors_QD = torch.as_tensor(vectors)
+        self._searcher  # noqa: B018  opens the FAISS index
+        clock.lap("load")
+        count = len(vectors_QD) if vectors_QD.dim() else 0
+        found = self._searcher.find(vectors_QD, options, [None] * count, None, clock)
+        return answers([Query(prompt="", id=str(n)) for n in range(count)], [0] * count, found, clock)
+
+    def search_gradients(
+        self, gradients: Mapping[str, Tensor], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+    ) -> list[SearchResult]:
+        """Answer queries whose gradients are at hand: whitened and projected here, without the model.
+
+        Args:
+            gradients: Gradient [Q, O, I] of the summed loss in nats for every tracked layer of the manifest, the
+                bias, where there is one, as its last column.
+            options: As in `search_vectors`.
+            settings: Fields of `SearchOptions` that replace those of `options`.
+
+        Raises:
+            ShapeError: A layer is missing or has another shape.
+        """
+        return self.search_vectors(encode_gradients(gradients, *self._whitening), options, **settings)
+
+    def explain(
+        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+    ) -> Explanation:
+        """Return the exact influence of one document on a query, told apart by its tokens and by layers.
+
+        Args:
+            document_id: The document.
+            prompt: As in `search`.
+            completion: As in `search`.
+            progress: Where the work is reported.
+
+        Raises:
+            StoreError: There is no such document.
+            QueryError: See `search`.
+            MismatchError: See `search`.
+        """
+        self._documents.document(document_id)
+        query = Query(prompt=prompt, completion=completion)
+        tokens = tokenize_query(query, self._engine.loaded)
+        preconditioned = self._reranker.precondition([tokens], progress or Silent())
+        return explain(self._engine, self._documents, preconditioned, document_id, query)
+
+    def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
+        """Return the parts of largest self-influence, without the model; see `search.outliers`.
+
+        Args:
+            k: Parts to return.
+            where: Only documents that pass this filter.
+            per_token: Divide by the number of predicted tokens.
+
+        Raises:
+            ConfigError: k is below 1.
+            FilterError: See `search`.
+        """
+        return find_outliers(
+            self._vectors_reader, self._documents, self._version.excluded, k, where, per_token=per_token
+        )
+
+    def fidelity(
+        self,
+        queries: Sequence[Query] | None = None,
+        *,
+        sample: int = 16,
+        parts: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Fidelity:
+        """Compare the scores of the stored vectors with exact influence.
+
+        Args:
+            queries: Queries that aren't in the index; without them, parts of the index are drawn, and each leaves its
+                own document out.
+            sample: How many to draw.
+            parts: How many parts to rank, drawn from the index; all where None.
+            seed: Seed of both draws.
+            progress: Where the work is reported.
+
+        Raises:
+            ConfigError: There are too few parts to rank.
+            QueryError: A query has nothing to predict, or more tokens than the model takes.
+        """
+        if sample < 1 or (parts is not None and parts < 1):
+            raise ConfigError(f"--sample and --parts: expected at least 1, got {sample} and {parts}")
+        usable = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+        if queries is None:
+            asked = sample_queries(self._documents, sample, usable, seed)
+        else:
+            tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+            asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
+        ranked = sample_parts(usable, parts, seed)
+        return measure_fidelity(asked, ranked, self._path, self._vectors_reader, self._reranker, progress or Silent())
 
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
-        manifest, vectors = self.manifest, self._spec
-        ranks = [(layer.activation_rank, layer.gradient_rank) for layer in manifest.layers]
-        return {
-            "path": str(self._layout.root),
-            "format_version": manifest.format_version,
-            "gindex_version": manifest.gindex_version,
-            "created": manifest.created,
-            **manifest.documents,
-            "skipped_parts": len(manifest.skipped),
-            "skipped": list(manifest.skipped.values()),
-            "model": manifest.model,
-            "tracked_layers": len(manifest.layers),
-            "layer_groups": len(vectors.slices),
-            "untracked_weights": len(manifest.untracked),
-            "dimension": vectors.dimension,
-            "bits": vectors.bits,
-            "bytes_per_part": code_bytes(vectors.dimension, vectors.bits) + 4 * len(vectors.slices) + 4,
-            "projection": {key: manifest.projection[key] for key in ("kind", "seed", "fingerprint")},
-            "damping_scale": manifest.settings["curvature"]["damping_scale"],
-            "index_damping": manifest.settings["curvature"]["index_damping"],
-            "fit": manifest.fit,
-            "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
-            "search_index": manifest.search,
-            "segments": vectors.segments,
-            "disk_bytes": self._disk(),
-        }
-
-    @cached_property
-    def _spec(self) -> VectorSpec:
-        return VectorSpec(
-            parts=self.manifest.documents["parts"],
-            segment_parts=self.manifest.segment_parts,
-            dimension=self.manifest.projection["dimension"],
-            bits=self.manifest.settings["vectors"]["bits"],
-            slices=tuple(self.manifest.slices.values()),
-        )
+        return describe(self._layout, self.manifest, self._vectors_reader.spec)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -209,71 +332,66 @@ class GradientIndex:
         return engine
 
     @cached_property
+    def _projection(self) -> ProjectionSpec:
+        recorded = self.manifest.projection
+        spec = projection_of(self.manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+        if spec.fingerprint != recorded["fingerprint"]:
+            path, expected = self._layout.manifest(self.manifest.version), recorded["fingerprint"][:12]
+            raise CorruptStoreError(
+                f"{path}: expected projection {expected}, found {spec.fingerprint[:12]}; "
+                f"the manifest was altered: {REMEDY}"
+            )
+        return spec
+
+    @cached_property
     def _path(self) -> VectorPath:
-        path = self._engine.vector_path(
-            self._layout,
-            self.manifest.layers,
-            self._spec.dimension,
-            self.manifest.projection["seed"],
-            self.manifest.settings["curvature"]["index_damping"],
-        )
-        self._check_projection(path.sketch.spec.fingerprint)
-        return path
+        self._version.check_factors()  # before a native library reads them
+        damping = self.manifest.damping["index"]
+        return self._engine.vector_path(self._layout, self.manifest.layers, self._projection, damping)
+
+    @cached_property
+    def _whitening(self) -> tuple[dict[str, LayerFactors], float, Projection]:
+        """What whitens and projects gradients without the model: factors, damping and projection."""
+        self._version.check_factors()  # before a native library reads them
+        device = torch.device("cpu")
+        projection = make_projection(self._projection, device)
+        factors = FactorReader(self._layout, self.manifest.layers, device).truncated()
+        return factors, self.manifest.damping["index"], projection
 
     @cached_property
     def _vectors_reader(self) -> VectorReader:
-        return VectorReader(self._layout, self._spec)
+        return self._version.vectors()
 
     @cached_property
     def _funnel(self) -> Funnel:
-        projection = projection_of(self.manifest.layers, self._spec.dimension, self.manifest.projection["seed"])
-        self.manifest.file(self._layout.faiss).check_content(self._layout.root)  # before a native library reads it
-        index = FaissIndex(self._layout.faiss, spec_of(self.manifest.search), projection, self._spec.parts)
-        return Funnel(index, self._vectors_reader, [int(ordinal) for ordinal in self.manifest.skipped])
+        if self.problems:
+            return self._degraded_funnel()
+        path = self._version.checked(self._version.faiss)  # before a native library reads it
+        index = FaissIndex(path, spec_of(self.manifest.search), self._projection, self.manifest.stored_parts)
+        return Funnel(index, self._vectors_reader, self._version.excluded)
+
+    def _degraded_funnel(self) -> Funnel:
+        """Search what is left of the vectors, through a FAISS index of them alone."""
+        reader = self._vectors_reader
+        with TemporaryDirectory(prefix="gindex-") as folder:
+            path = Path(folder, "search.faiss")
+            spec = build_faiss(path, reader, self._projection)
+            index = FaissIndex(path, spec, self._projection, reader.spec.parts)
+        return Funnel(index, reader, self._version.excluded)
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
 
     @cached_property
     def _documents(self) -> DocumentTable:
-        return DocumentTable.open(self._layout.documents)
+        return self._version.table()
 
-    def _check_projection(self, fingerprint: str) -> None:
-        recorded = self.manifest.projection["fingerprint"]
-        if fingerprint != recorded:
-            raise CorruptStoreError(
-                f"{self._layout.manifest}: expected projection {recorded[:12]}, found {fingerprint[:12]}; "
-                f"the manifest was altered: {REMEDY}"
-            )
-
-    def _tokenize(self, query: Query) -> "_QueryTokens":
-        tokenizer, name = self._engine.loaded.tokenizer, f"query {query.id}" if query.id else "query"
-        for text in (query.prompt, query.completion or ""):
-            if not _is_unicode(text):
-                raise QueryError(f"{name}: expected Unicode text, found half a surrogate pair; correct it")
-        prompt = list(tokenizer(query.prompt).input_ids)
-        completion: list[int] = []
-        if query.completion is not None:
-            completion = list(tokenizer(query.completion, add_special_tokens=False).input_ids)
-            if not completion:
-                raise QueryError(
-                    f"{name}: expected a completion with at least one token, found none; leave it out or fill it"
-                )
-        ids = np.array(prompt + completion, np.uint32)
-        first_target = max(1, len(prompt)) if completion else 1
-        if len(ids) <= first_target:
-            raise QueryError(
-                f"{name}: expected a token to predict after the first, found {len(ids)} in all; give a longer prompt"
-            )
-        limit = self._engine.loaded.max_tokens
-        if len(ids) > limit:
-            raise QueryError(
-                f"{name}: expected at most {limit} tokens, which the model takes, found {len(ids)}; shorten it"
-            )
-        return _QueryTokens(ids, first_target)
-
-    def _vectors(self, queries: Sequence[Query], encoded: "list[_QueryTokens]") -> Tensor:
+    def _vectors(self, queries: Sequence[Query], encoded: Sequence[QueryTokens]) -> Tensor:
         batch = self._engine.encode_all(
             self._path,
             [tokens.ids for tokens in encoded],
-            np.array([tokens.first_target for tokens in encoded], np.int64),
+            first_targets(encoded),
             BuildConfig().batch_tokens,
         )
         for query, finite in zip(queries, batch.finite.tolist(), strict=True):
@@ -284,96 +402,9 @@ class GradientIndex:
                 )
         return batch.vectors
 
-    def _exact(
-        self, encoded: "list[_QueryTokens]", found: list[Scored], progress: Progress
-    ) -> list[npt.NDArray[np.float32]]:
-        """Return the exact influence of each query's candidates; one query's curvature is held at a time."""
+    @cached_property
+    def _reranker(self) -> Reranker:
         factors = FactorReader(self._layout, self.manifest.layers, self._engine.device)
-        damping = self.manifest.settings["curvature"]["damping_scale"]
-        influence = []
-        with progress.phase("exact influence", sum(len(scored.ordinals) for scored in found), "parts") as phase:
-            for tokens, scored in zip(encoded, found, strict=True):
-                first_target = np.array([tokens.first_target])
-                (batch,) = token_batches([tokens.ids], np.zeros(1, np.int64), first_target, len(tokens.ids))
-                losses = partial(self._engine.task.losses, batch)
-                preconditioned = precondition_queries(self._engine.table.layers, factors.load, damping, 1, losses)
-                scores_1N = recompute_influence(
-                    self._engine,
-                    preconditioned,
-                    self._documents,
-                    scored.ordinals,
-                    BuildConfig().batch_tokens,
-                    phase.advance,
-                )
-                influence.append(scores_1N[0])
-        return influence
-
-    def _hits(self, scored: Scored, influence: npt.NDArray[np.float32] | None, sign: float, k: int) -> tuple[Hit, ...]:
-        order = np.arange(len(scored.ordinals)) if influence is None else np.argsort(-sign * influence, kind="stable")
-        order = order[:k]
-        parts = self._documents.parts(scored.ordinals[order].tolist())
-        return tuple(
-            Hit(
-                rank=rank,
-                document_id=part.document_id,
-                part=part.part,
-                score=sign * float(scored.scores[position]),
-                influence=None if influence is None else float(influence[position]),
-                text=part.text,
-                metadata=part.metadata,
-            )
-            for rank, (position, part) in enumerate(zip(order, parts, strict=True), start=1)
+        return Reranker(
+            self._engine, factors.load, self.manifest.damping["exact"], self._documents, BuildConfig().batch_tokens
         )
-
-    def _disk(self) -> dict[str, int]:
-        sizes: dict[str, int] = {}
-        for file in self.manifest.files:
-            name = file.path.split("/")[0]
-            sizes[name] = sizes.get(name, 0) + file.bytes
-        return sizes
-
-
-@dataclass(frozen=True)
-class _QueryTokens:
-    ids: npt.NDArray[np.uint32]
-    first_target: int
-
-
-@dataclass
-class _Clock:
-    """Milliseconds of the stages of a search."""
-
-    start: float = field(default_factory=time.perf_counter)
-    laps: dict[str, float] = field(default_factory=dict)
-
-    def lap(self, name: str) -> None:
-        self.laps[name] = self._elapsed() - sum(self.laps.values())
-
-    def timing(self) -> Timing:
-        return Timing(**self.laps, total=self._elapsed())
-
-    def _elapsed(self) -> float:
-        return (time.perf_counter() - self.start) * 1000
-
-
-def result_record(result: SearchResult) -> dict[str, Any]:
-    """Return a result as the plain values that `gindex search --json` prints."""
-    query = {
-        "id": result.query.id,
-        "prompt": result.query.prompt,
-        "completion": result.query.completion,
-        "tokens": result.tokens,
-    }
-    return {"query": query, "hits": [asdict(hit) for hit in result.hits], "timing_ms": asdict(result.timing_ms)}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _spread(values: list[int]) -> dict[str, int]:
-    return {"least": min(values), "most": max(values)}

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from gindex_cli.main import main
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -94,6 +96,7 @@ def make_config(model_folder: Path) -> Callable[..., BuildConfig]:
         "fit_documents": 40,
         "dimension": 512,
         "rank_fraction": 0.5,
+        "index_damping": 10.0,
     }
 
     def make(**changes: Any) -> BuildConfig:
@@ -137,3 +140,13 @@ def make_small_model() -> Callable[..., LlamaForCausalLM]:
 def small_tokenizer() -> Any:
     """The tokenizer of the small model."""
     return make_tokenizer()
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return run

@@ -15,6 +15,7 @@ from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchRe
 from gindex.corpus.table import DocumentTable
 from gindex.errors import ConfigError, CorruptStoreError, MismatchError, ModelError, NotAnIndexError, QueryError
 from gindex.search.hit import Timing
+from gindex.store.files import read_json, write_json
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 
@@ -23,7 +24,7 @@ class Reference:
     """Exact EK-FAC influence in float64: one backward a document, dense products, no code of gindex's passes."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifests/00000001.json").read_text())
         self.model = AutoModelForCausalLM.from_pretrained(manifest["model"]["name"], dtype=torch.float64)
         self.tokenizer = AutoTokenizer.from_pretrained(manifest["model"]["name"])
         self.damping = manifest["settings"]["curvature"]["damping_scale"]
@@ -63,7 +64,7 @@ class Reference:
 @pytest.fixture(scope="module")
 def documents(built) -> tuple[list[tuple[str, int]], list[list[int]]]:
     """Document id and part, and the tokens, of every part."""
-    with DocumentTable.open(built / "documents.sqlite") as table:
+    with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         ordinals = range(table.counts().parts)
         names = [(part.document_id, part.part) for part in table.parts(ordinals)]
         return names, [tokens.tolist() for tokens in table.tokens(ordinals)]
@@ -185,7 +186,9 @@ def test_more_hits_than_parts(index, documents):
     assert len(index.search(PROMPT, k=10_000).hits) == len(documents[0])
 
 
-def test_many_queries_are_answered_as_one_by_one(index):
+@pytest.mark.parametrize("block_bytes", [1, 1 << 30])  # a query at a time, or all of them
+def test_many_queries_are_answered_as_one_by_one(index, monkeypatch, block_bytes):
+    monkeypatch.setattr("gindex.search.rerank.BLOCK_BYTES", block_bytes)
     queries = [
         Query(prompt="the stack", id="one"),
         Query(prompt="a race", completion=" lock the cache page disk"),
@@ -249,9 +252,9 @@ def copy(built, tmp_path) -> Path:
 def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
     moved = shutil.copytree(model_folder, tmp_path / "moved")
-    content = json.loads((copy / "manifest.json").read_text())
+    content = read_json(copy / "manifests/00000001.json")
     content["model"]["name"] = str(tmp_path / "gone")
-    (copy / "manifest.json").write_text(json.dumps(content))
+    write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
     with pytest.raises(ModelError, match=f"{tmp_path / 'gone'}: .*check --model"):
@@ -286,17 +289,17 @@ def test_another_model_is_refused_by_name(request, built, what):
 
 
 def test_another_projection_is_refused(copy, index):
-    content = json.loads((copy / "manifest.json").read_text())
+    content = read_json(copy / "manifests/00000001.json")
     content["projection"]["seed"] += 1
-    (copy / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(CorruptStoreError, match=r"manifest.json: expected projection \w{12}, found \w{12}"):
+    write_json(copy / "manifests/00000001.json", content)
+    with pytest.raises(CorruptStoreError, match=r"00000001.json: expected projection \w{12}, found \w{12}"):
         GradientIndex.open(copy).search(PROMPT)
 
 
 def test_faiss_file_is_checked_before_faiss_sees_it(copy, monkeypatch):
     import faiss
 
-    path = copy / "search.faiss"
+    path = copy / "search/00000001.faiss"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -305,7 +308,15 @@ def test_faiss_file_is_checked_before_faiss_sees_it(copy, monkeypatch):
         GradientIndex.open(copy).search(PROMPT)
 
 
-@pytest.mark.parametrize("name", ["documents.sqlite", "search.faiss", "vectors/codes/c/1/0", "segments/00000.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "volumes/00000/documents.sqlite",
+        "search/00000001.faiss",
+        "volumes/00000/vectors/codes/c/1/0",
+        "volumes/00000/segments/00000.json",
+    ],
+)
 def test_missing_and_truncated_files_are_found_on_opening(copy, name):
     (copy / name).write_bytes((copy / name).read_bytes()[:-1])
     for found in ("found [0-9,]+;", "found no file"):
@@ -315,7 +326,7 @@ def test_missing_and_truncated_files_are_found_on_opening(copy, name):
 
 
 def test_damaged_vectors_are_not_scored(copy):
-    path = copy / "vectors" / "codes" / "c" / "0" / "0"
+    path = copy / "volumes/00000/vectors/codes/c/0/0"
     content = bytearray(path.read_bytes())
     content[10] ^= 1
     path.write_bytes(content)

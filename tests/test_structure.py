@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic"},
+    {"config", "progress", "atomic", "locks"},
     {"corpus"},
     {"model"},
     {"curvature"},
@@ -18,6 +18,7 @@ ORDER = [
     {"store"},
     {"engine"},
     {"search"},
+    {"fidelity", "upkeep"},
     {"builder"},
     {"index"},
     {"cli"},

@@ -1,38 +1,57 @@
-"""The fitting phases of a build: covariances, eigenbases, corrected eigenvalues, each kept on disk when it is done."""
+"""The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done.
 
-from collections.abc import Sequence
+All kinds of curvature leave the same files, a basis for either side of a layer and eigenvalues in it, and are used in
+the same way:
+
+    kind      basis                                 eigenvalues
+    ekfac     eigenvectors of the covariances       second moments of document gradients, a second pass
+    kfac      the same                              products of the covariances' eigenvalues
+    diagonal  own coordinates, by their variance    second moments of document gradients, a second pass
+    identity  eigenvectors of the covariances       1, and no damping: raw gradients, truncated by leading directions
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from gindex.builder.plan import ranks
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import SecondMoment
-from gindex.curvature.eigenbasis import eigenbasis
+from gindex.curvature.eigenbasis import coordinate_basis, eigenbasis
+from gindex.curvature.eigenvalues import kronecker_eigenvalues
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
+from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.progress import Phase, Progress
-from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, write_tensors
+from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
 from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
 
 
-def fit_factors(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress) -> None:
-    """Fit EK-FAC on a sample and write its factors; a stage whose files are there is passed over.
+def fit_factors(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+) -> None:
+    """Fit the curvature on a sample and write its factors; a stage whose files are there is passed over.
 
     Args:
         layout: Where the factors go.
         engine: The model.
         batches: The sample.
+        kind: One of `CURVATURES`.
         seed: Seed of the sampled labels.
         progress: Where the phases are reported.
     """
     numbers = range(len(engine.table.groups))
     if not all(layout.eigenbases(number).is_file() for number in numbers):
-        _fit_bases(layout, engine, batches, seed, progress)
+        _fit_bases(layout, engine, batches, kind, seed, progress)
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
-        _fit_eigenvalues(layout, engine, batches, seed, progress)
+        Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
+        for number, layers in enumerate(layers_by_group(engine.table)):
+            values = {layer.name: Lambda[layer.name] for layer in layers}
+            # The mean is what damping is a multiple of: none where there is no curvature.
+            means = {name: float(value.double().mean()) * (kind != "identity") for name, value in values.items()}
+            write_tensors(layout.eigenvalues(number), values, {"mean": means})
 
 
 def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> list[LayerRecord]:
@@ -56,41 +75,55 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
     return records
 
 
-def _fit_bases(layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress) -> None:
+def _fit_bases(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+) -> None:
+    decompose = coordinate_basis if kind == "diagonal" else eigenbasis
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
         observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
     A, S = observer.activation_moments, observer.gradient_moments
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         for number, layers in enumerate(layers_by_group(engine.table)):
             if not layout.eigenbases(number).is_file():
-                write_tensors(layout.eigenbases(number), _decompose(layers, A, S, phase), {})
+                write_tensors(layout.eigenbases(number), _decompose(layers, decompose, A, S, phase), {})
 
 
 def _decompose(
-    layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment], phase: Phase
+    layers: Sequence[TrackedLayer],
+    decompose: Callable[[Tensor, str], tuple[Tensor, Tensor]],
+    A: dict[str, SecondMoment],
+    S: dict[str, SecondMoment],
+    phase: Phase,
 ) -> dict[str, Tensor]:
     """Decompose the covariances of one layer group into the tensors of its file; each is dropped when it is done."""
     tensors: dict[str, Tensor] = {}
     sides = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     sides += [("gradient", layer.name, S) for layer in layers]
     for side, name, covariances in sides:
-        values, vectors = eigenbasis(covariances.pop(name).mean(), f"{side} covariance of {name}")
+        values, vectors = decompose(covariances.pop(name).mean(), f"{side} covariance of {name}")
         tensors[f"{side}.{name}"] = vectors.T.to(torch.float32)
         tensors[f"{side}_values.{name}"] = values.to(torch.float32)
         phase.advance()
     return tensors
 
 
-def _fit_eigenvalues(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], seed: int, progress: Progress
-) -> None:
+def _eigenvalues(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+) -> dict[str, Tensor]:
+    """Return Lambda [O, I] by layer name."""
+    layers = engine.table.layers
+    if kind == "identity":
+        return {layer.name: torch.ones(layer.outputs, layer.inputs) for layer in layers}
+    if kind == "kfac":
+        activation, gradient = read_basis_values(layout, engine.table)
+        tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
+        return {
+            layer.name: kronecker_eigenvalues(activation[layer.source], gradient[layer.name], tokens)
+            for layer in layers
+        }
     bases = read_bases(layout, engine.table, engine.device)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
-        Lambda = fit_eigenvalues(engine.table.layers, engine.task, batches, bases, seed, done=phase.advance)
-    for number, layers in enumerate(layers_by_group(engine.table)):
-        values = {layer.name: Lambda[layer.name] for layer in layers}
-        means = {name: float(value.double().mean()) for name, value in values.items()}
-        write_tensors(layout.eigenvalues(number), values, {"mean": means})
+        return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
 
 
 def _parts(batches: Sequence[TokenBatch]) -> int:

@@ -14,13 +14,17 @@ import torch
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import TableCounts
+from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.gradient.codes import code_bytes
 from gindex.model.layers import TrackedLayer, UntrackedWeight
-from gindex.search.faiss_index import choose_spec
+from gindex.search.faiss_types import choose_spec
 from gindex.store.vectors import choose_segment_parts
 
 CALIBRATION_TOKENS = 128
+
+TYPICAL_FRACTION = 0.25
+"""Share of each eigenbasis that is reckoned with before it is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +58,6 @@ class BuildPlan:
     seconds: dict[str, float]
     memory_bytes: int
     disk_bytes: dict[str, int]
-
-
-def ranks(layer: TrackedLayer, fraction: float) -> tuple[int, int]:
-    """Return how many leading eigenvectors are kept of the activation and the gradient side."""
-    return max(1, round(layer.inputs * fraction)), max(1, round(layer.outputs * fraction))
 
 
 def make_plan(
@@ -97,7 +96,7 @@ def _sides(engine: Engine) -> list[int]:
 
 
 def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
-    layers, fraction = engine.table.layers, config.vectors.rank_fraction
+    layers, fraction = engine.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
     squares = sum(width**2 for width in _sides(engine))
     outer = sum(layer.parameters for layer in layers)
     rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(engine))
@@ -176,6 +175,6 @@ def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> d
     return {
         "factors": 4 * (sum(width**2 for width in _sides(engine)) + sum(layer.parameters for layer in layers)),
         "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(engine.table.groups) + 4),
-        "search index": parts * (vectors.dimension >> faiss.folds) * (4 if faiss.kind == "flat" else 2),
+        "search index": parts * faiss.part_bytes(vectors.dimension),
         "documents": text_bytes,
     }

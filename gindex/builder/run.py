@@ -5,19 +5,30 @@ read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> se
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gindex.atomic import remove_tree
+from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
 from gindex.builder.plan import BuildPlan, make_plan
-from gindex.builder.state import building, check_finished, check_model, check_same_model, start_or_resume
-from gindex.builder.vectors import compute_vectors, vector_spec
+from gindex.builder.recompute import recompute
+from gindex.builder.state import (
+    alone,
+    building,
+    check_finished,
+    check_model,
+    check_same_model,
+    record_files,
+    remove_damaged,
+    start_or_resume,
+)
+from gindex.builder.vectors import VectorWork, vector_spec
 from gindex.config import BuildConfig
 from gindex.corpus.batches import TokenBatch
 from gindex.corpus.fill import fill_table
@@ -26,20 +37,28 @@ from gindex.corpus.readers import read_corpus
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of, token_batches
 from gindex.errors import ConfigError
-from gindex.gradient.projection import LayerShape, ProjectionSpec
+from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
-from gindex.search.faiss_index import FaissSpec, build_faiss, import_faiss, spec_record
-from gindex.store.factors import factor_files
+from gindex.search.faiss_types import import_faiss
+from gindex.search.rerank import Reranker
+from gindex.search.search_index import make_search_index
+from gindex.store.factors import FactorReader, factor_files
+from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
-from gindex.store.manifest import FileRecord, LayerRecord, Manifest
-from gindex.store.vectors import VectorReader, VectorSpec, skipped_parts, vector_files
+from gindex.store.manifest import Manifest
+from gindex.store.pending import remove_claims
+from gindex.store.reader import VectorReader
+from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
+from gindex.store.version import Version
+from gindex.store.versions import commit, latest_version, version_numbers
+from gindex.store.volume import volume_files, volume_record, whitened_norm
 
 
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        layout, engine = Layout(Path(folder)), _load_engine(config)
+        layout, engine = Layout(Path(folder)), load_engine(config)
         with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
             return build.plan()
 
@@ -69,25 +88,42 @@ def run_build(
     Raises:
         GindexError: See the classes in `gindex.errors`; what is already built stays as it is.
     """
-    layout = Layout(out)
+    layout, progress = Layout(out), progress or Silent()
     import_faiss()
-    with building(layout):
+    with building(layout), ExitStack() as stack:
         fingerprints = fingerprint_sources(sources)
-        if layout.manifest.is_file():
-            manifest = Manifest.read(layout)
-            check_finished(layout, manifest, config, fingerprints)
-            check_same_model(layout, manifest.model, _fingerprints(_load_engine(config).loaded))
-            _remove_leftovers(layout)
-            return manifest
-        start_or_resume(layout, config, fingerprints)
-        engine = _load_engine(config)
-        check_model(layout, _fingerprints(engine.loaded) | {"dtype": _dtype(engine.loaded)})
-        with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
+        with alone(layout):
+            if version_numbers(layout):
+                return _finish(layout, config, fingerprints, strict, progress)
+            start_or_resume(layout, config, fingerprints)
+            engine = load_engine(config)
+            check_model(layout, fingerprints_of(engine.loaded) | {"dtype": _dtype(engine.loaded)})
+            remove_damaged(layout)
+            build = stack.enter_context(_Build.prepare(layout, sources, config, engine, progress))
             on_plan(build.plan())
-            return build.run(strict, fingerprints)
+            work = build.fit(strict)
+        segments = work.compute(progress)
+        with alone(layout):
+            if version_numbers(layout):
+                return Version.open(layout).manifest  # another builder was here first
+            return build.commit(work, segments, fingerprints)
 
 
-def _load_engine(config: BuildConfig) -> Engine:
+def _finish(
+    layout: Layout, config: BuildConfig, sources: list[SourceFingerprint], strict: bool, progress: Progress
+) -> Manifest:
+    """Return the newest version of a finished index; segments that are lost are computed again first."""
+    manifest = Manifest.read(layout, latest_version(layout))
+    check_finished(layout, manifest, config, sources)
+    engine = load_engine(config)
+    check_same_model(layout, manifest.model, fingerprints_of(engine.loaded))
+    _remove_leftovers(layout)
+    if manifest.lost_parts:
+        return recompute(layout, manifest, engine, config, strict, progress)
+    return Version.open(layout).manifest
+
+
+def load_engine(config: BuildConfig) -> Engine:
     """Load the model and check that the settings suit it, before any work is done."""
     engine = Engine.load(config.model)
     if config.corpus.max_tokens > engine.loaded.max_tokens:
@@ -95,15 +131,11 @@ def _load_engine(config: BuildConfig) -> Engine:
             f"--max-tokens: expected at most {engine.loaded.max_tokens}, which the model takes, "
             f"got {config.corpus.max_tokens}"
         )
-    shapes = [
-        LayerShape(name=layer.name, group=layer.group, rows=layer.outputs, columns=layer.inputs)
-        for layer in engine.table.layers
-    ]
-    ProjectionSpec(layers=tuple(shapes), dimension=config.vectors.dimension, seed=config.seed)  # raises ConfigError
+    slice_widths(engine, config)  # raises ConfigError
     return engine
 
 
-def _fingerprints(loaded: LoadedModel) -> dict[str, str]:
+def fingerprints_of(loaded: LoadedModel) -> dict[str, str]:
     """Return what identifies a model."""
     return {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
 
@@ -115,7 +147,8 @@ def _dtype(loaded: LoadedModel) -> str:
 def _remove_leftovers(layout: Layout) -> None:
     """Remove what only an unfinished build needs."""
     layout.build.unlink(missing_ok=True)
-    remove_tree(layout.staging)
+    remove_tree(layout.volume(0).staging)
+    remove_claims(layout)
 
 
 @dataclass(kw_only=True)
@@ -133,11 +166,12 @@ class _Build:
         cls, layout: Layout, sources: Sequence[str], config: BuildConfig, engine: Engine, progress: Progress
     ) -> "_Build":
         """Read the corpus, if it isn't read yet."""
-        if not layout.documents.is_file():
-            documents = read_corpus(sources, config.corpus)
-            fill_table(layout.documents, documents, engine.loaded.tokenizer, config.corpus, progress)
-        table = DocumentTable.open(layout.documents)
-        return cls(layout=layout, config=config, progress=progress, engine=engine, table=table)
+        path = layout.volume(0).documents
+        if not path.is_file():
+            fill_table(path, read_corpus(sources, config.corpus), engine.loaded.tokenizer, config.corpus, progress)
+            if layout.build.is_file():
+                record_files(layout, [path])
+        return cls(layout=layout, config=config, progress=progress, engine=engine, table=DocumentTable.open(path))
 
     def __enter__(self) -> "_Build":
         return self
@@ -150,24 +184,108 @@ class _Build:
         sample = self._fit_sample()
         tokens = int(self.table.part_lengths()[sample].sum())
         documents = len(np.unique(self.table.part_documents()[sample]))
-        size = self.layout.documents.stat().st_size
+        size = self.layout.volume(0).documents.stat().st_size
         return make_plan(self.engine, self.config, self.table.counts(), (documents, tokens), size)
 
-    def run(self, strict: bool, sources: list[SourceFingerprint]) -> Manifest:
-        """Run the phases and write the manifest."""
-        sample = self._fit_sample()
-        fit_factors(self.layout, self.engine, self._fit_batches(sample), self.config.seed, self.progress)
-        layers = layer_records(self.layout, self.engine.table, self.config.vectors.rank_fraction)
-        projection = projection_of(layers, self.config.vectors.dimension, self.config.seed)
-        spec = vector_spec(self.config.vectors, projection, self.table.counts().parts)
-        compute_vectors(self.layout, self.engine, self.table, self.config, layers, spec, strict, self.progress)
-        with self.progress.phase("search index", spec.parts, "parts") as phase:
-            reader = VectorReader(self.layout, spec)
-            search = build_faiss(self.layout.faiss, reader, projection, phase.advance)
-        manifest = self._manifest(sources, sample, layers, projection, spec, search)
-        manifest.write(self.layout)
-        _remove_leftovers(self.layout)
-        return manifest
+    def fit(self, strict: bool) -> VectorWork:
+        """Fit the factors, if they aren't there yet, and prepare the vectors."""
+        layout, engine, config = self.layout, self.engine, self.config
+        batches = self._fit_batches(self._fit_sample())
+        fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
+        record_files(layout, list(factor_files(layout, len(engine.table.groups))))
+        whole = layer_records(layout, engine.table, 1.0)
+        setting = choose_setting(layout, engine, self.table, config, whole, self.progress)
+        layers = layer_records(layout, engine.table, setting.rank_fraction)
+        projection = projection_of(layers, config.vectors.projection, config.vectors.dimension, config.seed)
+        spec = vector_spec(config.vectors, projection, self.table.counts().parts)
+        VectorWriter(layout.volume(0), spec)
+        return VectorWork(
+            layout=layout,
+            number=0,
+            first_part=0,
+            spec=spec,
+            engine=engine,
+            table=self.table,
+            config=config,
+            layers=layers,
+            projection=projection,
+            index_damping=setting.index_damping,
+            strict=strict,
+        )
+
+    def commit(
+        self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
+    ) -> Manifest:
+        """Build the FAISS index and commit the first version."""
+        layout, table, spec = self.layout, self.engine.table, work.spec
+        faiss = layout.faiss(1)
+        reader = VectorReader([VolumeReader(work.volume, spec)])
+        skipped = np.array([int(part) for segment in segments.values() for part in segment.skipped], np.int64)
+        search = make_search_index(layout, faiss, reader, work.projection, skipped, self.progress)
+        fidelity = self._fidelity(work, reader, skipped)
+        tracked = sum(layer.parameters for layer in table.layers)
+        sample, counts = self._fit_sample(), self.table.counts()
+        norm = whitened_norm(work.volume, spec, counts.tokens)
+        origin = [asdict(source) for source in sources]
+        plain = [faiss, *factor_files(layout, len(table.groups))]
+        if layout.calibration.is_file():
+            plain.append(layout.calibration)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            version=0,
+            operation={"kind": "build"},
+            gindex_version="",
+            created="",
+            settings=self.config.settings(),
+            sources=origin,
+            model=fingerprints_of(self.engine.loaded)
+            | {
+                "dtype": _dtype(self.engine.loaded),
+                "name": self.config.model.name,
+                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
+                "tracked_parameters": tracked,
+            },
+            layers=list(work.layers),
+            untracked=[asdict(weight) for weight in table.untracked],
+            projection={
+                "kind": work.projection.kind,
+                "seed": work.projection.seed,
+                "dimension": work.projection.dimension,
+                "fingerprint": work.projection.fingerprint,
+                "slices": {group: list(bounds) for group, bounds in work.projection.slices.items()},
+            },
+            damping={"exact": self.config.curvature.damping_scale, "index": work.index_damping},
+            fit={
+                "documents": len(np.unique(self.table.part_documents()[sample])),
+                "parts": len(sample),
+                "tokens": int(self.table.part_lengths()[sample].sum()),
+            },
+            volumes=[volume_record(0, 0, 0, counts, spec, segments, norm, origin)],
+            deleted=[],
+            search=search,
+            fidelity=fidelity,
+            files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),
+        )
+        committed = commit(layout, manifest, {"kind": "build", "documents": counts.documents})
+        _remove_leftovers(layout)
+        return committed
+
+    def _fidelity(
+        self, work: VectorWork, reader: VectorReader, skipped: npt.NDArray[np.int64]
+    ) -> dict[str, Any] | None:
+        """Compare the stored scores of a few parts with their exact influence, where the index is large enough."""
+        config = self.config.fidelity
+        usable = np.setdiff1d(np.arange(reader.spec.parts), skipped)
+        if not config.queries or not is_measurable(self.table, usable):
+            return None
+        path = self.engine.vector_path(self.layout, work.layers, work.projection, work.index_damping)
+        factors = FactorReader(self.layout, work.layers, self.engine.device)
+        reranker = Reranker(
+            self.engine, factors.load, self.config.curvature.damping_scale, self.table, self.config.batch_tokens
+        )
+        queries = sample_queries(self.table, config.queries, usable, self.config.seed)
+        parts = sample_parts(usable, config.parts or None, self.config.seed)
+        return measure_fidelity(queries, parts, path, reader, reranker, self.progress).record()
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed."""
@@ -181,50 +299,3 @@ class _Build:
     def _fit_batches(self, sample: npt.NDArray[np.int64]) -> list[TokenBatch]:
         tokens = self.table.tokens(sample.tolist())
         return token_batches(tokens, sample, np.ones(len(sample), np.int64), self.config.batch_tokens)
-
-    def _manifest(
-        self,
-        sources: list[SourceFingerprint],
-        sample: npt.NDArray[np.int64],
-        layers: list[LayerRecord],
-        projection: ProjectionSpec,
-        spec: VectorSpec,
-        search: FaissSpec,
-    ) -> Manifest:
-        layout, table = self.layout, self.engine.table
-        segments = [layout.segment(number) for number in range(spec.segments)]
-        plain = [layout.documents, layout.faiss, *factor_files(layout, len(table.groups)), *segments]
-        tracked = sum(layer.parameters for layer in table.layers)
-        return Manifest(
-            format_version=FORMAT_VERSION,
-            gindex_version=version("gindex"),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            settings=self.config.settings(),
-            sources=[asdict(source) for source in sources],
-            model=_fingerprints(self.engine.loaded)
-            | {
-                "dtype": _dtype(self.engine.loaded),
-                "name": self.config.model.name,
-                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
-                "tracked_parameters": tracked,
-            },
-            layers=layers,
-            untracked=[asdict(weight) for weight in table.untracked],
-            projection={
-                "kind": "count-sketch",
-                "seed": projection.seed,
-                "dimension": projection.dimension,
-                "fingerprint": projection.fingerprint,
-                "slices": {group: list(bounds) for group, bounds in projection.slices.items()},
-            },
-            documents=asdict(self.table.counts()),
-            fit={
-                "documents": len(np.unique(self.table.part_documents()[sample])),
-                "parts": len(sample),
-                "tokens": int(self.table.part_lengths()[sample].sum()),
-            },
-            segment_parts=spec.segment_parts,
-            skipped=skipped_parts(layout, spec),
-            search=spec_record(search),
-            files=[FileRecord.of(layout.root, path) for path in plain] + vector_files(layout, spec),
-        )

@@ -1,53 +1,63 @@
-"""The state of a build: one builder at a time, and what an unfinished build was started with."""
+"""The state of a build: what an unfinished build was started with, and what may run at once."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from gindex.atomic import make_folder
 from gindex.config import BuildConfig
 from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged
-from gindex.errors import NotAnIndexError, SettingsMismatchError, StoreError
+from gindex.errors import BusyError, CorruptStoreError, NotAnIndexError, SettingsMismatchError, StoreError
+from gindex.locks import held
+from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import Layout
-from gindex.store.manifest import Manifest, read_content, read_json, write_json
+from gindex.store.manifest import Manifest, read_content
+from gindex.store.parse import parse
+from gindex.store.versions import explained, latest_version, version_numbers
 
 
 @contextmanager
 def building(layout: Layout) -> Iterator[None]:
-    """Hold the index directory for one build; made if it isn't there.
+    """Join the builders of an index directory; made if it isn't there.
 
     Raises:
         NotAnIndexError: The directory holds something else.
-        StoreError: It cannot be written, or another build holds it.
+        BusyError: Something other than a build is writing to the index.
+        StoreError: It cannot be written.
     """
     try:
         _check_directory(layout)
-        layout.root.mkdir(parents=True, exist_ok=True)
-        lock = layout.lock.open("a")
+        make_folder(layout.root)
     except OSError as error:
         raise StoreError(
             f"{layout.root}: expected a directory to write to, found {error.strerror}; check --out"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(
-                f"{layout.root}: another build is writing here; wait for it or give another --out"
-            ) from error
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise StoreError(
-                f"{layout.root}: expected to write the index, found {error}; check free space and permissions, then "
-                "run the same command again"
-            ) from error
+    with explained(layout), held(layout.lock, shared=True):
+        yield
 
 
-def start_or_resume(layout: Layout, config: BuildConfig, sources: list[SourceFingerprint]) -> None:
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Be the one of several builders that does what is not done by segment; the others wait."""
+    with held(layout.claim("build"), wait=True):
+        yield
+
+
+@contextmanager
+def claimed(layout: Layout, volume: int, segment: int, wait: bool) -> Iterator[bool]:
+    """Claim a segment; False where another process has it, and `wait` is not set. A dead process's claim is free."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(layout.claim(f"{volume:05d}-{segment:05d}"), wait=wait))
+            mine = True
+        except BusyError:
+            mine = False
+        yield mine
+
+
+def start_or_resume(layout: Layout, config: BuildConfig, sources: Sequence[SourceFingerprint]) -> None:
     """Record what the build is started with, or check that an unfinished build was started with the same.
 
     Until the corpus is read nothing is kept that other settings or sources would contradict: the build starts afresh.
@@ -56,23 +66,46 @@ def start_or_resume(layout: Layout, config: BuildConfig, sources: list[SourceFin
         SettingsMismatchError: It was started with other settings.
         CorpusChangedError: A source has changed since.
     """
-    given = _comparable(config.settings())
-    if not layout.documents.is_file():
-        write_json(layout.build, {"settings": given, "sources": [asdict(source) for source in sources]})
+    given = comparable(config.settings())
+    if not layout.volume(0).documents.is_file():
+        origin = [asdict(source) for source in sources]
+        write_json(layout.build, {"settings": given, "sources": origin, "files": []})
         return
     content = _read_build(layout)
     check_same_settings(layout, content["settings"], given)
     check_unchanged([SourceFingerprint(**source) for source in content["sources"]], sources)
 
 
-def check_finished(layout: Layout, manifest: Manifest, config: BuildConfig, sources: list[SourceFingerprint]) -> None:
+def record_files(layout: Layout, paths: Sequence[Path]) -> None:
+    """Record the checksums of finished files, so that they are known when an unfinished build goes on."""
+    content = _read_build(layout)
+    recorded = {file["path"]: file for file in content["files"]}
+    for path in paths:
+        record = FileRecord.of(layout.root, path)
+        recorded[record.path] = vars(record)
+    write_json(layout.build, content | {"files": list(recorded.values())})
+
+
+def remove_damaged(layout: Layout) -> None:
+    """Remove finished files of an unfinished build that are no longer what they were: they are made again."""
+    for content in _read_build(layout)["files"]:
+        record = parse(FileRecord, content)
+        try:
+            record.check_content(layout.root)
+        except CorruptStoreError:
+            (layout.root / record.path).unlink(missing_ok=True)
+
+
+def check_finished(
+    layout: Layout, manifest: Manifest, config: BuildConfig, sources: Sequence[SourceFingerprint]
+) -> None:
     """Check that a finished index has the settings and sources asked for.
 
     Raises:
         SettingsMismatchError: It was made with other settings.
         CorpusChangedError: It was made from other sources.
     """
-    check_same_settings(layout, _comparable(manifest.settings), _comparable(config.settings()))
+    check_same_settings(layout, comparable(manifest.settings), comparable(config.settings()))
     check_unchanged([SourceFingerprint(**source) for source in manifest.sources], sources)
 
 
@@ -87,7 +120,7 @@ def check_model(layout: Layout, fingerprints: dict[str, str]) -> None:
     write_json(layout.build, content)
 
 
-def check_same_model(layout: Layout, recorded: dict[str, str], given: dict[str, str]) -> None:
+def check_same_model(layout: Layout, recorded: dict[str, Any], given: dict[str, str]) -> None:
     """Compare what identifies two models.
 
     Raises:
@@ -116,7 +149,7 @@ def check_same_settings(layout: Layout, recorded: dict[str, Any], given: dict[st
             )
 
 
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+def comparable(settings: dict[str, Any]) -> dict[str, Any]:
     """Leave out the model's path: the same model may lie elsewhere, and its fingerprint is compared instead."""
     model = {key: value for key, value in settings["model"].items() if key != "name"}
     return settings | {"model": model}
@@ -130,8 +163,19 @@ def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_build(layout: Layout) -> dict[str, Any]:
-    content = read_json(layout.build)
-    if not {"settings", "sources"} <= content.keys():
+    """Read the record of an unfinished build.
+
+    Raises:
+        NotAnIndexError: The file is another one's.
+    """
+    try:
+        content = read_json(layout.build)
+    except CorruptStoreError as error:
+        raise NotAnIndexError(
+            f"{layout.build}: expected the record of a build, found another file or a damaged one; give another --out, "
+            "or remove the directory to build afresh"
+        ) from error
+    if not {"settings", "sources", "files"} <= content.keys():
         raise NotAnIndexError(f"{layout.build}: expected the record of a build, found another file; give another --out")
     return content
 
@@ -141,9 +185,14 @@ def _check_directory(layout: Layout) -> None:
     root = layout.root
     if root.exists() and not root.is_dir():
         raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")
-    if layout.manifest.is_file():
-        read_content(layout)
+    if version_numbers(layout):
+        read_content(layout.manifest(latest_version(layout)))
     elif layout.build.is_file():
         _read_build(layout)
-    elif root.is_dir() and any(path != layout.lock for path in root.iterdir()):
+    elif root.is_dir() and not all(_is_of_a_start(path.name) for path in root.iterdir()):
         raise NotAnIndexError(f"{root}: expected an empty directory or an index, found other files; give another --out")
+
+
+def _is_of_a_start(name: str) -> bool:
+    """Say whether a build leaves a file of this name when it is killed before `build.json` is there."""
+    return name.startswith((".lock", "build.json."))

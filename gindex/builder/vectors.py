@@ -1,28 +1,39 @@
-"""The vector phase of a build: segment by segment, each computed once and published whole."""
+"""The vectors of a volume: segment by segment, each computed once and published whole.
+
+Several processes may share the work: a segment is computed by the one that claims it.
+"""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from gindex.builder.state import claimed
 from gindex.config import BuildConfig, VectorConfig
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine
 from gindex.errors import NonFiniteError
 from gindex.gradient.codes import encode
 from gindex.gradient.projection import ProjectionSpec
-from gindex.gradient.vector import VectorBatch
-from gindex.progress import Progress
-from gindex.store.layout import Layout
+from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.progress import Phase, Progress
+from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.manifest import LayerRecord
-from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, choose_segment_parts
+from gindex.store.vectors import (
+    CodedVectors,
+    SegmentRecord,
+    VectorSpec,
+    VectorWriter,
+    choose_segment_parts,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def vector_spec(config: VectorConfig, projection: ProjectionSpec, parts: int) -> VectorSpec:
-    """Decide the shape of the stored vectors."""
+    """Decide the shape of a volume's vectors."""
     return VectorSpec(
         parts=parts,
         segment_parts=choose_segment_parts(parts, config.dimension * config.bits // 8),
@@ -32,37 +43,77 @@ def vector_spec(config: VectorConfig, projection: ProjectionSpec, parts: int) ->
     )
 
 
-def compute_vectors(
-    layout: Layout,
-    engine: Engine,
-    table: DocumentTable,
-    config: BuildConfig,
-    layers: Sequence[LayerRecord],
-    spec: VectorSpec,
-    strict: bool,
-    progress: Progress,
-) -> None:
-    """Compute and publish every segment that isn't there yet.
+@dataclass(kw_only=True, eq=False)
+class VectorWork:
+    """What the vectors of a volume are computed from.
 
-    Batches are formed within a segment, so a segment comes out the same whenever it is computed.
-
-    Raises:
-        NonFiniteError: A document's loss or gradient is not finite, and `strict` is set.
+    Attributes:
+        layout: The index.
+        number: The volume.
+        first_part: Ordinal of the volume's first part.
+        spec: Shape of its vectors.
+        engine: The model.
+        table: Where the parts' tokens are.
+        config: All settings.
+        layers: The tracked layers with their ranks.
+        projection: The projection.
+        index_damping: Multiple of each layer's mean eigenvalue.
+        strict: Stop at a part whose loss or gradient is not finite.
     """
-    writer = VectorWriter(layout, spec)
-    path = None
-    with progress.phase("vectors", spec.parts, "parts") as phase:
-        for number in range(spec.segments):
-            parts = spec.segment_range(number)
-            if writer.is_finished(number):
-                phase.advance(len(parts))
-                continue
-            if path is None:
-                path = engine.vector_path(layout, layers, spec.dimension, config.seed, config.curvature.index_damping)
-            tokens, first_targets = table.tokens(list(parts)), np.ones(len(parts), np.int64)
-            batch = engine.encode_all(path, tokens, first_targets, config.batch_tokens, phase.advance)
-            skipped = _name_skipped(table, parts, batch, strict)
-            writer.write(number, _code(batch, spec), skipped)
+
+    layout: Layout
+    number: int
+    first_part: int
+    spec: VectorSpec
+    engine: Engine
+    table: DocumentTable
+    config: BuildConfig
+    layers: Sequence[LayerRecord]
+    projection: ProjectionSpec
+    index_damping: float
+    strict: bool = False
+    _path: VectorPath | None = None
+
+    @property
+    def volume(self) -> VolumeLayout:
+        """Where the vectors go."""
+        return self.layout.volume(self.number)
+
+    def compute(self, progress: Progress, segments: Sequence[int] | None = None) -> dict[int, SegmentRecord]:
+        """Compute and publish every segment that isn't there yet; all, or those asked for.
+
+        Batches are formed within a segment, so a segment comes out the same whenever it is computed. Segments that
+        another process has claimed are waited for, and computed here where that process dies.
+
+        Raises:
+            NonFiniteError: A document's loss or gradient is not finite, and `strict` is set.
+        """
+        writer = VectorWriter(self.volume, self.spec)
+        numbers = range(self.spec.segments) if segments is None else segments
+        done: dict[int, SegmentRecord] = {}
+        with progress.phase("vectors", sum(len(self.spec.segment_range(n)) for n in numbers), "parts") as phase:
+            for wait in (False, True):
+                for number in [n for n in numbers if n not in done]:
+                    found = writer.finished(number) or self._claim(writer, number, wait, phase)
+                    if found is not None:
+                        done[number] = found
+        return {number: done[number] for number in numbers}
+
+    def _claim(self, writer: VectorWriter, number: int, wait: bool, phase: Phase) -> SegmentRecord | None:
+        with claimed(self.layout, self.number, number, wait) as mine:
+            if not mine:
+                return None
+            return writer.finished(number) or self._segment(writer, number, phase)
+
+    def _segment(self, writer: VectorWriter, number: int, phase: Phase) -> SegmentRecord:
+        if self._path is None:
+            self._path = self.engine.vector_path(self.layout, self.layers, self.projection, self.index_damping)
+        rows = self.spec.segment_range(number)
+        parts = range(self.first_part + rows.start, self.first_part + rows.stop)
+        tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
+        batch = self.engine.encode_all(self._path, tokens, first_targets, self.config.batch_tokens, phase.advance)
+        skipped = _name_skipped(self.table, parts, batch, self.strict)
+        return writer.write(number, _code(batch, self.spec), skipped)
 
 
 def _name_skipped(table: DocumentTable, parts: range, batch: VectorBatch, strict: bool) -> dict[int, str]:

@@ -2,15 +2,15 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from gindex.atomic import publish_written
+from gindex.atomic import make_folder, publish_written
 from gindex.config import CorpusConfig
-from gindex.corpus.records import Document
-from gindex.corpus.schema import create, leave_single_file, remove_beside
+from gindex.corpus.records import Document, is_deleted
+from gindex.corpus.schema import connect, create, leave_single_file, remove_beside
 from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
 from gindex.errors import CorpusError, StoreError
 from gindex.progress import Phase, Progress
@@ -21,23 +21,50 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 def fill_table(
-    path: Path, documents: Iterator[Document], tokenizer: Tokenizer, config: CorpusConfig, progress: Progress
+    path: Path,
+    documents: Iterator[Document],
+    tokenizer: Tokenizer,
+    config: CorpusConfig,
+    progress: Progress,
+    *,
+    first_document: int = 0,
+    first_part: int = 0,
 ) -> None:
     """Tokenise documents, cut them into parts and write both to a new table at `path`.
 
     What a killed call left in `path`.partial is removed. Memory is bounded by one batch of documents.
+
+    Args:
+        path: The table.
+        documents: What goes in.
+        tokenizer: Cuts texts into tokens.
+        config: How long parts are.
+        progress: Where the work is reported.
+        first_document: Ordinal of the first document.
+        first_part: Ordinal of the first part.
 
     Raises:
         CorpusError: There are no documents, one has no tokens, or an id is repeated.
         TokenizerError: The tokenizer gives no character offsets.
         StoreError: The file cannot be written.
     """
+    with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
+        _Filler(connection, tokenizer, config.max_tokens, first_document, first_part).fill(documents, phase)
+
+
+@contextmanager
+def new_table(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open an empty table that appears at `path` when the block ends without an error.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
+        make_folder(path.parent)
         _remove(partial)
         with closing(create(partial)) as connection:
-            with progress.phase("tokenise", None, "documents") as phase:
-                _Filler(connection, tokenizer, config.max_tokens).fill(documents, phase)
+            yield connection
             leave_single_file(connection)
         remove_beside(path)
         publish_written(partial, path)
@@ -46,18 +73,77 @@ def fill_table(
             f"{path}: expected to write the document table, found {error}; check free space and permissions"
         ) from error
     finally:
-        _remove(partial)
+        with suppress(OSError):
+            _remove(partial)
+
+
+def add_document(connection: sqlite3.Connection, ordinal: int, document: Document) -> None:
+    """Write a document and its words.
+
+    Raises:
+        sqlite3.IntegrityError: The id is there already.
+    """
+    entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
+    connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
+    connection.execute("INSERT INTO words(rowid, text) VALUES (?, ?)", (ordinal, document.text))
+
+
+def copy_documents(
+    connection: sqlite3.Connection,
+    source: Path,
+    deleted: Sequence[tuple[int, int]],
+    first_document: int,
+    first_part: int,
+    done: Callable[[int], None],
+) -> tuple[int, int]:
+    """Copy the documents of another table that are not deleted, numbered on.
+
+    Args:
+        connection: The new table.
+        source: The other table.
+        deleted: Deleted parts, as ranges of ordinals in order.
+        first_document: Ordinal of the first one copied.
+        first_part: Ordinal of its first part.
+        done: Called with the number of documents that were passed.
+
+    Returns:
+        The ordinals that follow the last document and part.
+    """
+    document, part = first_document, first_part
+    with closing(connect(source)) as other:
+        passed = other.execute("SELECT ordinal, id, text, metadata FROM documents ORDER BY ordinal")
+        while batch := passed.fetchmany(_BATCH_DOCUMENTS):
+            with connection:
+                for ordinal, document_id, text, metadata in batch:
+                    parts = other.execute("SELECT * FROM parts WHERE document = ? ORDER BY part", (ordinal,)).fetchall()
+                    if is_deleted(deleted, parts[0][0]):
+                        continue
+                    entry = Document(document_id=document_id, text=text, metadata=json.loads(metadata))
+                    add_document(connection, document, entry)
+                    rows = [(part + n, document, *columns) for n, (_, _, *columns) in enumerate(parts)]
+                    connection.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                    document, part = document + 1, part + len(parts)
+            done(len(batch))
+    return document, part
 
 
 class _Filler:
     """Numbers documents and parts while they are written to `connection`."""
 
-    def __init__(self, connection: sqlite3.Connection, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        first_document: int,
+        first_part: int,
+    ) -> None:
         self._connection = connection
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._documents = count()
-        self._parts = count()
+        self._first_document = first_document
+        self._documents = count(first_document)
+        self._parts = count(first_part)
 
     def fill(self, documents: Iterator[Document], phase: Phase) -> None:
         empty = True
@@ -87,15 +173,15 @@ class _Filler:
         )
 
     def _add_document(self, ordinal: int, document: Document) -> None:
-        entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
         try:
-            self._connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
+            add_document(self._connection, ordinal, document)
         except sqlite3.IntegrityError as error:
             query = "SELECT ordinal FROM documents WHERE id = ?"
             (first,) = self._connection.execute(query, (document.document_id,)).fetchone()
+            number, before = ordinal - self._first_document + 1, first - self._first_document + 1
             raise CorpusError(
-                f"document {ordinal + 1}: expected unique ids, found {document.document_id!r} again after "
-                f"document {first + 1}; remove one, or name another field with --id-field"
+                f"document {number}: expected unique ids, found {document.document_id!r} again after "
+                f"document {before}; remove one, or name another field with --id-field"
             ) from error
 
 

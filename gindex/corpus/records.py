@@ -1,6 +1,7 @@
 """From a record of any source to a document, with every check on the record."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -88,6 +89,12 @@ def to_json_value(value: Any) -> Any:
     if type(value).__module__ == "numpy":
         return _from_numpy(value)
     raise TypeError(_type(value))
+
+
+def is_deleted(deleted: Sequence[tuple[int, int]], part: int) -> bool:
+    """Say whether a part is in one of the ranges of ordinals, which are in order."""
+    position = bisect_right(deleted, part, key=lambda bounds: bounds[0]) - 1
+    return position >= 0 and part < deleted[position][1]
 
 
 def _from_numpy(value: Any) -> Any:

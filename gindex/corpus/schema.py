@@ -1,7 +1,8 @@
-"""The SQLite file of the document table: its tables, how it is opened, what its errors mean.
+"""The SQLite file of a document table: its tables, how it is opened, what its errors mean.
 
-`documents` has one entry per document, numbered from 0 in corpus order; `parts` what is run through the model, numbered
-from 0, its tokens as little-endian uint32 with the context first.
+`documents` has one entry per document, numbered on through the tables of an index; `parts` what is run through the
+model, numbered likewise, its tokens as little-endian uint32 with the context first. `words` is the full-text index of
+the documents' texts, which it does not hold a second time.
 """
 
 import sqlite3
@@ -25,6 +26,7 @@ CREATE TABLE parts(
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
     UNIQUE(document, part)
 );
+CREATE VIRTUAL TABLE words USING fts5(text, content = 'documents', content_rowid = 'ordinal');
 """
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 

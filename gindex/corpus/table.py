@@ -1,10 +1,14 @@
-"""The document table: documents, their parts and tokens."""
+"""The document tables of an index, read as one: documents, their parts and tokens.
+
+Each build, add or compact has written one file; their ordinals follow on each other.
+"""
 
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,11 +16,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.records import Document
+from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.schema import connect, translated_errors
-from gindex.errors import CorruptStoreError, StoreError
+from gindex.errors import CorruptStoreError, UnknownDocumentError
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
+Parameters = Sequence[int | float | str]
 
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
@@ -61,25 +66,30 @@ class PartRecord:
 
 
 class DocumentTable:
-    """A document table open for reading; a context manager, safe to use from several threads.
+    """Document tables open for reading, as one; a context manager, safe to use from several threads.
 
-    Every method raises CorruptStoreError where the file turns out to be damaged, StoreError while it is locked.
+    Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path = path
-        self._connection = connection
+    def __init__(self, files: Sequence[tuple[Path, sqlite3.Connection]], deleted: Sequence[tuple[int, int]]) -> None:
+        """Use `open`."""
+        self._files = files
+        self._deleted = deleted
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the table at `path` for reading.
+    def open(cls, *paths: Path, deleted: Sequence[tuple[int, int]] = ()) -> Self:
+        """Open the tables at `paths` for reading.
+
+        Args:
+            paths: One or more, in the order of their ordinals.
+            deleted: Deleted parts: start and stop of ranges of ordinals, in order.
 
         Raises:
-            CorruptStoreError: The file is missing, or not a document table.
+            CorruptStoreError: A file is missing, or not a document table.
             FormatVersionError: It was written by a newer gindex.
         """
-        return cls(path, connect(path))
+        return cls([(path, connect(path)) for path in paths], deleted)
 
     def __enter__(self) -> Self:
         return self
@@ -90,16 +100,17 @@ class DocumentTable:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         with self._lock:
-            self._connection.close()
+            for _, connection in self._files:
+                connection.close()
 
     def counts(self) -> TableCounts:
-        """Return the totals."""
-        ((documents,),) = self._query("SELECT COUNT(*) FROM documents")
+        """Return the totals, deleted documents included."""
+        documents = [count for (count,) in self._query("SELECT COUNT(*) FROM documents")]
         totals = "SELECT COUNT(*), COALESCE(SUM(token_count), 0), COALESCE(MAX(token_count), 0) FROM parts"
-        ((parts, tokens, longest),) = self._query(totals)
-        return TableCounts(documents=documents, parts=parts, tokens=tokens, longest_part=longest)
+        parts, tokens, longest = zip(*self._query(totals), strict=True)
+        return TableCounts(documents=sum(documents), parts=sum(parts), tokens=sum(tokens), longest_part=max(longest))
 
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""
@@ -145,41 +156,122 @@ class DocumentTable:
         """Return a document by its id.
 
         Raises:
-            StoreError: There is no such document.
+            UnknownDocumentError: There is no such document, or it is deleted.
         """
-        found = self._query("SELECT text, metadata FROM documents WHERE id = ?", (document_id,))
-        if not found:
-            raise StoreError(f"{self._path}: expected the id of a document, found no {document_id!r}; check the id")
-        ((text, metadata),) = found
+        (ordinal,) = self.ordinals([document_id]).values()
+        ((text, metadata),) = self._query("SELECT text, metadata FROM documents WHERE ordinal = ?", (ordinal,))
         return Document(document_id=document_id, text=text, metadata=self._decode_metadata(metadata))
 
-    def _column(self, statement: str) -> npt.NDArray[np.int64]:
-        with self._lock, translated_errors(self._path):
-            return np.fromiter((value for (value,) in self._connection.execute(statement)), dtype=np.int64)
+    def ordinals(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """Return the ordinals of documents by their ids.
 
-    def _query(self, statement: str, parameters: Sequence[int | str] = ()) -> list[Any]:
-        with self._lock, translated_errors(self._path):
-            return self._connection.execute(statement, parameters).fetchall()
+        Raises:
+            UnknownDocumentError: There is no document with one of the ids, or it is deleted; names the first.
+        """
+        found = self.known(document_ids)
+        missing = [document_id for document_id in document_ids if document_id not in found]
+        if missing:
+            more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+            raise UnknownDocumentError(
+                f"{self._names}: expected the id of a document, found no {missing[0]!r}{more}; check the ids"
+            )
+        return found
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the ids of all documents, deleted ones included."""
+        for path, connection in self._files:
+            with translated_errors(path):
+                yield from (document_id for (document_id,) in connection.execute("SELECT id FROM documents"))
+
+    def known(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """Return the ordinals of those documents that are there and not deleted, by their ids."""
+        entries = self._where("SELECT id, ordinal FROM documents WHERE id", document_ids)
+        if not self._deleted:
+            return dict(entries)
+        first_parts = self._where(
+            "SELECT document, MIN(ordinal) FROM parts WHERE document", [ordinal for _, ordinal in entries], "document"
+        )
+        alive = {document for document, part in first_parts if not is_deleted(self._deleted, part)}
+        return {document_id: ordinal for document_id, ordinal in entries if ordinal in alive}
+
+    def part_ranges(self, documents: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the parts of documents, by their ordinals, as start and stop of a range each; in order."""
+        found = self._where("SELECT MIN(ordinal), MAX(ordinal) + 1 FROM parts WHERE document", documents, "document")
+        return sorted(found)
+
+    def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
+        """Return what a SELECT statement with parameters finds in each table, table by table."""
+        return self._query(statement, parameters)
+
+    def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
+        """Return the best documents that are not deleted.
+
+        Args:
+            statement: Selects document ordinals and scores, the largest score first.
+            parameters: Its parameters.
+            limit: Most documents.
+
+        Returns:
+            Ordinals and scores over all tables, the largest score first.
+        """
+        found: list[tuple[int, float]] = []
+        for path, connection in self._files:
+            with self._lock, translated_errors(path):
+                best = connection.execute(statement, parameters)
+                alive = (entry for entry in best if not self._is_deleted(connection, entry[0]))
+                found += islice(alive, limit)
+        return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]
+
+    def _is_deleted(self, connection: sqlite3.Connection, document: int) -> bool:
+        if not self._deleted:
+            return False
+        query = "SELECT MIN(ordinal) FROM parts WHERE document = ?"
+        ((part,),) = connection.execute(query, (document,)).fetchall()
+        return is_deleted(self._deleted, part)
+
+    def _column(self, statement: str) -> npt.NDArray[np.int64]:
+        columns = []
+        for path, connection in self._files:
+            with self._lock, translated_errors(path):
+                columns.append(np.fromiter((value for (value,) in connection.execute(statement)), dtype=np.int64))
+        return np.concatenate(columns)
+
+    def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
+        """Run a statement on each table and return the rows of all, table by table."""
+        rows: list[Any] = []
+        for path, connection in self._files:
+            with self._lock, translated_errors(path):
+                rows += connection.execute(statement, parameters).fetchall()
+        return rows
+
+    def _where(self, statement: str, values: Sequence[int] | Sequence[str], group: str = "") -> list[Any]:
+        """Run `statement ... IN (values)`, grouped where asked, in statements of bounded length."""
+        rows: list[Any] = []
+        for start in range(0, len(values), _QUERY_ORDINALS):
+            some = values[start : start + _QUERY_ORDINALS]
+            marks = ", ".join("?" * len(some))
+            rows += self._query(f"{statement} IN ({marks}){f' GROUP BY {group}' if group else ''}", some)
+        return rows
 
     def _by_ordinal(self, statement: str, ordinals: Ordinals) -> list[Any]:
         """Run `statement`, whose first column is the ordinal, for all ordinals; answer in the order asked."""
         asked = [int(ordinal) for ordinal in ordinals]
-        found: dict[int, Any] = {}
-        for start in range(0, len(asked), _QUERY_ORDINALS):
-            some = asked[start : start + _QUERY_ORDINALS]
-            marks = ", ".join("?" * len(some))
-            found.update((entry[0], entry) for entry in self._query(f"{statement} IN ({marks})", some))
+        found = {entry[0]: entry for entry in self._where(statement, asked)}
         for ordinal in asked:
             if ordinal not in found:
                 raise CorruptStoreError(
-                    f"{self._path}: expected a part {ordinal}, found none; restore the table or build the index again"
+                    f"{self._names}: expected a part {ordinal}, found none; restore the table or build the index again"
                 )
         return [found[ordinal] for ordinal in asked]
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(str(path) for path, _ in self._files)
 
     def _decode_tokens(self, ordinal: int, tokens: bytes, token_count: int) -> npt.NDArray[np.uint32]:
         if len(tokens) != 4 * token_count:
             raise CorruptStoreError(
-                f"{self._path}: expected {4 * token_count} bytes of tokens in part {ordinal}, found {len(tokens)}; "
+                f"{self._names}: expected {4 * token_count} bytes of tokens in part {ordinal}, found {len(tokens)}; "
                 "restore the table or build the index again"
             )
         return np.frombuffer(tokens, dtype="<u4").astype(np.uint32)
@@ -189,6 +281,6 @@ class DocumentTable:
             decoded: dict[str, Any] = json.loads(metadata)
         except ValueError as error:
             raise CorruptStoreError(
-                f"{self._path}: expected metadata in JSON, found {metadata[:80]!r}; restore the table"
+                f"{self._names}: expected metadata in JSON, found {metadata[:80]!r}; restore the table"
             ) from error
         return decoded

@@ -49,6 +49,19 @@ def _sum_of_squares(a_NTI: Tensor, s_NTO: Tensor) -> Tensor:
     return total
 
 
+def kronecker_eigenvalues(activation_I: Tensor, gradient_O: Tensor, tokens: float) -> Tensor:
+    """Return the eigenvalues that K-FAC assumes, [O, I]: tokens are independent, and so are the two sides.
+
+    Args:
+        activation_I: Eigenvalues of A [I], a mean over tokens.
+        gradient_O: Eigenvalues of S [O], a mean over tokens.
+        tokens: Mean number of tokens of a document; a document's gradient is a sum over them.
+
+    Source: Martens & Grosse 2015, arXiv:1503.05671.
+    """
+    return tokens * gradient_O[:, None] * activation_I
+
+
 @dataclass(kw_only=True)
 class EigenvalueObserver(Observer):
     """Accumulates Lambda of every layer; activations are rotated once for the layers that share them.

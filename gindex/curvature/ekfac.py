@@ -40,10 +40,31 @@ class LayerFactors:
         """Apply H^-1/2 to document gradients [N, O, I]; the result [N, P, R] stays in the eigenbasis."""
         return self.rotate(G_NOI) * whitening_scale(self.Lambda, self.damping(damping_scale))
 
-    def precondition(self, G_NOI: Tensor, damping_scale: float) -> Tensor:
-        """Apply H^-1 to document gradients; the result [N, O, I] is in the layer's own coordinates."""
-        V = self.whiten(G_NOI, damping_scale) * whitening_scale(self.Lambda, self.damping(damping_scale))
-        return self.Q_S @ V @ self.Q_A.T
+    def precondition(self, G_NPR: Tensor, damping_scale: float) -> Tensor:
+        """Apply H^-1 to rotated document gradients [N, P, R]; the result [N, O, I] is in the layer's coordinates."""
+        scale = whitening_scale(self.Lambda, self.damping(damping_scale))
+        return self.Q_S @ (G_NPR * scale.square()) @ self.Q_A.T
+
+
+def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
+    """Return document gradients in the eigenbasis, Q_S^T (sum_t g_t a_t^T) Q_A.
+
+    Short documents rotate their tokens, long ones the gradient they add up to: whichever needs fewer multiplications.
+
+    Args:
+        a_NTI: Activations [N, T, I], 1 appended where the layer has a bias.
+        g_NTO: Output gradients [N, T, O].
+        Q_A: Activation eigenvectors as columns [I, R].
+        Q_S: Gradient eigenvectors as columns [O, P].
+
+    Returns:
+        [N, P, R], in the eigenvectors' number format.
+    """
+    T, (I, R), (O, P) = a_NTI.shape[1], Q_A.shape, Q_S.shape  # noqa: E741
+    a, g = a_NTI.to(Q_A.dtype), g_NTO.to(Q_S.dtype)
+    if T * (I * R + O * P + P * R) <= T * O * I + P * O * I + P * I * R:
+        return (g @ Q_S).mT @ (a @ Q_A)
+    return Q_S.T @ (g.mT @ a) @ Q_A
 
 
 def whitening_scale(Lambda: Tensor, damping: float) -> Tensor:

@@ -1,21 +1,27 @@
 """Exact, unprojected EK-FAC influence.
 
-The query's gradient is preconditioned once, H^-1 G_q, in each layer's own coordinates. The influence of a document is
-then sum_t g_t^T (H^-1 G_q) a_t summed over layers: no rotation, and the document's gradient is never formed.
+The query's gradient is preconditioned once, X_q = H^-1 G_q, in each layer's own coordinates. The influence of a
+document is then <X_q, G_d> = sum_t g_t^T X_q a_t summed over layers, without any rotation. A document that few queries
+want takes the second form; one that many want forms its gradient once.
 
 Axes: Q queries, N documents, T tokens, I layer inputs, O layer outputs.
 """
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.ekfac import LayerFactors, rotated_gradients
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
 FactorLoader = Callable[[str], LayerFactors]
 """Gives the untruncated factors of a layer by name; called once a layer, so that only one is held at a time."""
+
+
+FORMED_VALUES = 1 << 24
+"""Most values of document gradients that are formed at once: 64 MiB in float32."""
 
 
 def precondition_queries(
@@ -45,10 +51,10 @@ def precondition_queries(
 def exact_influence(
     layers: Sequence[TrackedLayer],
     preconditioned: dict[str, Tensor],
-    documents: int,
+    wanted_QN: Tensor,
     losses: Callable[[], Tensor],
 ) -> Tensor:
-    """Return the influence [Q, N] of a batch of documents on preconditioned queries.
+    """Return the influence [Q, N] of a batch of documents on preconditioned queries, 0 where it isn't wanted.
 
     Positive means that training on the document raises the query's log-likelihood. Not divided by the number of
     documents.
@@ -56,11 +62,11 @@ def exact_influence(
     Args:
         layers: Tracked layers.
         preconditioned: H^-1 G [Q, O, I] by layer name.
-        documents: N.
+        wanted_QN: Which influence to compute, bool [Q, N]; a document costs for the queries that want it.
         losses: Runs the model on the documents and returns their summed losses [N].
     """
-    observer = _InfluenceObserver(preconditioned, documents)
-    observe(layers, observer, documents, losses)
+    observer = _InfluenceObserver(preconditioned, wanted_QN)
+    observe(layers, observer, wanted_QN.shape[1], losses)
     return observer.influence
 
 
@@ -74,21 +80,34 @@ class _PreconditionObserver(Observer):
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         factors = self._factors(layer.name)
-        G_QOI = g_NTO.to(factors.Q_S.dtype).mT @ kept.to(factors.Q_A.dtype)
-        self.preconditioned[layer.name] = factors.precondition(G_QOI, self._damping_scale)
+        G_QPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
+        self.preconditioned[layer.name] = factors.precondition(G_QPR, self._damping_scale)
 
 
 class _InfluenceObserver(Observer):
-    def __init__(self, preconditioned: dict[str, Tensor], documents: int) -> None:
+    def __init__(self, preconditioned: dict[str, Tensor], wanted_QN: Tensor) -> None:
         first = next(iter(preconditioned.values()))
-        self.influence = first.new_zeros(len(first), documents)
+        self.influence = first.new_zeros(wanted_QN.shape)
         self._preconditioned = preconditioned
+        self._wanted = wanted_QN.to(first.device)
+        self._wanted_by = [torch.nonzero(wanted_N)[:, 0] for wanted_N in self._wanted]
+        self._pairs = int(wanted_QN.sum())
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
-        g = g_NTO.to(self.influence.dtype)
-        a = kept.to(self.influence.dtype)
-        for query, X_OI in enumerate(self._preconditioned[layer.name]):
-            self.influence[query] += ((g @ X_OI) * a).sum((1, 2))
+        X_QOI = self._preconditioned[layer.name]
+        g, a = g_NTO.to(X_QOI.dtype), kept.to(X_QOI.dtype)
+        documents, tokens = g.shape[:2]
+        if self._pairs * tokens <= documents * tokens + self._pairs:
+            for query, wanted in enumerate(self._wanted_by):
+                if len(wanted):
+                    self.influence[query, wanted] += ((g[wanted] @ X_QOI[query]) * a[wanted]).sum((1, 2))
+            return
+        size = max(1, FORMED_VALUES // X_QOI[0].numel())
+        for start in range(0, documents, size):
+            some = slice(start, start + size)
+            G_NOI = g[some].mT @ a[some]
+            scores_QN = X_QOI.flatten(1) @ G_NOI.flatten(1).T
+            self.influence[:, some] += torch.where(self._wanted[:, some], scores_QN, 0.0)

@@ -1,19 +1,15 @@
-"""Random projection of whitened gradients by a count sketch.
-
-Every coordinate of a layer's whitened gradient gets one bucket and one sign. Buckets are dealt out evenly (balanced):
-the coordinates are put into a random order and dealt round robin. Order and signs come from an integer hash, so a
-projection is the same on every device, operating system and library version. E[<x P, y P>] = <x, y> over seeds.
+"""Random projections of whitened gradients: what they have in common.
 
 A vector is divided into slices, one a layer group, so scores can be told apart by group; all layers of a group add into
-its slice.
+its slice. Random choices come from an integer hash, so a projection is the same on every device, operating system and
+library version. E[<x P, y P>] = <x, y> over seeds, and the same holds after folding.
 
-Axes: N documents, C coordinates of a layer, W slice width, D dimension.
-
-Source: count sketch, Charikar et al. 2002; one nonzero a column.
+Axes: N documents, P and R rows and columns of a layer's whitened gradient, W slice width, D dimension.
 """
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.config import PROJECTIONS
 from gindex.errors import ConfigError
 
 SLICE_UNIT = 8
@@ -56,8 +53,11 @@ class ProjectionSpec:
     layers: tuple[LayerShape, ...]
     dimension: int
     seed: int
+    kind: str = PROJECTIONS[0]
 
     def __post_init__(self) -> None:
+        if self.kind not in PROJECTIONS:
+            raise ConfigError(f"--projection: expected one of {', '.join(PROJECTIONS)}, got {self.kind!r}")
         if self.dimension < SLICE_UNIT * len(self.groups) or self.dimension % SLICE_UNIT:
             raise ConfigError(
                 f"--dimension: expected a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} "
@@ -79,69 +79,42 @@ class ProjectionSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the definition and of the first layer's hashed coordinates."""
+        """SHA-256 of the definition and of the first hashes drawn for the first layer."""
         definition = json.dumps(
             {
-                "kind": "count-sketch",
+                "kind": self.kind,
                 "dimension": self.dimension,
                 "seed": self.seed,
                 "layers": [[layer.name, layer.group, layer.rows, layer.columns] for layer in self.layers],
             }
         )
-        order, signs = deal(self, 0)
-        return hashlib.sha256(definition.encode() + order.tobytes() + signs.tobytes()).hexdigest()
+        return hashlib.sha256(definition.encode() + self.hashes(0, 64).tobytes()).hexdigest()
+
+    def hashes(self, position: int, count: int, stream: int = 0) -> npt.NDArray[np.uint64]:
+        """Return `count` hashes for layer `position`; another stream gives independent ones."""
+        key = hash64(np.array([self.seed], np.uint64)) ^ hash64(np.array([position + (1 << 32)], np.uint64))
+        if stream:
+            key ^= hash64(np.array([stream + (1 << 48)], np.uint64))
+        return hash64(hash64(np.arange(count, dtype=np.uint64)) ^ key)
 
 
-def deal(spec: ProjectionSpec, position: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-    """Deal the coordinates of one layer to the buckets of its slice.
-
-    Args:
-        spec: The projection.
-        position: Which of `spec.layers`.
-
-    Returns:
-        Coordinates [K, W] in the order dealt, column w holding those of bucket w, and their signs [K, W]; the last
-        row is filled up with coordinate 0 and sign 0.
-    """
-    layer = spec.layers[position]
-    start, stop = spec.slices[layer.group]
-    coordinates, width = layer.rows * layer.columns, stop - start
-    key = hash64(np.array([spec.seed], np.uint64)) ^ hash64(np.array([position + (1 << 32)], np.uint64))
-    hashes = hash64(hash64(np.arange(coordinates, dtype=np.uint64)) ^ key)
-    rows = -(-coordinates // width)
-    order = np.zeros(rows * width, np.int32)
-    signs = np.zeros(rows * width, np.int8)
-    order[:coordinates] = np.argsort(hashes, kind="stable")
-    # The order uses the high bits of the hash, so the sign takes a fresh one.
-    fresh = hash64(hashes[order[:coordinates]])
-    signs[:coordinates] = 1 - 2 * (fresh & np.uint64(1)).astype(np.int8)
-    return order.reshape(rows, width), signs.reshape(rows, width)
-
-
-class CountSketch:
+class Projection(ABC):
     """A projection ready to run on one device."""
 
-    def __init__(self, spec: ProjectionSpec, device: torch.device) -> None:
-        """Deal every layer's coordinates and move them to the device: 5 bytes a coordinate."""
-        self.spec = spec
-        self._dealt: dict[str, tuple[Tensor, Tensor, slice]] = {}
-        for position, layer in enumerate(spec.layers):
-            order, signs = deal(spec, position)
-            self._dealt[layer.name] = (
-                torch.from_numpy(order.ravel()).to(device),
-                torch.from_numpy(signs).to(device),
-                slice(*spec.slices[layer.group]),
-            )
+    spec: ProjectionSpec
 
+    @abstractmethod
     def add(self, out_ND: Tensor, name: str, V_NPR: Tensor) -> None:
-        """Add the sketch of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
-        order, signs_KW, where = self._dealt[name]
-        dealt_NKW = V_NPR.flatten(1).index_select(1, order).view(-1, *signs_KW.shape)
-        out_ND[:, where] += torch.einsum("nkw,kw->nw", dealt_NKW, signs_KW.to(dealt_NKW.dtype))
+        """Add the projection of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
+
+
+def signs_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Return the 64 bits of every hash, lowest first: one random sign each, [64 x hashes]."""
+    return np.unpackbits(hashes.astype("<u8").view(np.uint8), bitorder="little")
 
 
 def fold(vectors_ND: Tensor, spec: ProjectionSpec, times: int) -> Tensor:
-    """Add the halves of every slice `times` times: the sketch of half (a quarter, ...) of the dimension.
+    """Add the halves of every slice `times` times: an unbiased projection to half (a quarter, ...) of the dimension.
 
     Args:
         vectors_ND: Vectors [N, D] of `spec`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
-from gindex.gradient.projection import CountSketch
+from gindex.gradient.projection import Projection
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
@@ -44,18 +44,18 @@ class VectorPath:
         layers: Sequence[TrackedLayer],
         factors: Mapping[str, LayerFactors],
         damping_scale: float,
-        sketch: CountSketch,
+        projection: Projection,
     ) -> None:
         """Prepare the whitening.
 
         Args:
             layers: Tracked layers.
-            factors: Factors by layer name, truncated to the ranks of the sketch, on the model's device.
+            factors: Factors by layer name, truncated to the ranks of the projection, on the model's device.
             damping_scale: Multiple of each layer's mean eigenvalue.
-            sketch: The projection.
+            projection: The projection.
         """
         self.layers = layers
-        self.sketch = sketch
+        self.projection = projection
         self._factors = factors
         self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
 
@@ -66,7 +66,7 @@ class VectorPath:
             documents: N.
             losses: Runs the model and returns the summed loss [N] of each document.
         """
-        observer = _VectorObserver(self._factors, self._scales, self.sketch, documents)
+        observer = _VectorObserver(self._factors, self._scales, self.projection, documents)
         losses_N = observe(self.layers, observer, documents, losses)
         return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
 
@@ -75,12 +75,12 @@ class _VectorObserver(Observer):
     """Rotates activations while they are in hand, so only their leading part is kept until the backward pass."""
 
     def __init__(
-        self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], sketch: CountSketch, documents: int
+        self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], projection: Projection, documents: int
     ) -> None:
         device = next(iter(scales.values())).device
-        self.vectors = torch.zeros(documents, sketch.spec.dimension, device=device)
+        self.vectors = torch.zeros(documents, projection.spec.dimension, device=device)
         self.self_influence = torch.zeros(documents, device=device)
-        self._factors, self._scales, self._sketch = factors, scales, sketch
+        self._factors, self._scales, self._projection = factors, scales, projection
         self._rotated: dict[str, Tensor] = {}
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
@@ -94,4 +94,4 @@ class _VectorObserver(Observer):
         V_NPR = (g_NTO.to(Q_S.dtype) @ Q_S).mT @ kept
         V_NPR *= self._scales[layer.name]
         self.self_influence += V_NPR.flatten(1).square().sum(1)
-        self._sketch.add(self.vectors, layer.name, V_NPR)
+        self._projection.add(self.vectors, layer.name, V_NPR)

@@ -89,7 +89,8 @@ def fingerprint_model(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         flat = parameter.detach().flatten()
-        values = flat[:: max(1, flat.numel() // FINGERPRINT_VALUES)][:FINGERPRINT_VALUES].to(torch.bfloat16).cpu()
+        sampled = flat[:: max(1, flat.numel() // FINGERPRINT_VALUES)][:FINGERPRINT_VALUES]
+        values = sampled.to(torch.bfloat16).cpu().contiguous()
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -110,7 +111,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # the device `meta` makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"--device {name}: not usable here ({_first_line(error)}); use --device cpu or auto"

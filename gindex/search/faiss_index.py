@@ -1,13 +1,13 @@
 """The FAISS inner-product index over the stored vectors. It is derived: it can be deleted and built again.
 
-Small indexes hold the decoded vectors as they are; larger ones hold them folded (a count sketch folds to half its
-dimension) and in float16, and serve candidates that the stored vectors re-score.
-
-Axes: Q queries, N parts, D dimension, F folded dimension.
+Axes: Q queries, N parts, D dimension, F dimension in the index.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,132 +17,308 @@ import torch
 from torch import Tensor
 
 from gindex.atomic import publish
-from gindex.errors import CorruptStoreError, MissingDependencyError
+from gindex.errors import CorruptStoreError, StoreError
+from gindex.gradient.codes import decode
 from gindex.gradient.projection import ProjectionSpec, fold
+from gindex.search.faiss_gpu import GPU_MOST, to_gpu
+from gindex.search.faiss_ivf import LIST_TRAINING_PARTS, make_ivf, search_ivf
+from gindex.search.faiss_types import TYPES, FaissSpec, choose_spec, import_faiss
+from gindex.search.weights import stored_norms
 from gindex.store.layout import REMEDY
-from gindex.store.vectors import VectorReader
+from gindex.store.reader import VectorReader
 
-FLAT_BYTES = 64 << 20
-"""Largest float32 index that is held without loss."""
+BLOCK = 1024
+"""Vectors that are decoded at once while an index is built."""
 
-COARSE_BYTES = 512 << 20
-"""Size above which vectors are folded again, up to `MAX_FOLDS` times."""
+LARGEST = 64
+"""Parts of largest norm that are candidates of every query."""
 
-MAX_FOLDS = 3
+QUERY_BITS = 4
+"""Bits of a query's folded coordinate where RaBitQ counts bits."""
 
+PARTS_PER_THREAD = 8192
+"""Fewest codes that are worth another thread for one query."""
 
-@dataclass(frozen=True, kw_only=True)
-class FaissSpec:
-    """How the FAISS index is made from the stored vectors.
+FP16_ROOM = 1000.0
+"""Largest coordinate, in units of the largest when the index was built, that is still added: float16 ends at 65,504,
+and a folded coordinate is the sum of up to eight."""
 
-    Attributes:
-        kind: `flat` (float32) or `flat-fp16`.
-        folds: How often vectors are halved first.
-        scale: What vectors are multiplied by, so that float16 holds them.
-    """
-
-    kind: str
-    folds: int
-    scale: float
-
-    @property
-    def lossless(self) -> bool:
-        """Whether its scores are those of the stored vectors up to rounding."""
-        return self.kind == "flat" and self.folds == 0
-
-
-def import_faiss() -> Any:
-    """Import FAISS.
-
-    Raises:
-        MissingDependencyError: It is not installed; names the extras.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"FAISS: expected it to be installed, found none ({error}); pip install 'gindex[cpu]' or 'gindex[gpu]'"
-        ) from error
-    return faiss
-
-
-def choose_spec(parts: int, dimension: int, largest: float) -> FaissSpec:
-    """Choose the index type for N parts of D dimensions whose largest coordinate is `largest`."""
-    if parts * dimension * 4 <= FLAT_BYTES:
-        return FaissSpec(kind="flat", folds=0, scale=1.0)
-    folds = next(n for n in range(MAX_FOLDS + 1) if parts * dimension * 2 >> n <= COARSE_BYTES or n == MAX_FOLDS)
-    return FaissSpec(kind="flat-fp16", folds=folds, scale=1.0 / largest if largest > 0 else 1.0)
+Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Part ordinals, best first, and their scores."""
 
 
 def build_faiss(
-    path: Path, reader: VectorReader, projection: ProjectionSpec, done: Callable[[int], None] = lambda _parts: None
+    path: Path,
+    reader: VectorReader,
+    projection: ProjectionSpec,
+    done: Callable[[int], None] = lambda _parts: None,
+    kind: str = "auto",
 ) -> FaissSpec:
-    """Build the index from the stored vectors, a segment at a time, and publish it at `path`."""
+    """Build the index from the stored vectors, a block at a time, and publish it at `path`.
+
+    Args:
+        path: Where.
+        reader: The stored vectors.
+        projection: Their projection.
+        done: Called after each block with its number of parts.
+        kind: One of `faiss_types.KINDS`, or `auto`.
+
+    Raises:
+        ConfigError: There is no such kind.
+        MissingDependencyError: FAISS is not installed.
+        StoreError: It cannot be written.
+    """
     faiss = import_faiss()
-    largest = max(float(reader.decoded(o).abs().max()) for o in _segments(reader))
-    spec = choose_spec(reader.spec.parts, reader.spec.dimension, largest)
-    index = _empty(faiss, spec, reader.spec.dimension >> spec.folds)
-    for ordinals in _segments(reader):
-        index.add(_folded(reader.decoded(ordinals), spec, projection))
-        done(len(ordinals))
-    publish(path, lambda partial: faiss.write_index(index, str(partial)))
-    return spec
+    parts = reader.spec.parts
+    spec = choose_spec(parts, reader.spec.dimension, _largest(reader), kind)
+
+    def folded(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return np.concatenate([_stored(reader, block, spec, projection) for block in blocks(ordinals)])
+
+    if spec.kind == "ivf":
+        index, assign = make_ivf(faiss, spec, evenly_spaced(parts, spec.lists * LIST_TRAINING_PARTS), folded, parts)
+    else:
+        index, assign = _empty(faiss, spec, _dimension(spec, projection)), None
+        # Signs relative to the mean, which is what RaBitQ learns, find less than the signs themselves.
+        index.train(np.zeros((1, index.d), np.float32))
+    for block in blocks(np.arange(parts)):
+        vectors = folded(block)
+        if assign is None:
+            index.add(vectors)
+        else:
+            assign(block, vectors)
+        done(len(block))
+    _write(faiss, index, path)
+    return _with_largest(spec, reader)
+
+
+def follow_faiss(
+    path: Path,
+    old: FaissSpec,
+    old_path: Path,
+    reader: VectorReader,
+    projection: ProjectionSpec,
+    done: Callable[[int], None] = lambda _parts: None,
+) -> FaissSpec:
+    """Publish the index of a store that has grown: the old one with the new parts, where its form still suits them.
+
+    Args:
+        path: Where it goes.
+        old: How the old index was made.
+        old_path: The old index, which holds the first parts of the store.
+        reader: The stored vectors.
+        projection: Their projection.
+        done: Called with the number of parts that are in.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    faiss = import_faiss()
+    kind = "auto" if old.kind == "flat" else old.kind
+    suited = choose_spec(reader.spec.parts, reader.spec.dimension, 1.0, kind)
+    index = _read(faiss, old_path)
+    fresh = np.arange(index.ntotal, reader.spec.parts)
+    room = old.kind in ("flat", "rabitq") or _largest(reader, fresh) * old.scale <= FP16_ROOM
+    if old.kind == "ivf" or (suited.kind, suited.folds) != (old.kind, old.folds) or not room:
+        return build_faiss(path, reader, projection, done, kind)
+    done(index.ntotal)
+    for block in blocks(fresh):
+        index.add(_stored(reader, block, old, projection))
+        done(len(block))
+    _write(faiss, index, path)
+    return _with_largest(old, reader)
 
 
 class FaissIndex:
-    """An opened FAISS index."""
+    """An opened FAISS index, safe to use from several threads."""
 
     def __init__(self, path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: int) -> None:
-        """Open the index at `path`, which holds `parts` vectors made as `spec` says.
+        """Open the index at `path`, which holds `parts` vectors made as `spec` says; it is mapped, not read.
 
         Raises:
             MissingDependencyError: FAISS is not installed.
             CorruptStoreError: The file is not such an index.
         """
-        faiss = import_faiss()
-        try:
-            self._index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise CorruptStoreError(f"{path}: expected a FAISS index, found {str(error)[:200]}; {REMEDY}") from error
-        expected = (parts, projection.dimension >> spec.folds, faiss.METRIC_INNER_PRODUCT)
-        found = (self._index.ntotal, self._index.d, self._index.metric_type)
+        self._faiss = faiss = import_faiss()
+        self._index = _read(faiss, path, faiss.IO_FLAG_MMAP_IFC)
+        expected = (TYPES[spec.kind], parts, _dimension(spec, projection), faiss.METRIC_INNER_PRODUCT)
+        found = (type(self._index).__name__, self._index.ntotal, self._index.d, self._index.metric_type)
         if found != expected:
             raise CorruptStoreError(
-                f"{path}: expected (vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
+                f"{path}: expected (type, vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
             )
         self.spec, self._projection = spec, projection
+        self._gpu = to_gpu(faiss, self._index) if spec.kind == "gpu" else None
 
-    def candidates(self, queries_QD: Tensor, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return the `count` best part ordinals [Q, count] for queries [Q, D], best first, with their scores.
+    def candidates(
+        self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> list[Candidates]:
+        """Return the `count` best parts for each of the queries [Q, D], and those of largest norm.
 
         The scores are those of the stored vectors where `spec.lossless`, otherwise an approximation in another scale.
+
+        Args:
+            queries_QD: Query vectors.
+            count: Parts wanted.
+            allowed: Which parts may be found [N]; None where all may.
         """
-        scores, ordinals = self._index.search(
-            _folded(queries_QD, self.spec, self._projection), min(count, self._index.ntotal)
+        queries_QF = _coarse(queries_QD, self.spec, self._projection)
+        count = min(count, self._index.ntotal)
+        if self._gpu is not None and allowed is None and count <= GPU_MOST:
+            scores, ordinals = self._gpu.search(queries_QF, count)
+        else:
+            scores, ordinals = self._on_cpu(queries_QF, count, allowed)
+        return [self._with_largest(o[o >= 0], s[o >= 0], allowed) for o, s in zip(ordinals, scores, strict=True)]
+
+    def _with_largest(
+        self, ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None
+    ) -> Candidates:
+        more = np.array([n for n in self.spec.largest if allowed is None or allowed[n]], np.int64)
+        more = more[~np.isin(more, ordinals)]
+        return np.concatenate([ordinals, more]), np.concatenate([scores, np.full(len(more), -np.inf, np.float32)])
+
+    def _on_cpu(
+        self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Search; FAISS gives each query one thread, so where there are fewer queries the parts are divided."""
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        ranges = self._ranges(len(queries_QF))
+        if len(ranges) == 1:
+            return self._search(queries_QF, count, None, bits)
+        found = list(self._threads.map(lambda bounds: self._search(queries_QF, count, bounds, bits), ranges))
+        scores, ordinals = (np.concatenate(pieces, axis=1) for pieces in zip(*found, strict=True))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ordinals, order, 1)
+
+    def _ranges(self, queries: int) -> list[tuple[int, int]]:
+        total = self._index.ntotal
+        threads = min(self._faiss.omp_get_max_threads(), total // PARTS_PER_THREAD)
+        if self.spec.kind == "ivf" or queries >= threads:
+            return [(0, total)]
+        bounds = np.linspace(0, total, threads + 1).astype(int).tolist()
+        return list(itertools.pairwise(bounds))
+
+    def _search(
+        self,
+        queries_QF: npt.NDArray[np.float32],
+        count: int,
+        bounds: tuple[int, int] | None,
+        bits: npt.NDArray[np.uint8] | None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        selectors = [] if bits is None else [self._faiss.IDSelectorBitmap(bits)]
+        if bounds is not None:
+            selectors.append(self._faiss.IDSelectorRange(*bounds))
+        selector = self._faiss.IDSelectorAnd(*selectors) if len(selectors) > 1 else next(iter(selectors), None)
+        if self.spec.kind == "ivf":
+            return search_ivf(self._faiss, self.spec, self._index, queries_QF, count, selector, QUERY_BITS)
+        if self.spec.kind == "rabitq":
+            parameters = self._faiss.RaBitQSearchParameters(sel=selector, qb=QUERY_BITS)
+        else:
+            parameters = self._faiss.SearchParameters(sel=selector)
+        found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = self._index.search(
+            queries_QF, count, params=parameters
         )
-        return ordinals, scores
+        return found
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        # OpenMP's number of threads belongs to the thread that asks, so each of these works alone.
+        return ThreadPoolExecutor(
+            self._faiss.omp_get_max_threads(), "faiss", initializer=lambda: self._faiss.omp_set_num_threads(1)
+        )
+
+    def deviation(self, ordinals: npt.NDArray[np.int64], reader: VectorReader) -> float:
+        """Return how far the index's vectors of consecutive parts are at most from what the stored ones become in it.
+
+        In units of their length. The lists of an ivf index aren't in the order of the parts: its checksum is compared,
+        its vectors are not.
+        """
+        if self.spec.kind == "ivf":
+            return 0.0
+        vectors = _stored(reader, ordinals, self.spec, self._projection)
+        expected = self._index.sa_decode(self._index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
+        found = self._index.reconstruct_n(int(ordinals[0]), len(ordinals))
+        lengths = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
+        return float((np.linalg.norm(found - expected, axis=1) / lengths).max())
 
 
-def spec_of(content: dict[str, Any]) -> FaissSpec:
-    """Read a spec back from the manifest."""
-    return FaissSpec(**content)
+def blocks(ordinals: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ordinals in blocks that are decoded at once."""
+    for start in range(0, len(ordinals), BLOCK):
+        yield ordinals[start : start + BLOCK]
 
 
-def spec_record(spec: FaissSpec) -> dict[str, Any]:
-    """Return a spec as the manifest records it."""
-    return asdict(spec)
+def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
+    """Return at most `count` of the part ordinals, evenly spaced."""
+    return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
 
 
-def _segments(reader: VectorReader) -> list[npt.NDArray[np.int64]]:
-    return [np.array(reader.spec.segment_range(n), np.int64) for n in range(reader.spec.segments)]
+def _largest(reader: VectorReader, ordinals: npt.NDArray[np.int64] | None = None) -> float:
+    """Return a bound of the stored coordinates, of all parts or of some."""
+    bits = reader.spec.bits
+    scales = reader.scales(np.arange(reader.spec.parts) if ordinals is None else ordinals)
+    return float(scales.max()) * (1 if bits == 16 else 2**bits - 1) if len(scales) else 0.0
+
+
+def _with_largest(spec: FaissSpec, reader: VectorReader) -> FaissSpec:
+    if spec.lossless:
+        return spec
+    return replace(spec, largest=tuple(np.argsort(-stored_norms(reader), kind="stable")[:LARGEST].tolist()))
+
+
+def _write(faiss: Any, index: Any, path: Path) -> None:
+    try:
+        publish(path, lambda partial: faiss.write_index(index, str(partial)))
+    except RuntimeError as error:
+        raise StoreError(
+            f"{path}: expected to write the FAISS index, found {str(error)[-200:]}; check free space and permissions"
+        ) from error
+
+
+def _read(faiss: Any, path: Path, flags: int = 0) -> Any:
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise CorruptStoreError(f"{path}: expected a FAISS index, found {str(error)[:200]}; {REMEDY}") from error
 
 
 def _empty(faiss: Any, spec: FaissSpec, dimension: int) -> Any:
     if spec.kind == "flat":
         return faiss.IndexFlatIP(dimension)
+    if spec.kind == "rabitq":
+        return faiss.IndexRaBitQ(dimension, faiss.METRIC_INNER_PRODUCT)
     return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
-def _folded(vectors: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> npt.NDArray[np.float32]:
-    folded = fold(vectors, projection, spec.folds) if spec.folds else vectors
-    return np.ascontiguousarray((folded * spec.scale).to(torch.float32).cpu().numpy())
+def _dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
+    """Return F."""
+    return sum((stop - start) >> spec.folds for start, stop in projection.slices.values())
+
+
+def _stored(
+    reader: VectorReader, ordinals: npt.NDArray[np.int64], spec: FaissSpec, projection: ProjectionSpec
+) -> npt.NDArray[np.float32]:
+    """Return what the index holds of stored vectors [N, F]; of those that are cut off only the rest is decoded."""
+    if spec.kind not in ("rabitq", "ivf") or not spec.folds:
+        return _coarse(reader.decoded(ordinals), spec, projection)
+    codes, scales_NS = reader.coded(ordinals)
+    bits, pieces = reader.spec.bits, []
+    for position, (start, stop) in enumerate(reader.spec.slices):
+        width = (stop - start) >> spec.folds
+        whole = -(-width // 8) * 8  # codes end on a byte
+        unit = 8 if bits == 16 else bits  # at 16 bits an element of the codes is a coordinate
+        piece = codes[:, start * unit // 8 : (start + whole) * unit // 8]
+        pieces.append(decode(piece, scales_NS[:, position : position + 1], bits, [(0, whole)])[:, :width])
+    return torch.cat(pieces, dim=1).numpy()
+
+
+def _coarse(vectors_ND: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> npt.NDArray[np.float32]:
+    """Return what the index holds of vectors, and is asked of queries, [N, F]."""
+    if not spec.folds:
+        halved = vectors_ND
+    elif spec.kind in ("rabitq", "ivf"):
+        leading = [(start, start + ((stop - start) >> spec.folds)) for start, stop in projection.slices.values()]
+        halved = torch.cat([vectors_ND[:, start:stop] for start, stop in leading], dim=1)
+    else:
+        halved = fold(vectors_ND, projection, spec.folds)
+    return np.ascontiguousarray((halved * spec.scale).to(torch.float32).cpu().numpy())

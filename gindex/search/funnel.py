@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gindex.errors import MismatchError, NonFiniteError
 from gindex.search.faiss_index import FaissIndex
-from gindex.store.vectors import VectorReader
+from gindex.search.scan import BLOCK, part_scores, scan
+from gindex.search.weights import Weights, strata
+from gindex.store.reader import VectorReader
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
@@ -26,6 +28,22 @@ class Scored:
     scores: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What a search is confined to, and how its scores are weighted.
+
+    Attributes:
+        parts: Ordinals of the only parts to be found, ascending; None where all may be.
+        weights: What the score of each part of the index is multiplied by [N]; None where by nothing.
+    """
+
+    parts: npt.NDArray[np.int64] | None = None
+    weights: Weights | None = None
+
+
+EVERYTHING = Selection()
+
+
 class Funnel:
     """Candidates from FAISS, scores from the stored vectors."""
 
@@ -34,12 +52,47 @@ class Funnel:
         self._index, self._reader = index, reader
         self._skipped = np.array(sorted(skipped), np.int64)
 
-    def search(self, queries_QD: Tensor, k: int) -> list[Scored]:
+    def search(
+        self, queries_QD: Tensor, k: int, selection: Selection = EVERYTHING, *, shortlist: int = 0, full: bool = False
+    ) -> list[Scored]:
         """Return the k parts with the largest scores for each query [Q, D].
 
+        Args:
+            queries_QD: Query vectors.
+            k: Parts to return; fewer where there are fewer.
+            selection: Which parts, and their weights.
+            shortlist: Candidates that a lossy index gives for re-scoring; 0 takes the default for k.
+            full: Score every stored vector, without the index.
+
         Raises:
-            MismatchError: The queries have another dimension.
-            NonFiniteError: A query vector holds a NaN or an infinity.
+            MismatchError: See `check`.
+            NonFiniteError: See `check`.
+        """
+        self.check(queries_QD)
+        queries_QD = queries_QD.float().cpu()
+        parts = self._parts(selection.parts)
+        lossless = self._index.spec.lossless and selection.weights is None
+        count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
+        total = self._reader.spec.parts if parts is None else len(parts)
+        if full or total <= count or (self._index.spec.lossless and selection.weights is not None):
+            found = scan(self._reader, queries_QD, k, parts=parts, weights=selection.weights)
+            return [Scored(*pair) for pair in zip(*found, strict=True)]
+        candidates = self._candidates(queries_QD, count, parts, selection.weights)
+        if lossless:
+            return [_best(ordinals, scores, k) for ordinals, scores in candidates]
+        return self._rescored(queries_QD, [ordinals for ordinals, _ in candidates], k, selection.weights)
+
+    def permitted(self, parts: npt.NDArray[np.int64], selection: Selection) -> npt.NDArray[np.int64]:
+        """Return those of the parts that may be found."""
+        selected = self._parts(selection.parts)
+        return parts if selected is None else parts[np.isin(parts, selected)]
+
+    def check(self, queries_QD: Tensor) -> None:
+        """Refuse query vectors that cannot be scored.
+
+        Raises:
+            MismatchError: They have another shape than [Q, D].
+            NonFiniteError: One holds a NaN or an infinity.
         """
         dimension = self._reader.spec.dimension
         if queries_QD.dim() != 2 or queries_QD.shape[1] != dimension:
@@ -49,20 +102,46 @@ class Funnel:
             )
         if not queries_QD.isfinite().all():
             raise NonFiniteError("query vector: expected finite numbers, found NaN or infinity")
-        wanted = k + len(self._skipped)
-        count = wanted if self._index.spec.lossless else max(wanted * OVERFETCH, LEAST_CANDIDATES)
-        ordinals_QC, scores_QC = self._index.candidates(queries_QD, count)
+
+    def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
+        """Return the parts that may be found, ascending; None where all may."""
+        if not len(self._skipped):
+            return selected
+        if selected is None:
+            selected = np.arange(self._reader.spec.parts)
+        return selected[~np.isin(selected, self._skipped)]
+
+    def _candidates(
+        self, queries_QD: Tensor, count: int, parts: npt.NDArray[np.int64] | None, weights: Weights | None
+    ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Return candidates and their scores by the index for each query."""
+        if parts is None and weights is None:
+            return self._index.candidates(queries_QD, count)
+        allowed = np.ones(self._reader.spec.parts, np.bool_)
+        if parts is not None:
+            allowed[:] = False
+            allowed[parts] = True
+        if weights is None:
+            return self._index.candidates(queries_QD, count, allowed)
+        found = [self._index.candidates(queries_QD, count, stratum) for stratum in strata(weights, allowed)]
         return [
-            self._best(query, ordinals[ordinals >= 0], scores[ordinals >= 0], k)
-            for query, ordinals, scores in zip(queries_QD, ordinals_QC, scores_QC, strict=True)
+            (np.concatenate([o for o, _ in of_query]), np.concatenate([s for _, s in of_query]))
+            for of_query in zip(*found, strict=True)
         ]
 
-    def _best(
-        self, query_D: Tensor, ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int
-    ) -> Scored:
-        if not self._index.spec.lossless:
-            scores = (self._reader.decoded(ordinals) @ query_D.cpu()).numpy()
-        keep = ~np.isin(ordinals, self._skipped)
-        ordinals, scores = ordinals[keep], scores[keep]
-        order = np.lexsort((ordinals, -scores))[:k]
-        return Scored(ordinals[order], scores[order])
+    def _rescored(
+        self, queries_QD: Tensor, candidates: list[npt.NDArray[np.int64]], k: int, weights: Weights | None
+    ) -> list[Scored]:
+        """Score candidates by the stored vectors. Those of several queries are decoded once."""
+        every = np.unique(np.concatenate(candidates))
+        wanted_QN = np.stack([np.isin(every, ordinals, assume_unique=True) for ordinals in candidates])
+        scores_QN = np.full(wanted_QN.shape, -np.inf, np.float32)
+        for start in range(0, len(every), BLOCK):
+            block = slice(start, start + BLOCK)
+            scores_QN[:, block] = part_scores(self._reader, every[block], queries_QD, weights).numpy()
+        return [_best(every[wanted], scores[wanted], k) for wanted, scores in zip(wanted_QN, scores_QN, strict=True)]
+
+
+def _best(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Scored:
+    order = np.lexsort((ordinals, -scores))[:k]
+    return Scored(ordinals[order], scores[order])

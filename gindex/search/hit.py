@@ -1,6 +1,8 @@
 """What is asked and what is answered."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -26,6 +28,10 @@ class Hit:
         influence: Exact EK-FAC influence, recomputed without projection; None where it wasn't asked for.
         text: The part's text.
         metadata: The other fields of the document's record.
+        parts: How many parts of the document the score and the influence are put together from; None for one part.
+        lexical: BM25 score of the document; None where it wasn't asked for or has none of the words.
+        duplicates: Document ids of the hits that were folded into this one; None where it wasn't asked for.
+        layers: The score of each layer group; None where it wasn't asked for.
     """
 
     rank: int
@@ -35,6 +41,10 @@ class Hit:
     influence: float | None
     text: str
     metadata: dict[str, Any]
+    parts: int | None = None
+    lexical: float | None = None
+    duplicates: tuple[str, ...] | None = None
+    layers: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +60,69 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """The answer to one query: the query, its number of tokens, the hits, best first, and the time taken."""
+    """The answer to one query.
+
+    Attributes:
+        query: The query; empty where a vector was given.
+        tokens: Its number of tokens.
+        hits: Best first; the most negative first where those were asked for.
+        timing_ms: The time taken.
+        negative_hits: The most negative first, where both ends were asked for.
+    """
 
     query: Query
     tokens: int
     hits: tuple[Hit, ...]
     timing_ms: Timing
+    negative_hits: tuple[Hit, ...] | None = None
+
+
+@dataclass
+class Clock:
+    """Milliseconds of the stages of a search."""
+
+    start: float = field(default_factory=time.perf_counter)
+    laps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("load", "gradient", "search", "rerank"), 0.0))
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap as spent on `name`."""
+        self.laps[name] += self._elapsed() - sum(self.laps.values())
+
+    def timing(self) -> Timing:
+        """Return the time spent so far."""
+        return Timing(**self.laps, total=self._elapsed())
+
+    def _elapsed(self) -> float:
+        return (time.perf_counter() - self.start) * 1000
+
+
+def answers(
+    queries: Sequence[Query], tokens: Sequence[int], found: Sequence[Sequence[tuple[Hit, ...]]], clock: Clock
+) -> list[SearchResult]:
+    """Join queries with their hits: one end, or the positive and the negative one."""
+    timing = clock.timing()
+    return [
+        SearchResult(
+            query=query, tokens=count, hits=ends[0], timing_ms=timing, negative_hits=ends[1] if ends[1:] else None
+        )
+        for query, count, ends in zip(queries, tokens, found, strict=True)
+    ]
+
+
+def result_record(result: SearchResult) -> dict[str, Any]:
+    """Return a result as the plain values that `gindex search --json` prints; what wasn't asked for is left out."""
+    query = {
+        "id": result.query.id,
+        "prompt": result.query.prompt,
+        "completion": result.query.completion,
+        "tokens": result.tokens,
+    }
+    record = {"query": query, "hits": [_hit_record(hit) for hit in result.hits]}
+    if result.negative_hits is not None:
+        record["negative_hits"] = [_hit_record(hit) for hit in result.negative_hits]
+    return record | {"timing_ms": asdict(result.timing_ms)}
+
+
+def _hit_record(hit: Hit) -> dict[str, Any]:
+    optional = ("parts", "lexical", "duplicates", "layers")
+    return {name: value for name, value in asdict(hit).items() if value is not None or name not in optional}

@@ -1,45 +1,103 @@
 """Re-rank candidates by exact EK-FAC influence: their gradients are recomputed and nothing is projected.
 
+Queries are taken in blocks whose preconditioned gradients fit in memory. A block loads every layer's factors once, and
+passes once over all parts that one of its queries wants.
+
 Axes: Q queries, N candidates.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
+from gindex.curvature.ekfac import LayerFactors
 from gindex.engine import Engine, token_batches
-from gindex.gradient.exact import exact_influence
+from gindex.gradient.exact import FactorLoader, exact_influence, precondition_queries
+from gindex.progress import Phase, Progress
+from gindex.search.queries import QueryTokens, first_targets
+
+BLOCK_BYTES = 4 << 30
+"""Most bytes of preconditioned query gradients that are held at once; one query is always taken."""
 
 
-def recompute_influence(
-    engine: Engine,
-    preconditioned: dict[str, Tensor],
-    table: DocumentTable,
-    ordinals: npt.NDArray[np.int64],
-    batch_tokens: int,
-    done: Callable[[int], None] = lambda _parts: None,
-) -> npt.NDArray[np.float32]:
-    """Return the exact influence [Q, N] of parts on preconditioned queries.
+class Reranker:
+    """Computes exact influence with the untruncated factors of an index."""
 
-    Args:
-        engine: The model.
-        preconditioned: H^-1 G [Q, O, I] by layer name.
-        table: Where the parts' tokens are.
-        ordinals: Part ordinals [N].
-        batch_tokens: Most tokens in a batch.
-        done: Called after each batch with its number of parts.
-    """
-    count = len(ordinals)
-    queries = len(next(iter(preconditioned.values())))
-    influence_QN = np.zeros((queries, count), np.float32)
-    tokens = table.tokens(ordinals.tolist())
-    for batch in token_batches(tokens, np.arange(count), np.ones(count, np.int64), batch_tokens):
-        losses = partial(engine.task.losses, batch)
-        columns = exact_influence(engine.table.layers, preconditioned, len(batch.ordinals), losses)
-        influence_QN[:, batch.ordinals] = columns.cpu().numpy()
-        done(len(batch.ordinals))
-    return influence_QN
+    def __init__(
+        self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, batch_tokens: int
+    ) -> None:
+        """Prepare for one index.
+
+        Args:
+            engine: The model.
+            factors: Loads a layer's factors.
+            damping_scale: Multiple of each layer's mean eigenvalue.
+            table: Where the parts' tokens are.
+            batch_tokens: Most tokens in a batch.
+        """
+        self.engine, self.table, self.batch_tokens = engine, table, batch_tokens
+        self._factors, self._damping_scale = factors, damping_scale
+
+    def influence(
+        self, queries: Sequence[QueryTokens], candidates: Sequence[npt.NDArray[np.int64]], progress: Progress
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the influence of each query's candidate parts on it.
+
+        Args:
+            queries: Q queries.
+            candidates: Part ordinals [N] for each query; N may differ.
+            progress: Where the work is reported.
+        """
+        results: list[npt.NDArray[np.float32]] = []
+        for block in self._blocks(len(queries)):
+            preconditioned = self.precondition(queries[block], progress)
+            ordinals = np.unique(np.concatenate(candidates[block]))
+            with progress.phase("exact influence", len(ordinals), "parts") as phase:
+                results += self._block(preconditioned, ordinals, candidates[block], phase)
+        return results
+
+    def _blocks(self, queries: int) -> Iterator[slice]:
+        each = 4 * sum(layer.parameters for layer in self.engine.table.layers)
+        size = max(1, BLOCK_BYTES // each)
+        for start in range(0, queries, size):
+            yield slice(start, start + size)
+
+    def _block(
+        self,
+        preconditioned: dict[str, Tensor],
+        ordinals: npt.NDArray[np.int64],
+        candidates: Sequence[npt.NDArray[np.int64]],
+        phase: Phase,
+    ) -> list[npt.NDArray[np.float32]]:
+        wanted_QN = np.stack([np.isin(ordinals, asked) for asked in candidates])
+        influence_QN = np.zeros(wanted_QN.shape, np.float32)
+        positions, every_token = np.arange(len(ordinals)), np.ones(len(ordinals), np.int64)
+        for batch in token_batches(self.table.tokens(ordinals), positions, every_token, self.batch_tokens):
+            wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
+            losses = partial(self.engine.task.losses, batch)
+            columns = exact_influence(self.engine.table.layers, preconditioned, wanted, losses)
+            influence_QN[:, batch.ordinals] = columns.cpu().numpy()
+            phase.advance(len(batch.ordinals))
+        return [row[np.searchsorted(ordinals, asked)] for row, asked in zip(influence_QN, candidates, strict=True)]
+
+    def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
+        """Return H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""
+        with progress.phase("query curvature", len(self.engine.table.layers), "layers") as phase:
+            return self._precondition(queries, phase)
+
+    def _precondition(self, queries: Sequence[QueryTokens], phase: Phase) -> dict[str, Tensor]:
+        count = len(queries)
+        batch = pad([query.ids for query in queries], np.arange(count), first_targets(queries))
+
+        def load(name: str) -> LayerFactors:
+            phase.advance()
+            return self._factors(name)
+
+        losses = partial(self.engine.task.losses, batch)
+        return precondition_queries(self.engine.table.layers, load, self._damping_scale, count, losses)

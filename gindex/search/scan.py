@@ -1,6 +1,6 @@
 """Exhaustive search of the stored vectors: what every faster search is tested against.
 
-Axes: Q queries, N parts, D dimension.
+Axes: Q queries, N parts, D dimension, S slices.
 """
 
 import numpy as np
@@ -8,24 +8,57 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.store.vectors import VectorReader
+from gindex.gradient.scores import slice_scores
+from gindex.search.weights import Weights
+from gindex.store.reader import VectorReader
+
+BLOCK = 256
+"""Parts scored at once: their decoded slices stay in the processor's cache."""
 
 
-def scan(reader: VectorReader, queries_QD: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Score every stored vector and return the best.
+def scan(
+    reader: VectorReader,
+    queries_QD: Tensor,
+    k: int,
+    *,
+    parts: npt.NDArray[np.int64] | None = None,
+    weights: Weights | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Score stored vectors one by one and return the best.
 
     Args:
         reader: The stored vectors.
         queries_QD: Query vectors [Q, D], float32, never coded.
         k: How many to return; fewer where there are fewer parts.
+        parts: Ordinals of the parts to score, ascending; None scores all of them.
+        weights: What the score of each part of the index is multiplied by [N].
 
     Returns:
         Part ordinals [Q, k], best first (ties by ordinal), and their scores [Q, k].
     """
-    scores_QN = torch.cat([queries_QD @ reader.decoded(_ordinals(reader, n)).T for n in range(reader.spec.segments)], 1)
-    order = scores_QN.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return order.numpy(), scores_QN.gather(1, order).numpy()
+    if parts is None:
+        parts = np.arange(reader.spec.parts)
+    best_QK = torch.empty(len(queries_QD), 0)
+    ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64)
+    for start in range(0, len(parts), BLOCK):
+        block = parts[start : start + BLOCK]
+        scores_QN = part_scores(reader, block, queries_QD, weights)
+        best_QK = torch.cat([best_QK, scores_QN], 1)
+        ordinals_QK = torch.cat([ordinals_QK, torch.from_numpy(block).expand(len(queries_QD), -1)], 1)
+        order = best_QK.argsort(dim=1, descending=True, stable=True)[:, :k]
+        best_QK, ordinals_QK = best_QK.gather(1, order), ordinals_QK.gather(1, order)
+    return ordinals_QK.numpy(), best_QK.numpy()
 
 
-def _ordinals(reader: VectorReader, segment: int) -> npt.NDArray[np.int64]:
-    return np.array(reader.spec.segment_range(segment), np.int64)
+def part_scores(
+    reader: VectorReader, parts: npt.NDArray[np.int64], queries_QD: Tensor, weights: Weights | None = None
+) -> Tensor:
+    """Return the scores [Q, N] of parts, weighted."""
+    scores_QN = part_slice_scores(reader, parts, queries_QD).sum(0)
+    return scores_QN if weights is None else scores_QN * torch.from_numpy(weights[parts])
+
+
+def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], queries_QD: Tensor) -> Tensor:
+    """Return the scores [S, Q, N] of parts, each slice (layer group) apart."""
+    codes, scales = reader.coded(parts)
+    return slice_scores(codes, scales, reader.spec.bits, reader.spec.slices, queries_QD)

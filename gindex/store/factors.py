@@ -47,16 +47,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_bases(layout: Layout, table: LayerTable, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Load every eigenbasis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
-    activation: dict[str, Tensor] = {}
-    gradient: dict[str, Tensor] = {}
+    """Load every basis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
+    activation, gradient = _read_sides(layout, table, "activation", "gradient")
+    return {n: Q.to(device).T for n, Q in activation.items()}, {n: Q.to(device).T for n, Q in gradient.items()}
+
+
+def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Load the covariances' eigenvalues: of A [I] by source and of S [O] by layer."""
+    return _read_sides(layout, table, "activation_values", "gradient_values")
+
+
+def _read_sides(
+    layout: Layout, table: LayerTable, activation: str, gradient: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     for number, layers in enumerate(layers_by_group(table)):
         with _open(layout.eigenbases(number)) as file:
             for layer in layers:
-                gradient[layer.name] = file.get_tensor(f"gradient.{layer.name}").to(device).T
+                sides[1][layer.name] = file.get_tensor(f"{gradient}.{layer.name}")
                 if layer.name == layer.source:
-                    activation[layer.source] = file.get_tensor(f"activation.{layer.source}").to(device).T
-    return activation, gradient
+                    sides[0][layer.source] = file.get_tensor(f"{activation}.{layer.source}")
+    return sides
 
 
 def mean_eigenvalues(layout: Layout, groups: int) -> dict[str, float]:

@@ -3,36 +3,71 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gindex.errors import NotAnIndexError
-
 FORMAT_VERSION = 1
 """Raised when a reader of the version before would misread the files."""
 
 
-REMEDY = "restore it, or build again with another --out"
+REMEDY = "restore it, or see what gindex verify and gindex repair can do"
 """What to do about a damaged file; ends the messages about one."""
+
+
+@dataclass(frozen=True)
+class VolumeLayout:
+    """Paths of one volume: what one build, add or compact wrote.
+
+    documents.sqlite     documents and their parts
+    vectors/             Zarr v3 group: codes, scales, self_influence
+    segments/00000.json  checksums of one finished segment
+    pending.json         what an add was started with, until it is committed
+    .staging/            files that are being written
+    """
+
+    folder: Path
+
+    @property
+    def documents(self) -> Path:
+        """The document table."""
+        return self.folder / "documents.sqlite"
+
+    @property
+    def vectors(self) -> Path:
+        """The Zarr group."""
+        return self.folder / "vectors"
+
+    @property
+    def pending(self) -> Path:
+        """The record of an unfinished add."""
+        return self.folder / "pending.json"
+
+    @property
+    def staging(self) -> Path:
+        """The folder of files that are being written."""
+        return self.folder / ".staging"
+
+    def segment(self, number: int) -> Path:
+        """The record of a finished segment."""
+        return self.folder / "segments" / f"{number:05d}.json"
 
 
 @dataclass(frozen=True)
 class Layout:
     """Paths of one index.
 
-    manifest.json                      written last: the index is finished
-    build.json                         what a build was started with, until it is finished
-    documents.sqlite                   documents and their parts
+    manifests/00000001.json   version 1, committed last; never changed
+    volumes/00000/            documents and vectors of the build; a volume for each add
     factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
-    vectors/                           Zarr v3 group: codes, scales, self_influence
-    segments/00000.json                checksums of one finished segment
-    search.faiss                       derived from vectors/
-    .staging/                          files that are being written
+        factors/calibration.json  what was expected of other ranks and dampings, where they were chosen
+    search/00000001.faiss     FAISS index, derived from the vectors, named after the version that made it
+    build.json                what a build was started with, until it is finished
+    .lock, .lock-*            held by running writers
     """
 
     root: Path
 
     @property
-    def manifest(self) -> Path:
-        """The manifest."""
-        return self.root / "manifest.json"
+    def manifests(self) -> Path:
+        """The folder of manifests."""
+        return self.root / "manifests"
 
     @property
     def build(self) -> Path:
@@ -40,58 +75,50 @@ class Layout:
         return self.root / "build.json"
 
     @property
-    def documents(self) -> Path:
-        """The document table."""
-        return self.root / "documents.sqlite"
-
-    @property
     def factors(self) -> Path:
         """The folder of factor files."""
         return self.root / "factors"
 
     @property
-    def vectors(self) -> Path:
-        """The Zarr group."""
-        return self.root / "vectors"
+    def volumes(self) -> Path:
+        """The folder of volumes."""
+        return self.root / "volumes"
 
     @property
-    def faiss(self) -> Path:
-        """The FAISS index."""
-        return self.root / "search.faiss"
-
-    @property
-    def staging(self) -> Path:
-        """The folder of files that are being written."""
-        return self.root / ".staging"
+    def search(self) -> Path:
+        """The folder of FAISS indexes."""
+        return self.root / "search"
 
     @property
     def lock(self) -> Path:
-        """The file that a running build holds locked."""
+        """The file that writers hold locked: builds together, any other one alone."""
         return self.root / ".lock"
 
-    def segment(self, number: int) -> Path:
-        """The record of a finished segment."""
-        return self.root / "segments" / f"{number:05d}.json"
+    def claim(self, name: str) -> Path:
+        """The file that one of several builders holds locked while it does a piece of the work."""
+        return self.root / f".lock-{name}"
+
+    def manifest(self, version: int) -> Path:
+        """The manifest of a version."""
+        return self.manifests / f"{version:08d}.json"
+
+    def volume(self, number: int) -> VolumeLayout:
+        """The paths of a volume."""
+        return VolumeLayout(self.volumes / f"{number:05d}")
+
+    def faiss(self, version: int) -> Path:
+        """The FAISS index that a version made."""
+        return self.search / f"{version:08d}.faiss"
 
     def eigenbases(self, group: int) -> Path:
         """Eigenbases of a layer group."""
         return self.factors / f"eigenbases-{group:05d}.safetensors"
 
+    @property
+    def calibration(self) -> Path:
+        """What the calibration of ranks and damping found."""
+        return self.factors / "calibration.json"
+
     def eigenvalues(self, group: int) -> Path:
         """Corrected eigenvalues of a layer group."""
         return self.factors / f"eigenvalues-{group:05d}.safetensors"
-
-    def require_finished(self) -> None:
-        """Check that there is a finished index.
-
-        Raises:
-            NotAnIndexError: There is none.
-        """
-        if self.manifest.is_file():
-            return
-        if self.build.is_file():
-            raise NotAnIndexError(
-                f"{self.root}: expected a finished index, found an unfinished build; run the same gindex build again"
-            )
-        found = "no manifest.json in it" if self.root.is_dir() else "a file" if self.root.exists() else "no such folder"
-        raise NotAnIndexError(f"{self.root}: expected an index, found {found}; make one with gindex build")

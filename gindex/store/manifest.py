@@ -1,55 +1,59 @@
-"""The manifest: one JSON file, written last, that says what an index is made of.
+"""The manifest of a version: one JSON file, written last, that says what the version is made of.
 
-Everything else in the directory is found through it; a file that it does not name is not part of the index.
+Everything else in the directory is found through it; a file that no manifest names is not part of the index.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypedDict
 
-from gindex.atomic import checksum, publish
-from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError
+from gindex.config import BuildConfig
+from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
+from gindex.store.files import FileRecord, read_json, read_plain
 from gindex.store.layout import FORMAT_VERSION, REMEDY, Layout
+from gindex.store.parse import parse
 
-Record = TypeVar("Record")
 
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """A file of the index: path relative to the root, length in bytes, CRC-32C in hexadecimal."""
-
+class _Source(TypedDict):
     path: str
-    bytes: int
-    crc32c: str
+    bytes: int | None
+    sha256: str | None
 
-    @classmethod
-    def of(cls, root: Path, path: Path) -> "FileRecord":
-        """Describe a file that is complete."""
-        return cls(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, crc32c=checksum(path))
 
-    def check_length(self, root: Path) -> None:
-        """Compare the file's length with the record.
+class _Model(TypedDict):
+    name: str
+    model: str
+    tokenizer: str
+    dtype: str
+    parameters: int
+    tracked_parameters: int
 
-        Raises:
-            CorruptStoreError: The file is missing or has another length.
-        """
-        path = root / self.path
-        if not path.is_file():
-            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found no file; {REMEDY}")
-        if path.stat().st_size != self.bytes:
-            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found {path.stat().st_size:,}; {REMEDY}")
 
-    def check_content(self, root: Path) -> None:
-        """Compare the file's length and checksum with the record; reads the whole file.
+class _Weight(TypedDict):
+    name: str
+    parameters: int
+    reason: str
 
-        Raises:
-            CorruptStoreError: They differ, or the file is missing.
-        """
-        self.check_length(root)
-        found = checksum(root / self.path)
-        if found != self.crc32c:
-            raise CorruptStoreError(f"{root / self.path}: expected CRC-32C {self.crc32c}, found {found}; {REMEDY}")
+
+class _Projection(TypedDict):
+    kind: str
+    seed: int
+    dimension: int
+    fingerprint: str
+    slices: dict[str, tuple[int, int]]
+
+
+class _Damping(TypedDict):
+    exact: float
+    index: float
+
+
+class _Fit(TypedDict):
+    documents: int
+    parts: int
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,137 +71,190 @@ class LayerRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeRecord:
+    """What one build, add or compact wrote.
+
+    Attributes:
+        number: Its folder.
+        first_document: Ordinal of its first document.
+        first_part: Ordinal of its first part.
+        documents: Documents in it, deleted ones included.
+        parts: Their parts.
+        tokens: Tokens of the parts, the context of later parts included.
+        longest_part: Tokens of the longest part.
+        segment_parts: Parts in a segment, the last one excepted; also the rows of a Zarr shard.
+        skipped: Parts without a vector, by ordinal, with the reason.
+        lost: Segments that must be computed again.
+        whitened_norm: Root of the mean self-influence a predicted token.
+        sources: Fingerprints of the corpus files.
+    """
+
+    number: int
+    first_document: int
+    first_part: int
+    documents: int
+    parts: int
+    tokens: int
+    longest_part: int
+    segment_parts: int
+    skipped: dict[str, str]
+    lost: list[int]
+    whitened_norm: float
+    sources: list[Annotated[dict[str, Any], _Source]]
+
+    def segment_range(self, number: int) -> range:
+        """Part ordinals of a segment."""
+        start = self.first_part + number * self.segment_parts
+        return range(start, min(start + self.segment_parts, self.first_part + self.parts))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a finished index is.
+    """What a version is.
 
     Attributes:
         format_version: Version of the layout.
-        gindex_version: Version of the program that built it.
-        created: UTC time of the build, ISO 8601.
+        version: Number of this version, from 1.
+        operation: `kind` (build, add, delete, compact, rollback, repair) and what is to be said of it.
+        gindex_version: Version of the program that wrote it.
+        created: UTC time, ISO 8601.
         settings: `BuildConfig.settings()` of the build.
-        sources: Fingerprints of the corpus files.
-        model: `name`, `fingerprint`, `tokenizer_fingerprint`, `dtype`, `parameters`, `tracked_parameters`.
+        sources: Fingerprints of the corpus files that the index was built from.
+        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`.
         layers: The tracked layers in forward order.
         untracked: Name, parameters and reason of every weight that is left out.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).
-        documents: `documents`, `parts`, `tokens`, `longest_part`.
+        damping: `exact` (influence) and `index` (stored vectors), multiples of each layer's mean eigenvalue.
         fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on.
-        segment_parts: Parts in a segment, the last one excepted; also the rows of a Zarr shard.
-        skipped: Parts without a vector, by ordinal, with the reason.
-        search: FAISS index type and fold.
-        files: Every file of the index but this one.
+        volumes: The volumes, in the order of the ordinals.
+        deleted: Deleted parts, as ranges of ordinals in order: start and stop.
+        search: FAISS index: `kind`, `folds`, `scale`, `lists`, `probes`, `largest`; its `file`, how many `parts` it
+            holds, and its `recall`.
+        fidelity: What the build measured at its end, `Fidelity.record()`; None where it didn't.
+        files: Every file of the version but this one.
     """
 
     format_version: int
+    version: int
+    operation: dict[str, Any]
     gindex_version: str
     created: str
     settings: dict[str, Any]
-    sources: list[dict[str, Any]]
-    model: dict[str, Any]
+    sources: list[Annotated[dict[str, Any], _Source]]
+    model: Annotated[dict[str, Any], _Model]
     layers: list[LayerRecord]
-    untracked: list[dict[str, Any]]
-    projection: dict[str, Any]
-    documents: dict[str, int]
-    fit: dict[str, int]
-    segment_parts: int
-    skipped: dict[str, str]
+    untracked: list[Annotated[dict[str, Any], _Weight]]
+    projection: Annotated[dict[str, Any], _Projection]
+    damping: Annotated[dict[str, float], _Damping]
+    fit: Annotated[dict[str, int], _Fit]
+    volumes: list[VolumeRecord]
+    deleted: list[tuple[int, int]]
     search: dict[str, Any]
+    fidelity: dict[str, Any] | None
     files: list[FileRecord]
 
-    def write(self, layout: Layout) -> None:
-        """Publish the manifest."""
-        write_json(layout.manifest, asdict(self))
-
     @classmethod
-    def read(cls, layout: Layout) -> "Manifest":
-        """Read the manifest of a finished index and check that its files are there in full length.
+    def read(cls, layout: Layout, version: int) -> "Manifest":
+        """Read a version's manifest.
+
+        Args:
+            layout: The index.
+            version: Its number.
 
         Raises:
-            NotAnIndexError: There is no finished index.
+            NotAnIndexError: It is the manifest of something else.
             FormatVersionError: A newer gindex wrote it.
-            CorruptStoreError: The manifest or a file is damaged.
+            CorruptStoreError: It is missing, altered, or says what no manifest says.
         """
-        layout.require_finished()
-        content = read_content(layout)
+        path = layout.manifest(version)
+        content = read_content(path)
         try:
-            content["layers"] = [record(LayerRecord, entry) for entry in content["layers"]]
-            content["files"] = [record(FileRecord, entry) for entry in content["files"]]
-            manifest = record(cls, content)
-        except (KeyError, TypeError) as error:
-            raise CorruptStoreError(
-                f"{layout.manifest}: expected the manifest of an index, found {error}; {REMEDY}"
-            ) from error
-        for file in manifest.files:
-            file.check_length(layout.root)
+            manifest = parse(cls, content)
+            _ = manifest.config
+        except (ConfigError, ValueError, TypeError) as error:
+            raise CorruptStoreError(f"{path}: expected the manifest of an index, found {error}; {REMEDY}") from error
+        if not manifest.volumes or not {"file", "parts"} <= manifest.search.keys():
+            raise CorruptStoreError(f"{path}: expected volumes and a FAISS index, found none; {REMEDY}")
+        if manifest.version != version:
+            raise CorruptStoreError(f"{path}: expected version {version}, found {manifest.version}; {REMEDY}")
         return manifest
 
-    def file(self, path: Path) -> FileRecord:
-        """Return the record of a file at the index's root.
+    def content(self) -> dict[str, Any]:
+        """Return the manifest as plain values."""
+        return asdict(self)
 
-        Raises:
-            CorruptStoreError: The manifest names no such file.
-        """
-        for file in self.files:
-            if file.path == path.name:
-                return file
-        raise CorruptStoreError(f"{path}: expected it among the manifest's files, found no record; {REMEDY}")
+    @property
+    def config(self) -> BuildConfig:
+        """The settings of the build, the model's device and the batches at their defaults."""
+        return BuildConfig.of_settings(self.settings)
 
     @property
     def slices(self) -> dict[str, tuple[int, int]]:
         """Start and stop of each layer group's slice."""
         return {group: (start, stop) for group, (start, stop) in self.projection["slices"].items()}
 
+    @property
+    def stored_parts(self) -> int:
+        """Rows of the stored vectors, those of deleted parts included."""
+        return sum(volume.parts for volume in self.volumes)
 
-def read_content(layout: Layout) -> dict[str, Any]:
-    """Read the manifest as plain values, its format version checked.
+    @property
+    def documents(self) -> dict[str, int]:
+        """`documents`, `parts`, `tokens`, `longest_part` of all volumes, deleted documents included."""
+        names = ("documents", "parts", "tokens")
+        totals = {name: sum(int(getattr(volume, name)) for volume in self.volumes) for name in names}
+        return totals | {"longest_part": max(volume.longest_part for volume in self.volumes)}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Parts without a vector, by ordinal, with the reason."""
+        return {ordinal: reason for volume in self.volumes for ordinal, reason in volume.skipped.items()}
+
+    @property
+    def lost_parts(self) -> list[range]:
+        """Ordinals of the parts whose vectors must be computed again."""
+        return [volume.segment_range(number) for volume in self.volumes for number in volume.lost]
+
+    @cached_property
+    def _files(self) -> dict[str, FileRecord]:
+        return {file.path: file for file in self.files}
+
+    def file(self, root: Path, path: Path) -> FileRecord:
+        """Return the record of a file below the index's root.
+
+        Raises:
+            CorruptStoreError: The manifest names no such file.
+        """
+        name = path.relative_to(root).as_posix()
+        if name not in self._files:
+            raise CorruptStoreError(
+                f"{path}: expected it among the files of version {self.version}, found no record; {REMEDY}"
+            )
+        return self._files[name]
+
+    def files_below(self, root: Path, folder: Path) -> Iterator[FileRecord]:
+        """Yield the records of the files in a folder."""
+        name = folder.relative_to(root).as_posix() + "/"
+        yield from (file for file in self.files if file.path.startswith(name))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Read a manifest as plain values, its checksum and format version checked.
 
     Raises:
         NotAnIndexError: It is the manifest of something else.
         FormatVersionError: A newer gindex wrote it.
         CorruptStoreError: It cannot be read.
     """
-    content = read_json(layout.manifest)
-    version = content.get("format_version")
+    plain, _ = read_plain(path)
+    version = plain.get("format_version")
     if not isinstance(version, int):
         raise NotAnIndexError(
-            f"{layout.manifest}: expected the manifest of an index, found a file without format_version; "
+            f"{path}: expected the manifest of an index, found a file without format_version; "
             "give the folder of an index"
         )
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{layout.manifest}: expected format version {FORMAT_VERSION} or older, found {version}; "
-            "install a newer gindex"
+            f"{path}: expected format version {FORMAT_VERSION} or older, found {version}; install a newer gindex"
         )
-    return content
-
-
-def record(cls: type[Record], content: dict[str, Any]) -> Record:
-    """Make a dataclass from a JSON object; raises TypeError where fields are missing or unknown."""
-    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    if set(content) != names:
-        raise TypeError(f"fields {sorted(set(content) ^ names)} missing or unknown")
-    return cls(**content)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Publish a JSON object."""
-    publish(path, lambda partial: _write_text(partial, json.dumps(content, indent=1, ensure_ascii=False) + "\n"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CorruptStoreError: The file is missing or holds something else.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CorruptStoreError(f"{path}: expected a JSON file, found {error}; {REMEDY}") from error
-    if not isinstance(content, dict):
-        raise CorruptStoreError(f"{path}: expected a JSON object, found a {type(content).__name__}; {REMEDY}")
-    return content
+    return read_json(path)

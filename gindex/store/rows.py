@@ -1,13 +1,14 @@
 """Rows of a sharded Zarr array, memory-mapped through the shards' own indexes.
 
 The arrays hold uncompressed chunks of whole rows, each followed by its CRC-32C, so a row lies in the file as it lies in
-memory and reading it decodes nothing. A chunk's checksum is compared the first time that one of its rows is read.
+memory and reading it decodes nothing. A chunk's checksum is compared the first time that one of its rows is read; that
+the chunks' checksums are those of the manifest, when the shard is opened.
 
 Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a file holds offset and length of each
 chunk, little-endian uint64, then its own CRC-32C.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gindex.errors import CorruptStoreError
 from gindex.store.layout import REMEDY
 
 _CRC_BYTES = 4
+_NO_CHUNK = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,16 @@ class RowsSpec:
 class MappedRows:
     """Read access to the rows of one array."""
 
-    def __init__(self, array: Path, spec: RowsSpec) -> None:
-        """Map the array at `array`; shard files are opened when they are first needed."""
+    def __init__(self, array: Path, spec: RowsSpec, recorded: Mapping[Path, str]) -> None:
+        """Map the array at `array`; shard files are opened when they are first needed.
+
+        Args:
+            array: Folder of the array.
+            spec: Its shape.
+            recorded: What `chunk_checksum` must return for each shard; a shard that is not in it is not compared.
+        """
         self.spec = spec
-        self._array = array
+        self._array, self._recorded = array, recorded
         self._shards: dict[int, _Shard] = {}
 
     def read(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
@@ -73,8 +81,12 @@ class MappedRows:
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
         """
+        shards = np.unique(ordinals // self.spec.shard_rows)
+        if len(shards) == 1:
+            alone = self._shard(int(shards[0])).read(ordinals % self.spec.shard_rows)
+            return alone if self.spec.width else alone[:, 0]
         rows = np.empty((len(ordinals), max(1, self.spec.width)), self.spec.dtype)
-        for shard in np.unique(ordinals // self.spec.shard_rows):
+        for shard in shards:
             where = np.flatnonzero(ordinals // self.spec.shard_rows == shard)
             rows[where] = self._shard(int(shard)).read(ordinals[where] % self.spec.shard_rows)
         return rows if self.spec.width else rows[:, 0]
@@ -87,31 +99,62 @@ class MappedRows:
 
     def _shard(self, shard: int) -> "_Shard":
         if shard not in self._shards:
-            self._shards[shard] = _Shard(self.spec.shard_path(self._array, shard), self.spec)
+            path = self.spec.shard_path(self._array, shard)
+            self._shards[shard] = _Shard(path, self.spec, self._recorded.get(path))
         return self._shards[shard]
+
+
+def chunk_checksum(path: Path, spec: RowsSpec) -> str:
+    """Return the CRC-32C of the checksums of a shard's chunks, eight hexadecimal digits.
+
+    Raises:
+        CorruptStoreError: It is no shard.
+    """
+    return _Shard(path, spec, None).chunk_checksum()
 
 
 class _Shard:
     """One mapped shard file."""
 
-    def __init__(self, path: Path, spec: RowsSpec) -> None:
+    def __init__(self, path: Path, spec: RowsSpec, recorded: str | None) -> None:
         self._path, self._spec = path, spec
+        self._chunk_bytes = spec.chunk_rows * spec.row_bytes
         try:
             self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
         except (OSError, ValueError) as error:
             raise self._corrupt(f"a shard, found {error}") from error
         self._offsets = self._read_index()
         self._checked = np.zeros(len(self._offsets), bool)
+        if recorded is not None and self.chunk_checksum() != recorded:
+            raise self._corrupt("the shard that the manifest names, found another one")
+
+    def chunk_checksum(self) -> str:
+        ends = self._offsets[self._offsets != _NO_CHUNK] + self._chunk_bytes
+        if len(ends) and (ends.min() < self._chunk_bytes or ends.max() + _CRC_BYTES > len(self._bytes)):
+            raise self._corrupt("chunks within the file, found some outside")
+        checksums = self._bytes[ends[:, None] + np.arange(_CRC_BYTES)]
+        return f"{google_crc32c.value(checksums.tobytes()):08x}"
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         chunks = rows // self._spec.chunk_rows
-        for chunk in np.unique(chunks[~self._checked[chunks]]):
-            self._check(int(chunk))
-        starts = self._offsets[chunks] + rows % self._spec.chunk_rows * self._spec.row_bytes
         out = np.empty((len(rows), self._spec.row_bytes), np.uint8)
-        for position, start in enumerate(starts):
-            out[position] = self._bytes[start : start + self._spec.row_bytes]
+        order = np.argsort(chunks, kind="stable")
+        for where in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1):
+            if not len(where):
+                continue
+            chunk, inner = self._chunk(int(chunks[where[0]])), rows[where] % self._spec.chunk_rows
+            if _is_run(where) and _is_run(inner):
+                out[where[0] : where[-1] + 1] = chunk[inner[0] : inner[-1] + 1]
+            else:
+                out[where] = chunk[inner]
         return out.view(self._spec.dtype)
+
+    def _chunk(self, chunk: int) -> npt.NDArray[np.uint8]:
+        """Return the rows of a chunk as bytes [chunk_rows, row_bytes], checked."""
+        if not self._checked[chunk]:
+            self._check(chunk)
+        start = int(self._offsets[chunk])
+        return self._bytes[start : start + self._chunk_bytes].reshape(self._spec.chunk_rows, self._spec.row_bytes)
 
     def _read_index(self) -> npt.NDArray[np.int64]:
         """Return each chunk's offset."""
@@ -123,7 +166,7 @@ class _Shard:
 
     def _check(self, chunk: int) -> None:
         start = int(self._offsets[chunk])
-        length = self._spec.chunk_rows * self._spec.row_bytes + _CRC_BYTES
+        length = self._chunk_bytes + _CRC_BYTES
         content = self._bytes[start : start + length].tobytes() if start >= 0 else b""
         if len(content) != length or not _crc_matches(content):
             raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
@@ -131,6 +174,11 @@ class _Shard:
 
     def _corrupt(self, what: str) -> CorruptStoreError:
         return CorruptStoreError(f"{self._path}: expected {what}; {REMEDY}")
+
+
+def _is_run(numbers: npt.NDArray[np.int64]) -> bool:
+    """Say whether numbers follow on each other, so that a slice, which is quicker, takes them."""
+    return bool(numbers[-1] - numbers[0] == len(numbers) - 1 and (np.diff(numbers) == 1).all())
 
 
 def _crc_matches(content: bytes) -> bool:

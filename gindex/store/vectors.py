@@ -1,22 +1,23 @@
-"""The vectors of an index: a Zarr v3 group that any Zarr library reads.
+"""The vectors of a volume: a Zarr v3 group that any Zarr library reads.
 
 Three sharded arrays with one shard file a segment: `codes`, `scales` and `self_influence`. A segment's shards are
 written aside through Zarr, then renamed into the arrays.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from gindex.atomic import publish_written, remove_tree, sync
-from gindex.gradient.codes import code_bytes, decode
-from gindex.store.layout import Layout
-from gindex.store.manifest import FileRecord, read_json, write_json
-from gindex.store.rows import MappedRows, RowsSpec
+from gindex.atomic import make_folder, publish_written, remove_tree, sync
+from gindex.errors import CorruptStoreError
+from gindex.gradient.codes import code_bytes
+from gindex.store.files import FileRecord, read_json, write_json
+from gindex.store.layout import VolumeLayout
+from gindex.store.parse import parse
+from gindex.store.rows import MappedRows, RowsSpec, chunk_checksum
 
 CHUNK_ROWS = 64
 """Rows of codes in a chunk; segments are multiples of it."""
@@ -33,7 +34,7 @@ def choose_segment_parts(parts: int, row_bytes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSpec:
-    """Shape of the stored vectors: parts in all and in a segment, dimension, bits, slices of the layer groups."""
+    """Shape of a volume's vectors: parts in all and in a segment, dimension, bits, slices of the layer groups."""
 
     parts: int
     segment_parts: int
@@ -47,7 +48,7 @@ class VectorSpec:
         return -(-self.parts // self.segment_parts)
 
     def segment_range(self, number: int) -> range:
-        """Part ordinals of a segment."""
+        """Rows of a segment."""
         start = number * self.segment_parts
         return range(start, min(start + self.segment_parts, self.parts))
 
@@ -81,25 +82,34 @@ class CodedVectors:
     self_influence: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentRecord:
+    """A finished segment: its shards, and the parts without a vector, by ordinal, with the reason."""
+
+    files: list[FileRecord]
+    skipped: dict[str, str]
+
+
 class VectorWriter:
     """Writes segments; each is published whole."""
 
-    def __init__(self, layout: Layout, spec: VectorSpec) -> None:
+    def __init__(self, volume: VolumeLayout, spec: VectorSpec) -> None:
         """Make the Zarr group if it isn't there yet."""
-        self._layout, self._spec = layout, spec
-        if not (layout.vectors / "zarr.json").is_file():
+        self._volume, self._spec = volume, spec
+        if not (volume.vectors / "zarr.json").is_file():
             self._create()
 
-    def is_finished(self, number: int) -> bool:
-        """Say whether a segment is published, its files there in full length."""
-        path = self._layout.segment(number)
-        if not path.is_file():
-            return False
-        for file in read_json(path)["files"]:
-            FileRecord(**file).check_length(self._layout.root)
-        return True
+    def finished(self, number: int) -> SegmentRecord | None:
+        """Return the record of a segment that is published, its files whole; None where it must be written."""
+        try:
+            found = parse(SegmentRecord, read_json(self._volume.segment(number)))
+            for file in found.files:
+                file.check_content(self._volume.folder)
+        except (CorruptStoreError, ValueError):
+            return None
+        return found
 
-    def write(self, number: int, vectors: CodedVectors, skipped: dict[int, str]) -> None:
+    def write(self, number: int, vectors: CodedVectors, skipped: dict[int, str]) -> SegmentRecord:
         """Publish a segment: its shards, then the record that names them.
 
         Args:
@@ -107,30 +117,29 @@ class VectorWriter:
             vectors: All its parts.
             skipped: Parts without a vector, by ordinal, with the reason; their vectors are zeros.
         """
-        staging = self._layout.staging / f"segment-{number:05d}"
+        staging = self._volume.staging / f"segment-{number:05d}"
         remove_tree(staging)
         files = []
         for name, rows in self._spec.arrays.items():
             values = getattr(vectors, name)
             array = _zarr_array(staging / name, rows, len(values))
             array[:] = values
-            target = rows.shard_path(self._layout.vectors / name, number)
+            target = rows.shard_path(self._volume.vectors / name, number)
             publish_written(rows.shard_path(staging / name, 0), target)
-            files.append(FileRecord.of(self._layout.root, target))
-        write_json(
-            self._layout.segment(number),
-            {
-                "files": [vars(file) for file in files],
-                "skipped": {str(ordinal): reason for ordinal, reason in skipped.items()},
-            },
+            files.append(FileRecord.of(self._volume.folder, target, chunk_checksum(target, rows)))
+        segment = SegmentRecord(
+            files=files, skipped={str(ordinal): reason for ordinal, reason in sorted(skipped.items())}
         )
+        write_json(self._volume.segment(number), {"files": [vars(file) for file in files], "skipped": segment.skipped})
         remove_tree(staging)
+        return segment
 
     def _create(self) -> None:
         import zarr
 
-        staging = self._layout.staging / "vectors"
+        staging = self._volume.staging / "vectors"
         remove_tree(staging)
+        remove_tree(self._volume.vectors)
         group = zarr.create_group(staging)
         group.attrs["gindex"] = {
             "bits": self._spec.bits,
@@ -142,43 +151,35 @@ class VectorWriter:
         for path in sorted(staging.rglob("zarr.json"), reverse=True):
             sync(path)
             sync(path.parent)
-        staging.replace(self._layout.vectors)
-        sync(self._layout.root)
+        make_folder(self._volume.folder)
+        staging.replace(self._volume.vectors)
+        sync(self._volume.folder)
 
 
-def vector_files(layout: Layout, spec: VectorSpec) -> list[FileRecord]:
-    """Return the records of all files of the vectors."""
-    metadata = [FileRecord.of(layout.root, path) for path in sorted(layout.vectors.rglob("zarr.json"))]
-    return metadata + [
-        FileRecord(**file) for number in range(spec.segments) for file in read_json(layout.segment(number))["files"]
-    ]
+class VolumeReader:
+    """Reads the stored vectors of a volume, any rows in any order."""
 
+    def __init__(self, volume: VolumeLayout, spec: VectorSpec, recorded: Mapping[Path, str] | None = None) -> None:
+        """Map the arrays.
 
-def skipped_parts(layout: Layout, spec: VectorSpec) -> dict[str, str]:
-    """Return the parts without a vector, by ordinal, with the reason."""
-    skipped: dict[str, str] = {}
-    for number in range(spec.segments):
-        skipped |= read_json(layout.segment(number))["skipped"]
-    return skipped
-
-
-class VectorReader:
-    """Reads stored vectors, any rows in any order."""
-
-    def __init__(self, layout: Layout, spec: VectorSpec) -> None:
-        """Map the arrays of a finished index."""
+        Args:
+            volume: Where they are.
+            spec: Their shape.
+            recorded: The manifest's checksums of each shard's chunks; None compares nothing, as while it is written.
+        """
         self.spec = spec
-        self._rows = {name: MappedRows(layout.vectors / name, rows) for name, rows in spec.arrays.items()}
+        self._rows = {
+            name: MappedRows(volume.vectors / name, rows, recorded or {}) for name, rows in spec.arrays.items()
+        }
 
-    def decoded(self, ordinals: npt.NDArray[np.int64]) -> Tensor:
-        """Return the vectors [N, D] of part ordinals [N], float32."""
-        codes = torch.from_numpy(self._rows["codes"].read(ordinals))
-        scales = torch.from_numpy(self._rows["scales"].read(ordinals))
-        return decode(codes, scales, self.spec.bits, self.spec.slices)
+    def read(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+        """Return rows of the array `name` as they are stored."""
+        return self._rows[name].read(rows)
 
-    def self_influence(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return the self-influence [N] of part ordinals [N]."""
-        return self._rows["self_influence"].read(ordinals).astype(np.float32)
+
+def vector_metadata(volume: VolumeLayout) -> list[Path]:
+    """Return the files that describe the arrays to Zarr."""
+    return sorted(volume.vectors.rglob("zarr.json"))
 
 
 def _zarr_array(path: Path, rows: RowsSpec, count: int) -> "zarr.Array":  # type: ignore[name-defined]  # noqa: F821

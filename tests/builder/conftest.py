@@ -55,8 +55,8 @@ def read_snapshot(folder: Path) -> dict[str, Any]:
     """Content of every file; of the manifest all but the time at which it was made."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     content: dict[str, Any] = {name: path.read_bytes() for name, path in files.items()}
-    if "manifest.json" in content:
-        content["manifest.json"] = json.loads(content["manifest.json"]) | {"created": None}
+    for name in [name for name in content if name.startswith("manifests/")]:
+        content[name] = json.loads(content[name]) | {"created": None, "crc32c": None}
     return content
 
 

@@ -16,9 +16,11 @@ from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine
 from gindex.errors import ConfigError, MissingDependencyError, NonFiniteError
 from gindex.search.scan import scan
+from gindex.store.files import FileRecord
 from gindex.store.layout import Layout
-from gindex.store.manifest import FileRecord, Manifest
-from gindex.store.vectors import VectorReader, VectorSpec
+from gindex.store.manifest import Manifest
+from gindex.store.reader import VectorReader
+from gindex.store.version import Version
 
 ROUNDING = 5e-6
 """Of a vector, relative to its length: the passes sum up to 32 tokens over widths of up to 41 in float32 (6e-8 an
@@ -28,16 +30,12 @@ HALF = 2.0**-11
 """Rounding of a float16 code, relative to the largest coordinate of its slice."""
 
 
+def manifest_of(folder: Path) -> Manifest:
+    return Version.open(Layout(folder)).manifest
+
+
 def open_vectors(folder: Path) -> VectorReader:
-    manifest = Manifest.read(Layout(folder))
-    spec = VectorSpec(
-        parts=manifest.documents["parts"],
-        segment_parts=manifest.segment_parts,
-        dimension=manifest.projection["dimension"],
-        bits=manifest.settings["vectors"]["bits"],
-        slices=tuple(manifest.slices.values()),
-    )
-    return VectorReader(Layout(folder), spec)
+    return Version.open(Layout(folder)).vectors()
 
 
 def vectors_of(folder: Path) -> tuple[torch.Tensor, np.ndarray]:
@@ -54,16 +52,16 @@ def assert_vectors_close(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 def test_finished_index_holds_exactly_the_files_it_names(built):
-    manifest = Manifest.read(Layout(built))
+    manifest = manifest_of(built)
     files = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
-    assert files == {file.path for file in manifest.files} | {"manifest.json", ".lock"}
+    assert files == {file.path for file in manifest.files} | {"manifests/00000001.json"}
     for file in manifest.files:
-        assert file == FileRecord.of(built, built / file.path)
+        assert file == FileRecord.of(built, built / file.path, file.chunks)
 
 
 def test_manifest_describes_the_build(built, corpus_file, make_config):
-    manifest = Manifest.read(Layout(built))
-    with DocumentTable.open(built / "documents.sqlite") as table:
+    manifest = manifest_of(built)
+    with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         lengths = table.part_lengths()
         assert manifest.documents == {
             "documents": 150,
@@ -71,7 +69,9 @@ def test_manifest_describes_the_build(built, corpus_file, make_config):
             "tokens": int(lengths.sum()),
             "longest_part": 32,
         }
-    assert len(lengths) > 3 * manifest.segment_parts > 0  # the tests of segments have several, the last one partial
+    assert (
+        len(lengths) > 3 * manifest.volumes[0].segment_parts > 0
+    )  # the tests of segments have several, the last one partial
     assert manifest.settings == make_config().settings()
     assert manifest.fit["documents"] == 40
     assert [source["path"] for source in manifest.sources] == [str(corpus_file)]
@@ -92,7 +92,7 @@ def test_faiss_index_is_that_of_the_stored_vectors(index, built):
 
 def test_documents_cut_into_parts_all_count(built):
     vectors, self_influence = vectors_of(built)
-    with DocumentTable.open(built / "documents.sqlite") as table:
+    with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         parts = [part for part in table.parts(range(len(vectors))) if part.document_id == "d149"]
     assert [part.part for part in parts] == list(range(len(parts))) and len(parts) > 4
     ordinals = [part.ordinal for part in parts]
@@ -101,7 +101,7 @@ def test_documents_cut_into_parts_all_count(built):
 
 def test_document_of_one_token_has_a_zero_vector(built):
     vectors, self_influence = vectors_of(built)
-    with DocumentTable.open(built / "documents.sqlite") as table:
+    with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         (alone,) = [part for part in table.parts(range(len(vectors))) if part.document_id == "d146"]
     assert alone.token_count == 1
     assert not vectors[alone.ordinal].any() and self_influence[alone.ordinal] == 0
@@ -112,7 +112,7 @@ def test_document_of_one_token_has_a_zero_vector(built):
 def test_equal_documents_have_equal_vectors(built):
     """They lie in one batch or in two, at different places: equal up to rounding, here of 1-bit codes' scales."""
     vectors, self_influence = vectors_of(built)
-    with DocumentTable.open(built / "documents.sqlite") as table:
+    with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         ids = [part.document_id for part in table.parts(range(len(vectors)))]
     one, two = ids.index("d147"), ids.index("d148")
     torch.testing.assert_close(vectors[one], vectors[two], rtol=ROUNDING, atol=0)
@@ -143,7 +143,7 @@ def test_a_vector_depends_on_its_document_alone(stopped, tmp_path, corpus_file, 
     for folder, corpus in ((first, corpus_file), (second, other)):
         run_build([str(corpus)], folder, make_config(bits=16))
         vectors, _ = vectors_of(folder)
-        with DocumentTable.open(folder / "documents.sqlite") as table:
+        with DocumentTable.open(folder / "volumes/00000/documents.sqlite") as table:
             found[folder] = {(p.document_id, p.part): vectors[p.ordinal] for p in table.parts(range(len(vectors)))}
     shared = sorted(found[first].keys() & found[second].keys())
     assert len(shared) > 90
@@ -153,7 +153,7 @@ def test_a_vector_depends_on_its_document_alone(stopped, tmp_path, corpus_file, 
 
 def test_seed_decides_the_projection_and_the_fit(tmp_path, built, corpus_file, make_config):
     manifest = run_build([str(corpus_file)], tmp_path / "index", make_config(seed=1))
-    assert manifest.projection["fingerprint"] != Manifest.read(Layout(built)).projection["fingerprint"]
+    assert manifest.projection["fingerprint"] != manifest_of(built).projection["fingerprint"]
 
 
 def test_more_bits_are_closer(stopped, corpus_file, make_config, built):
@@ -207,7 +207,7 @@ def test_strict_stops_and_a_build_without_it_goes_on(tmp_path, nan_corpus, nan_m
     config, out = make_config(name=str(nan_model_folder)), tmp_path / "index"
     with pytest.raises(NonFiniteError, match=r"document 'bad one', part 0: .* without --strict"):
         run_build([str(nan_corpus)], out, config, strict=True)
-    assert not (out / "manifest.json").exists() and (out / "segments" / "00000.json").exists()
+    assert not (out / "manifests").exists() and (out / "volumes/00000/segments/00000.json").exists()
     assert len(run_build([str(nan_corpus)], out, config).skipped) == 1
 
 
@@ -230,8 +230,8 @@ def test_planned_disk_is_what_is_used(tmp_path, corpus_file, make_config, index)
     # Zarr and safetensors headers, chunks filled up to 64 rows: a few kilobytes each on so small an index.
     assert plan["factors"] == pytest.approx(used["factors"], abs=20_000)
     assert plan["vectors"] == pytest.approx(used["vectors"], abs=20_000)
-    assert plan["search index"] == pytest.approx(used["search.faiss"], abs=100)
-    assert plan["documents"] == used["documents.sqlite"]
+    assert plan["search index"] == pytest.approx(used["search"], abs=100)
+    assert plan["documents"] == used["documents"]
 
 
 # Settings that don't suit the model are refused before any work
@@ -249,7 +249,7 @@ def test_settings_that_do_not_suit_the_model(tmp_path, corpus_file, make_config,
     ):
         with pytest.raises(ConfigError, match=named):
             act()
-    assert not (tmp_path / "index" / "documents.sqlite").exists()
+    assert not (tmp_path / "index" / "volumes/00000/documents.sqlite").exists()
 
 
 def test_missing_faiss_is_found_before_any_work(tmp_path, corpus_file, make_config, monkeypatch):

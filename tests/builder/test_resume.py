@@ -14,9 +14,9 @@ import pytest
 
 from gindex.builder import vectors
 from gindex.builder.run import run_build
-from gindex.builder.state import building
 from gindex.engine import Engine
 from gindex.errors import (
+    BusyError,
     CorpusChangedError,
     CorpusError,
     FormatVersionError,
@@ -24,6 +24,7 @@ from gindex.errors import (
     SettingsMismatchError,
     StoreError,
 )
+from gindex.locks import held
 from gindex.store.layout import Layout
 
 GINDEX = Path(sys.executable).with_name("gindex")
@@ -38,7 +39,8 @@ def phases(tmp_path_factory, corpus_file, make_config, recorder, snapshot, built
     return progress.advances
 
 
-PHASES = ["tokenise", "fit covariances", "eigenbases", "fit eigenvalues", "vectors", "search index"]
+MAKING = ["tokenise", "fit covariances", "eigenbases", "fit eigenvalues", "vectors", "search index"]
+PHASES = [*MAKING, "recall", "query curvature", "exact influence"]
 
 
 def test_phases(phases):
@@ -68,10 +70,10 @@ def test_killed_process(tmp_path, corpus_file, make_config, snapshot):
     """SIGKILL, which no program can catch, as soon as the first segment is there."""
     out, config = tmp_path / "index", make_config(batch_tokens=16)
     process = subprocess.Popen(command(corpus_file, out, config), stderr=subprocess.PIPE, env=environment())
-    wait_for(out / "segments" / "00000.json", process)
+    wait_for(out / "volumes/00000/segments/00000.json", process)
     process.kill()
     process.communicate()
-    assert process.returncode == -signal.SIGKILL and not (out / "manifest.json").exists()
+    assert process.returncode == -signal.SIGKILL and not (out / "manifests").exists()
     first = times(out)
     assert first, "nothing was finished"
     run_build([str(corpus_file)], out, config)
@@ -88,6 +90,7 @@ def command(corpus: Path, out: Path, config: object) -> list[str]:
         "max-tokens": config.corpus.max_tokens,
         "fit-documents": config.curvature.fit_documents,
         "dimension": config.vectors.dimension,
+        "index-damping": config.curvature.index_damping,
         "rank-fraction": config.vectors.rank_fraction,
         "batch-tokens": config.batch_tokens,
     }
@@ -115,8 +118,9 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 def times(folder: Path) -> dict[str, int]:
     """When each finished factor file and shard was written."""
     finished = [*(folder / "factors").glob("*.safetensors")]
-    for record in (folder / "segments").glob("*.json"):
-        finished += [folder / file["path"] for file in json.loads(record.read_text())["files"]]
+    volume = folder / "volumes/00000"
+    for record in (volume / "segments").glob("*.json"):
+        finished += [volume / file["path"] for file in json.loads(record.read_text())["files"]]
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in finished}
 
 
@@ -135,8 +139,8 @@ def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monk
     monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_args: pytest.fail("read again"))
     before = times(folder)
     manifest = run_build([str(corpus_file)], folder, make_config())
-    whole, rest = divmod(manifest.documents["parts"], manifest.segment_parts)
-    assert len(before) == 4 + 3 * whole and rest and parts == [rest]
+    whole, rest = divmod(manifest.documents["parts"], manifest.volumes[0].segment_parts)
+    assert len(before) == 4 + 3 * whole and rest and parts[0] == rest  # then come the queries of the fidelity
     after = times(folder)
     assert {name: after[name] for name in before} == before
 
@@ -240,10 +244,11 @@ def test_corpus_that_was_refused_may_be_corrected(tmp_path, make_config, corpus_
         ("notes.txt", "mine"),
         (".lock", "mine"),
         ("build.json", '{"scripts": {}}'),
-        ("manifest.json", '{"name": "an app"}'),
+        ("manifests/00000001.json", '{"name": "an app"}'),
     ],
 )
 def test_directory_of_something_else_is_left_alone(tmp_path, corpus_file, make_config, snapshot, name, content):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
     (tmp_path / "other").write_text("mine too")
     before = snapshot(tmp_path)
@@ -254,7 +259,7 @@ def test_directory_of_something_else_is_left_alone(tmp_path, corpus_file, make_c
 
 def test_newer_index_is_left_alone(tmp_path, built, corpus_file, make_config, snapshot):
     folder = shutil.copytree(built, tmp_path / "index")
-    (folder / "manifest.json").write_text('{"format_version": 99}')
+    (folder / "manifests/00000002.json").write_text('{"format_version": 99}')
     before = snapshot(folder)
     with pytest.raises(FormatVersionError, match="install a newer gindex"):
         run_build([str(corpus_file)], folder, make_config())
@@ -295,9 +300,9 @@ def test_full_disk(tmp_path, stopped, corpus_file, make_config, monkeypatch, sna
     assert snapshot(folder) == snapshot(built)
 
 
-def test_second_builder(existing, corpus_file, make_config, snapshot):
+def test_build_beside_another_writer(existing, corpus_file, make_config, snapshot):
     before = snapshot(existing)
-    with building(Layout(existing)), pytest.raises(StoreError, match="another build is writing here"):
+    with held(Layout(existing).lock), pytest.raises(BusyError, match="another gindex process is writing here"):
         run_build([str(corpus_file)], existing, make_config())
     assert snapshot(existing) == before
     run_build([str(corpus_file)], existing, make_config())

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from gindex_cli.main import main
+from click.testing import Result
 
 PROGRESS = re.compile(
-    r"^(tokenise|fit covariances|eigenbases|fit eigenvalues|vectors|search index|exact influence): "
+    r"^(tokenise|fit covariances|eigenbases|fit eigenvalues|calibrate|vectors|search index|recall|query curvature"
+    r"|exact influence): "
     r"[\d,]+(/[\d,]+)? \w+( in [\d:]+|, ETA [\d:]+)?$"
 )
 
@@ -27,16 +27,6 @@ def no_bars_of_libraries() -> None:
 def is_progress() -> Callable[[str], bool]:
     """Tell whether a line on standard error is one of our own progress."""
     return lambda line: bool(PROGRESS.match(line))
-
-
-@pytest.fixture
-def run() -> Callable[..., Result]:
-    """Run a command in this process."""
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return run
 
 
 @pytest.fixture

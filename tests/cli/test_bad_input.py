@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from gindex.builder.state import building
+from gindex.locks import held
+from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 
 CONFIG, DEPENDENCY, CORPUS, MODEL, QUERY, NON_FINITE, STORE = 2, 3, 4, 5, 6, 7, 8
@@ -25,8 +26,8 @@ def build_fails(fails, tmp_path, options) -> Callable[..., str]:
         corpus = tmp_path / name
         corpus.write_bytes(content)
         line = fails(exit_code, "build", corpus, "--out", tmp_path / "index", *options, *more)
-        assert not (tmp_path / "index" / "manifest.json").exists()
-        assert not (tmp_path / "index" / "documents.sqlite").exists()
+        assert not (tmp_path / "index" / "manifests/00000001.json").exists()
+        assert not (tmp_path / "index" / "volumes/00000/documents.sqlite").exists()
         return line
 
     return build_fails
@@ -105,11 +106,11 @@ def test_corpus_that_changed_since(fails, run, tmp_path, corpus_file, options):
     line = fails(CORPUS, "build", corpus, "--out", out, *options)
     assert f"{corpus}: expected " in line and "restore the file or give another --out" in line
     # The same of a build that was interrupted, as when its manifest was not yet written.
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = read_json(out / "manifests/00000001.json")
     settings = manifest["settings"]
     del settings["model"]["name"]
-    (out / "build.json").write_text(json.dumps({"settings": settings, "sources": manifest["sources"]}))
-    (out / "manifest.json").unlink()
+    write_json(out / "build.json", {"settings": settings, "sources": manifest["sources"], "files": []})
+    (out / "manifests/00000001.json").unlink()
     assert fails(CORPUS, "build", corpus, "--out", out, *options) == line
     assert all(path.read_bytes() == content for path, content in before.items() if path.exists())
 
@@ -134,10 +135,11 @@ def test_index_made_with_other_settings(fails, run, tmp_path, corpus_file, optio
 def test_directory_that_is_no_index(fails, tmp_path, command):
     more = ["the stack"] if command == "search" else []
     assert "found no such folder" in fails(STORE, command, tmp_path / "none", *more)
-    assert "found no manifest.json in it" in fails(STORE, command, tmp_path, *more)
+    assert "found no manifests in it" in fails(STORE, command, tmp_path, *more)
     (tmp_path / "file").write_text("text")
     assert "found a file" in fails(STORE, command, tmp_path / "file", *more)
-    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "00000001.json").write_text('{"name": "an app"}')
     assert "expected the manifest of an index" in fails(STORE, command, tmp_path, *more)
 
 
@@ -148,18 +150,21 @@ def test_building_into_a_directory_of_something_else(fails, tmp_path, corpus_fil
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-def test_second_build_at_once(fails, tmp_path, corpus_file, options):
-    with building(Layout(tmp_path / "index")):
+def test_build_beside_another_writer(fails, tmp_path, corpus_file, options):
+    (tmp_path / "index").mkdir()
+    with held(Layout(tmp_path / "index").lock):  # as an add does
         line = fails(STORE, "build", corpus_file, "--out", tmp_path / "index", *options)
-    assert "another build is writing here" in line
+    assert "another gindex process is writing here" in line
 
 
 def test_newer_format(fails, index_copy):
-    (index_copy / "manifest.json").write_text('{"format_version": 2}')
+    (index_copy / "manifests/00000001.json").write_text('{"format_version": 2}')
     assert "found 2; install a newer gindex" in fails(STORE, "info", index_copy)
 
 
-@pytest.mark.parametrize("name", ["search.faiss", "documents.sqlite", "vectors/codes/c/0/0"])
+@pytest.mark.parametrize(
+    "name", ["search/00000001.faiss", "volumes/00000/documents.sqlite", "volumes/00000/vectors/codes/c/0/0"]
+)
 def test_damaged_index(fails, index_copy, name):
     path = index_copy / name
     path.write_bytes(path.read_bytes()[:-1])

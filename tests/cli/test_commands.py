@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,10 @@ def test_search_prints_rank_score_id_part_and_text(run, built):
     hits = [line for line in lines if "score" in line]
     assert [line.split()[:2] for line in hits] == [[str(rank), "score"] for rank in (1, 2, 3)]
     assert all(", part " in line and " d" in line for line in hits)
-    assert lines[-1].startswith("gradient ") and "re-rank" not in lines[-1]
+    assert lines[-2].startswith("gradient ") and "re-rank" not in lines[-2]
+    assert re.fullmatch(
+        r"index fidelity: top 10 within 100 [01]\.\d\d, .* against exact \(8 queries, \d+ parts\)", lines[-1]
+    )
 
 
 def assert_result(record: dict, k: int, exact: bool) -> None:
@@ -142,7 +146,7 @@ def test_info(run, built):
     assert content["documents"] == 150 and content["dimension"] == 512 and content["bits"] == 1
     # Codes, a float32 scale for each of two groups, a float32 of self-influence.
     assert content["bytes_per_part"] == 512 // 8 + 2 * 4 + 4
-    assert set(content["disk_bytes"]) == {"documents.sqlite", "factors", "vectors", "segments", "search.faiss"}
+    assert set(content["disk_bytes"]) == {"documents", "factors", "vectors", "search"}
     text = run("info", built).stdout
     for name in ("corpus", "model", "vectors", "ranks", "damping", "search", "disk", "left out"):
         assert f"\n{name} " in text
@@ -167,7 +171,7 @@ def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, optio
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
     try:
-        wait_for(out / "segments" / "00000.json", process)
+        wait_for(out / "volumes/00000/segments/00000.json", process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -176,11 +180,11 @@ def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, optio
     message = "gindex: interrupted; finished work is kept, run the same command again to go on"
     *progress, last = errors.splitlines()
     assert last == message and all(is_progress(line) for line in progress), errors
-    kept = (out / "segments" / "00000.json").stat().st_mtime_ns
+    kept = (out / "volumes/00000/segments/00000.json").stat().st_mtime_ns
     unfinished = run("search", out, PROMPT)
     assert unfinished.exit_code == 8 and "run the same gindex build again" in unfinished.stderr
     assert run(*arguments).exit_code == 0
-    assert (out / "segments" / "00000.json").stat().st_mtime_ns == kept
+    assert (out / "volumes/00000/segments/00000.json").stat().st_mtime_ns == kept
     assert run("search", out, PROMPT, "-k", 1).exit_code == 0
 
 

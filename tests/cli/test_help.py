@@ -11,7 +11,18 @@ import click
 import pytest
 from gindex_cli.main import main
 
-COMMANDS = {"": main, **main.commands}
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    """Return the commands by what is typed to call them, those of groups included."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[f"{prefix}{name}"] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+    return found
+
+
+COMMANDS = {"": main, **commands(main)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -30,9 +41,9 @@ def examples() -> list[str]:
 @pytest.mark.parametrize("example", examples())
 def test_examples_are_what_the_commands_take(example):
     """Parsed, not run: unknown options, missing values and wrong choices are errors here."""
-    _, name, *arguments = shlex.split(example)
-    command = main.commands[name]
-    command.make_context(name, arguments, resilient_parsing=False)
+    _, *arguments = shlex.split(example)
+    name = next(n for n in (" ".join(arguments[:2]), arguments[0]) if n in COMMANDS)
+    COMMANDS[name].make_context(name, arguments[len(name.split()) :], resilient_parsing=False)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name])
@@ -65,6 +76,8 @@ HEAVY = "torch|numpy|faiss|transformers|zarr|safetensors|tokenizers|datasets|pya
         "from gindex_cli.main import main; main(['build', '--help'], standalone_mode=False)",
         "from gindex_cli.main import main; main(['search', '--help'], standalone_mode=False)",
         "from gindex import BuildConfig, ModelConfig, GindexError",
+        "from gindex_cli.main import main; main(['add', '--help'], standalone_mode=False)",
+        "from gindex_cli.main import main; main(['verify', '--help'], standalone_mode=False)",
     ],
 )
 def test_nothing_heavy_is_imported(code):

@@ -18,6 +18,7 @@ from gindex.config import CorpusConfig
 from gindex.corpus import fill
 from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
+from gindex.corpus.selection import lexical_documents
 from gindex.corpus.table import DocumentTable, PartRecord, TableCounts
 from gindex.errors import CorpusError, CorruptStoreError, FormatVersionError, StoreError, TokenizerError
 from gindex.progress import Silent
@@ -168,9 +169,36 @@ def test_tokenizer_without_offsets(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_is_missing(tmp_path, tokenizer):
+def test_folder_that_is_missing_is_made_or_reported(tmp_path, tokenizer):
+    fill_table(tmp_path / "new" / "t", iter(documents()), tokenizer, CONFIG, Silent())
+    (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="expected to write"):
-        fill_table(tmp_path / "no" / "t", iter(documents()), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "file" / "t", iter(documents()), tokenizer, CONFIG, Silent())
+
+
+def test_tables_are_read_as_one(path, tmp_path, tokenizer):
+    """Ordinals follow on each other; deleted documents are not found by their ids or words, and their ids are free."""
+    other = tmp_path / "other.sqlite"
+    again = [
+        Document(document_id="d1", text="a b c", metadata={}),
+        Document(document_id="e", text="three", metadata={}),
+    ]
+    fill_table(other, iter(again), tokenizer, CONFIG, Silent(), first_document=3, first_part=4)
+    with DocumentTable.open(path, other, deleted=[(1, 3)]) as table:
+        assert table.counts() == TableCounts(documents=5, parts=6, tokens=sum(table.part_lengths()), longest_part=3)
+        assert table.part_documents().tolist() == [0, 1, 1, 2, 3, 4]
+        assert [part.document_id for part in table.parts([5, 0, 1, 4])] == ["e", "d0", "d1", "d1"]
+        assert table.known(["d0", "d1", "e", "none"]) == {"d0": 0, "d1": 3, "e": 4}
+        assert table.document("d1").text == "a b c"
+        assert table.part_ranges([3, 0]) == [(0, 1), (4, 5)]
+        assert [document for document, _ in lexical_documents(table, "three", 9)] == [4]
+        assert {document for document, _ in lexical_documents(table, 'a "quoted', 9)} == {0, 3}  # d1 was deleted at 1
+        assert len(lexical_documents(table, "a", 1)) == 1 and lexical_documents(table, "two", 9) == []
+
+
+def test_words_are_those_of_the_texts(path):
+    """SQLite's own check of the full-text index against the documents."""
+    raw(path, "INSERT INTO words(words, rank) VALUES ('integrity-check', 1)")
 
 
 KILLED = """
@@ -292,7 +320,7 @@ def test_path_with_characters_of_a_uri(tmp_path, tokenizer):
 def test_locked_table_is_not_called_corrupt(path):
     holder = sqlite3.connect(path, isolation_level=None)
     with DocumentTable.open(path) as table:
-        table._connection.execute("PRAGMA busy_timeout = 10")
+        table._files[0][1].execute("PRAGMA busy_timeout = 10")
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked") as caught:
             table.counts()

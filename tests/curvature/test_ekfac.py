@@ -7,7 +7,7 @@ from torch import Tensor
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.eigenvalues import correct_eigenvalues
-from gindex.curvature.ekfac import LayerFactors, whitening_scale
+from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
 from gindex.model.capture import Observer, append_one, observe
 
 INPUTS, OUTPUTS, DAMPING_SCALE = 4, 3, 0.1
@@ -48,9 +48,22 @@ def test_whitened_inner_products_are_influence(factors, gradients):
     torch.testing.assert_close(V @ V.T, expected, **DENSE)
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 40])  # few rotate the tokens, many the gradient
+@pytest.mark.parametrize("kept", [1.0, 0.5])
+def test_rotated_gradients_are_the_rotated_sum_of_outer_products(factors, tokens, kept):
+    generator = torch.Generator().manual_seed(3)
+    a = torch.randn(3, tokens, INPUTS, generator=generator, dtype=torch.float64)
+    g = torch.randn(3, tokens, OUTPUTS, generator=generator, dtype=torch.float64)
+    Q_A, Q_S = factors.Q_A[:, : round(kept * INPUTS)], factors.Q_S[:, : round(kept * OUTPUTS)]
+    got = rotated_gradients(a, g, Q_A, Q_S)
+    for document in range(3):
+        G = sum(torch.outer(g[document, t], a[document, t]) for t in range(tokens))
+        torch.testing.assert_close(got[document], Q_S.T @ G @ Q_A, **DENSE)
+
+
 def test_precondition_is_the_dense_solve(factors, gradients):
     matrix = dense(factors, DAMPING_SCALE)
-    for G, X in zip(gradients, factors.precondition(gradients, DAMPING_SCALE), strict=True):
+    for G, X in zip(gradients, factors.precondition(factors.rotate(gradients), DAMPING_SCALE), strict=True):
         torch.testing.assert_close(X.flatten(), torch.linalg.solve(matrix, G.flatten()), **DENSE)
 
 
@@ -80,7 +93,7 @@ def test_a_dead_layer_gives_zeros(random_basis, gradients):
         Lambda=torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64),
         mean_eigenvalue=0.0,
     )
-    for result in (dead.whiten(gradients, DAMPING_SCALE), dead.precondition(gradients, DAMPING_SCALE)):
+    for result in (dead.whiten(gradients, DAMPING_SCALE), dead.precondition(dead.rotate(gradients), DAMPING_SCALE)):
         assert not result.any()  # and no NaN, which would be true
 
 

@@ -160,7 +160,10 @@ def our_scores(
     return torch.cat(
         [
             exact_influence(
-                setting.layers, preconditioned, len(part), lambda p=part: setting.task.losses(setting.batch(p))
+                setting.layers,
+                preconditioned,
+                torch.ones(len(queries), len(part), dtype=torch.bool),
+                lambda p=part: setting.task.losses(setting.batch(p)),
             )
             for part in parts
         ],

@@ -20,7 +20,20 @@ def influence(setting, queries: list[int], documents: list[int], damping_scale: 
         len(queries),
         lambda: setting.losses(queries),
     )
-    return exact_influence(setting.layers, preconditioned, len(documents), lambda: setting.losses(documents))
+    everything = torch.ones(len(queries), len(documents), dtype=torch.bool)
+    return exact_influence(setting.layers, preconditioned, everything, lambda: setting.losses(documents))
+
+
+def test_only_what_is_wanted_is_computed(setting):
+    queries, documents = [2, 0, 3], [4, 5, 6, 7]
+    wanted = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 0, 1]], dtype=torch.bool)
+    preconditioned = precondition_queries(
+        setting.layers, setting.factors.__getitem__, 0.1, 3, lambda: setting.losses(queries)
+    )
+    got = exact_influence(setting.layers, preconditioned, wanted, lambda: setting.losses(documents))
+    expected = torch.where(wanted, influence(setting, queries, documents, 0.1), 0.0)
+    assert expected[wanted].all()
+    torch.testing.assert_close(got, expected, **EXACT)
 
 
 @pytest.mark.parametrize("damping_scale", [1e-3, 0.1, 10.0])
@@ -34,6 +47,14 @@ def test_exact_influence_matches_autograd(setting, damping_scale):
     got = influence(setting, queries, documents, damping_scale)
     torch.testing.assert_close(got, expected, **EXACT)
     assert not got[:, 1].any(), "a document of one token has no influence"
+
+
+@pytest.mark.parametrize("formed", [1, 1000])  # one document's gradient at a time, or several
+def test_forming_gradients_in_blocks_changes_nothing(setting, monkeypatch, formed):
+    everyone = list(range(8))
+    expected = influence(setting, everyone, everyone, 0.1)
+    monkeypatch.setattr("gindex.gradient.exact.FORMED_VALUES", formed)
+    torch.testing.assert_close(influence(setting, everyone, everyone, 0.1), expected, **EXACT)
 
 
 def test_influence_on_itself_is_positive_and_symmetric(setting):
@@ -91,6 +112,8 @@ def test_truncated_factors_give_the_influence_of_the_part(setting, truncate):
     V = setting.whitened(0.1)
     cut = {n: v[:, : factors[n].Lambda.shape[0], : factors[n].Lambda.shape[1]] for n, v in V.items()}
     preconditioned = precondition_queries(setting.layers, factors.__getitem__, 0.1, 1, lambda: setting.losses([0]))
-    got = exact_influence(setting.layers, preconditioned, 2, lambda: setting.losses([2, 4]))
+    got = exact_influence(
+        setting.layers, preconditioned, torch.ones(1, 2, dtype=torch.bool), lambda: setting.losses([2, 4])
+    )
     expected = [sum(float((v[0] * v[d]).sum()) for v in cut.values()) for d in (2, 4)]
     torch.testing.assert_close(got[0], torch.tensor(expected, dtype=torch.float64), **EXACT)

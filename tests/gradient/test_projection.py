@@ -1,4 +1,4 @@
-"""The count sketch is unbiased, balanced, foldable, and the same everywhere."""
+"""Projections are unbiased, foldable, and the same everywhere; the count sketch is balanced."""
 
 import itertools
 import math
@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gindex.config import PROJECTIONS
 from gindex.errors import ConfigError
-from gindex.gradient.projection import CountSketch, LayerShape, ProjectionSpec, deal, fold, hash64
+from gindex.gradient.count_sketch import CountSketch, deal
+from gindex.gradient.kronecker import largest_divisor
+from gindex.gradient.projection import LayerShape, ProjectionSpec, fold, hash64, signs_of
+from gindex.gradient.projections import make_projection
 
 # Layers of unequal shapes; two in the first group, one smaller than its slice, one with a single coordinate.
 SHAPES = (
@@ -20,8 +24,11 @@ SHAPES = (
 )
 
 
-def spec(dimension: int, seed: int = 0) -> ProjectionSpec:
-    return ProjectionSpec(layers=SHAPES, dimension=dimension, seed=seed)
+KINDS = pytest.mark.parametrize("kind", PROJECTIONS)
+
+
+def spec(dimension: int, seed: int = 0, kind: str = "count-sketch") -> ProjectionSpec:
+    return ProjectionSpec(layers=SHAPES, dimension=dimension, seed=seed, kind=kind)
 
 
 def gradients(documents: int = 2, seed: int = 0) -> dict[str, Tensor]:
@@ -36,7 +43,7 @@ def gradients(documents: int = 2, seed: int = 0) -> dict[str, Tensor]:
 
 
 def sketch(V: dict[str, Tensor], projection: ProjectionSpec) -> Tensor:
-    sketcher = CountSketch(projection, torch.device("cpu"))
+    sketcher = make_projection(projection, torch.device("cpu"))
     out = torch.zeros(len(V["a"]), projection.dimension, dtype=torch.float64)
     for layer in projection.layers:
         sketcher.add(out, layer.name, V[layer.name])
@@ -89,7 +96,7 @@ def test_projection_is_the_recorded_one():
         dimension=16,
         seed=7,
     )
-    assert projection.fingerprint == "553e97650a3efc9e56a669566f03d7705753353c7871c93ebae4ca78f65f6d24"
+    assert projection.fingerprint == "9918a214f26e8e85a3c2495fabbc911e9ef44992bc614c8e25e3305bdd42f005"
     order, signs = deal(projection, 1)
     assert order.tolist() == [[3, 2, 1, 5, 10, 9, 15, 6], [0, 4, 11, 13, 14, 12, 8, 7]]
     assert signs.tolist() == [[-1, -1, -1, 1, 1, -1, 1, 1], [1, -1, 1, 1, 1, -1, 1, -1]]
@@ -105,8 +112,9 @@ def test_projection_is_the_recorded_one():
         {"layers": (*SHAPES[:3], LayerShape(name="e", group="head", rows=1, columns=1))},
         {"layers": (*SHAPES[:3], LayerShape(name="d", group="tail", rows=1, columns=1))},
         {"layers": (LayerShape(name="a", group="block 0", rows=13, columns=9), *SHAPES[1:])},
+        {"kind": "kronecker"},
     ],
-    ids=["seed", "dimension", "fewer layers", "order", "name", "group", "shape"],
+    ids=["seed", "dimension", "fewer layers", "order", "name", "group", "shape", "kind"],
 )
 def test_fingerprint_depends_on_everything(changed):
     base = {"layers": SHAPES, "dimension": 64, "seed": 0}
@@ -126,6 +134,10 @@ def test_every_coordinate_has_one_bucket_and_the_loads_are_even(dimension):
         assert loads.max() - loads.min() <= 1
         start, stop = projection.slices[layer.group]
         assert order.shape[1] == stop - start
+    for group in projection.groups:
+        members = [n for n, layer in enumerate(projection.layers) if layer.group == group]
+        loads = sum((deal(projection, n)[1] != 0).sum(0) for n in members)
+        assert loads.max() - loads.min() <= 1
 
 
 def test_signs_and_layers_are_independent():
@@ -158,29 +170,36 @@ def test_sketch_matches_a_loop_over_coordinates(dimension):
     torch.testing.assert_close(sketch(V, spec(dimension)), loop_sketch(V, spec(dimension)), rtol=1e-12, atol=1e-12)
 
 
-def test_sketch_is_linear_and_adds_into_what_is_there():
-    V, projection = gradients(2), spec(40)
+@KINDS
+def test_projection_is_linear_and_adds_into_what_is_there(kind):
+    V, projection = gradients(2), spec(40, kind=kind)
     once = sketch(V, projection)
     twice = sketch({name: 2 * v for name, v in V.items()}, projection)
     torch.testing.assert_close(twice, 2 * once, rtol=1e-13, atol=0)
-    out, sketcher = torch.ones(2, 40, dtype=torch.float64), CountSketch(projection, torch.device("cpu"))
+    out, sketcher = torch.ones(2, 40, dtype=torch.float64), make_projection(projection, torch.device("cpu"))
     sketcher.add(out, "a", V["a"])
-    assert (out[:, slice(*projection.slices["block 1"])] == 1).all()
+    own = slice(*projection.slices["block 0"])
+    assert (out[:, own.stop :] == 1).all()
+    only_a = {name: v if name == "a" else torch.zeros_like(v) for name, v in V.items()}
+    torch.testing.assert_close(out[:, own] - 1, sketch(only_a, projection)[:, own], rtol=1e-12, atol=1e-12)
 
 
-def test_a_document_does_not_depend_on_its_neighbours():
-    V = gradients(6)
-    together = sketch(V, spec(40))
+@KINDS
+def test_a_document_does_not_depend_on_its_neighbours(kind):
+    V, projection = gradients(6), spec(40, kind=kind)
+    together = sketch(V, projection)
     for n in range(6):
-        assert torch.equal(sketch({name: v[n : n + 1] for name, v in V.items()}, spec(40))[0], together[n])
+        alone = sketch({name: v[n : n + 1] for name, v in V.items()}, projection)[0]
+        torch.testing.assert_close(alone, together[n], rtol=1e-12, atol=1e-12)  # matrix products may sum otherwise
 
 
-def test_score_is_unbiased_in_every_slice():
+@KINDS
+def test_score_is_unbiased_in_every_slice(kind):
     """The mean over seeds lies within 4 standard errors of the unprojected score, in each group and in all."""
     V, seeds = gradients(2), 1000
     scores: dict[str, list[float]] = {group: [] for group in spec(64).groups}
     for seed in range(seeds):
-        projection = spec(64, seed)
+        projection = spec(64, seed, kind)
         x, y = sketch(V, projection)
         for group, (start, stop) in projection.slices.items():
             scores[group].append(float(x[start:stop] @ y[start:stop]))
@@ -194,9 +213,10 @@ def test_score_is_unbiased_in_every_slice():
     assert abs(totals.mean() - exact) < 4 * totals.std() / math.sqrt(seeds)
 
 
-def test_norm_is_unbiased():
+@KINDS
+def test_norm_is_unbiased(kind):
     V = gradients(1)
-    norms = np.array([float(sketch(V, spec(64, seed)).square().sum()) for seed in range(500)])
+    norms = np.array([float(sketch(V, spec(64, seed, kind)).square().sum()) for seed in range(500)])
     exact = sum(float(v.square().sum()) for v in V.values())
     assert abs(norms.mean() - exact) < 4 * norms.std() / math.sqrt(500)
 
@@ -222,13 +242,63 @@ def test_spread_falls_with_the_root_of_the_dimension():
     assert spreads[1] / spreads[2] == pytest.approx(2, rel=0.2)
 
 
-def test_a_slice_wider_than_the_layer_loses_nothing():
-    """With more buckets than coordinates every coordinate is alone, and the score is exact."""
-    shape = (LayerShape(name="a", group="g", rows=3, columns=5),)
-    x = torch.randn(2, 3, 5, dtype=torch.float64)
-    out = torch.zeros(2, 24, dtype=torch.float64)
-    CountSketch(ProjectionSpec(layers=shape, dimension=24, seed=0), torch.device("cpu")).add(out, "a", x)
-    torch.testing.assert_close(out[0] @ out[1], (x[0] * x[1]).sum(), rtol=1e-12, atol=1e-12)  # another order
+def test_a_slice_wider_than_its_group_loses_nothing():
+    """With as many buckets as coordinates, of all layers together, each is alone and the score is exact."""
+    shapes = tuple(LayerShape(name=name, group="g", rows=3, columns=5) for name in "abc")
+    V = {name: torch.randn(2, 3, 5, dtype=torch.float64) for name in "abc"}
+    for dimension in (48, 64):
+        out = sketch(V, ProjectionSpec(layers=shapes, dimension=dimension, seed=0))
+        exact = sum((v[0] * v[1]).sum() for v in V.values())
+        torch.testing.assert_close(out[0] @ out[1], exact, rtol=1e-12, atol=1e-12)  # another order
+
+
+def matrix(projection: ProjectionSpec, layer: LayerShape) -> Tensor:
+    """Return what a projection does to every coordinate of a layer, [P, R, W]."""
+    units = torch.eye(layer.rows * layer.columns, dtype=torch.float64).view(-1, layer.rows, layer.columns)
+    out = torch.zeros(len(units), projection.dimension, dtype=torch.float64)
+    make_projection(projection, torch.device("cpu")).add(out, layer.name, units)
+    return out[:, slice(*projection.slices[layer.group])].view(layer.rows, layer.columns, -1)
+
+
+@pytest.mark.parametrize("dimension", [24, 40, 456])  # slices of 8, 16 and 8, and 152: not a multiple of 64
+def test_rademacher_holds_independent_signs(dimension):
+    projection = spec(dimension, kind="rademacher")
+    drawn = []
+    for layer in SHAPES[:3]:
+        got = matrix(projection, layer)
+        signs = got * math.sqrt(got.shape[-1])
+        torch.testing.assert_close(signs.abs(), torch.ones_like(signs), rtol=1e-6, atol=0)  # signs kept in float32
+        drawn.append(signs.flatten())
+    assert not torch.equal(drawn[0][: len(drawn[1])], drawn[1])
+    everything = torch.cat(drawn)
+    assert abs(float(everything.mean())) < 4.5 / math.sqrt(len(everything))
+    assert abs(float((everything[:-1] * everything[1:]).mean())) < 4.5 / math.sqrt(len(everything))
+
+
+def test_kronecker_is_a_product_of_two_sides():
+    projection = spec(144, kind="kronecker")  # slices of 48 = 6 x 8
+    for layer in SHAPES[:3]:
+        got = matrix(projection, layer).view(layer.rows, layer.columns, 6, 8) * math.sqrt(48)
+        torch.testing.assert_close(got.abs(), torch.ones_like(got), rtol=1e-5, atol=0)  # sides in float32
+        rows, columns = got[:, 0, :, 0], got[0, :, 0, :]
+        expected = torch.einsum("ap,br->abpr", rows, columns) * got[0, 0, 0, 0]
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+        assert abs(float(rows.mean())) < 4.5 / math.sqrt(rows.numel())
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1024, 32), (48, 6), (8, 2), (7, 1), (1, 1), (1000, 25)])
+def test_largest_divisor(number, expected):
+    assert largest_divisor(number) == expected
+
+
+def test_signs_are_the_bits_of_the_hashes_lowest_first():
+    hashes = np.array([1, 2**63, 5], np.uint64)
+    assert np.flatnonzero(signs_of(hashes)).tolist() == [0, 127, 128, 130]
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ConfigError, match="--projection: expected one of count-sketch, rademacher, kronecker"):
+        spec(64, kind="fourier")
 
 
 def test_slices_cover_the_dimension_in_forward_order():
@@ -272,11 +342,12 @@ def test_fold_adds_the_halves_of_each_slice():
     assert torch.equal(fold(fold(v, projection, 0), projection, 0), v)
 
 
-def test_folded_scores_are_unbiased():
+@KINDS
+def test_folded_scores_are_unbiased(kind):
     V = gradients(2)
     scores = []
     for seed in range(600):
-        x, y = fold(sketch(V, spec(96, seed)), spec(96, seed), 2)
+        x, y = fold(sketch(V, spec(96, seed, kind)), spec(96, seed, kind), 2)
         scores.append(float(x @ y))
     exact = sum(float((v[0] * v[1]).sum()) for v in V.values())
     assert abs(np.mean(scores) - exact) < 4 * np.std(scores) / math.sqrt(600)

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors
-from gindex.gradient.projection import CountSketch, LayerShape, ProjectionSpec, deal
+from gindex.gradient.count_sketch import CountSketch, deal
+from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.vector import VectorBatch, VectorPath
 from gindex.model.losses import CausalLanguageModel
 
@@ -64,7 +65,7 @@ def test_vectors_match_autograd(setting, whitened):
     path = make_path(setting, setting.factors)
     got = encode(setting, path, EVERYONE)
     assert got.vectors.dtype == torch.float32
-    assert_close(got.vectors, loop_sketch(whitened, path.sketch.spec))
+    assert_close(got.vectors, loop_sketch(whitened, path.projection.spec))
     torch.testing.assert_close(got.losses, setting.losses(EVERYONE))
 
 
@@ -80,7 +81,7 @@ def test_truncation_cuts_the_full_gradient(setting, whitened, truncate, share):
     path = make_path(setting, factors)
     got = encode(setting, path, EVERYONE)
     cut = {name: V[:, : factors[name].Lambda.shape[0], : factors[name].Lambda.shape[1]] for name, V in whitened.items()}
-    assert_close(got.vectors, loop_sketch(cut, path.sketch.spec))
+    assert_close(got.vectors, loop_sketch(cut, path.projection.spec))
     expected = sum(V.square().sum((1, 2)) for V in cut.values())
     torch.testing.assert_close(got.self_influence.double(), expected, rtol=1e-6, atol=0)  # float32 over 14 layers
 
@@ -107,7 +108,7 @@ def test_a_document_of_one_token_has_a_zero_vector(setting):
 
 def test_each_slice_belongs_to_its_group(setting, whitened):
     path = make_path(setting, setting.factors)
-    spec = path.sketch.spec
+    spec = path.projection.spec
     got = encode(setting, path, EVERYONE)
     for group, (start, stop) in spec.slices.items():
         members = {layer.name for layer in setting.layers if layer.group == group}
@@ -127,7 +128,7 @@ def test_the_path_of_builds_in_float32(setting, whitened):
     path = make_path(setting, factors)
     task = CausalLanguageModel(setting.model)
     got = path.encode(8, lambda: task.losses(setting.batch(EVERYONE)))
-    assert_close(got.vectors, loop_sketch(whitened, path.sketch.spec), error=2e-5)
+    assert_close(got.vectors, loop_sketch(whitened, path.projection.spec), error=2e-5)
 
 
 def test_finite_tells_which_documents_can_be_stored():

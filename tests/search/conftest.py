@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gindex.gradient.codes import encode
 from gindex.gradient.projection import LayerShape, ProjectionSpec
-from gindex.store.layout import Layout
-from gindex.store.vectors import CodedVectors, VectorReader, VectorSpec, VectorWriter
+from gindex.store.layout import VolumeLayout
+from gindex.store.reader import VectorReader
+from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader
 
 PROJECTION = ProjectionSpec(
     layers=tuple(LayerShape(name=f"{group}.a", group=group, rows=8, columns=16) for group in ("0", "1", "2")),
@@ -51,16 +52,16 @@ def make_reader(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Vecto
         spec = VectorSpec(
             parts=count, segment_parts=segment_parts, dimension=PROJECTION.dimension, bits=bits, slices=slices
         )
-        layout = Layout(Path(tmp_path_factory.mktemp("store")))
+        volume = VolumeLayout(Path(tmp_path_factory.mktemp("store")))
         vectors = clustered(count)
         vectors[list(zeros)] = 0
         codes, scales = (tensor.numpy() for tensor in encode(vectors, bits, slices))
         norms = vectors.square().sum(1).numpy()
-        writer = VectorWriter(layout, spec)
+        writer = VectorWriter(volume, spec)
         for number in range(spec.segments):
             part = slice(spec.segment_range(number).start, spec.segment_range(number).stop)
             writer.write(number, CodedVectors(codes=codes[part], scales=scales[part], self_influence=norms[part]), {})
-        return VectorReader(layout, spec)
+        return VectorReader([VolumeReader(volume, spec)])
 
     return make
 

@@ -1,134 +1,204 @@
-"""The manifest: what it says comes back, and what it cannot vouch for is refused."""
+"""Manifests and versions: what is committed comes back and stays, and what cannot be vouched for is refused."""
 
 import json
+import os
 import re
+from copy import deepcopy
 from dataclasses import fields, replace
 
 import pytest
 
-from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError
+from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError, VersionError
+from gindex.store.files import encode_json, read_json, write_json
 from gindex.store.layout import FORMAT_VERSION, Layout
-from gindex.store.manifest import FileRecord, LayerRecord, Manifest
-
-LAYER = LayerRecord(
-    name="0.a", group="0", source="0.a", inputs=4, outputs=3, activation_rank=2, gradient_rank=1, mean_eigenvalue=0.1
-)
+from gindex.store.manifest import Manifest
+from gindex.store.version import Version
+from gindex.store.versions import commit, latest_version, require_version, version_numbers
 
 
 @pytest.fixture
-def layout(tmp_path) -> Layout:
-    (tmp_path / "search.faiss").write_bytes(b"content")
-    return Layout(tmp_path)
+def manifest(layout, draft) -> Manifest:
+    return commit(layout, draft, {"kind": "build"})
 
 
-@pytest.fixture
-def manifest(layout) -> Manifest:
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        gindex_version="0",
-        created="2026-01-01T00:00:00+00:00",
-        settings={"seed": 0, "corpus": {"text_field": "tëxt"}},
-        sources=[{"path": "c.jsonl", "bytes": 1, "sha256": "00"}],
-        model={"name": "m", "model": "00", "tokenizer": "11"},
-        layers=[LAYER],
-        untracked=[],
-        projection={"slices": {"0": [0, 8]}, "dimension": 8},
-        documents={"documents": 1, "parts": 1, "tokens": 2, "longest_part": 2},
-        fit={"documents": 1, "parts": 1, "tokens": 2},
-        segment_parts=64,
-        skipped={"0": "reason"},
-        search={"kind": "flat", "folds": 0, "scale": 1.0},
-        files=[FileRecord.of(layout.root, layout.faiss)],
-    )
-    manifest.write(layout)
-    return manifest
-
-
-def change(layout: Layout, **changes: object) -> None:
-    content = json.loads(layout.manifest.read_text()) | changes
-    layout.manifest.write_text(json.dumps(content))
+def path_of(layout):
+    return layout.manifest(1)
 
 
 def test_round_trip(layout, manifest):
-    assert Manifest.read(layout) == manifest
-    assert manifest.slices == {"0": (0, 8)}
-    assert manifest.file(layout.faiss) == manifest.files[0]
-    assert sorted(path.name for path in layout.root.iterdir()) == ["manifest.json", "search.faiss"]
+    assert Version.open(layout).manifest == manifest
+    assert manifest.version == 1 and manifest.slices == {"0": (0, 8)}
+    assert manifest.documents == {"documents": 2, "parts": 70, "tokens": 140, "longest_part": 2}
+    assert manifest.file(layout.root, layout.faiss(1)) == manifest.files[0]
+    assert sorted(path.name for path in layout.manifests.iterdir()) == ["00000001.json"]
+    assert Version.open(layout).excluded.tolist() == [3, 4, 5]
+
+
+def test_versions_are_numbered_and_stay(layout, manifest):
+    first = path_of(layout).read_bytes()
+    second = commit(layout, manifest, {"kind": "delete"}, deleted=[(0, 9)])
+    assert version_numbers(layout) == [1, 2] and latest_version(layout) == second.version == 2
+    assert Version.open(layout).manifest.deleted == [(0, 9)] and Version.open(layout, 1).manifest == manifest
+    assert path_of(layout).read_bytes() == first
+    with pytest.raises(VersionError, match=r"expected version 3, found 1 to 2; see gindex versions"):
+        require_version(layout, 3)
+
+
+def test_one_of_two_commits_of_a_number_wins(layout, manifest, monkeypatch):
+    monkeypatch.setattr("gindex.store.versions.next_version", lambda _layout: 2)
+    commit(layout, manifest, {"kind": "delete"}, deleted=[(0, 1)])
+    with pytest.raises(VersionError, match=r"00000002.json: expected to commit version 2, found that another process"):
+        commit(layout, manifest, {"kind": "delete"}, deleted=[(5, 6)])
+    assert Version.open(layout).manifest.deleted == [(0, 1)]
+    assert sorted(path.name for path in layout.manifests.iterdir()) == ["00000001.json", "00000002.json"]
+
+
+def test_file_system_without_hard_links(layout, draft, monkeypatch):
+    def fail(*_args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("gindex.atomic.os.link", fail)
+    commit(layout, draft, {"kind": "build"})
+    monkeypatch.setattr("gindex.store.versions.next_version", lambda _layout: 1)
+    with pytest.raises(VersionError):
+        commit(layout, draft, {"kind": "build"})
+    assert os.listdir(layout.manifests) == ["00000001.json"]
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Manifest) if field.name != "format_version"])
 def test_missing_field_is_named(layout, manifest, name):
-    content = json.loads(layout.manifest.read_text())
+    content = read_json(path_of(layout))
     del content[name]
-    layout.manifest.write_text(json.dumps(content))
-    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.manifest))}.*{name}"):
-        Manifest.read(layout)
+    write_json(path_of(layout), content)
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(path_of(layout)))}.*no field {name}"):
+        Manifest.read(layout, 1)
 
 
-@pytest.mark.parametrize("name", ["layers", "files"])
-@pytest.mark.parametrize("value", [[{}], [1], None])
-def test_entries_of_another_form(layout, manifest, name, value):
-    change(layout, **{name: value})
-    with pytest.raises(CorruptStoreError, match=re.escape(str(layout.manifest))):
-        Manifest.read(layout)
+def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """All places of a nested value, lists and dicts included."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+FREE = {("operation",), ("search",), ("fidelity",), ("created",), ("settings", "model", "name")}
+"""What is free text or checked where it is used."""
+
+
+def test_nested_values_of_another_type_are_refused(layout, manifest):
+    """Each value in turn is made a list in a list, with a checksum that fits: never a KeyError or TypeError."""
+    content = read_json(path_of(layout))
+    for place in places(content)[1:]:
+        changed = deepcopy(content)
+        parent = changed
+        for key in place[:-1]:
+            parent = parent[key]
+        parent[place[-1]] = [[None]]
+        write_json(path_of(layout), changed)
+        if place[:1] == ("settings",) or any(place[: len(free)] == free for free in FREE):
+            with_settings = place[:1] == ("settings",)
+            try:
+                Manifest.read(layout, 1)
+            except (CorruptStoreError, NotAnIndexError):
+                continue
+            assert with_settings or place[0] in ("operation", "search", "fidelity"), place
+        else:
+            with pytest.raises((CorruptStoreError, NotAnIndexError), match=re.escape(str(path_of(layout)))):
+                Manifest.read(layout, 1)
 
 
 def test_unknown_field_is_named(layout, manifest):
-    change(layout, surprise=1)
-    with pytest.raises(CorruptStoreError, match="surprise"):
-        Manifest.read(layout)
+    write_json(path_of(layout), read_json(path_of(layout)) | {"surprise": 1})
+    with pytest.raises(CorruptStoreError, match="an unknown field surprise"):
+        Manifest.read(layout, 1)
 
 
-def test_newer_version_is_refused_even_with_other_fields(layout, manifest):
-    layout.manifest.write_text(json.dumps({"format_version": FORMAT_VERSION + 1}))
+def test_every_flipped_byte_and_every_truncation_is_found(layout, manifest):
+    path = path_of(layout)
+    content = path.read_bytes()
+    damaged = [content[:n] for n in range(len(content))]
+    damaged += [
+        content[:n] + bytes([content[n] ^ bit]) + content[n + 1 :] for n in range(len(content)) for bit in (1, 32)
+    ]
+    for some in damaged:
+        path.write_bytes(some)
+        with pytest.raises((CorruptStoreError, FormatVersionError, NotAnIndexError), match=re.escape(str(path))):
+            Manifest.read(layout, 1)
+    path.write_bytes(content)
+    assert Manifest.read(layout, 1) == manifest
+
+
+def test_manifest_of_another_version_is_refused(layout, manifest):
+    layout.manifest(2).write_bytes(path_of(layout).read_bytes())
+    with pytest.raises(CorruptStoreError, match=r"00000002.json: expected version 2, found 1"):
+        Version.open(layout)
+
+
+def test_newer_format_is_refused_even_with_other_fields(layout, manifest):
+    path_of(layout).write_text(json.dumps({"format_version": FORMAT_VERSION + 1}))
     with pytest.raises(FormatVersionError, match="install a newer gindex"):
-        Manifest.read(layout)
+        Version.open(layout)
 
 
-def test_manifest_of_something_else(layout):
-    layout.manifest.write_text('{"name": "an app", "start_url": "/"}')
+def test_manifest_of_something_else(layout, manifest):
+    path_of(layout).write_text('{"name": "an app", "start_url": "/"}')
     with pytest.raises(NotAnIndexError, match="expected the manifest of an index"):
-        Manifest.read(layout)
+        Version.open(layout)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"null"])
-def test_manifest_that_is_no_json_object(layout, content):
-    layout.manifest.write_bytes(content)
-    with pytest.raises(CorruptStoreError, match=re.escape(str(layout.manifest))):
-        Manifest.read(layout)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"null", b"[" * 100_000])
+def test_manifest_that_is_no_json_object(layout, manifest, content):
+    path_of(layout).write_bytes(content)
+    with pytest.raises(CorruptStoreError, match=re.escape(str(path_of(layout)))):
+        Version.open(layout)
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 'x",\n "crc32c": "y'}, {"b": [1.5, None, "ë"], "c": {}}])
+def test_json_carries_its_checksum(tmp_path, content):
+    content = {"always": 1, **content}
+    write_json(tmp_path / "file", content)
+    assert read_json(tmp_path / "file") == content
+    assert list(json.loads((tmp_path / "file").read_bytes())) == [*content, "crc32c"]
+    assert encode_json(content) == (tmp_path / "file").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"conten", b"content!"])
 def test_file_with_another_length(layout, manifest, content):
-    layout.faiss.write_bytes(content)
-    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss))}: expected 7 bytes"):
-        Manifest.read(layout)
+    layout.faiss(1).write_bytes(content)
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: expected 7 bytes"):
+        Version.open(layout)
 
 
 def test_missing_file(layout, manifest):
-    layout.faiss.unlink()
-    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss))}: .*no file"):
-        Manifest.read(layout)
+    layout.faiss(1).unlink()
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: .*no file"):
+        Version.open(layout)
 
 
-def test_content_is_checked_against_the_checksum(layout, manifest):
-    manifest.files[0].check_content(layout.root)
-    layout.faiss.write_bytes(b"c0ntent")
-    Manifest.read(layout)
-    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss))}: expected CRC-32C"):
-        manifest.files[0].check_content(layout.root)
+def test_content_is_checked_against_the_checksum_once(layout, manifest, monkeypatch):
+    version = Version.open(layout)
+    version.checked(layout.faiss(1))
+    layout.faiss(1).write_bytes(b"c0ntent")
+    version.checked(layout.faiss(1))  # read before
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: expected CRC-32C"):
+        Version.open(layout).checked(layout.faiss(1))
     with pytest.raises(CorruptStoreError, match="no record"):
-        replace(manifest, files=[]).file(layout.faiss)
+        replace(manifest, files=[]).file(layout.root, layout.faiss(1))
+
+
+def test_segments_that_wait_for_recomputation_are_named(layout, manifest):
+    commit(layout, manifest, {"kind": "repair"}, volumes=[replace(manifest.volumes[0], lost=[1])])
+    with pytest.raises(CorruptStoreError, match="found 6 parts waiting to be computed again; run the gindex build"):
+        Version.open(layout)
 
 
 def test_no_index(tmp_path):
     with pytest.raises(NotAnIndexError, match="no such folder"):
-        Manifest.read(Layout(tmp_path / "none"))
-    with pytest.raises(NotAnIndexError, match=r"no manifest\.json in it"):
-        Manifest.read(Layout(tmp_path))
+        Version.open(Layout(tmp_path / "none"))
+    with pytest.raises(NotAnIndexError, match="no manifests in it"):
+        Version.open(Layout(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(NotAnIndexError, match="found a file"):
-        Manifest.read(Layout(tmp_path / "file"))
+        Version.open(Layout(tmp_path / "file"))
     (tmp_path / "build.json").write_text("{}")
     with pytest.raises(NotAnIndexError, match="unfinished build"):
-        Manifest.read(Layout(tmp_path))
+        Version.open(Layout(tmp_path))

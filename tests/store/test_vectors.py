@@ -22,9 +22,11 @@ from gindex.config import BIT_WIDTHS
 from gindex.errors import CorruptStoreError
 from gindex.gradient.codes import encode
 from gindex.store import vectors as store
-from gindex.store.layout import Layout
-from gindex.store.manifest import read_json
-from gindex.store.vectors import CodedVectors, VectorReader, VectorSpec, VectorWriter, choose_segment_parts
+from gindex.store.files import read_json
+from gindex.store.layout import VolumeLayout
+from gindex.store.reader import VectorReader
+from gindex.store.rows import chunk_checksum
+from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader, choose_segment_parts
 
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 ARRAYS = ("codes", "scales", "self_influence")
@@ -41,7 +43,7 @@ def make_spec(parts: int, segment_parts: int, bits: int, slices: tuple[tuple[int
     return VectorSpec(parts=parts, segment_parts=segment_parts, dimension=slices[-1][1], bits=bits, slices=slices)
 
 
-def write_store(layout: Layout, spec: VectorSpec, seed: int = 0) -> CodedVectors:
+def write_store(layout: VolumeLayout, spec: VectorSpec, seed: int = 0) -> CodedVectors:
     """Write random vectors segment by segment and return them."""
     generator = torch.Generator().manual_seed(seed)
     codes, scales = encode(torch.randn(spec.parts, spec.dimension, generator=generator), spec.bits, spec.slices)
@@ -74,8 +76,8 @@ def decode_by_hand(vectors: CodedVectors, spec: VectorSpec) -> npt.NDArray[np.fl
     return out
 
 
-def read_everything(layout: Layout, spec: VectorSpec) -> None:
-    reader, ordinals = VectorReader(layout, spec), np.arange(spec.parts)
+def read_everything(layout: VolumeLayout, spec: VectorSpec) -> None:
+    reader, ordinals = VectorReader([VolumeReader(layout, spec)]), np.arange(spec.parts)
     reader.decoded(ordinals)
     reader.self_influence(ordinals)
 
@@ -100,13 +102,13 @@ def test_zarr_and_reader_see_what_was_written(spec_and_chunk, random):
     """Partial last chunks and segments, segments larger and smaller than the corpus, any order, repetitions."""
     spec, chunk_rows = spec_and_chunk
     with TemporaryDirectory() as folder, chunks_of(chunk_rows):
-        layout = Layout(Path(folder))
+        layout = VolumeLayout(Path(folder))
         written = write_store(layout, spec)
         group = zarr.open(str(layout.vectors), mode="r")
         for name in ARRAYS:
             np.testing.assert_array_equal(group[name][:], getattr(written, name))
         ordinals = np.array([random.randrange(spec.parts) for _ in range(2 * spec.parts)])
-        reader = VectorReader(layout, spec)
+        reader = VectorReader([VolumeReader(layout, spec)])
         # Equal, not close: both multiply the same two float32 once.
         expected = decode_by_hand(written, spec)
         np.testing.assert_array_equal(reader.decoded(ordinals).numpy(), expected[ordinals])
@@ -115,17 +117,17 @@ def test_zarr_and_reader_see_what_was_written(spec_and_chunk, random):
 
 @pytest.mark.parametrize("parts", [1, 63, 64, 65, 200])
 def test_real_chunks(tmp_path, parts):
-    layout, spec = Layout(tmp_path), make_spec(parts, 128, 4, ((0, 8), (8, 24)))
+    layout, spec = VolumeLayout(tmp_path), make_spec(parts, 128, 4, ((0, 8), (8, 24)))
     written = write_store(layout, spec)
     np.testing.assert_array_equal(zarr.open(str(layout.vectors), mode="r")["codes"][:], written.codes)
-    decoded = VectorReader(layout, spec).decoded(np.arange(parts))
+    decoded = VectorReader([VolumeReader(layout, spec)]).decoded(np.arange(parts))
     np.testing.assert_array_equal(decoded.numpy(), decode_by_hand(written, spec))
 
 
 @pytest.mark.parametrize("bits", [bits for bits in BIT_WIDTHS if bits < 16])
 def test_the_code_on_the_format_page_decodes(tmp_path, monkeypatch, bits):
     """A stranger has zarr, numpy and docs/format.md, and nothing of gindex."""
-    layout, spec = Layout(tmp_path), make_spec(70, 64, bits, ((0, 8), (8, 24)))
+    layout, spec = VolumeLayout(tmp_path), make_spec(70, 64, bits, ((0, 8), (8, 24)))
     written = write_store(layout, spec)
     (code,) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -136,7 +138,7 @@ def test_the_code_on_the_format_page_decodes(tmp_path, monkeypatch, bits):
 
 
 def test_format_is_zarr_3_with_checksums_and_one_shard_a_segment(tmp_path):
-    layout, spec = Layout(tmp_path), make_spec(200, 64, 1, ((0, 16),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(200, 64, 1, ((0, 16),))
     write_store(layout, spec)
     for name in ARRAYS:
         metadata = json.loads((layout.vectors / name / "zarr.json").read_text())
@@ -150,6 +152,30 @@ def test_format_is_zarr_3_with_checksums_and_one_shard_a_segment(tmp_path):
     assert not layout.staging.exists() or not any(layout.staging.iterdir())
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(specs(), min_size=2, max_size=3), st.sampled_from(BIT_WIDTHS), st.randoms(use_true_random=False))
+def test_volumes_are_read_as_one(drawn, bits, random):
+    """Reference: zarr's own reading of each volume, one after the other."""
+    with TemporaryDirectory() as folder:
+        readers, expected = [], {name: [] for name in ARRAYS}
+        for number, (drawn_spec, chunk_rows) in enumerate(drawn):
+            spec = make_spec(drawn_spec.parts, drawn_spec.segment_parts, bits, ((0, 8), (8, 24)))
+            layout = VolumeLayout(Path(folder, str(number)))
+            with chunks_of(chunk_rows):
+                write_store(layout, spec, seed=number)
+                readers.append(VolumeReader(layout, spec))
+            group = zarr.open(str(layout.vectors), mode="r")
+            for name in ARRAYS:
+                expected[name].append(group[name][:])
+        reader = VectorReader(readers)
+        ordinals = np.array([random.randrange(reader.spec.parts) for _ in range(2 * reader.spec.parts)])
+        coded = reader.stored(ordinals)
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(coded, name), np.concatenate(expected[name])[ordinals])
+        covered = [ordinal for n in range(reader.spec.segments) for ordinal in reader.spec.segment_range(n)]
+        assert covered == list(range(reader.spec.parts))
+
+
 @pytest.mark.parametrize("parts", [1, 1000, 1025, 100_000, 10_000_000])
 @pytest.mark.parametrize("row_bytes", [1, 2048, 1 << 26])
 def test_segments_are_whole_chunks_of_bounded_size(parts, row_bytes):
@@ -161,7 +187,7 @@ def test_segments_are_whole_chunks_of_bounded_size(parts, row_bytes):
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_flipped_byte_is_found(tmp_path, name):
     """Each byte of a shard in turn: padding, checksums and the shard's index included."""
-    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
     with chunks_of(4):
         write_store(layout, spec)
         path = spec.arrays[name].shard_path(layout.vectors / name, 0)
@@ -176,7 +202,7 @@ def test_every_flipped_byte_is_found(tmp_path, name):
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_truncation_is_found(tmp_path, name):
-    layout, spec = Layout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(7, 8, 2, ((0, 8),))
     with chunks_of(4):
         write_store(layout, spec)
         path = spec.arrays[name].shard_path(layout.vectors / name, 0)
@@ -192,7 +218,7 @@ def test_every_truncation_is_found(tmp_path, name):
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_missing_shard_is_never_zeros(tmp_path, name):
-    layout, spec = Layout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
     write_store(layout, spec)
     path = spec.arrays[name].shard_path(layout.vectors / name, 1)
     path.unlink()
@@ -202,7 +228,7 @@ def test_missing_shard_is_never_zeros(tmp_path, name):
 
 def test_shard_index_that_points_past_the_end(tmp_path):
     """A consistent index, but no chunk where it points: the checksum of nothing must not pass for a match."""
-    layout, spec = Layout(tmp_path), make_spec(7, 64, 2, ((0, 8),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(7, 64, 2, ((0, 8),))
     write_store(layout, spec)
     path = spec.arrays["scales"].shard_path(layout.vectors / "scales", 0)
     entry = np.array([1 << 20, 64 * 4 + 4], "<u8").tobytes()
@@ -211,22 +237,40 @@ def test_shard_index_that_points_past_the_end(tmp_path):
         read_everything(layout, spec)
 
 
-def test_finished_segments_are_known_and_missing_files_are_not_passed_over(tmp_path):
-    layout, spec = Layout(tmp_path), make_spec(130, 64, 1, ((0, 8),))
+def test_finished_segments_are_known_and_damaged_ones_are_to_be_written_again(tmp_path):
+    layout, spec = VolumeLayout(tmp_path), make_spec(200, 64, 1, ((0, 8),))
     write_store(layout, spec)
     writer = VectorWriter(layout, spec)
-    assert [writer.is_finished(number) for number in range(3)] == [True] * 3
+    assert all(writer.finished(number) for number in range(4))
     layout.segment(1).unlink()
-    assert [writer.is_finished(number) for number in range(3)] == [True, False, True]
     path = spec.arrays["codes"].shard_path(layout.vectors / "codes", 2)
-    path.unlink()
-    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
-        writer.is_finished(2)
+    path.write_bytes(path.read_bytes().replace(b"\0", b"\1", 1))
+    spec.arrays["scales"].shard_path(layout.vectors / "scales", 3).unlink()
+    assert [writer.finished(number) is not None for number in range(4)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_shard_of_another_store_is_refused(tmp_path, name):
+    """Of the same shape, so whole in itself: only the checksum of its chunks, in the manifest, tells it apart."""
+    spec = make_spec(70, 64, 2, ((0, 8),))
+    layout, other = VolumeLayout(tmp_path / "one"), VolumeLayout(tmp_path / "other")
+    write_store(layout, spec)
+    paths = {n: rows.shard_path(layout.vectors / n, 0) for n, rows in spec.arrays.items()}
+    recorded = {path: chunk_checksum(path, spec.arrays[n]) for n, path in paths.items()}
+    everything = write_store(other, spec, seed=1)
+    everything.self_influence[:] += 1
+    VectorWriter(other, spec).write(0, rows_of(everything, range(64)), {})
+    reader = VectorReader([VolumeReader(layout, spec, recorded)])
+    reader.decoded(np.arange(3)), reader.self_influence(np.arange(3))
+    paths[name].write_bytes(spec.arrays[name].shard_path(other.vectors / name, 0).read_bytes())
+    reader = VectorReader([VolumeReader(layout, spec, recorded)])
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(paths[name]))}: .*found another one"):
+        reader.decoded(np.arange(3)), reader.self_influence(np.arange(3))
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_failing_segment_is_not_published_and_can_be_written_again(tmp_path, monkeypatch, failing):
-    layout, spec = Layout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
+    layout, spec = VolumeLayout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
     everything = write_store(layout, spec)
     whole = {path: path.read_bytes() for path in layout.vectors.rglob("*") if path.is_file()}
     layout.segment(1).unlink()
@@ -242,7 +286,7 @@ def test_failing_segment_is_not_published_and_can_be_written_again(tmp_path, mon
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
         patch.setattr(store, "publish_written", fail)
         writer.write(1, last, {})
-    assert not writer.is_finished(1)
-    writer.write(1, last, {65: "reason"})
-    assert writer.is_finished(1) and read_json(layout.segment(1))["skipped"] == {"65": "reason"}
+    assert writer.finished(1) is None
+    written = writer.write(1, last, {65: "reason"})
+    assert writer.finished(1) == written and read_json(layout.segment(1))["skipped"] == {"65": "reason"}
     assert {path: path.read_bytes() for path in layout.vectors.rglob("*") if path.is_file()} == whole

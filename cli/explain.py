@@ -1,0 +1,89 @@
+"""`gindex explain`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import GindexCommand
+from .progress import terminal_progress
+
+if TYPE_CHECKING:
+    from gindex.search.explain import Explanation
+
+BAR_WIDTH = 40
+POSITIVE, NEGATIVE = (46, 160, 67), (218, 54, 51)
+FAINT = 0.08
+"""Share of the largest influence below which a token keeps the terminal's own colours."""
+
+
+@click.command(cls=GindexCommand)
+@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("document_id")
+@click.argument("prompt")
+@click.option("--completion", help="What the model said after PROMPT: only its tokens count.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page there.")
+@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
+@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(
+    index: Path,
+    document_id: str,
+    prompt: str,
+    completion: str | None,
+    html: Path | None,
+    model: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Print which tokens and layers of document DOCUMENT_ID of INDEX influence PROMPT.
+
+    Influence is recomputed exactly, without projection, and is the sum over the tokens as well as over the layers. A
+    token's share is what comes of reading it, its effect on later predictions included.
+
+    \b
+    Example:
+        gindex explain runs/corpus compiler "A compiler is" --completion " a program"
+        gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html compiler.html
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.index import GradientIndex
+    from gindex.search.explain import explanation_record
+
+    from .explain_page import page
+
+    opened = GradientIndex.open(index, model=model, device=device)
+    explanation = opened.explain(document_id, prompt, completion, progress=terminal_progress())
+    if html is not None:
+        html.write_text(page(explanation), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(explanation_record(explanation), ensure_ascii=False))
+    elif html is not None:
+        click.echo(f"{html}: influence {explanation.influence:+.4g}")
+    else:
+        click.echo(_text(explanation))
+
+
+def _text(explanation: "Explanation") -> str:
+    from gindex.search.explain import shades
+
+    query = explanation.query
+    lines = [f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}", ""]
+    lines.append(f"influence {explanation.influence:+.4g}  {click.style(explanation.document_id, bold=True)}")
+    tokens = [token for part in explanation.parts for token in part.tokens if not token.context]
+    shaded = zip(tokens, shades([token.influence for token in tokens]), strict=True)
+    lines += ["", "".join(_coloured(token.text, shade) for token, shade in shaded), ""]
+    for name, value, share in zip(
+        explanation.groups, explanation.groups.values(), shades(list(explanation.groups.values())), strict=True
+    ):
+        bar = click.style("█" * round(abs(share) * BAR_WIDTH), fg=POSITIVE if share > 0 else NEGATIVE)
+        lines.append(f"{name:<24} {value:>+11.4g}  {bar}")
+    return "\n".join(lines)
+
+
+def _coloured(text: str, shade: float) -> str:
+    if abs(shade) < FAINT:
+        return text
+    strong = POSITIVE if shade > 0 else NEGATIVE
+    red, green, blue = (round(30 + (part - 30) * abs(shade)) for part in strong)
+    return click.style(text, bg=(red, green, blue), fg=(255, 255, 255))

@@ -1,0 +1,46 @@
+"""`gindex index`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from .command import GindexCommand
+from .progress import terminal_progress
+
+KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
+
+
+@click.command(cls=GindexCommand)
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(KINDS),
+    default="auto",
+    show_default=True,
+    help="auto: by size; flat: exact, for small corpora; fp16: folded, in 16 bits; rabitq: signs, re-scored; ivf: "
+    "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def index_command(index: Path, kind: str, as_json: bool) -> None:
+    """Build the FAISS index of INDEX again from its stored vectors, and measure its recall against a full scan.
+
+    It is committed as a new version when it is complete. No model is needed.
+
+    \b
+    Example:
+        gindex index runs/corpus --type rabitq
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.store.layout import Layout
+    from gindex.upkeep.reindex import reindex
+
+    search = reindex(Layout(index), kind, terminal_progress()).search
+    if as_json:
+        click.echo(json.dumps(search))
+        return
+    recall = search["recall"]
+    click.echo(
+        f"{index / search['file']}: {search['kind']}, recall@10 {recall['at_10']:.3f}, recall@100 "
+        f"{recall['at_100']:.3f} of a full scan, {recall['queries']} stored vectors as queries"
+    )

@@ -1,0 +1,39 @@
+"""`gindex outliers`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from gindex.config import SearchOptions, help_of
+
+from .command import GindexCommand
+from .render import excerpt
+
+
+@click.command(cls=GindexCommand)
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Parts to print.")
+@click.option("--where", metavar="FILTER", help=help_of(SearchOptions, "where"))
+@click.option("--per-token", is_flag=True, help="Divide by the number of predicted tokens: long parts have more.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a part.")
+def outliers(index: Path, top: int, where: str | None, per_token: bool, as_json: bool) -> None:
+    """Print the parts of INDEX with the largest self-influence: mislabelled, corrupted, foreign or memorised ones.
+
+    Self-influence is the squared norm of a part's whitened gradient. No model is needed.
+
+    \b
+    Example:
+        gindex outliers runs/corpus -k 20
+        gindex outliers runs/corpus --per-token --where "source = 'web'"
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.index import GradientIndex
+
+    found = GradientIndex.open(index).outliers(top, where=where, per_token=per_token)
+    for outlier in found:
+        if as_json:
+            click.echo(json.dumps(vars(outlier), ensure_ascii=False))
+        else:
+            title = f"{outlier.rank:>3}  self-influence {outlier.self_influence:.4g}  {outlier.tokens} tokens"
+            click.echo(f"{title}  {click.style(outlier.document_id, bold=True)}, part {outlier.part}")
+            click.echo(f"{excerpt(outlier.text)}\n")

@@ -1,0 +1,191 @@
+"""`gindex delete`, `compact`, `versions`, `rollback`, `prune`, `verify` and `repair`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .command import GindexCommand
+from .progress import terminal_progress
+from .render import size
+
+if TYPE_CHECKING:
+    from gindex.store.layout import Layout
+
+index_argument = click.argument("index", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@click.argument("document_ids", metavar="ID...", nargs=-1, required=True)
+@json_option
+def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
+    """Delete documents of INDEX by their ids. No search returns them from then on; compact frees their space.
+
+    \b
+    Example:
+        gindex delete runs/corpus d17 d18
+        gindex delete runs/corpus notes/draft --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.delete import delete_documents
+
+    manifest = delete_documents(_layout(index), document_ids)
+    count = manifest.operation["documents"]
+    record = {"version": manifest.version, "deleted": count}
+    _print(record, as_json, f"{index}: {count:,} documents deleted, version {manifest.version}")
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@json_option
+def compact(index: Path, as_json: bool) -> None:
+    """Rewrite INDEX as one volume without its deleted documents. Older versions stay until gindex prune.
+
+    \b
+    Example:
+        gindex compact runs/corpus
+        gindex compact runs/corpus --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.compact import compact as run
+
+    manifest = run(_layout(index), terminal_progress())
+    record = {"version": manifest.version, **manifest.documents}
+    counts = f"{manifest.documents['documents']:,} documents, {manifest.documents['parts']:,} parts"
+    _print(record, as_json, f"{index}: {counts}, version {manifest.version}")
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@json_option
+def versions(index: Path, as_json: bool) -> None:
+    """List the versions of INDEX, the oldest first.
+
+    \b
+    Example:
+        gindex versions runs/corpus
+        gindex versions runs/corpus --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.history import list_versions
+
+    found = list_versions(_layout(index))
+    _print({"versions": found}, as_json, "\n".join(_version_line(version) for version in found))
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@click.argument("version", type=click.IntRange(min=1))
+@json_option
+def rollback(index: Path, version: int, as_json: bool) -> None:
+    """Make INDEX what it was in VERSION, as a new version: this can be undone as well.
+
+    \b
+    Example:
+        gindex rollback runs/corpus 3
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.history import rollback as run
+
+    manifest = run(_layout(index), version)
+    record = {"version": manifest.version, "to": version}
+    _print(record, as_json, f"{index}: as in version {version}, now version {manifest.version}")
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@click.option("--keep", type=click.IntRange(min=1), default=1, show_default=True, help="Newest versions to keep.")
+@json_option
+def prune(index: Path, keep: int, as_json: bool) -> None:
+    """Remove old versions of INDEX and the files that only they need.
+
+    What interrupted commands have left is removed as well: an interrupted add begins anew. Whoever has an old version
+    open may miss its files.
+
+    \b
+    Example:
+        gindex prune runs/corpus
+        gindex prune runs/corpus --keep 3
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.history import prune as run
+
+    removed = run(_layout(index), keep)
+    freed = f"{removed['files']:,} files, {size(removed['bytes'])}"
+    _print(dict(removed), as_json, f"{index}: {removed['versions']} versions removed, {freed}")
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@click.option("--deep", is_flag=True, help="Decode every vector and let SQLite and FAISS check what they hold.")
+@click.option("--version", "number", type=click.IntRange(min=1), help="Version to check; the newest if not given.")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_json: bool) -> None:
+    """Check INDEX: its manifest, the checksum of every file, and counts and ids across Zarr, SQLite and FAISS.
+
+    Ends with exit code 1 and a list where something is wrong.
+
+    \b
+    Example:
+        gindex verify runs/corpus
+        gindex verify runs/corpus --deep --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.verify import verify as run
+
+    report = run(_layout(index), number, deep=deep)
+    problems = report["problems"]
+    lines = [f"wrong: {problem}" for problem in problems]
+    lines += [f"left over, harmless: {path} (gindex prune removes it)" for path in report["unnamed"]]
+    verdict = f"{len(problems)} problems" if problems else f"whole, {size(report['checked_bytes'])} checked"
+    _print(report, as_json, "\n".join([*lines, f"{index}: version {report['version']}, {verdict}"]))
+    ctx.exit(1 if problems else 0)
+
+
+@click.command(cls=GindexCommand)
+@index_argument
+@json_option
+@click.pass_context
+def repair(ctx: click.Context, index: Path, as_json: bool) -> None:
+    """Build again what of INDEX is derived, and mark lost vectors, which gindex build then computes again, no more.
+
+    Ends with exit code 1 where something is left that cannot be repaired.
+
+    \b
+    Example:
+        gindex repair runs/corpus
+        gindex repair runs/corpus --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.upkeep.repair import repair as run
+
+    done = run(_layout(index), terminal_progress())
+    lines = [f"built again: {path}" for path in done.rebuilt] + [f"cannot be repaired: {what}" for what in done.beyond]
+    if done.lost:
+        lines.append(f"lost: {done.lost:,} parts; run the gindex build that made the index to compute them again")
+    record = {
+        "version": done.manifest.version,
+        "rebuilt": list(done.rebuilt),
+        "lost_parts": done.lost,
+        "beyond_repair": list(done.beyond),
+    }
+    _print(record, as_json, "\n".join([*lines, f"{index}: version {done.manifest.version}"]))
+    ctx.exit(1 if done.beyond else 0)
+
+
+def _layout(index: Path) -> "Layout":
+    from gindex.store.layout import Layout
+
+    return Layout(index)
+
+
+def _print(record: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(record, indent=1) if as_json else text)
+
+
+def _version_line(version: dict[str, Any]) -> str:
+    if "problem" in version:
+        return f"{version['version']:>5}  damaged: {version['problem']}"
+    kind, *rest = version["operation"].items()
+    what = ", ".join([str(kind[1]), *(f"{name.replace('_', ' ')} {value}" for name, value in rest)])
+    counts = f"{version['documents']:,} documents, {version['parts']:,} parts"
+    deleted = f", {version['deleted_parts']:,} of them deleted" if version["deleted_parts"] else ""
+    lost = f", {version['lost_parts']:,} lost" if version["lost_parts"] else ""
+    return f"{version['version']:>5}  {version['created']}  {what}: {counts}{deleted}{lost}, {size(version['bytes'])}"

@@ -1,0 +1,209 @@
+"""Adding documents to a finished index: same factors, same projection, a new volume and a new version."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+from gindex.builder.run import fingerprints_of, load_engine
+from gindex.builder.state import check_same_model
+from gindex.builder.vectors import VectorWork, vector_spec
+from gindex.config import BuildConfig, ModelConfig
+from gindex.corpus.fill import fill_table
+from gindex.corpus.fingerprints import fingerprint_sources
+from gindex.corpus.readers import read_corpus
+from gindex.corpus.records import Document
+from gindex.corpus.table import DocumentTable
+from gindex.engine import projection_of
+from gindex.errors import CorpusError
+from gindex.progress import Progress, Silent
+from gindex.search.faiss_types import import_faiss, spec_of
+from gindex.search.search_index import make_search_index
+from gindex.store.files import FileRecord
+from gindex.store.layout import Layout
+from gindex.store.manifest import Manifest
+from gindex.store.pending import finish_volume, start_volume
+from gindex.store.version import Version
+from gindex.store.versions import commit, next_version, writing
+from gindex.store.volume import volume_files, volume_record, whitened_norm
+from gindex.upkeep.delete import Ranges, merged
+
+FAR = 1.25
+"""Ratio of the mean whitened norms, either way, from which new text is called far from what the factors were fitted on.
+On the small model of the tests more text of the same kind came to 0.99, text of other tokens to 1.43."""
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """What an add did.
+
+    Attributes:
+        manifest: The new version.
+        documents: Documents added.
+        replaced: Documents that had the same ids, now deleted.
+        norm_ratio: Mean whitened norm of the new text over that of the text the index was built from.
+        far: Whether that is so far from 1 that the factors should be fitted again.
+    """
+
+    manifest: Manifest
+    documents: int
+    replaced: int
+    norm_ratio: float
+    far: bool
+
+
+def run_add(
+    layout: Layout,
+    sources: Sequence[str],
+    config: BuildConfig,
+    *,
+    replace_ids: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Addition:
+    """Add documents, or finish an add that was interrupted, and commit.
+
+    Args:
+        layout: The index.
+        sources: Corpus files, folders, or hub dataset names.
+        config: The settings of the index, with the model's place, the device, the batches and the fields' names.
+        replace_ids: Delete documents of the index that have the id of a new one, where the add would be refused.
+        strict: Stop at the first document whose loss or gradient is not finite.
+        progress: Where phases are reported.
+
+    Raises:
+        CorpusError: An id is in the index already; nothing is added.
+        GindexError: See the classes in `gindex.errors`; the index stays as it was.
+    """
+    progress = progress or Silent()
+    import_faiss()
+    with writing(layout):
+        version = Version.open(layout)
+        version.check_factors()
+        engine = load_engine(config)
+        check_same_model(layout, version.manifest.model, fingerprints_of(engine.loaded))
+        origin = [asdict(source) for source in fingerprint_sources(sources)]
+        started = {
+            "replace": replace_ids,
+            "sources": origin,
+            "corpus": asdict(config.corpus),
+            "volumes": [asdict(volume) for volume in version.manifest.volumes],
+        }
+        number = start_volume(layout, started)
+        place = layout.volume(number)
+        with version.table() as old:
+            if not place.documents.is_file():
+                documents = read_corpus(sources, config.corpus)
+                fill_table(
+                    place.documents,
+                    documents if replace_ids else _unknown(documents, old),
+                    engine.loaded.tokenizer,
+                    config.corpus,
+                    progress,
+                    first_document=version.manifest.documents["documents"],
+                    first_part=version.manifest.stored_parts,
+                )
+            with DocumentTable.open(place.documents) as table:
+                replaced = _replaced(old, table)
+                recorded = version.manifest.projection
+                projection = projection_of(
+                    version.manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"]
+                )
+                work = VectorWork(
+                    layout=layout,
+                    number=number,
+                    first_part=version.manifest.stored_parts,
+                    spec=vector_spec(config.vectors, projection, table.counts().parts),
+                    engine=engine,
+                    table=table,
+                    config=config,
+                    layers=version.manifest.layers,
+                    projection=projection,
+                    index_damping=version.manifest.damping["index"],
+                    strict=strict,
+                )
+                return _commit(version, work, replaced, origin, progress)
+
+
+def add_config(
+    manifest: Manifest,
+    model: ModelConfig,
+    text_field: str | None = None,
+    id_field: str | None = None,
+    batch_tokens: int | None = None,
+) -> BuildConfig:
+    """Return the settings of an index for an add; the fields may have other names than in the build."""
+    config = manifest.config
+    corpus = replace(
+        config.corpus,
+        text_field=text_field or config.corpus.text_field,
+        id_field=id_field or config.corpus.id_field,
+    )
+    return replace(config, corpus=corpus, model=model, batch_tokens=batch_tokens or config.batch_tokens)
+
+
+def _unknown(documents: Iterator[Document], old: DocumentTable) -> Iterator[Document]:
+    """Pass documents on whose ids the index doesn't know."""
+    while batch := list(islice(documents, _BATCH)):
+        known = old.known([document.document_id for document in batch])
+        if known:
+            raise CorpusError(
+                f"document {next(iter(known))!r}: expected an id that is not in the index, found it there; nothing is "
+                "added: give documents new ids, or replace the old ones with --replace"
+            )
+        yield from batch
+
+
+def _replaced(old: DocumentTable, table: DocumentTable) -> Ranges:
+    """Return the parts of the documents of the index that have the id of a new one."""
+    ranges: Ranges = []
+    ids = table.document_ids()
+    while batch := list(islice(ids, _BATCH)):
+        ranges += old.part_ranges(list(old.known(batch).values()))
+    return ranges
+
+
+def _commit(
+    version: Version, work: VectorWork, replaced: Ranges, sources: list[dict[str, Any]], progress: Progress
+) -> Addition:
+    layout, manifest = work.layout, version.manifest
+    segments = work.compute(progress)
+    counts = work.table.counts()
+    norm = whitened_norm(work.volume, work.spec, counts.tokens)
+    volume = volume_record(
+        work.number,
+        manifest.documents["documents"],
+        work.first_part,
+        counts,
+        work.spec,
+        segments,
+        norm,
+        sources,
+    )
+    files = volume_files(layout, work.number, segments)
+    grown = Version(layout, replace(manifest, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files]))
+    path = layout.faiss(next_version(layout))
+    deleted = merged([*manifest.deleted, *replaced])
+    excluded = Version(layout, replace(grown.manifest, deleted=deleted)).excluded
+    old = spec_of(manifest.search), version.checked(version.faiss)
+    search = make_search_index(layout, path, grown.vectors(), work.projection, excluded, progress, old=old)
+    kept = [file for file in grown.manifest.files if file.path != manifest.search["file"]]
+    committed = commit(
+        layout,
+        grown.manifest,
+        {"kind": "add", "documents": counts.documents, "replaced": len(replaced)},
+        deleted=deleted,
+        search=search,
+        files=[*kept, FileRecord.of(layout.root, path)],
+    )
+    finish_volume(layout, work.number)
+    ratio = norm / manifest.volumes[0].whitened_norm if manifest.volumes[0].whitened_norm else 1.0
+    return Addition(
+        manifest=committed,
+        documents=counts.documents,
+        replaced=len(replaced),
+        norm_ratio=ratio,
+        far=not 1 / FAR <= ratio <= FAR,
+    )

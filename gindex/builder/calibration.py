@@ -1,0 +1,101 @@
+"""The calibrating phase of a build: which ranks and damping suit this model at this dimension."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from gindex.config import BuildConfig
+from gindex.corpus.batches import pad
+from gindex.corpus.table import DocumentTable
+from gindex.engine import Engine
+from gindex.gradient.calibration import DAMPINGS, FRACTIONS, Budget, Setting, calibrate
+from gindex.gradient.projection import LayerShape, ProjectionSpec
+from gindex.progress import Progress
+from gindex.store.factors import FactorReader
+from gindex.store.files import read_json, write_json
+from gindex.store.layout import Layout
+from gindex.store.manifest import LayerRecord
+
+BATCH_DOCUMENTS, BATCH_LENGTH = 16, 128
+"""Documents of a batch, whose scores with one another are looked at, and the tokens that are taken of each."""
+
+
+def choose_setting(
+    layout: Layout,
+    engine: Engine,
+    table: DocumentTable,
+    config: BuildConfig,
+    layers: Sequence[LayerRecord],
+    progress: Progress,
+) -> Setting:
+    """Return the ranks and damping of the stored vectors: those given, or those expected to be the most faithful.
+
+    What was found is kept beside the factors, and taken from there when the build goes on.
+
+    Args:
+        layout: The index.
+        engine: The model.
+        table: The documents.
+        config: All settings.
+        layers: Tracked layers with all of their ranks.
+        progress: Where the phase is reported.
+    """
+    fractions = FRACTIONS if config.vectors.rank_fraction is None else (config.vectors.rank_fraction,)
+    dampings = DAMPINGS if config.curvature.index_damping is None else (config.curvature.index_damping,)
+    settings = [Setting(*pair) for pair in product(fractions, dampings)]
+    if len(settings) == 1:
+        return settings[0]
+    if not layout.calibration.is_file():
+        write_json(layout.calibration, _calibrate(layout, engine, table, config, layers, settings, progress))
+    chosen = read_json(layout.calibration)["chosen"]
+    return Setting(chosen["rank_fraction"], chosen["index_damping"])
+
+
+def _calibrate(
+    layout: Layout,
+    engine: Engine,
+    table: DocumentTable,
+    config: BuildConfig,
+    layers: Sequence[LayerRecord],
+    settings: Sequence[Setting],
+    progress: Progress,
+) -> dict[str, Any]:
+    lengths = table.part_lengths()
+    drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(lengths > 1))
+    drawn = drawn[: config.curvature.calibration_documents]
+    groups = [drawn[start : start + BATCH_DOCUMENTS] for start in range(0, len(drawn), BATCH_DOCUMENTS)]
+    batches = []
+    for group in groups:
+        tokens = [part[:BATCH_LENGTH] for part in table.tokens(group)]
+        batch = pad(tokens, group, np.ones(len(group), np.int64))
+        batches.append((len(group), partial(engine.task.losses, batch)))
+    with progress.phase("calibrate", len(drawn), "parts") as phase:
+        expected = calibrate(
+            engine.table.layers,
+            FactorReader(layout, layers, engine.device).load,
+            config.curvature.damping_scale,
+            settings,
+            Budget(widths=slice_widths(engine, config), bits=config.vectors.bits),
+            batches,
+            phase.advance,
+        )
+    best = max(settings, key=lambda setting: expected[setting])
+    entries = [{**vars(setting), "expected_pearson": round(expected[setting], 4)} for setting in settings]
+    return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
+
+
+def slice_widths(engine: Engine, config: BuildConfig) -> dict[str, int]:
+    """Return the width of every layer group's slice.
+
+    Raises:
+        ConfigError: The dimension doesn't suit the model.
+    """
+    shapes = [
+        LayerShape(name=layer.name, group=layer.group, rows=layer.outputs, columns=layer.inputs)
+        for layer in engine.table.layers
+    ]
+    spec = ProjectionSpec(layers=tuple(shapes), dimension=config.vectors.dimension, seed=config.seed)
+    return {group: stop - start for group, (start, stop) in spec.slices.items()}

@@ -1,0 +1,97 @@
+"""Which parts a search is restricted to: those of documents that pass a filter, or that have words of a text in them.
+
+Axes: N parts.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.corpus.filters import Filter, filter_error
+from gindex.corpus.table import DocumentTable
+from gindex.errors import QueryError
+
+MAX_WORDS = 500
+"""Words of a text that are looked for, the first of them."""
+
+
+def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:
+    """Return the ordinals of the parts [N] whose documents pass a filter, ascending.
+
+    Raises:
+        FilterError: No document has a field that the filter names; shows the position.
+    """
+    _check_fields(table, where)
+    statement = f"SELECT ordinal FROM parts WHERE document IN (SELECT ordinal FROM documents WHERE {where.sql})"
+    found = [ordinal for (ordinal,) in table.rows(f"{statement} ORDER BY ordinal", where.parameters)]
+    return np.array(found, np.int64)
+
+
+def lexical_documents(
+    table: DocumentTable, text: str, count: int, where: Filter | None = None
+) -> list[tuple[int, float]]:
+    """Return the documents with the best BM25 score for the words of a text, best first.
+
+    Args:
+        table: The documents.
+        text: Words in any order; no syntax.
+        count: How many documents at most.
+        where: Only documents that pass.
+
+    Returns:
+        Document ordinals and scores, larger is better; word frequencies are those of the document's own table.
+
+    Raises:
+        QueryError: The text has no words.
+    """
+    words = list(dict.fromkeys(re.findall(r"\w+", text.lower())))[:MAX_WORDS]
+    if not words:
+        raise QueryError(f"--bm25: expected text with at least one word, found {text[:80]!r}")
+    statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
+    parameters: list[int | float | str] = [" OR ".join(f'"{word}"' for word in words)]
+    if where is not None:
+        _check_fields(table, where)
+        statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
+        parameters += where.parameters
+    return table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count)
+
+
+def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
+    """Return the part ordinals [N] of each document, by document ordinal, in the order asked."""
+    statement = "SELECT document, ordinal FROM parts WHERE document IN (SELECT value FROM json_each(?))"
+    parts: dict[int, list[int]] = {int(document): [] for document in documents}
+    for document, ordinal in table.rows(f"{statement} ORDER BY ordinal", [json.dumps(list(parts))]):
+        parts[document].append(ordinal)
+    return {document: np.array(ordinals, np.int64) for document, ordinals in parts.items()}
+
+
+def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the document ordinal of each part [N]."""
+    statement = "SELECT ordinal, document FROM parts WHERE ordinal IN (SELECT value FROM json_each(?))"
+    found = dict(table.rows(statement, [json.dumps(parts.tolist())]))
+    return np.array([found[ordinal] for ordinal in parts.tolist()], np.int64)
+
+
+def _check_fields(table: DocumentTable, where: Filter) -> None:
+    for field in where.fields:
+        statement = "SELECT 1 FROM documents WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1"
+        if not table.rows(statement, [field.path]):
+            keys = table.rows(
+                "SELECT DISTINCT key FROM (SELECT metadata FROM documents LIMIT 1000), json_each(metadata)"
+            )
+            known = ", ".join(sorted(str(key) for (key,) in keys)[:20]) or "no fields"
+            raise filter_error(where.text, field.position, f"a field of the documents ({known})", field.name)
+
+
+def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, npt.NDArray[np.uint32]]]:
+    """Return ordinal and tokens of every part of a document, in order.
+
+    Raises:
+        StoreError: There is no such document.
+    """
+    (document,) = table.ordinals([document_id]).values()
+    ordinals = parts_of(table, [document])[document].tolist()
+    return list(zip(ordinals, table.tokens(ordinals), strict=True))

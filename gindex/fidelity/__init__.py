@@ -1,0 +1,1 @@
+"""How well the scores of an index agree with exact influence."""

@@ -1,0 +1,155 @@
+"""Choose ranks and damping of stored vectors for a model and a dimension, by looking at a few documents.
+
+Whitening flattens the spectrum of gradients, and what is flat does not compress: with all directions kept and little
+damping, a short vector is mostly the noise of its projection; with too few or too much damping, too little of the exact
+influence is left. So each setting's scores between documents are computed without projection, the noise that a
+projection and a code of the wanted size would add is known in closed form, and the setting whose noisy scores would
+correlate best with exact influence is taken. See docs/decisions/0002-calibration.md.
+
+Axes: N documents, G layer groups, O and I outputs and inputs of a layer, P and R kept eigenvectors.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
+from gindex.curvature.ranks import ranks
+from gindex.model.capture import Observer, append_one, observe
+from gindex.model.layers import TrackedLayer
+
+FRACTIONS = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Shares of each eigenbasis that are tried."""
+
+DAMPINGS = (0.1, 1.0, 10.0, 100.0)
+"""Dampings that are tried, as multiples of a layer's mean eigenvalue."""
+
+CODE_COSINES = {1: 0.7979, 2: 0.9385, 4: 0.9942, 8: 0.99997, 16: 1.0}
+"""Mean cosine between a Gaussian vector and its code, by bits."""
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """Kept share of each eigenbasis, and damping as a multiple of a layer's mean eigenvalue."""
+
+    rank_fraction: float
+    index_damping: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a vector may be: the width of each layer group's slice, and bits a coordinate."""
+
+    widths: Mapping[str, int]
+    bits: int
+
+
+class CalibrationObserver(Observer):
+    """Collects inner products between the documents of one batch, for every setting and for exact influence."""
+
+    def __init__(
+        self, factors: Callable[[str], LayerFactors], exact_damping: float, settings: Sequence[Setting], documents: int
+    ) -> None:
+        """Prepare for a batch of N documents.
+
+        Args:
+            factors: Loads a layer's untruncated factors.
+            exact_damping: Damping of exact influence.
+            settings: What to try.
+            documents: N.
+        """
+        self.exact_NN = torch.zeros(documents, documents, dtype=torch.float64)
+        self.scores_NN = {s: torch.zeros(documents, documents, dtype=torch.float64) for s in settings}
+        self.norms_N: dict[tuple[Setting, str], Tensor] = {}
+        self.coordinates: dict[tuple[Setting, str], int] = {}
+        self._factors, self._exact_damping = factors, exact_damping
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        """Keep activations [N, T, I]."""
+        return append_one(a_NTI, layer)
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        """Whiten document gradients in every way and add their inner products."""
+        factors = self._factors(layer.name)
+        G_NOI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
+        self.exact_NN += _gram(G_NOI * whitening_scale(factors.Lambda, factors.damping(self._exact_damping)))
+        for setting, scores_NN in self.scores_NN.items():
+            R, P = ranks(layer, setting.rank_fraction)
+            scale = whitening_scale(factors.Lambda[:P, :R], factors.damping(setting.index_damping))
+            gram_NN = _gram(G_NOI[:, :P, :R] * scale)
+            scores_NN += gram_NN
+            key = setting, layer.group
+            self.norms_N[key] = self.norms_N.get(key, 0) + gram_NN.diagonal()
+            self.coordinates[key] = self.coordinates.get(key, 0) + P * R
+
+
+def _gram(V_NPR: Tensor) -> Tensor:
+    V_NC = V_NPR.flatten(1)
+    return (V_NC @ V_NC.T).double().cpu()
+
+
+def noise(norms_NG: Tensor, coordinates: Sequence[int], widths: Sequence[int], bits: int) -> Tensor:
+    """Return the variance [N, N] of the score of every pair that a projection and a code add.
+
+    A count sketch of C coordinates in W buckets has variance |x|^2 |y|^2 (C / W - 1) / (C - 1), none where each has a
+    bucket of its own; a code with cosine c adds |x|^2 |y|^2 (1 / c^2 - 1) / W.
+
+    Args:
+        norms_NG: Squared norms of the documents' parts in each layer group [N, G].
+        coordinates: C of each group.
+        widths: W of each group.
+        bits: Bits a coordinate.
+    """
+    coding = 1 / CODE_COSINES[bits] ** 2 - 1
+    factors = [max(0.0, C / W - 1) / max(1, C - 1) + coding / W for C, W in zip(coordinates, widths, strict=True)]
+    return torch.einsum("ig,jg,g->ij", norms_NG, norms_NG, torch.tensor(factors, dtype=norms_NG.dtype))
+
+
+def expected_pearson(exact_NN: Tensor, scores_NN: Tensor, noise_NN: Tensor) -> list[float]:
+    """Return, for every document as a query, the correlation of noisy scores with exact influence over the others."""
+    correlations = []
+    for query in range(len(exact_NN)):
+        others = torch.arange(len(exact_NN)) != query
+        e, t = exact_NN[query, others], scores_NN[query, others]
+        e, t = e - e.mean(), t - t.mean()
+        spread = math.sqrt(float(e @ e) * float(t @ t + noise_NN[query, others].sum()))
+        if spread > 0:
+            correlations.append(float(e @ t) / spread)
+    return correlations
+
+
+def calibrate(
+    layers: Sequence[TrackedLayer],
+    factors: Callable[[str], LayerFactors],
+    exact_damping: float,
+    settings: Sequence[Setting],
+    budget: Budget,
+    batches: Sequence[tuple[int, Callable[[], Tensor]]],
+    done: Callable[[int], None] = lambda _documents: None,
+) -> dict[Setting, float]:
+    """Return the expected Pearson correlation of stored scores with exact influence, for every setting.
+
+    Args:
+        layers: Tracked layers.
+        factors: Loads a layer's untruncated factors.
+        exact_damping: Damping of exact influence.
+        settings: What to try.
+        budget: What a vector may be.
+        batches: Number of documents of each batch, and what runs the model on it and returns their losses.
+        done: Called after each batch with its number of documents.
+    """
+    groups = list(budget.widths)
+    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    for documents, losses in batches:
+        observer = CalibrationObserver(factors, exact_damping, settings, documents)
+        observe(layers, observer, documents, losses)
+        for setting, values in found.items():
+            norms_NG = torch.stack([observer.norms_N[setting, group] for group in groups], 1)
+            coordinates = [observer.coordinates[setting, group] for group in groups]
+            added = noise(norms_NG, coordinates, list(budget.widths.values()), budget.bits)
+            values += expected_pearson(observer.exact_NN, observer.scores_NN[setting], added)
+        done(documents)
+    return {setting: sum(values) / len(values) if values else 0.0 for setting, values in found.items()}

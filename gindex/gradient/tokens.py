@@ -1,0 +1,48 @@
+"""Exact influence of one document, told apart by its tokens and by layers.
+
+The influence sum over layers of <X_q, G_d>, X_q the preconditioned gradient of the query, is a sum over the tokens too:
+G_d = sum_t g_t a_t^T, so token t contributes g_t^T X_q a_t. Position t is where the model reads token t; its output
+gradient holds all losses from there on that the token takes part in.
+
+Axes: L layers, N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gindex.model.capture import Observer, append_one, observe
+from gindex.model.layers import TrackedLayer
+
+
+def token_influence(
+    layers: Sequence[TrackedLayer], preconditioned: Mapping[str, Tensor], documents: int, losses: Callable[[], Tensor]
+) -> Tensor:
+    """Return the influence of every token of a batch of documents on one query, in every layer.
+
+    Args:
+        layers: Tracked layers.
+        preconditioned: H^-1 G [1, O, I] of the query by layer name.
+        documents: N.
+        losses: Runs the model on the documents and returns their summed losses [N].
+
+    Returns:
+        [L, N, T], float32; its sum over L and T is `exact_influence` up to rounding, and padding is zero.
+    """
+    observer = _TokenObserver(preconditioned)
+    observe(layers, observer, documents, losses)
+    return torch.stack([observer.influence[layer.name] for layer in layers])
+
+
+class _TokenObserver(Observer):
+    def __init__(self, preconditioned: Mapping[str, Tensor]) -> None:
+        self.influence: dict[str, Tensor] = {}
+        self._preconditioned = preconditioned
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        return append_one(a_NTI, layer)
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        X_OI = self._preconditioned[layer.name][0]
+        self.influence[layer.name] = ((g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)).sum(2)

@@ -1,0 +1,149 @@
+"""Which FAISS index serves which corpus.
+
+    flat       float32, whole vectors: exact, for small corpora
+    fp16       float16, folded to fit
+    gpu        the same, searched on all GPUs together, which are fastest at it; on the CPU where there is none
+    rabitq     the signs of the leading coordinates of every slice (RaBitQ): candidates for re-scoring, and beside them
+               the parts of largest norm, whose scores it errs in most; the default on a CPU
+    ivf        the parts of largest norm in one list that is always searched, the rest in lists around centres of
+               their directions, a share of which is searched; codes as of rabitq
+
+Raw inner products defeat an IVF whose lists hold vectors of very different norms: the largest norms win most
+searches whatever their direction, so they are kept apart.
+
+Axes: N parts, D dimension.
+
+Source: RaBitQ, Gao and Long 2024, arXiv:2405.12497.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gindex.errors import ConfigError, CorruptStoreError, MissingDependencyError
+from gindex.store.layout import REMEDY
+from gindex.store.parse import parse
+
+FLAT_BYTES = 64 << 20
+"""Largest float32 index that is held without loss."""
+
+FP16_BYTES = 512 << 20
+"""Size above which the vectors of an fp16 index are folded again, up to `MAX_FOLDS` times."""
+
+RABITQ_BYTES = 128 << 20
+"""The same of a rabitq index, at an eighth of a byte a coordinate."""
+
+IVF_PARTS = 4_000_000
+"""Corpus from which `ivf` is chosen: below it reading every code takes less time than the recall is worth."""
+
+MAX_FOLDS = 3
+
+CODE_FACTORS = 8
+"""Bytes of the factors that RaBitQ keeps beside the signs."""
+
+TYPES = {
+    "flat": "IndexFlatIP",
+    "fp16": "IndexScalarQuantizer",
+    "gpu": "IndexScalarQuantizer",
+    "rabitq": "IndexRaBitQ",
+    "ivf": "IndexIVFRaBitQ",
+}
+"""FAISS's class of each kind."""
+
+KINDS = tuple(TYPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaissSpec:
+    """How the FAISS index is made from the stored vectors.
+
+    Attributes:
+        kind: One of `KINDS`.
+        folds: How often vectors are halved first: those of fp16 and gpu by adding the halves of every slice, which is
+            the projection to half of the dimension; those of rabitq and ivf by dropping the second half, which leaves
+            their signs as they are.
+        scale: What vectors are multiplied by, so that float16 holds them.
+        lists: Lists of an ivf index, apart from that of the largest norms; 0 for the other kinds.
+        probes: Lists of an ivf index that a query searches.
+        largest: The parts of largest norm, which are candidates of every query; none where the index is lossless.
+    """
+
+    kind: str
+    folds: int
+    scale: float
+    lists: int = 0
+    probes: int = 0
+    largest: tuple[int, ...] = ()
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its scores are those of the stored vectors up to rounding."""
+        return self.kind == "flat" and self.folds == 0
+
+    def part_bytes(self, dimension: int) -> int:
+        """Return the bytes of a part whose stored vector has D dimensions."""
+        folded = dimension >> self.folds
+        if self.kind in ("rabitq", "ivf"):
+            return folded // 8 + CODE_FACTORS + (8 if self.kind == "ivf" else 0)
+        return folded * (4 if self.kind == "flat" else 2)
+
+
+def import_faiss() -> Any:
+    """Import FAISS.
+
+    Raises:
+        MissingDependencyError: It is not installed; names the extras.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"FAISS: expected it to be installed, found none ({error}); pip install 'gindex[cpu]' or 'gindex[gpu]'"
+        ) from error
+    return faiss
+
+
+def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") -> FaissSpec:
+    """Choose how to index N parts of D dimensions whose largest coordinate is `largest`.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    if kind == "auto":
+        small = parts * dimension * 4 <= FLAT_BYTES
+        kind = "flat" if small else "rabitq" if parts < IVF_PARTS else "ivf"
+    if kind == "flat":
+        return FaissSpec(kind="flat", folds=0, scale=1.0)
+    scale = 1.0 / largest if largest > 0 else 1.0
+    if kind in ("fp16", "gpu"):
+        return FaissSpec(kind=kind, folds=_folds(parts * dimension * 2, FP16_BYTES), scale=scale)
+    folds = _folds(parts * dimension // 8, RABITQ_BYTES)
+    if kind == "rabitq":
+        return FaissSpec(kind="rabitq", folds=folds, scale=1.0)
+    if kind == "ivf":
+        lists = max(1, int(4 * parts**0.5) // 8 * 8)
+        return FaissSpec(kind="ivf", folds=folds, scale=1.0, lists=lists, probes=max(1, lists // 8))
+    raise ConfigError(f"--type: expected auto, {', '.join(KINDS)}, got {kind!r}")
+
+
+def spec_of(content: dict[str, Any]) -> FaissSpec:
+    """Read a spec back from the manifest.
+
+    Raises:
+        CorruptStoreError: It is none.
+    """
+    try:
+        spec = parse(FaissSpec, {name: content[name] for name in FaissSpec.__dataclass_fields__})
+    except (KeyError, ValueError) as error:
+        raise CorruptStoreError(f"manifest: expected how the FAISS index is made, found {error}; {REMEDY}") from error
+    if spec.kind not in KINDS:
+        raise CorruptStoreError(f"manifest: expected a kind of FAISS index, found {spec.kind!r}; {REMEDY}")
+    return spec
+
+
+def spec_record(spec: FaissSpec) -> dict[str, Any]:
+    """Return a spec as the manifest records it."""
+    return asdict(spec) | {"largest": list(spec.largest)}
+
+
+def _folds(size: int, limit: int) -> int:
+    return next(n for n in range(MAX_FOLDS + 1) if size >> n <= limit or n == MAX_FOLDS)

@@ -1,0 +1,86 @@
+"""Documents that stand out by themselves: mislabelled, corrupted, foreign and memorised ones.
+
+Self-influence is <V_d, V_d>, the squared norm of a part's whitened gradient: how much training on the part raises its
+own log-likelihood. It was stored exactly, before projection, with the damping and the ranks of the index.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.corpus.filters import parse_filter
+from gindex.corpus.selection import filtered_parts
+from gindex.corpus.table import DocumentTable
+from gindex.errors import ConfigError
+from gindex.store.reader import VectorReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """A part of large self-influence.
+
+    Attributes:
+        rank: 1 for the largest.
+        document_id: The document's id in the corpus.
+        part: Which part of the document, from 0.
+        self_influence: Its self-influence, for each predicted token where that was asked for.
+        tokens: Its tokens.
+        text: The part's text.
+        metadata: The other fields of the document's record.
+    """
+
+    rank: int
+    document_id: str
+    part: int
+    self_influence: float
+    tokens: int
+    text: str
+    metadata: dict[str, Any]
+
+
+def find_outliers(
+    reader: VectorReader,
+    table: DocumentTable,
+    excluded: npt.NDArray[np.int64],
+    k: int,
+    where: str | None = None,
+    *,
+    per_token: bool = False,
+) -> list[Outlier]:
+    """Return the k parts of largest self-influence, largest first, ties by ordinal.
+
+    Args:
+        reader: The stored vectors.
+        table: The documents.
+        excluded: Parts that no search returns: deleted, or without a vector.
+        k: Parts to return.
+        where: Only documents that pass this filter.
+        per_token: Divide by the number of predicted tokens: long parts have more to influence.
+
+    Raises:
+        ConfigError: k is below 1.
+        FilterError: The filter does not parse, or names a field that no document has.
+    """
+    if k < 1:
+        raise ConfigError(f"-k: expected at least 1, got {k}")
+    ordinals = np.arange(reader.spec.parts) if where is None else filtered_parts(table, parse_filter(where))
+    ordinals = ordinals[~np.isin(ordinals, excluded)]
+    values = reader.self_influence(ordinals).astype(np.float64)
+    if per_token:
+        values /= np.maximum(table.part_lengths()[ordinals] - 1, 1)
+    order = np.argsort(-values, kind="stable")[:k]
+    parts = table.parts(ordinals[order])
+    return [
+        Outlier(
+            rank=rank,
+            document_id=part.document_id,
+            part=part.part,
+            self_influence=float(value),
+            tokens=part.token_count,
+            text=part.text,
+            metadata=part.metadata,
+        )
+        for rank, (part, value) in enumerate(zip(parts, values[order], strict=True), start=1)
+    ]

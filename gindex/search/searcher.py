@@ -1,0 +1,232 @@
+"""A search from query vectors to hits: selection, funnel, exact re-rank, fusion, grouping, duplicates, layers.
+
+Axes: Q queries, N parts, D dimension.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gindex.config import SearchOptions
+from gindex.corpus.filters import parse_filter
+from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of
+from gindex.corpus.table import DocumentTable
+from gindex.errors import ConfigError
+from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
+from gindex.search.funnel import Funnel, Scored, Selection
+from gindex.search.hit import Clock, Hit
+from gindex.search.scan import part_scores, part_slice_scores
+from gindex.search.weights import Normaliser
+from gindex.store.reader import VectorReader
+
+GROWTH = 4
+"""How many times more parts are asked for where grouping or folding left too few hits."""
+
+Ordinals = npt.NDArray[np.int64]
+Lexical = list[tuple[int, float]]
+Rerank = Callable[[list[Ordinals]], list[npt.NDArray[np.float32]]]
+"""Computes the exact influence on each query of its own parts."""
+
+
+class Searcher:
+    """Searches one index with ready query vectors."""
+
+    def __init__(self, funnel: Funnel, reader: VectorReader, table: DocumentTable, groups: Sequence[str]) -> None:
+        """Join what a search needs; `groups` are the names of the vectors' slices."""
+        self._funnel, self._reader, self._table, self._groups = funnel, reader, table, groups
+        self._normaliser = Normaliser(reader, table.part_lengths)
+
+    def find(
+        self,
+        queries_QD: Tensor,
+        options: SearchOptions,
+        texts: Sequence[str | None],
+        rerank: Rerank | None,
+        clock: Clock,
+    ) -> list[list[tuple[Hit, ...]]]:
+        """Answer queries.
+
+        Args:
+            queries_QD: Query vectors.
+            options: What to look for.
+            texts: Each query's words, for `hybrid` without `bm25`.
+            rerank: Computes exact influence; needed where `options.exact`.
+            clock: Where the time is counted.
+
+        Returns:
+            For each query its hits, or the two ends where both were asked for.
+
+        Raises:
+            GindexError: A query vector, filter or text that cannot be used.
+        """
+        self._funnel.check(queries_QD)
+        signs = [1.0, -1.0] if options.both else [-1.0 if options.negative else 1.0]
+        lexical = self._lexical(options, texts)
+        selection = self._selection(options, lexical)
+        if selection.parts is not None and not len(selection.parts):
+            return [[() for _ in signs] for _ in texts]
+        run = _Run(
+            vectors_QD=torch.cat([sign * queries_QD.float().cpu() for sign in signs]),
+            signs=[sign for sign in signs for _ in texts],
+            lexical=lexical * len(signs),
+            selection=selection,
+            options=options,
+        )
+        found = self._candidates(run)
+        clock.lap("search")
+        if options.exact:
+            if rerank is None:
+                raise ConfigError("--exact: expected a query of text, got a vector, which has no tokens; leave it out")
+            found = self._exact(run, found, rerank)
+            clock.lap("rerank")
+        hits = [self._hits(run, position, self._finished(run, position, of)) for position, of in enumerate(found)]
+        clock.lap("search")
+        return [[hits[sign * len(texts) + query] for sign in range(len(signs))] for query in range(len(texts))]
+
+    def _lexical(self, options: SearchOptions, texts: Sequence[str | None]) -> list[Lexical]:
+        """Return the documents with the best BM25 scores for each query; empty where it isn't asked for."""
+        if options.bm25 is None and not options.hybrid:
+            return [[] for _ in texts]
+        where = None if options.where is None else parse_filter(options.where)
+        known: dict[str, Lexical] = {}
+        for text in texts:
+            words = text if options.bm25 is None else options.bm25
+            if words is None:
+                raise ConfigError("--hybrid: expected words to look for, got a vector alone; give --bm25")
+            if words not in known:
+                known[words] = lexical_documents(self._table, words, options.bm25_candidates, where)
+        return [known[str(text if options.bm25 is None else options.bm25)] for text in texts]
+
+    def _selection(self, options: SearchOptions, lexical: list[Lexical]) -> Selection:
+        parts = None if options.where is None else filtered_parts(self._table, parse_filter(options.where))
+        if options.bm25 is not None and not options.hybrid:
+            found = parts_of(self._table, [document for document, _ in lexical[0]]) if lexical else {}
+            parts = np.sort(np.concatenate([np.zeros(0, np.int64), *found.values()]))  # `where` is in there already
+        return Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
+
+    def _candidates(self, run: "_Run") -> list[list[Candidate]]:
+        """Return ordered candidates of each query, more of them until grouping and folding leave k."""
+        options = run.options
+        wanted = max(options.k, options.candidates) if options.exact or options.hybrid else options.k
+        while True:
+            scored = self._funnel.search(
+                run.vectors_QD, wanted, run.selection, shortlist=options.shortlist, full=options.scan
+            )
+            found = [self._completed(run, position, of) for position, of in enumerate(scored)]
+            exhausted = all(len(of.ordinals) < wanted for of in scored)
+            if exhausted or options.exact or (options.group_by == "part" and options.dedupe is None):
+                return found
+            if all(
+                len(self._finished(run, n, of)) >= options.k or len(scored[n].ordinals) < wanted
+                for n, of in enumerate(found)
+            ):
+                return found
+            wanted *= GROWTH
+
+    def _completed(self, run: "_Run", position: int, scored: Scored) -> list[Candidate]:
+        """Return candidates with those that a sum over documents, or the fusion with lexical ranks, needs beside."""
+        options, sign = run.options, run.signs[position]
+        scores = dict(zip(scored.ordinals.tolist(), scored.scores.tolist(), strict=True))
+        beside: list[Ordinals] = []
+        if options.hybrid:
+            beside += parts_of(self._table, [document for document, _ in run.lexical[position]]).values()
+        if options.group_by == "document" and options.group_score == "sum":
+            asked = np.concatenate([scored.ordinals, *beside])
+            beside += parts_of(self._table, np.unique(documents_of(self._table, asked)).tolist()).values()
+        missing = np.array(sorted({int(n) for parts in beside for n in parts} - scores.keys()), np.int64)
+        missing = self._funnel.permitted(missing, run.selection)
+        if len(missing):
+            query_1D = run.vectors_QD[position : position + 1]
+            more = part_scores(self._reader, missing, query_1D, run.selection.weights)[0]
+            scores |= dict(zip(missing.tolist(), more.tolist(), strict=True))
+        scale = run.scale(position)
+        return ordered([Candidate(ordinal=n, score=sign * scale * s, merit=scale * s) for n, s in scores.items()])
+
+    def _exact(self, run: "_Run", found: list[list[Candidate]], rerank: Rerank) -> list[list[Candidate]]:
+        """Order candidates by exact influence, weighted as their scores are."""
+        queries = len(found) // (2 if run.options.both else 1)
+        ends = [found[query::queries] for query in range(queries)]
+        asked = [np.unique([c.ordinal for end in of for c in end]).astype(np.int64) for of in ends]
+        known = [dict(zip(o.tolist(), i.tolist(), strict=True)) for o, i in zip(asked, rerank(asked), strict=True)]
+        weights, result = run.selection.weights, []
+        for position, (sign, of) in enumerate(zip(run.signs, found, strict=True)):
+            influence = known[position % queries]
+            factors = [1.0 if weights is None else float(weights[c.ordinal]) for c in of]
+            exact = [
+                replace(c, influence=influence[c.ordinal], merit=sign * factor * influence[c.ordinal])
+                for c, factor in zip(of, factors, strict=True)
+            ]
+            result.append(ordered(exact))
+        return result
+
+    def _finished(self, run: "_Run", position: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Return the best k after fusion, grouping and folding."""
+        options = run.options
+        document_of: dict[int, int] = {}
+        if options.hybrid or options.bm25 is not None or options.group_by == "document":
+            ordinals = np.array([c.ordinal for c in candidates], np.int64)
+            document_of = dict(zip(ordinals.tolist(), documents_of(self._table, ordinals).tolist(), strict=True))
+        if options.group_by == "document":
+            candidates = grouped(candidates, document_of, options.group_score)
+        if options.hybrid:
+            candidates = fused(candidates, document_of, run.lexical[position])
+        elif options.bm25 is not None:
+            lexical = dict(run.lexical[position])
+            candidates = [replace(c, lexical=lexical[document_of[c.ordinal]]) for c in candidates]
+        if options.dedupe is not None:
+            return deduplicated(candidates, options.k, options.dedupe, self._reader.decoded)
+        return candidates[: options.k]
+
+    def _hits(self, run: "_Run", position: int, candidates: list[Candidate]) -> tuple[Hit, ...]:
+        options = run.options
+        ordinals = np.array([c.ordinal for c in candidates], np.int64)
+        hits = []
+        for rank, (candidate, part) in enumerate(zip(candidates, self._table.parts(ordinals), strict=True), start=1):
+            duplicates = self._table.parts(candidate.duplicates)
+            hits.append(
+                Hit(
+                    rank=rank,
+                    document_id=part.document_id,
+                    part=part.part,
+                    score=candidate.score,
+                    influence=candidate.influence,
+                    text=part.text,
+                    metadata=part.metadata,
+                    parts=None if candidate.members is None else len(candidate.members),
+                    lexical=candidate.lexical,
+                    duplicates=None if options.dedupe is None else tuple(other.document_id for other in duplicates),
+                    layers=self._layers(run, position, candidate) if options.layers else None,
+                )
+            )
+        return tuple(hits)
+
+    def _layers(self, run: "_Run", position: int, candidate: Candidate) -> dict[str, float]:
+        """Return the score of each layer group, as reported: signed and weighted."""
+        ordinals = np.array(candidate.members or (candidate.ordinal,), np.int64)
+        query_1D, weights = run.vectors_QD[position : position + 1], run.selection.weights
+        scores_SN = run.signs[position] * part_slice_scores(self._reader, ordinals, query_1D)[:, 0]
+        if weights is not None:
+            scores_SN = scores_SN * torch.from_numpy(weights[ordinals])
+        scores_S = scores_SN.sum(1) * run.scale(position)
+        return dict(zip(self._groups, scores_S.tolist(), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """One search: its query vectors, one for each query and sign, and what belongs to each."""
+
+    vectors_QD: Tensor
+    signs: list[float]
+    lexical: list[Lexical]
+    selection: Selection
+    options: SearchOptions
+
+    def scale(self, position: int) -> float:
+        """What the scores of a query are multiplied by, beside the weights of the parts."""
+        if self.options.normalise != "unit":
+            return 1.0
+        return 1.0 / max(float(self.vectors_QD[position].norm()), 1e-30)

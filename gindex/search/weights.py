@@ -1,0 +1,78 @@
+"""Normalisations of scores at search time: each multiplies a part's score by a weight of its own.
+
+Axes: N parts.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.store.reader import VectorReader
+
+BLOCK = 4096
+"""Vectors that are decoded at once where their norms cannot be told from their scales."""
+
+Weights = npt.NDArray[np.float32]
+
+
+class Normaliser:
+    """The weights of all parts of an index, each kind computed when it is first asked for."""
+
+    def __init__(self, reader: VectorReader, lengths: Callable[[], npt.NDArray[np.int64]]) -> None:
+        """Prepare.
+
+        Args:
+            reader: The stored vectors.
+            lengths: Gives the tokens of every part [N].
+        """
+        self._reader, self._lengths = reader, lengths
+        self._known: dict[str, Weights] = {}
+
+    def weights(self, kind: str) -> Weights | None:
+        """Return the weight of every part [N], 0 where it is undefined, or None where all are 1.
+
+        Args:
+            kind: `none`; `unit`, 1 over the stored vector's norm, so that scores of a unit query are cosines;
+                `relatif`, 1 over the square root of the self-influence; `length`, 1 over the number of predicted
+                tokens.
+
+        Source: RelatIF, Barshan et al. 2020, arXiv:2003.11630.
+        """
+        if kind == "none":
+            return None
+        if kind not in self._known:
+            self._known[kind] = _inverse(self._sizes(kind))
+        return self._known[kind]
+
+    def _sizes(self, kind: str) -> npt.NDArray[np.float64]:
+        if kind == "length":
+            return np.maximum(self._lengths() - 1, 1).astype(np.float64)
+        if kind == "relatif":
+            return np.sqrt(self._reader.self_influence(np.arange(self._reader.spec.parts)).astype(np.float64))
+        return stored_norms(self._reader)
+
+
+def stored_norms(reader: VectorReader) -> npt.NDArray[np.float64]:
+    """Return the norms of the stored vectors [N]."""
+    spec, every = reader.spec, np.arange(reader.spec.parts)
+    if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
+        widths = np.array([b - a for a, b in spec.slices], np.float64)
+        return np.asarray(np.sqrt(reader.scales(every).numpy().astype(np.float64) ** 2 @ widths))
+    blocks: Sequence[npt.NDArray[np.int64]] = np.array_split(every, -(-len(every) // BLOCK))
+    return np.concatenate([reader.decoded(block).double().norm(dim=1).numpy() for block in blocks])
+
+
+def _inverse(sizes: npt.NDArray[np.float64]) -> Weights:
+    return np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0).astype(np.float32)
+
+
+def strata(weights: Weights, allowed: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """Divide the allowed parts [N] by their weights, those of a stratum within a factor of two of each other.
+
+    Within one, the order of weighted scores is close to the order of the scores, so that candidates by score serve.
+    """
+    octaves = np.full(len(weights), np.iinfo(np.int64).min)
+    positive = weights > 0
+    octaves[positive] = np.floor(np.log2(weights[positive])).astype(np.int64)
+    return [allowed & (octaves == octave) for octave in np.unique(octaves[allowed])]

@@ -1,0 +1,122 @@
+"""Files with checksums, and JSON files that carry their own.
+
+A JSON file of the index ends with the field `crc32c`, the CRC-32C of all bytes before the comma in front of it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from gindex.atomic import checksum, publish
+from gindex.errors import CorruptStoreError
+from gindex.store.layout import REMEDY
+
+_MARK = b',\n "crc32c": "'
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file of the index.
+
+    Attributes:
+        path: Relative to the index's root.
+        bytes: Length.
+        crc32c: CRC-32C of the content, eight hexadecimal digits.
+        chunks: Of a shard, the CRC-32C of its chunks' checksums in the order of the chunks; it ties the chunks, each
+            checked when it is first read, to the manifest. None of other files.
+    """
+
+    path: str
+    bytes: int
+    crc32c: str
+    chunks: str | None = None
+
+    @classmethod
+    def of(cls, root: Path, path: Path, chunks: str | None = None) -> "FileRecord":
+        """Describe a file that is complete."""
+        return cls(
+            path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, crc32c=checksum(path), chunks=chunks
+        )
+
+    def check_length(self, root: Path) -> None:
+        """Compare the file's length with the record.
+
+        Raises:
+            CorruptStoreError: The file is missing or has another length.
+        """
+        path = root / self.path
+        try:
+            found = path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise CorruptStoreError(f"{path}: expected a readable file, found {error.strerror}; {REMEDY}") from error
+        if found is None:
+            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found no file; {REMEDY}")
+        if found != self.bytes:
+            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found {found:,}; {REMEDY}")
+
+    def check_content(self, root: Path) -> None:
+        """Compare the file's length and checksum with the record; reads the whole file.
+
+        Raises:
+            CorruptStoreError: They differ, or the file cannot be read.
+        """
+        self.check_length(root)
+        path = root / self.path
+        try:
+            found = checksum(path)
+        except OSError as error:
+            raise CorruptStoreError(f"{path}: expected a readable file, found {error.strerror}; {REMEDY}") from error
+        if found != self.crc32c:
+            raise CorruptStoreError(f"{path}: expected CRC-32C {self.crc32c}, found {found}; {REMEDY}")
+
+
+def encode_json(content: dict[str, Any]) -> bytes:
+    """Write a JSON object with its checksum."""
+    body = json.dumps(content, indent=1, ensure_ascii=False).encode().removesuffix(b"\n}")
+    return body + _seal(body)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Publish a JSON object with its checksum."""
+    publish(path, lambda partial: _write(partial, encode_json(content)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object and check it.
+
+    Raises:
+        CorruptStoreError: The file is missing, altered, or holds something else.
+    """
+    content, data = read_plain(path)
+    body, mark, _ = data.rpartition(_MARK)
+    if not mark or data != body + _seal(body):
+        raise CorruptStoreError(f"{path}: expected JSON that ends with its checksum, found none that fits; {REMEDY}")
+    del content["crc32c"]
+    return content
+
+
+def read_plain(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Read a JSON object of whatever origin; return it and the file's bytes.
+
+    Raises:
+        CorruptStoreError: The file is missing or holds something else.
+    """
+    try:
+        data = path.read_bytes()
+        content = json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptStoreError(f"{path}: expected a JSON file, found {error}; {REMEDY}") from error
+    if not isinstance(content, dict):
+        raise CorruptStoreError(f"{path}: expected a JSON object, found a {type(content).__name__}; {REMEDY}")
+    return content, data
+
+
+def _seal(body: bytes) -> bytes:
+    return _MARK + f'{google_crc32c.value(body):08x}"\n}}\n'.encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

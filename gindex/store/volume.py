@@ -1,0 +1,61 @@
+"""What the manifest says of a volume, once its table and its vectors are written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from gindex.corpus.table import TableCounts
+from gindex.store.files import FileRecord
+from gindex.store.layout import Layout, VolumeLayout
+from gindex.store.manifest import VolumeRecord
+from gindex.store.reader import VectorReader
+from gindex.store.vectors import SegmentRecord, VectorSpec, VolumeReader, vector_metadata
+
+
+def volume_record(
+    number: int,
+    first_document: int,
+    first_part: int,
+    counts: TableCounts,
+    spec: VectorSpec,
+    segments: Mapping[int, SegmentRecord],
+    norm: float,
+    sources: Sequence[dict[str, Any]],
+) -> VolumeRecord:
+    """Describe a finished volume."""
+    return VolumeRecord(
+        number=number,
+        first_document=first_document,
+        first_part=first_part,
+        **asdict(counts),
+        segment_parts=spec.segment_parts,
+        skipped={ordinal: reason for segment in segments.values() for ordinal, reason in segment.skipped.items()},
+        lost=[],
+        whitened_norm=norm,
+        sources=list(sources),
+    )
+
+
+def volume_files(layout: Layout, number: int, segments: Mapping[int, SegmentRecord]) -> list[FileRecord]:
+    """Return the records of all files of a finished volume."""
+    volume = layout.volume(number)
+    plain = [FileRecord.of(layout.root, path) for path in [volume.documents, *vector_metadata(volume)]]
+    return plain + [file for n, segment in segments.items() for file in segment_files(layout, volume, n, segment)]
+
+
+def segment_files(layout: Layout, volume: VolumeLayout, number: int, segment: SegmentRecord) -> list[FileRecord]:
+    """Return the records of a segment's files, relative to the index's root."""
+    folder = volume.folder.relative_to(layout.root).as_posix()
+    shards = [replace(file, path=f"{folder}/{file.path}") for file in segment.files]
+    return [*shards, FileRecord.of(layout.root, volume.segment(number))]
+
+
+def whitened_norm(volume: VolumeLayout, spec: VectorSpec, tokens: int) -> float:
+    """Return the root of the mean self-influence a predicted token; the first token of a part isn't predicted."""
+    reader = VectorReader([VolumeReader(volume, spec)])
+    ranges = [np.array(spec.segment_range(number), np.int64) for number in range(spec.segments)]
+    total = sum(float(reader.self_influence(rows).sum(dtype=np.float64)) for rows in ranges)
+    return sqrt(total / max(1, tokens - spec.parts))

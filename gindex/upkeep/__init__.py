@@ -1,0 +1,1 @@
+"""Looking after an index, without its model: delete, compact, versions, prune, verify, repair."""

@@ -1,0 +1,76 @@
+"""Repair: what is derived is built again, what is lost is marked to be computed again by `gindex build`."""
+
+from dataclasses import dataclass, replace
+
+from gindex.errors import CorruptStoreError
+from gindex.progress import Progress, Silent
+from gindex.store.layout import REMEDY, Layout
+from gindex.store.manifest import Manifest
+from gindex.store.version import segment_files
+from gindex.store.versions import commit, latest_version, writing
+from gindex.upkeep.reindex import new_search_index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        manifest: The newest version.
+        rebuilt: Derived files that were built again.
+        lost: Parts that are marked to be computed again.
+        beyond: What cannot be repaired: it must be restored from a copy, or built again.
+    """
+
+    manifest: Manifest
+    rebuilt: tuple[str, ...]
+    lost: int
+    beyond: tuple[str, ...]
+
+
+def repair(layout: Layout, progress: Progress | None = None) -> Repair:
+    """Check every file of the newest version, build the FAISS index again where it is damaged, mark lost segments.
+
+    Raises:
+        CorruptStoreError: The newest manifest is damaged; `rollback` goes back to an earlier one.
+        StoreError: The index cannot be written.
+    """
+    with writing(layout):
+        manifest = Manifest.read(layout, latest_version(layout))
+        problems = _damaged(layout, manifest)
+        faiss = problems.pop(str(manifest.search["file"]), None)
+        lost: dict[int, list[int]] = {}
+        for volume in manifest.volumes:
+            segments = segment_files(layout, manifest, volume)
+            names = {n: {path.relative_to(layout.root).as_posix() for path in paths} for n, paths in segments.items()}
+            lost[volume.number] = [n for n in segments if n in volume.lost or names[n] & problems.keys()]
+            for name in set().union(*(names[n] for n in lost[volume.number])):
+                problems.pop(name, None)
+        volumes = [replace(volume, lost=lost[volume.number]) for volume in manifest.volumes]
+        changes: dict[str, object] = {} if volumes == manifest.volumes else {"volumes": volumes}
+        if faiss is not None and not problems:
+            kind = str(manifest.search["kind"])
+            changes |= new_search_index(layout, replace(manifest, volumes=volumes), kind, progress or Silent())
+        for volume in manifest.volumes:
+            for number in lost[volume.number]:  # a foreign record must not pass for the one that is computed
+                layout.volume(volume.number).segment(number).unlink(missing_ok=True)
+        if changes:
+            operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}
+            manifest = commit(layout, manifest, operation, **changes)
+        return Repair(
+            manifest=manifest,
+            rebuilt=(str(manifest.search["file"]),) if "search" in changes else (),
+            lost=sum(len(parts) for parts in manifest.lost_parts),
+            beyond=tuple(problems.values()),
+        )
+
+
+def _damaged(layout: Layout, manifest: Manifest) -> dict[str, str]:
+    """Return what is wrong with each damaged file, by its path."""
+    problems = {}
+    for file in manifest.files:
+        try:
+            file.check_content(layout.root)
+        except CorruptStoreError as error:
+            problems[file.path] = str(error).removesuffix(f"; {REMEDY}")
+    return problems

@@ -1,0 +1,81 @@
+"""Kills, power losses and failing storage calls: a share of what `tools/fault_run.py` does, on one seed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+from tools.faults.damage import damage_cases
+from tools.faults.layer import IO_ERROR, KILL, LOSE, NO_SPACE
+from tools.faults.scenarios import SCENARIOS, Cases, Workshop
+from tools.faults.tiny import make_tiny_model, tiny_config
+from tools.faults.writers import timed_kill, writers_case
+
+SHARE = {"build": 2, "add": 2, "delete": 1, "compact": 2, "repair": 2}
+"""Every how manieth storage call is one to be killed at: more than 300 in all."""
+
+RARER = 8
+"""How much rarer the other faults are than kills."""
+
+
+MEMORY = Path("/dev/shm")
+"""A file system without a disk, where there is one: fsync costs nothing there, and its order is what is tested."""
+
+
+@contextmanager
+def workshop() -> Iterator[Workshop]:
+    with TemporaryDirectory(prefix="gindex-faults-", dir=MEMORY if MEMORY.is_dir() else None) as name:
+        yield Workshop(Path(name), tiny_config(make_tiny_model(Path(name, "model"))))
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Workshop]:
+    with workshop() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cases() -> Iterator[dict[str, Cases]]:
+    with workshop() as made:
+        yield {name: Cases(made, scenario) for name, scenario in SCENARIOS.items()}
+
+
+def wrong(cases: Cases, mode: str, step: int) -> tuple[int, list[str]]:
+    """Run every `step`-th case; return how many, and how to repeat those that fail."""
+    calls = cases.calls(mode)
+    some = range(1, len(calls) + 1, step)
+    found = [(at, cases.run(mode, at)) for at in some]
+    name = cases.scenario.name
+    return len(some), [f"--only {name}:{mode}:{at}  # {calls[at - 1]}: {what}" for at, what in found if what]
+
+
+def test_sigkill_at_storage_calls(cases):
+    results = [wrong(cases[name], KILL, step) for name, step in SHARE.items()]
+    assert [failure for _, failures in results for failure in failures] == []
+    assert sum(count for count, _ in results) >= 300
+
+
+@pytest.mark.parametrize("mode", [LOSE, NO_SPACE, IO_ERROR])
+def test_other_faults_at_storage_calls(cases, mode):
+    results = [wrong(cases[name], mode, RARER * step) for name, step in SHARE.items()]
+    assert [failure for _, failures in results for failure in failures] == []
+
+
+def test_sigkill_at_any_moment(shop):
+    random = np.random.default_rng(0)
+    assert [problem for problem in (timed_kill(shop, random) for _ in range(8)) if problem] == []
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_several_writers(shop, count):
+    random = np.random.default_rng(count)
+    assert [problem for problem in (writers_case(shop, count, random) for _ in range(3)) if problem] == []
+
+
+def test_every_damaged_byte_and_length(shop):
+    random = np.random.default_rng(0)
+    kinds = [(what, problem) for _, problem, what in damage_cases(shop, 100, random)]
+    assert [entry for entry in kinds if entry[1] is not None] == [] and len(kinds) > 10_000

@@ -1,0 +1,47 @@
+"""Fingerprints name weights, whatever number format they are loaded in."""
+
+import pytest
+import torch
+
+from gindex.config import ModelConfig
+from gindex.errors import ModelError
+from gindex.model.load import FINGERPRINT_VALUES, fingerprint_model, load_model, load_tokenizer, pick_device
+
+
+@pytest.fixture
+def wide() -> torch.nn.Module:
+    """A layer with more weights than enter the fingerprint, all of them exact in bfloat16."""
+    layer = torch.nn.Linear(FINGERPRINT_VALUES, 3)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.bfloat16())
+        layer.bias.copy_(layer.bias.bfloat16())
+    return layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_number_format_leaves_the_fingerprint_as_it_is(wide, dtype):
+    before = fingerprint_model(wide)
+    assert fingerprint_model(wide.to(dtype)) == before
+
+
+def test_a_changed_weight_or_name_changes_the_fingerprint(wide):
+    before = fingerprint_model(wide)
+    assert fingerprint_model(torch.nn.Sequential(wide)) != before
+    with torch.no_grad():
+        wide.bias[1] += 1
+    assert fingerprint_model(wide) != before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_models_load_in_the_format_asked_for(model_folder, dtype):
+    loaded = load_model(
+        ModelConfig(name=str(model_folder), device="cpu", dtype=dtype), load_tokenizer(str(model_folder))
+    )
+    assert {str(parameter.dtype) for parameter in loaded.model.parameters()} == {f"torch.{dtype}"}
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["meta", "cuda:99", "tpu-9", ""])
+def test_a_device_that_cannot_compute_is_refused(name):
+    with pytest.raises(ModelError, match="--device"):
+        pick_device(name)

@@ -1,0 +1,61 @@
+"""A manifest with one file, as small as one can be."""
+
+import pytest
+
+from gindex.config import BuildConfig
+from gindex.store.files import FileRecord
+from gindex.store.layout import FORMAT_VERSION, Layout
+from gindex.store.manifest import LayerRecord, Manifest, VolumeRecord
+
+LAYER = LayerRecord(
+    name="0.a", group="0", source="0.a", inputs=4, outputs=3, activation_rank=2, gradient_rank=1, mean_eigenvalue=0.1
+)
+SOURCE = {"path": "c.jsonl", "bytes": 1, "sha256": "00"}
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    """An index directory with a FAISS file."""
+    layout = Layout(tmp_path / "index")
+    layout.search.mkdir(parents=True)
+    layout.faiss(1).write_bytes(b"content")
+    return layout
+
+
+@pytest.fixture
+def draft(layout) -> Manifest:
+    """A manifest that is not committed."""
+    volume = VolumeRecord(
+        number=0,
+        first_document=0,
+        first_part=0,
+        documents=2,
+        parts=70,
+        tokens=140,
+        longest_part=2,
+        segment_parts=64,
+        skipped={"3": "reason"},
+        lost=[],
+        whitened_norm=1.0,
+        sources=[SOURCE],
+    )
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        version=0,
+        operation={"kind": "build"},
+        gindex_version="0",
+        created="2026-01-01T00:00:00+00:00",
+        settings=BuildConfig().settings(),
+        sources=[SOURCE],
+        model={"name": "m", "model": "00", "tokenizer": "11", "dtype": "f", "parameters": 9, "tracked_parameters": 5},
+        layers=[LAYER],
+        untracked=[{"name": "w", "parameters": 4, "reason": "tëxt"}],
+        projection={"kind": "count-sketch", "seed": 0, "dimension": 8, "fingerprint": "22", "slices": {"0": (0, 8)}},
+        damping={"exact": 0.1, "index": 10.0},
+        fit={"documents": 1, "parts": 1, "tokens": 2},
+        volumes=[volume],
+        deleted=[(4, 6)],
+        search={"kind": "flat", "folds": 0, "scale": 1.0, "file": "search/00000001.faiss", "parts": 70},
+        fidelity=None,
+        files=[FileRecord.of(layout.root, layout.faiss(1))],
+    )
