@@ -1,6 +1,7 @@
 """Locks: one holder alone or several together, free when the holder dies, nothing left behind."""
 
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -53,21 +54,19 @@ def test_lock_of_a_dead_process_is_free(tmp_path):
 
 
 def test_released_although_a_fork_still_runs(tmp_path):
-    """The other process has a copy of the open file, which keeps the lock unless it is let go of by name."""
+    """The other process has a copy of the open file, which keeps the lock unless the holder lets go of it by name."""
     path, (reader, writer) = tmp_path / ".lock", os.pipe()
-    descriptors = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
     with held(path):
         pid = os.fork()
         if pid == 0:
             os.close(writer)
             os.read(reader, 1)  # until the other end is closed
             os._exit(0)
+        waiting = os.open(path, os.O_RDWR)
     try:
-        inode = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.close(inode)
-        with held(path):
-            pass
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
+        os.close(waiting)
         os.close(writer)
         os.waitpid(pid, 0)
 
