@@ -27,6 +27,14 @@ def hits(index: GradientIndex, **more: object) -> list[tuple[str, int, float]]:
     return [(hit.document_id, hit.part, hit.score) for hit in found]
 
 
+def assert_same_hits(found: list[tuple[str, int, float]], expected: list[tuple[str, int, float]]) -> None:
+    """Matrix products round by where their operands lie in memory, so scores that all but tie may change places."""
+    assert sorted(hit[:2] for hit in found) == sorted(hit[:2] for hit in expected)
+    assert [hit[2] for hit in found] == pytest.approx([hit[2] for hit in expected], rel=1e-5, abs=1e-5)
+    scores = {hit[:2]: hit[2] for hit in expected}
+    assert [hit[2] for hit in found] == pytest.approx([scores[hit[:2]] for hit in found], rel=1e-5, abs=1e-5)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -39,8 +47,8 @@ def test_deleted_documents_are_in_no_answer(folder, opened, options):
     before = hits(opened, **options)
     gone = {before[0][0], before[5][0], "d149"}  # the last one has many parts
     opened.delete(sorted(gone))
-    assert hits(opened, **options) == before  # its version
-    assert [hit for hit in before if hit[0] not in gone] == hits(opened.refresh(), **options)
+    assert_same_hits(hits(opened, **options), before)  # its version
+    assert_same_hits(hits(opened.refresh(), **options), [hit for hit in before if hit[0] not in gone])
 
 
 def test_delete_refuses_whole(folder):
