@@ -17,6 +17,7 @@ from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.head import plain_head
 from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
 from gindex.model.losses import CausalLanguageModel
@@ -49,12 +50,30 @@ class Engine:
         probe = pad(
             [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
         )
-        return cls(loaded=loaded, task=task, table=track_layers(loaded.model, lambda: task.logits(probe)))
+        table = track_layers(loaded.model, lambda: task.logits(probe))
+        head = plain_head(loaded.model, torch.from_numpy(probe.tokens).to(task.device))
+        if head is not None and all(layer.module is not head for layer in table.layers):
+            task = CausalLanguageModel(loaded.model, head)
+        return cls(loaded=loaded, task=task, table=table)
 
     @property
     def device(self) -> torch.device:
         """Device of the model."""
         return self.task.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the tracked weights."""
+        return next(self.table.layers[0].module.parameters()).dtype
+
+    def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
+        """Return what loads the factors of an index, for this model's device and number format.
+
+        Args:
+            layout: The index.
+            layers: Its tracked layers with their ranks.
+        """
+        return FactorReader(layout, layers, self.device, self.dtype)
 
     def vector_path(
         self, layout: Layout, layers: Sequence[LayerRecord], projection: ProjectionSpec, damping: float
@@ -67,7 +86,7 @@ class Engine:
             projection: The projection.
             damping: Multiple of each layer's mean eigenvalue.
         """
-        factors = FactorReader(layout, layers, self.device).truncated()
+        factors = self.factors(layout, layers).truncated()
         return VectorPath(self.table.layers, factors, damping, make_projection(projection, self.device))
 
     def encode(self, path: VectorPath, batch: TokenBatch) -> VectorBatch:

@@ -404,7 +404,7 @@ class GradientIndex:
 
     @cached_property
     def _reranker(self) -> Reranker:
-        factors = FactorReader(self._layout, self.manifest.layers, self._engine.device)
+        factors = self._engine.factors(self._layout, self.manifest.layers)
         return Reranker(
             self._engine, factors.load, self.manifest.damping["exact"], self._documents, BuildConfig().batch_tokens
         )

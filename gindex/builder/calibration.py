@@ -14,7 +14,6 @@ from gindex.engine import Engine
 from gindex.gradient.calibration import DAMPINGS, FRACTIONS, Budget, Setting, calibrate
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.progress import Progress
-from gindex.store.factors import FactorReader
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
@@ -75,7 +74,7 @@ def _calibrate(
     with progress.phase("calibrate", len(drawn), "parts") as phase:
         expected = calibrate(
             engine.table.layers,
-            FactorReader(layout, layers, engine.device).load,
+            engine.factors(layout, layers).load,
             config.curvature.damping_scale,
             settings,
             Budget(widths=slice_widths(engine, config), bits=config.vectors.bits),

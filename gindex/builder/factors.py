@@ -121,7 +121,7 @@ def _eigenvalues(
             layer.name: kronecker_eigenvalues(activation[layer.source], gradient[layer.name], tokens)
             for layer in layers
         }
-    bases = read_bases(layout, engine.table, engine.device)
+    bases = read_bases(layout, engine.table, engine.device, engine.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
         return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
 

@@ -43,7 +43,7 @@ from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
 from gindex.search.rerank import Reranker
 from gindex.search.search_index import make_search_index
-from gindex.store.factors import FactorReader, factor_files
+from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
@@ -97,7 +97,7 @@ def run_build(
                 return _finish(layout, config, fingerprints, strict, progress)
             start_or_resume(layout, config, fingerprints)
             engine = load_engine(config)
-            check_model(layout, fingerprints_of(engine.loaded) | {"dtype": _dtype(engine.loaded)})
+            check_model(layout, fingerprints_of(engine.loaded) | {"dtype": _dtype(engine)})
             remove_damaged(layout)
             build = stack.enter_context(_Build.prepare(layout, sources, config, engine, progress))
             on_plan(build.plan())
@@ -140,8 +140,8 @@ def fingerprints_of(loaded: LoadedModel) -> dict[str, str]:
     return {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
 
 
-def _dtype(loaded: LoadedModel) -> str:
-    return str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+def _dtype(engine: Engine) -> str:
+    return str(engine.dtype).removeprefix("torch.")
 
 
 def _remove_leftovers(layout: Layout) -> None:
@@ -240,7 +240,7 @@ class _Build:
             sources=origin,
             model=fingerprints_of(self.engine.loaded)
             | {
-                "dtype": _dtype(self.engine.loaded),
+                "dtype": _dtype(self.engine),
                 "name": self.config.model.name,
                 "parameters": tracked + sum(weight.parameters for weight in table.untracked),
                 "tracked_parameters": tracked,
@@ -279,7 +279,7 @@ class _Build:
         if not config.queries or not is_measurable(self.table, usable):
             return None
         path = self.engine.vector_path(self.layout, work.layers, work.projection, work.index_damping)
-        factors = FactorReader(self.layout, work.layers, self.engine.device)
+        factors = self.engine.factors(self.layout, work.layers)
         reranker = Reranker(
             self.engine, factors.load, self.config.curvature.damping_scale, self.table, self.config.batch_tokens
         )

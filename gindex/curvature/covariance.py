@@ -10,19 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gindex.curvature.products import add_second_moment, symmetric
 from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 
 
-def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
-    """Add x^T x to a second moment [X, X] in place, in the moment's number format (float32 or wider)."""
-    x = x_MX.to(moment_XX.dtype)
-    moment_XX.addmm_(x.T, x)
-
-
 @dataclass
 class SecondMoment:
-    """A sum of outer products and how many tokens are in it."""
+    """A sum of outer products, its upper triangle, and how many tokens are in it."""
 
     total_XX: Tensor
     tokens: int = 0
@@ -37,7 +32,7 @@ class SecondMoment:
 
     def mean(self) -> Tensor:
         """Return the mean over the tokens; zeros where there were none."""
-        return self.total_XX / max(1, self.tokens)
+        return symmetric(self.total_XX) / max(1, self.tokens)
 
 
 @dataclass(kw_only=True)

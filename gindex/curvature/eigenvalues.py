@@ -29,7 +29,7 @@ def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) 
         Q_S: Pseudo-gradient covariance eigenvectors as columns, [O, O].
 
     Returns:
-        Lambda [O, I], a sum over documents in the eigenvectors' number format: the caller divides by their count.
+        Lambda [O, I], a sum over documents, float32 or wider: the caller divides by their count.
 
     Raises:
         ShapeError: The document or token axes differ.
@@ -42,10 +42,11 @@ def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) 
 def _sum_of_squares(a_NTI: Tensor, s_NTO: Tensor) -> Tensor:
     if a_NTI.shape[:2] != s_NTO.shape[:2]:
         raise ShapeError(f"expected equal document and token axes, found {tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}")
-    total = s_NTO.new_zeros(s_NTO.shape[2], a_NTI.shape[2])
+    dtype = torch.promote_types(s_NTO.dtype, torch.float32)
+    total = s_NTO.new_zeros(s_NTO.shape[2], a_NTI.shape[2], dtype=dtype)
     for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
-        G = s_TO.T @ a_TI
-        total.addcmul_(G, G)
+        G_OI = (s_TO.T @ a_TI).to(dtype)
+        total.addcmul_(G_OI, G_OI)
     return total
 
 

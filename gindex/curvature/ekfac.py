@@ -1,7 +1,8 @@
 """The EK-FAC approximation of one layer's Gauss-Newton matrix, and what is done with it.
 
 H ~ (Q_S x Q_A) diag(Lambda) (Q_S x Q_A)^T + damping. Whitening applies H^-1/2 and stays in the eigenbasis;
-preconditioning applies H^-1 and comes back.
+preconditioning applies H^-1 and comes back. Products run in the eigenvectors' number format, which is the model's:
+activations and gradients have no more digits than that. What is divided by Lambda is float32 or wider.
 
 Axes: N documents, I layer inputs, O layer outputs, R and P the leading eigenvectors kept of either side.
 """
@@ -43,7 +44,7 @@ class LayerFactors:
     def precondition(self, G_NPR: Tensor, damping_scale: float) -> Tensor:
         """Apply H^-1 to rotated document gradients [N, P, R]; the result [N, O, I] is in the layer's coordinates."""
         scale = whitening_scale(self.Lambda, self.damping(damping_scale))
-        return self.Q_S @ (G_NPR * scale.square()) @ self.Q_A.T
+        return self.Q_S @ (G_NPR * scale.square()).to(self.Q_S.dtype) @ self.Q_A.T
 
 
 def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
@@ -60,11 +61,22 @@ def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) ->
     Returns:
         [N, P, R], in the eigenvectors' number format.
     """
-    T, (I, R), (O, P) = a_NTI.shape[1], Q_A.shape, Q_S.shape  # noqa: E741
     a, g = a_NTI.to(Q_A.dtype), g_NTO.to(Q_S.dtype)
-    if T * (I * R + O * P + P * R) <= T * O * I + P * O * I + P * I * R:
+    if rotates_tokens(a.shape[1], Q_A, Q_S):
         return (g @ Q_S).mT @ (a @ Q_A)
     return Q_S.T @ (g.mT @ a) @ Q_A
+
+
+def rotates_tokens(tokens: int, Q_A: Tensor, Q_S: Tensor) -> bool:
+    """Say whether rotating a document's tokens takes no more multiplications than rotating its gradient.
+
+    Args:
+        tokens: Tokens of the document.
+        Q_A: Activation eigenvectors [I, R].
+        Q_S: Gradient eigenvectors [O, P].
+    """
+    (I, R), (O, P) = Q_A.shape, Q_S.shape  # noqa: E741
+    return tokens * (I * R + O * P + P * R) <= tokens * O * I + P * O * I + P * I * R
 
 
 def whitening_scale(Lambda: Tensor, damping: float) -> Tensor:

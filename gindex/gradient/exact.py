@@ -41,7 +41,7 @@ def precondition_queries(
         losses: Runs the model on the queries and returns their summed losses [Q].
 
     Returns:
-        H^-1 G [Q, O, I] by layer name, float32.
+        H^-1 G [Q, O, I] by layer name, in the factors' number format.
     """
     observer = _PreconditionObserver(factors, damping_scale)
     observe(layers, observer, queries, losses)
@@ -87,7 +87,7 @@ class _PreconditionObserver(Observer):
 class _InfluenceObserver(Observer):
     def __init__(self, preconditioned: dict[str, Tensor], wanted_QN: Tensor) -> None:
         first = next(iter(preconditioned.values()))
-        self.influence = first.new_zeros(wanted_QN.shape)
+        self.influence = first.new_zeros(wanted_QN.shape, dtype=torch.promote_types(first.dtype, torch.float32))
         self._preconditioned = preconditioned
         self._wanted = wanted_QN.to(first.device)
         self._wanted_by = [torch.nonzero(wanted_N)[:, 0] for wanted_N in self._wanted]
@@ -103,7 +103,8 @@ class _InfluenceObserver(Observer):
         if self._pairs * tokens <= documents * tokens + self._pairs:
             for query, wanted in enumerate(self._wanted_by):
                 if len(wanted):
-                    self.influence[query, wanted] += ((g[wanted] @ X_QOI[query]) * a[wanted]).sum((1, 2))
+                    terms_NTI = (g[wanted] @ X_QOI[query]) * a[wanted]
+                    self.influence[query, wanted] += terms_NTI.sum((1, 2), dtype=self.influence.dtype)
             return
         size = max(1, FORMED_VALUES // X_QOI[0].numel())
         for start in range(0, documents, size):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gindex.curvature.ekfac import LayerFactors, whitening_scale
+from gindex.curvature.ekfac import LayerFactors, rotates_tokens, whitening_scale
 from gindex.gradient.projection import Projection
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
@@ -72,7 +72,10 @@ class VectorPath:
 
 
 class _VectorObserver(Observer):
-    """Rotates activations while they are in hand, so only their leading part is kept until the backward pass."""
+    """Rotates activations while they are in hand, so only their leading part is kept until the backward pass.
+
+    Where a layer's documents are so long that rotating their gradients is cheaper, activations are kept as they are.
+    """
 
     def __init__(
         self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], projection: Projection, documents: int
@@ -81,17 +84,23 @@ class _VectorObserver(Observer):
         self.vectors = torch.zeros(documents, projection.spec.dimension, device=device)
         self.self_influence = torch.zeros(documents, device=device)
         self._factors, self._scales, self._projection = factors, scales, projection
-        self._rotated: dict[str, Tensor] = {}
+        self._kept: dict[tuple[str, bool], Tensor] = {}
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
-        if layer.source not in self._rotated:
-            Q_A = self._factors[layer.name].Q_A
-            self._rotated[layer.source] = append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
-        return self._rotated[layer.source]
+        factors = self._factors[layer.name]
+        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S)
+        if key not in self._kept:
+            a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
+            self._kept[key] = a @ factors.Q_A if key[1] else a
+        return self._kept[key]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
-        Q_S = self._factors[layer.name].Q_S
-        V_NPR = (g_NTO.to(Q_S.dtype) @ Q_S).mT @ kept
-        V_NPR *= self._scales[layer.name]
+        Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
+        g = g_NTO.to(Q_S.dtype)
+        if rotates_tokens(g.shape[1], Q_A, Q_S):
+            V_NPR = (g @ Q_S).mT @ kept
+        else:
+            V_NPR = Q_S.T @ (g.mT @ kept) @ Q_A
+        V_NPR = V_NPR * self._scales[layer.name]
         self.self_influence += V_NPR.flatten(1).square().sum(1)
         self._projection.add(self.vectors, layer.name, V_NPR)

@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gindex.corpus.batches import TokenBatch
+from gindex.model.head import CHUNK, LabelSource, head_losses
 
 Batch = TypeVar("Batch", contravariant=True)
-
-SAMPLING_CHUNK = 128
-"""Positions whose distribution is held at once while labels are sampled."""
 
 
 class Task(Protocol[Batch]):
@@ -41,9 +39,15 @@ class CausalLanguageModel:
     padding, so a document's gradient does not depend on it, and fused attention keeps its fast path.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Wrap a causal language model of transformers; its weights are frozen and dropout is off."""
-        self.model = model.requires_grad_(False).eval()
+    def __init__(self, model: nn.Module, head: nn.Linear | None = None) -> None:
+        """Wrap a causal language model of transformers; its weights are frozen and dropout is off.
+
+        Args:
+            model: The model.
+            head: Its output head, where it is a plain linear layer that is not tracked (`plain_head`): the losses then
+                never hold the logits of a whole batch.
+        """
+        self.model, self.head = model.requires_grad_(False).eval(), head
 
     @property
     def device(self) -> torch.device:
@@ -57,29 +61,33 @@ class CausalLanguageModel:
 
     def losses(self, batch: TokenBatch) -> Tensor:
         """Return the summed loss [N] over each document's target tokens, in nats."""
-        labels = torch.from_numpy(batch.tokens[:, 1:][batch.targets[:, 1:]])
-        return self._summed(batch, lambda _logits_MV: labels.to(self.device))
+        labels = torch.from_numpy(batch.tokens[:, 1:][batch.targets[:, 1:]]).to(self.device)
+        return self._summed(batch, lambda _probabilities_CV, chunk: labels[chunk])
 
     def sampled_losses(self, batch: TokenBatch, seeds: Sequence[int]) -> Tensor:
         """Return the summed loss [N] with every target token replaced by a sample from the model."""
-        uniforms = torch.from_numpy(np.concatenate([_uniforms(*s) for s in zip(seeds, batch.targets, strict=True)]))
-        return self._summed(batch, lambda logits_MV: sample_labels(logits_MV, uniforms.to(self.device)))
+        drawn = [_uniforms(seed, targets_T) for seed, targets_T in zip(seeds, batch.targets, strict=True)]
+        uniforms = torch.from_numpy(np.concatenate(drawn)).to(self.device)
+        return self._summed(batch, lambda probabilities_CV, chunk: sample_labels(probabilities_CV, uniforms[chunk]))
 
-    def _summed(self, batch: TokenBatch, labels: "LabelSource") -> Tensor:
+    def _summed(self, batch: TokenBatch, labels: LabelSource) -> Tensor:
         targets = torch.from_numpy(batch.targets[:, 1:]).to(self.device)
-        logits_MV = self.logits(batch)[:, :-1][targets]
-        predicting = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
-        losses_M = F.cross_entropy(predicting, labels(predicting.detach()), reduction="none")
+        if self.head is None:
+            losses_M = _logits_losses(self.logits(batch)[:, :-1][targets], labels)
+        else:
+            tokens = torch.from_numpy(batch.tokens).to(self.device)
+            hidden_NTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
+            losses_M = head_losses(hidden_NTH[:, :-1][targets], self.head, labels)
         documents = torch.nonzero(targets)[:, 0]
         return losses_M.new_zeros(len(batch.ordinals)).index_add(0, documents, losses_M)
 
 
-class LabelSource(Protocol):
-    """Gives the labels of the positions that predict something."""
-
-    def __call__(self, logits_MV: Tensor, /) -> Tensor:
-        """Return labels [M] for logits [M, V]."""
-        ...
+def _logits_losses(logits_MV: Tensor, labels: LabelSource) -> Tensor:
+    """Return the cross-entropy [M], float32 or wider."""
+    wide_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(wide_MV), CHUNK)]
+    found = [labels(wide_MV[chunk].detach().softmax(-1), chunk) for chunk in chunks]
+    return F.cross_entropy(wide_MV, torch.cat(found) if found else wide_MV.new_zeros(0).long(), reduction="none")
 
 
 def _uniforms(seed: int, targets_T: np.ndarray) -> np.ndarray:
@@ -87,19 +95,17 @@ def _uniforms(seed: int, targets_T: np.ndarray) -> np.ndarray:
     return np.random.Generator(np.random.Philox(seed)).random(int(targets_T[1:].sum()), dtype=np.float32)
 
 
-def sample_labels(logits_MV: Tensor, uniforms_M: Tensor) -> Tensor:
-    """Sample labels from softmax(logits) by inverting the cumulative distribution.
+def sample_labels(probabilities_MV: Tensor, uniforms_M: Tensor) -> Tensor:
+    """Sample labels by inverting the cumulative distribution.
 
     Args:
-        logits_MV: Logits [M, V].
+        probabilities_MV: Probabilities [M, V].
         uniforms_M: Uniform numbers in [0, 1) [M].
 
     Returns:
         Labels [M], int64.
     """
-    labels = []
-    for logits, uniforms in zip(logits_MV.split(SAMPLING_CHUNK), uniforms_M.split(SAMPLING_CHUNK), strict=True):
-        cumulative = logits.softmax(-1).cumsum(-1)
-        threshold = uniforms[:, None] * cumulative[:, -1:]
-        labels.append(torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logits.shape[-1] - 1))
-    return torch.cat(labels) if labels else logits_MV.new_zeros(0, dtype=torch.long)
+    cumulative_MV = probabilities_MV.cumsum(-1)
+    threshold_M1 = uniforms_M[:, None] * cumulative_MV[:, -1:]
+    labels_M1 = torch.searchsorted(cumulative_MV, threshold_M1, right=True)
+    return labels_M1[:, 0].clamp(max=probabilities_MV.shape[-1] - 1)

@@ -46,10 +46,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         ) from error
 
 
-def read_bases(layout: Layout, table: LayerTable, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_bases(
+    layout: Layout, table: LayerTable, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load every basis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
-    activation, gradient = _read_sides(layout, table, "activation", "gradient")
-    return {n: Q.to(device).T for n, Q in activation.items()}, {n: Q.to(device).T for n, Q in gradient.items()}
+    sides = _read_sides(layout, table, "activation", "gradient")
+    activation, gradient = ({name: Q.to(device, dtype).T for name, Q in side.items()} for side in sides)
+    return activation, gradient
 
 
 def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -82,9 +85,11 @@ def mean_eigenvalues(layout: Layout, groups: int) -> dict[str, float]:
 class FactorReader:
     """Loads factors layer by layer, whole or truncated."""
 
-    def __init__(self, layout: Layout, layers: Sequence[LayerRecord], device: torch.device) -> None:
-        """Read from the index at `layout`, whose manifest lists `layers`, onto `device`."""
-        self._layout, self._device = layout, device
+    def __init__(
+        self, layout: Layout, layers: Sequence[LayerRecord], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Read from the index at `layout`, whose manifest lists `layers`, onto `device`; eigenvectors as `dtype`."""
+        self._layout, self._device, self._dtype = layout, device, dtype
         self._layers = {layer.name: layer for layer in layers}
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {layer.name: groups[layer.group] for layer in layers}
@@ -103,8 +108,8 @@ class FactorReader:
         with _open(self._layout.eigenvalues(self._file_of[name])) as file:
             Lambda = file.get_slice(name)[: len(Q_S), : len(Q_A)]
         return LayerFactors(
-            Q_A=Q_A.to(self._device).T,
-            Q_S=Q_S.to(self._device).T,
+            Q_A=Q_A.to(self._device, self._dtype).T,
+            Q_S=Q_S.to(self._device, self._dtype).T,
             Lambda=Lambda.to(self._device),
             mean_eigenvalue=layer.mean_eigenvalue,
         )

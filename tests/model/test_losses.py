@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from gindex.corpus.batches import pad
-from gindex.model import losses as losses_module
-from gindex.model.losses import SAMPLING_CHUNK, CausalLanguageModel, sample_labels
+from gindex.model.losses import CausalLanguageModel, sample_labels
 
 JUST_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
-@pytest.fixture
-def task(llama: nn.Module) -> CausalLanguageModel:
-    return CausalLanguageModel(copy.deepcopy(llama))
+@pytest.fixture(params=["logits", "head"])
+def task(llama: nn.Module, request: pytest.FixtureRequest) -> CausalLanguageModel:
+    model = copy.deepcopy(llama)
+    return CausalLanguageModel(model, model.lm_head if request.param == "head" else None)
 
 
 def token_losses(model: nn.Module, tokens: list[int], first: int) -> float:
@@ -97,28 +97,27 @@ def test_sampled_labels_match_the_distribution_exactly_on_an_even_grid():
     logits = torch.tensor([0.3, -1.0, 2.0, 0.0, -4.0, 1.0], dtype=torch.float64)
     points = 20_000
     uniforms = (torch.arange(points, dtype=torch.float64) + 0.5) / points
-    counts = torch.bincount(sample_labels(logits.expand(points, -1), uniforms), minlength=6)
+    counts = torch.bincount(sample_labels(logits.softmax(0).expand(points, -1), uniforms), minlength=6)
     assert ((counts - points * logits.softmax(0)).abs() <= 1).all()
 
 
 def test_sampled_labels_match_the_distribution_of_float32_logits():
     generator = torch.Generator().manual_seed(0)
     logits, draws = torch.randn(12, generator=generator) * 2, 60_000
-    labels = sample_labels(logits.expand(draws, -1), torch.rand(draws, generator=generator))
+    labels = sample_labels(logits.softmax(0).expand(draws, -1), torch.rand(draws, generator=generator))
     p = logits.double().softmax(0)
     chi_square = ((torch.bincount(labels, minlength=12) - draws * p).square() / (draws * p)).sum()
     assert chi_square < 31.3  # the .999 quantile at 11 degrees of freedom
 
 
-@pytest.mark.parametrize("count", [1, SAMPLING_CHUNK - 1, SAMPLING_CHUNK, SAMPLING_CHUNK + 1, 2 * SAMPLING_CHUNK + 3])
-def test_chunks_do_not_show(count, monkeypatch):
-    generator = torch.Generator().manual_seed(count)
-    logits, uniforms = torch.randn(count, 9, generator=generator), torch.rand(count, generator=generator)
-    chunked = sample_labels(logits, uniforms)
-    monkeypatch.setattr(losses_module, "SAMPLING_CHUNK", 1)
-    assert chunked.tolist() == sample_labels(logits, uniforms).tolist()
-    slow = [next(k for k, c in enumerate(row.softmax(0).cumsum(0)) if c > u) for row, u in zip(logits, uniforms)]  # noqa: B905
-    assert chunked.tolist() == slow
+def test_sampled_labels_are_the_first_past_the_number():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(300, 9, generator=generator).softmax(-1)
+    uniforms = torch.rand(300, generator=generator)
+    slow = [
+        next(k for k, c in enumerate(row.cumsum(0)) if c > u) for row, u in zip(probabilities, uniforms, strict=True)
+    ]
+    assert sample_labels(probabilities, uniforms).tolist() == slow
 
 
 def test_no_positions():
@@ -132,7 +131,7 @@ def test_edge_uniforms_give_labels_that_are_possible(uniform):
     generator = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(500, 40, generator=generator)
     logits[:, [0, 1, 20, 38, 39]] = -math.inf
-    labels = sample_labels(logits, torch.full((500,), uniform))
+    labels = sample_labels(logits.softmax(-1), torch.full((500,), uniform))
     possible = torch.isfinite(logits)
     assert possible[torch.arange(500), labels].all()
     assert set(labels.tolist()) == {2 if uniform == 0 else 37}
@@ -143,4 +142,4 @@ def test_edge_uniforms_give_labels_that_are_possible(uniform):
 def test_a_certain_label_is_always_drawn(certain, uniform):
     logits = torch.full((1, 7), -200.0)
     logits[0, certain] = 0
-    assert sample_labels(logits, torch.tensor([uniform])).tolist() == [certain]
+    assert sample_labels(logits.softmax(-1), torch.tensor([uniform])).tolist() == [certain]

@@ -1,0 +1,42 @@
+"""Matrix products with few digits in and many out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+BLOCK = 512
+"""Width of the blocks that a symmetric product is made of."""
+
+
+def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
+    """Add x^T x to the upper triangle of a second moment [X, X] in place, in the moment's number format.
+
+    Only blocks on and above the diagonal are computed, so what lies below it is left unfinished: see `symmetric`.
+
+    Args:
+        moment_XX: The sum so far, float32 or wider.
+        x_MX: Values [M, X]. Those of bfloat16 are multiplied as such, without an error, and summed in float32.
+    """
+    x = x_MX.to(moment_XX.dtype)
+    with _bfloat16_inputs(x_MX.dtype == torch.bfloat16):
+        for start in range(0, len(moment_XX), BLOCK):
+            moment_XX[start : start + BLOCK, start:].addmm_(x[:, start : start + BLOCK].T, x[:, start:])
+
+
+def symmetric(moment_XX: Tensor) -> Tensor:
+    """Return the whole matrix [X, X] of which `add_second_moment` filled the upper triangle."""
+    return moment_XX.triu() + moment_XX.triu(1).T
+
+
+@contextmanager
+def _bfloat16_inputs(enabled: bool) -> Iterator[None]:
+    """Let float32 products round their inputs to bfloat16, which loses nothing where they hold no more than that."""
+    before = torch.get_float32_matmul_precision()
+    if enabled:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,78 @@
+"""The loss over a vocabulary, a few positions at a time, so that no logits of a whole batch are ever held.
+
+A causal language model ends in a linear map from hidden states to logits, wider than all that comes before it. Its
+losses and their gradients are taken together, in chunks: what the backward pass needs is one hidden-sized gradient.
+
+Axes: M positions that predict something, H hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 128
+"""Positions whose logits are held at once."""
+
+LabelSource = Callable[[Tensor, slice], Tensor]
+"""Gives the labels [C] of the positions in a slice, whose probabilities are [C, V]."""
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, labels: LabelSource) -> Tensor:
+        losses = hidden_MH.new_empty(len(hidden_MH), dtype=torch.promote_types(hidden_MH.dtype, torch.float32))
+        gradient_MH = torch.empty_like(hidden_MH)
+        for start in range(0, len(hidden_MH), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            logits_CV = nn.functional.linear(hidden_MH[chunk], weight_VH, bias_V)
+            log_probabilities_CV = logits_CV.log_softmax(1, dtype=losses.dtype)
+            probabilities_CV = log_probabilities_CV.exp()
+            labels_C1 = labels(probabilities_CV, chunk)[:, None]
+            losses[chunk] = -log_probabilities_CV.gather(1, labels_C1)[:, 0]
+            residual_CV = probabilities_CV.scatter_add_(1, labels_C1, -torch.ones_like(losses[chunk])[:, None])
+            gradient_MH[chunk] = residual_CV.to(weight_VH.dtype) @ weight_VH
+        ctx.save_for_backward(gradient_MH)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient_MH,) = ctx.saved_tensors
+        return gradient_MH * upstream[0][:, None].to(gradient_MH.dtype), None, None, None
+
+
+def head_losses(hidden_MH: Tensor, head: nn.Linear, labels: LabelSource) -> Tensor:
+    """Return the cross-entropy [M] of a linear head, in nats, differentiable with respect to the hidden states alone.
+
+    Args:
+        hidden_MH: Hidden states [M, H].
+        head: The head; its weights are frozen.
+        labels: Gives the labels.
+
+    Returns:
+        Losses [M], float32 or wider.
+    """
+    losses: Tensor = _HeadLoss.apply(hidden_MH, head.weight, head.bias, labels)  # type: ignore[no-untyped-call]
+    return losses
+
+
+def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
+    """Return the model's output head, if the logits are what that linear layer makes of the last hidden states.
+
+    Some models scale or cap their logits; those have no plain head.
+
+    Args:
+        model: A causal language model of transformers.
+        tokens_NT: A few tokens [N, T] to try it on.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    body = getattr(model, "base_model", model)
+    if not isinstance(head, nn.Linear) or body is model:
+        return None
+    with torch.no_grad():
+        hidden = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
+        logits = model(tokens_NT, use_cache=False).logits
+        if hidden is None or hidden.shape[-1] != head.in_features:
+            return None
+        return head if torch.allclose(head(hidden).to(logits.dtype), logits, rtol=1e-3, atol=1e-3) else None

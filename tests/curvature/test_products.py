@@ -1,0 +1,43 @@
+"""Symmetric products by blocks, and bfloat16 inputs that are summed in float32."""
+
+import pytest
+import torch
+
+from gindex.curvature import products
+from gindex.curvature.products import add_second_moment, symmetric
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 13])
+@pytest.mark.parametrize("tokens", [0, 1, 6])
+def test_blocks_do_not_show(width, tokens, monkeypatch):
+    monkeypatch.setattr(products, "BLOCK", 4)
+    torch.manual_seed(width)
+    first, second = torch.randn(tokens, width, dtype=torch.float64), torch.randn(5, width, dtype=torch.float64)
+    moment = torch.zeros(width, width, dtype=torch.float64)
+    add_second_moment(moment, first)
+    add_second_moment(moment, second)
+    expected = first.T @ first + second.T @ second
+    torch.testing.assert_close(symmetric(moment), expected, rtol=1e-13, atol=1e-13)
+    assert torch.equal(symmetric(moment), symmetric(moment).T)
+
+
+def test_bfloat16_inputs_are_summed_in_float32():
+    """Against float64: the error is that of a float32 sum (2**-24 a term, they add up like a walk), not 2**-8."""
+    torch.manual_seed(0)
+    x = torch.randn(2048, 600).bfloat16()
+    moment = torch.zeros(600, 600)
+    add_second_moment(moment, x)
+    expected = x.double().T @ x.double()
+    scale = x.double().square().sum(0).sqrt()
+    assert ((symmetric(moment).double() - expected).abs() / (scale[:, None] * scale)).max() < 2**-20
+
+
+@pytest.mark.parametrize("before", ["highest", "high"])
+def test_precision_of_other_products_is_left_alone(before):
+    torch.set_float32_matmul_precision(before)
+    try:
+        with pytest.raises(RuntimeError):
+            add_second_moment(torch.zeros(2, 2), torch.zeros(3, 5, dtype=torch.bfloat16))
+        assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
