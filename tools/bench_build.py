@@ -3,9 +3,9 @@
     tools/fetch_model.py && python tools/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/bench_build.py --model .cache/models/SmolLM2-135M-Instruct --text .cache/corpora/foldoc.jsonl
 
-Every row is one kind of work on the same batches of real text, in one process. The kinds take turns, and the table gives
-each one's median and its ratio to the plain step's: forward and backward pass of a step of training, weight gradients
-included. Where bergson and kronfluence can be imported, they take part.
+Every row is one kind of work on the same batches of real text, in one process. The kinds take turns, and a table gives
+the median of each and its ratio to the plain step: the forward and backward pass of a step of training, gradients of
+weights included. Where bergson can be imported, it takes part.
 """
 
 import argparse
@@ -232,6 +232,7 @@ def bench_fit(engine: Engine, batches: list[TokenBatch], rounds: int) -> None:
 
 
 def main() -> None:
+    """Parse the options and run every comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--text", type=Path, required=True, help="JSON lines with the field `text`")

@@ -27,6 +27,12 @@ FRACTIONS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 DAMPINGS = (0.1, 1.0, 10.0, 100.0)
 """Dampings that are tried, as multiples of a layer's mean eigenvalue."""
 
+SAMPLED_ABOVE = 1 << 17
+"""Layers with more weights than this are looked at in part: `sampled_rows`."""
+
+LEADING, STRIDE = 0.125, 16
+"""All of this leading share of the gradient side is looked at, and one row in so many of the rest."""
+
 CODE_COSINES = {1: 0.7979, 2: 0.9385, 4: 0.9942, 8: 0.99997, 16: 1.0}
 """Mean cosine between a Gaussian vector and its code, by bits."""
 
@@ -66,6 +72,9 @@ class CalibrationObserver(Observer):
         self.norms_N: dict[tuple[Setting, str], Tensor] = {}
         self.coordinates: dict[tuple[Setting, str], int] = {}
         self._factors, self._exact_damping = factors, exact_damping
+        self._fractions: dict[float, list[Setting]] = {exact_damping: []}  # by damping
+        for setting in settings:
+            self._fractions.setdefault(setting.index_damping, []).append(setting)
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Keep activations [N, T, I]."""
@@ -74,19 +83,47 @@ class CalibrationObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Whiten document gradients in every way and add their inner products."""
         factors = self._factors(layer.name)
-        G_NOI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
-        self.exact_NN += _gram(G_NOI * whitening_scale(factors.Lambda, factors.damping(self._exact_damping)))
-        for setting, scores_NN in self.scores_NN.items():
-            R, P = ranks(layer, setting.rank_fraction)
-            scale = whitening_scale(factors.Lambda[:P, :R], factors.damping(setting.index_damping))
-            gram_NN = _gram(G_NOI[:, :P, :R] * scale)
-            scores_NN += gram_NN
-            key = setting, layer.group
-            self.norms_N[key] = self.norms_N.get(key, 0) + gram_NN.diagonal()
-            self.coordinates[key] = self.coordinates.get(key, 0) + P * R
+        rows, weights = sampled_rows(layer.outputs, layer.inputs)
+        G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S[:, rows])
+        Lambda_SI = factors.Lambda[rows]
+        roots_S1 = weights.to(Lambda_SI).sqrt()[:, None]
+        for damping, settings in self._fractions.items():
+            V_NSI = G_NSI * (whitening_scale(Lambda_SI, factors.damping(damping)) * roots_S1)
+            if damping == self._exact_damping:
+                self.exact_NN += _gram(V_NSI)
+            for setting in settings:
+                R, P = ranks(layer, setting.rank_fraction)
+                gram_NN = _gram(V_NSI[:, : int((rows < P).sum()), :R])
+                self.scores_NN[setting] += gram_NN
+                key = setting, layer.group
+                self.norms_N[key] = self.norms_N.get(key, 0) + gram_NN.diagonal()
+                self.coordinates[key] = self.coordinates.get(key, 0) + P * R
+
+
+def sampled_rows(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """Choose the rows of a layer's whitened gradients that inner products are estimated from.
+
+    Inner products of many small terms need not be summed whole: all leading rows, which hold the large ones, and an
+    even sample of the others, each of which stands for `STRIDE`.
+
+    Args:
+        outputs: O.
+        inputs: I.
+
+    Returns:
+        Rows [S], ascending, and how many rows each stands for [S], float32.
+    """
+    rows = torch.arange(outputs)
+    if outputs * inputs <= SAMPLED_ABOVE:
+        return rows, torch.ones(outputs)
+    leading, rest = rows[: math.ceil(LEADING * outputs)], rows[math.ceil(LEADING * outputs) :]
+    sampled = rest[STRIDE // 2 :: STRIDE]
+    weights = torch.cat([torch.ones(len(leading)), torch.full((len(sampled),), len(rest) / len(sampled))])
+    return torch.cat([leading, sampled]), weights
 
 
 def _gram(V_NPR: Tensor) -> Tensor:
+    """Return the inner products [N, N] between whitened gradients."""
     V_NC = V_NPR.flatten(1)
     return (V_NC @ V_NC.T).double().cpu()
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
-from gindex.gradient.calibration import Budget, Setting, calibrate, expected_pearson, noise
+from gindex.gradient import calibration
+from gindex.gradient.calibration import Budget, Setting, calibrate, expected_pearson, noise, sampled_rows
 from gindex.gradient.codes import decode, encode
 from gindex.gradient.count_sketch import CountSketch
 from gindex.gradient.projection import LayerShape, ProjectionSpec
@@ -80,6 +81,29 @@ def test_inner_products_are_those_of_the_whitened_gradients(setting):
         kept = V[:, : round(V.shape[1] / 2), : round(V.shape[2] / 2)].flatten(1)
         scores += kept @ kept.T
     torch.testing.assert_close(observer.scores_NN[setting_], scores, rtol=1e-9, atol=1e-9)
+
+
+def test_sampled_rows_stand_for_all():
+    rows, weights = sampled_rows(10, 20)
+    assert rows.tolist() == list(range(10)) and (weights == 1).all()
+    rows, weights = sampled_rows(1536, 576)
+    assert rows[:192].tolist() == list(range(192)) and (weights[:192] == 1).all()
+    assert float(weights.sum()) == pytest.approx(1536) and len(rows) < 300
+    assert rows.diff().min() > 0 and rows[-1] < 1536
+
+
+def test_sampling_changes_little(setting, monkeypatch):
+    """Reference: all rows. One in two of the others, in layers of a few dozen rows; settings keep their order."""
+    settings = [Setting(f, d) for f in (1.0, 0.5) for d in (0.1, 1000.0)]
+    budget = Budget(widths=dict.fromkeys({layer.group for layer in setting.layers}, 8), bits=1)
+    batches = [(8, lambda: setting.losses(list(range(8))))]
+    whole = calibrate(setting.layers, setting.factors.__getitem__, 0.1, settings, budget, batches)
+    monkeypatch.setattr(calibration, "SAMPLED_ABOVE", 0)
+    monkeypatch.setattr(calibration, "STRIDE", 2)
+    sampled = calibrate(setting.layers, setting.factors.__getitem__, 0.1, settings, budget, batches)
+    assert sampled != whole
+    for each in settings:
+        assert sampled[each] == pytest.approx(whole[each], abs=0.15)
 
 
 def test_small_vectors_want_fewer_directions(setting):

@@ -1,4 +1,4 @@
-"""The loss of an output head: the same as through logits, gradient too, whatever the chunks; and which heads are plain."""
+"""The loss of an output head: that of all logits, gradient too, whatever the chunks; and which heads are plain."""
 
 import copy
 
