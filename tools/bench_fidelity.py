@@ -96,7 +96,8 @@ class Setting:
         if not path.is_file():
             print("exact influence", file=sys.stderr)
             rerank.BLOCK_BYTES = EXACT_BYTES
-            reranker = rerank.Reranker(self.engine, self.factors.load, 0.1, self.table, BATCH_TOKENS)
+            factors = self.engine.factors(self.layout, self.manifest.layers)
+            reranker = rerank.Reranker(self.engine, factors.load, 0.1, self.table, BATCH_TOKENS)
             found = reranker.influence(self.queries, [self.parts] * len(self.queries), Silent())
             np.save(path, np.stack(found))
         return np.load(path)
