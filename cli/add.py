@@ -23,7 +23,7 @@ from .progress import terminal_progress
 )
 @click.option(
     "--batch-tokens",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=default_of(BuildConfig, "batch_tokens"),
     show_default=True,
     help=help_of(BuildConfig, "batch_tokens"),

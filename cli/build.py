@@ -50,6 +50,7 @@ BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
 @config_option(BuildConfig, "batch_tokens", type=int)
+@config_option(BuildConfig, "memory", type=float)
 @config_option(BuildConfig, "seed", type=int)
 @config_option(FidelityConfig, "queries", prefix="fidelity_", type=int)
 @config_option(FidelityConfig, "parts", prefix="fidelity_", type=int)
@@ -106,7 +107,7 @@ def _config(options: dict[str, Any]) -> BuildConfig:
         ),
         vectors=VectorConfig(**pick("dimension", "rank_fraction", "projection"), bits=int(options["bits"])),
         fidelity=FidelityConfig(queries=options["fidelity_queries"], parts=options["fidelity_parts"]),
-        **pick("batch_tokens", "seed"),
+        **pick("batch_tokens", "memory", "seed"),
     )
 
 

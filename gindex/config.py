@@ -136,12 +136,18 @@ class BuildConfig:
     vectors: VectorConfig = field(default_factory=VectorConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     seed: int = option(0, "Seed of the fit's sample, the sampled labels and the projection.")
-    batch_tokens: int = option(1024, "Most tokens in one batch, padding included; at least one part is always taken.")
+    batch_tokens: int = option(
+        0, "Most tokens in one batch, padding included; one part is always taken; 0 takes what suits the device."
+    )
+    memory: float = option(
+        0.0, "Most memory to take, in GB: batches are made smaller to keep within it; 0 sets no bound."
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
             raise ConfigError(f"--seed: expected a number of 64 bits from 0 on, got {self.seed}")
-        _at_least("batch_tokens", self.batch_tokens, 1)
+        _at_least("batch_tokens", self.batch_tokens, 0)
+        _at_least("memory", self.memory, 0)
 
     @classmethod
     def of_settings(cls, settings: dict[str, Any]) -> "BuildConfig":
@@ -160,7 +166,7 @@ class BuildConfig:
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the index's content: all but the device, the batches and what is measured."""
         everything = asdict(self)
-        del everything["model"]["device"], everything["batch_tokens"], everything["fidelity"]
+        del everything["model"]["device"], everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
 
 

@@ -5,7 +5,7 @@ Builds and searches share it, so both go down one path from text to vector.
 Axes: N parts, D dimension, Q queries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
 
 Tokens = npt.NDArray[np.uint32]
+
+CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +68,11 @@ class Engine:
         """Number format of the tracked weights."""
         return next(self.table.layers[0].module.parameters()).dtype
 
+    @property
+    def usual_batch_tokens(self) -> int:
+        """Tokens of a batch that keep the device busy; more only take memory."""
+        return CPU_BATCH_TOKENS if self.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
+
     def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
         """Return what loads the factors of an index, for this model's device and number format.
 
@@ -99,7 +106,6 @@ class Engine:
         tokens: Sequence[Tokens],
         first_targets: npt.NDArray[np.int64],
         batch_tokens: int,
-        done: Callable[[int], None] = lambda _parts: None,
     ) -> VectorBatch:
         """Return the vectors [N, D] of any number of parts or queries, in the order given.
 
@@ -107,41 +113,52 @@ class Engine:
             path: The prepared path.
             tokens: Token ids of each.
             first_targets: First token of each that counts in the loss [N].
-            batch_tokens: Most tokens in a batch.
-            done: Called after each batch with its number of parts.
+            batch_tokens: Most tokens in a batch; 0 takes what suits the device.
         """
-        batches = token_batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens)
         all_parts = VectorBatch(
             vectors=torch.empty(len(tokens), path.projection.spec.dimension, device=self.device),
             self_influence=torch.empty(len(tokens), device=self.device),
             losses=torch.empty(len(tokens), device=self.device),
         )
-        for batch in batches:
-            encoded, where = self.encode(path, batch), torch.from_numpy(batch.ordinals).to(self.device)
+        for positions, encoded in self.encode_batches(path, tokens, first_targets, batch_tokens):
+            where = torch.from_numpy(positions).to(self.device)
             all_parts.vectors[where] = encoded.vectors
             all_parts.self_influence[where] = encoded.self_influence
             all_parts.losses[where] = encoded.losses
-            done(len(batch.ordinals))
         return all_parts
 
+    def encode_batches(
+        self, path: VectorPath, tokens: Sequence[Tokens], first_targets: npt.NDArray[np.int64], batch_tokens: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], VectorBatch]]:
+        """Yield the vectors of any number of parts batch by batch, with the positions [N] of the batch's parts.
 
-def token_batches(
-    tokens: Sequence[Tokens],
-    ordinals: npt.NDArray[np.int64],
-    first_targets: npt.NDArray[np.int64],
-    batch_tokens: int,
-) -> list[TokenBatch]:
-    """Cut parts into batches of like lengths.
+        Args:
+            path: The prepared path.
+            tokens: Token ids of each.
+            first_targets: First token of each that counts in the loss [N].
+            batch_tokens: Most tokens in a batch; 0 takes what suits the device.
+        """
+        for batch in self.batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens):
+            yield batch.ordinals, self.encode(path, batch)
 
-    Args:
-        tokens: Token ids of each part.
-        ordinals: What each part is called in its batch [N].
-        first_targets: First token of each that counts in the loss [N].
-        batch_tokens: Most tokens in a batch, padding included.
-    """
-    lengths = np.array([len(part) for part in tokens], np.int64)
-    groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens)
-    return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
+    def batches(
+        self,
+        tokens: Sequence[Tokens],
+        ordinals: npt.NDArray[np.int64],
+        first_targets: npt.NDArray[np.int64],
+        batch_tokens: int,
+    ) -> list[TokenBatch]:
+        """Cut parts into batches of like lengths.
+
+        Args:
+            tokens: Token ids of each part.
+            ordinals: What each part is called in its batch [N].
+            first_targets: First token of each that counts in the loss [N].
+            batch_tokens: Most tokens in a batch, padding included; 0 takes what suits the device.
+        """
+        lengths = np.array([len(part) for part in tokens], np.int64)
+        groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens or self.usual_batch_tokens)
+        return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
 
 
 def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:

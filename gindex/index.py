@@ -392,7 +392,7 @@ class GradientIndex:
             self._path,
             [tokens.ids for tokens in encoded],
             first_targets(encoded),
-            BuildConfig().batch_tokens,
+            0,
         )
         for query, finite in zip(queries, batch.finite.tolist(), strict=True):
             if not finite:
@@ -405,6 +405,4 @@ class GradientIndex:
     @cached_property
     def _reranker(self) -> Reranker:
         factors = self._engine.factors(self._layout, self.manifest.layers)
-        return Reranker(
-            self._engine, factors.load, self.manifest.damping["exact"], self._documents, BuildConfig().batch_tokens
-        )
+        return Reranker(self._engine, factors.load, self.manifest.damping["exact"], self._documents)

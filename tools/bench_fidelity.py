@@ -28,14 +28,14 @@ from gindex.config import FidelityConfig
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
-from gindex.engine import Engine, token_batches
+from gindex.engine import Engine
 from gindex.fidelity.metrics import agreement, summarise
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
 from gindex.progress import Silent
-from gindex.search import rerank
 from gindex.search.hit import Query
 from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.rerank import Reranker
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
 from gindex.store.version import Version
@@ -95,9 +95,8 @@ class Setting:
         """Return exact influence [Q, N], computed once."""
         if not path.is_file():
             print("exact influence", file=sys.stderr)
-            rerank.BLOCK_BYTES = EXACT_BYTES
             factors = self.engine.factors(self.layout, self.manifest.layers)
-            reranker = rerank.Reranker(self.engine, factors.load, 0.1, self.table, BATCH_TOKENS)
+            reranker = Reranker(self.engine, factors.load, 0.1, self.table, BATCH_TOKENS, EXACT_BYTES)
             found = reranker.influence(self.queries, [self.parts] * len(self.queries), Silent())
             np.save(path, np.stack(found))
         return np.load(path)
@@ -109,7 +108,7 @@ def batches_of(setting: Setting, queries: Sequence[QueryTokens] | None) -> Itera
         tokens, targets = [query.ids for query in queries], first_targets(queries)
     else:
         tokens, targets = setting.table.tokens(setting.parts), np.ones(len(setting.parts), np.int64)
-    yield from token_batches(tokens, np.arange(len(tokens)), targets, BATCH_TOKENS)
+    yield from setting.engine.batches(tokens, np.arange(len(tokens)), targets, BATCH_TOKENS)
 
 
 def random_bases(layers: Sequence[TrackedLayer], size: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

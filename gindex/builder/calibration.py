@@ -11,7 +11,7 @@ from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine
-from gindex.gradient.calibration import DAMPINGS, FRACTIONS, Budget, Setting, calibrate
+from gindex.gradient.calibration import DAMPINGS, FRACTIONS, Budget, Setting, calibrate, choose
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.progress import Progress
 from gindex.store.files import read_json, write_json
@@ -81,7 +81,7 @@ def _calibrate(
             batches,
             phase.advance,
         )
-    best = max(settings, key=lambda setting: expected[setting])
+    best = choose(expected)
     entries = [{**vars(setting), "expected_pearson": round(expected[setting], 4)} for setting in settings]
     return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
 

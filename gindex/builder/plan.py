@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from gindex.builder.memory import TYPICAL_FRACTION, memory_need, sides, vocabulary
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import TableCounts
@@ -19,12 +20,8 @@ from gindex.engine import Engine
 from gindex.gradient.codes import code_bytes
 from gindex.model.layers import TrackedLayer, UntrackedWeight
 from gindex.search.faiss_types import choose_spec
-from gindex.store.vectors import choose_segment_parts
 
 CALIBRATION_TOKENS = 128
-
-TYPICAL_FRACTION = 0.25
-"""Share of each eigenbasis that is reckoned with before it is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,7 @@ class BuildPlan:
 
 
 def make_plan(
-    engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], text_bytes: int
+    engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], longest: int, text_bytes: int
 ) -> BuildPlan:
     """Estimate a build.
 
@@ -70,9 +67,11 @@ def make_plan(
         config: Settings of the build.
         counts: Size of the corpus.
         fit: Documents and tokens of the fit's sample.
+        longest: Tokens of the longest part.
         text_bytes: Size of the document table.
     """
     tracked = sum(layer.parameters for layer in engine.table.layers)
+    need = memory_need(engine, config, counts.parts, longest)
     return BuildPlan(
         documents=counts.documents,
         parts=counts.parts,
@@ -84,26 +83,20 @@ def make_plan(
         parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
         untracked=engine.table.untracked,
         seconds=_seconds(engine, config, counts, fit[1]),
-        memory_bytes=_memory(engine, config, counts.parts),
+        memory_bytes=need.of(max(longest, config.batch_tokens or engine.usual_batch_tokens)),
         disk_bytes=_disk(engine, config, counts.parts, text_bytes),
     )
 
 
-def _sides(engine: Engine) -> list[int]:
-    """Widths of all covariances that are kept: one a source, one a layer."""
-    layers = engine.table.layers
-    return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
-
-
 def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
     layers, fraction = engine.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(width**2 for width in _sides(engine))
+    squares = sum(width**2 for width in sides(engine.table.layers))
     outer = sum(layer.parameters for layer in layers)
     rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(engine))
     passing, flops, cubes = _pass_seconds(engine), _flops(engine.device), _cubes(engine.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
-        "eigenbases": sum(width**3 for width in _sides(engine)) / cubes,
+        "eigenbases": sum(width**3 for width in sides(engine.table.layers)) / cubes,
         "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
         "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
     }
@@ -117,7 +110,7 @@ def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
 def _pass_seconds(engine: Engine) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
-    tokens = np.arange(length, dtype=np.uint32) % min(100, _vocabulary(engine))
+    tokens = np.arange(length, dtype=np.uint32) % min(100, vocabulary(engine))
     batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
     # Gradients flow from the embeddings up, as they do under observation.
     handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
@@ -127,10 +120,6 @@ def _pass_seconds(engine: Engine) -> float:
         return _fastest(lambda: engine.task.losses(batch).sum().backward(), engine.device) / length
     finally:
         handle.remove()
-
-
-def _vocabulary(engine: Engine) -> int:
-    return int(engine.loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
 
 def _flops(device: torch.device) -> float:
@@ -157,23 +146,12 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
     return min(times)
 
 
-def _memory(engine: Engine, config: BuildConfig, parts: int) -> int:
-    weights = sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
-    squares = 4 * sum(width**2 for width in _sides(engine))
-    eigenvalues = 4 * sum(layer.parameters for layer in engine.table.layers)
-    activations = 4 * sum(layer.inputs for layer in engine.table.layers)
-    passing = config.batch_tokens * (4 * 4 * _vocabulary(engine) + 2 * activations)
-    dimension, bits = config.vectors.dimension, config.vectors.bits
-    # The vectors of a segment, and twice as much while they are coded.
-    segment = 3 * 4 * dimension * min(parts, choose_segment_parts(parts, code_bytes(dimension, bits)))
-    return int(weights + max(squares + eigenvalues + passing, passing + segment))
-
-
 def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
     layers, vectors = engine.table.layers, config.vectors
     faiss = choose_spec(parts, vectors.dimension, 1.0)
     return {
-        "factors": 4 * (sum(width**2 for width in _sides(engine)) + sum(layer.parameters for layer in layers)),
+        "factors": 4
+        * (sum(width**2 for width in sides(engine.table.layers)) + sum(layer.parameters for layer in layers)),
         "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(engine.table.groups) + 4),
         "search index": parts * faiss.part_bytes(vectors.dimension),
         "documents": text_bytes,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gindex.atomic import remove_tree
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
+from gindex.builder.memory import query_bytes, within_memory
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (
@@ -35,13 +36,13 @@ from gindex.corpus.fill import fill_table
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.table import DocumentTable
-from gindex.engine import Engine, projection_of, token_batches
+from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
-from gindex.search.rerank import Reranker
+from gindex.search.rerank import BLOCK_BYTES, Reranker
 from gindex.search.search_index import make_search_index
 from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
@@ -171,7 +172,9 @@ class _Build:
             fill_table(path, read_corpus(sources, config.corpus), engine.loaded.tokenizer, config.corpus, progress)
             if layout.build.is_file():
                 record_files(layout, [path])
-        return cls(layout=layout, config=config, progress=progress, engine=engine, table=DocumentTable.open(path))
+        table = DocumentTable.open(path)
+        config = within_memory(engine, config, table.counts().parts, int(table.part_lengths().max()))
+        return cls(layout=layout, config=config, progress=progress, engine=engine, table=table)
 
     def __enter__(self) -> "_Build":
         return self
@@ -185,7 +188,8 @@ class _Build:
         tokens = int(self.table.part_lengths()[sample].sum())
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
-        return make_plan(self.engine, self.config, self.table.counts(), (documents, tokens), size)
+        longest = int(self.table.part_lengths().max())
+        return make_plan(self.engine, self.config, self.table.counts(), (documents, tokens), longest, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
@@ -280,8 +284,15 @@ class _Build:
             return None
         path = self.engine.vector_path(self.layout, work.layers, work.projection, work.index_damping)
         factors = self.engine.factors(self.layout, work.layers)
+        longest = int(self.table.part_lengths().max())
+        room = query_bytes(self.engine, self.config, reader.spec.parts, longest) if self.config.memory else BLOCK_BYTES
         reranker = Reranker(
-            self.engine, factors.load, self.config.curvature.damping_scale, self.table, self.config.batch_tokens
+            self.engine,
+            factors.load,
+            self.config.curvature.damping_scale,
+            self.table,
+            self.config.batch_tokens,
+            min(room, BLOCK_BYTES),
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
         parts = sample_parts(usable, config.parts or None, self.config.seed)
@@ -298,4 +309,4 @@ class _Build:
 
     def _fit_batches(self, sample: npt.NDArray[np.int64]) -> list[TokenBatch]:
         tokens = self.table.tokens(sample.tolist())
-        return token_batches(tokens, sample, np.ones(len(sample), np.int64), self.config.batch_tokens)
+        return self.engine.batches(tokens, sample, np.ones(len(sample), np.int64), self.config.batch_tokens)

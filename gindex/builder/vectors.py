@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gindex.builder.state import claimed
@@ -27,6 +28,7 @@ from gindex.store.vectors import (
     VectorSpec,
     VectorWriter,
     choose_segment_parts,
+    empty_coded,
 )
 
 logger = logging.getLogger(__name__)
@@ -111,14 +113,17 @@ class VectorWork:
         rows = self.spec.segment_range(number)
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
-        batch = self.engine.encode_all(self._path, tokens, first_targets, self.config.batch_tokens, phase.advance)
-        skipped = _name_skipped(self.table, parts, batch, self.strict)
-        return writer.write(number, _code(batch, self.spec), skipped)
+        coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
+        batches = self.engine.encode_batches(self._path, tokens, first_targets, self.config.batch_tokens)
+        for positions, batch in batches:
+            finite_N[positions] = _code(batch, self.spec, coded, positions)
+            phase.advance(len(positions))
+        bad = [parts[position] for position in np.flatnonzero(~finite_N)]
+        return writer.write(number, coded, _name_skipped(self.table, bad, self.strict))
 
 
-def _name_skipped(table: DocumentTable, parts: range, batch: VectorBatch, strict: bool) -> dict[int, str]:
+def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dict[int, str]:
     """Return the parts whose loss or gradient is not finite, with the reason."""
-    bad = [parts[position] for position in torch.nonzero(~batch.finite)[:, 0].tolist()]
     skipped = {}
     for part in table.parts(bad):
         where = f"document {part.document_id!r}, part {part.part}"
@@ -130,13 +135,13 @@ def _name_skipped(table: DocumentTable, parts: range, batch: VectorBatch, strict
     return skipped
 
 
-def _code(batch: VectorBatch, spec: VectorSpec) -> CodedVectors:
-    """Code vectors on their device; those that are not finite become zeros."""
+def _code(
+    batch: VectorBatch, spec: VectorSpec, out: CodedVectors, positions: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Code vectors [N] on their device into `out` at `positions`; return which are finite, the others become zeros."""
     finite_N = batch.finite
-    vectors_ND = torch.where(finite_N[:, None], batch.vectors, 0.0)
-    codes, scales = encode(vectors_ND, spec.bits, spec.slices)
-    return CodedVectors(
-        codes=codes.cpu().numpy(),
-        scales=scales.cpu().numpy(),
-        self_influence=torch.where(finite_N, batch.self_influence, 0.0).cpu().numpy(),
-    )
+    codes, scales = encode(torch.where(finite_N[:, None], batch.vectors, 0.0), spec.bits, spec.slices)
+    out.codes[positions] = codes.cpu().numpy()
+    out.scales[positions] = scales.cpu().numpy()
+    out.self_influence[positions] = torch.where(finite_N, batch.self_influence, 0.0).cpu().numpy()
+    return finite_N.cpu().numpy()

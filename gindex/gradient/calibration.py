@@ -33,6 +33,9 @@ SAMPLED_ABOVE = 1 << 17
 LEADING, STRIDE = 0.125, 16
 """All of this leading share of the gradient side is looked at, and one row in so many of the rest."""
 
+TOLERANCE = 0.03
+"""Share of the best expectation that is given up for less damping: `choose`."""
+
 CODE_COSINES = {1: 0.7979, 2: 0.9385, 4: 0.9942, 8: 0.99997, 16: 1.0}
 """Mean cosine between a Gaussian vector and its code, by bits."""
 
@@ -190,3 +193,18 @@ def calibrate(
             values += expected_pearson(observer.exact_NN, observer.scores_NN[setting], added)
         done(documents)
     return {setting: sum(values) / len(values) if values else 0.0 for setting, values in found.items()}
+
+
+def choose(expected: Mapping[Setting, float]) -> Setting:
+    """Return the setting to take: of the lowest damping that does almost as well as any, the best.
+
+    Expected correlation hardly changes with the damping, but more of it moves the few best documents away from exact
+    influence.
+
+    Args:
+        expected: What `calibrate` returned.
+    """
+    best = max(expected.values())
+    enough = best - TOLERANCE * abs(best)
+    damping = min(setting.index_damping for setting, value in expected.items() if value >= enough)
+    return max((s for s in expected if s.index_damping == damping), key=lambda setting: expected[setting])

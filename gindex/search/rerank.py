@@ -17,7 +17,7 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import LayerFactors
-from gindex.engine import Engine, token_batches
+from gindex.engine import Engine
 from gindex.gradient.exact import FactorLoader, exact_influence, precondition_queries
 from gindex.progress import Phase, Progress
 from gindex.search.queries import QueryTokens, first_targets
@@ -30,7 +30,13 @@ class Reranker:
     """Computes exact influence with the untruncated factors of an index."""
 
     def __init__(
-        self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, batch_tokens: int
+        self,
+        engine: Engine,
+        factors: FactorLoader,
+        damping_scale: float,
+        table: DocumentTable,
+        batch_tokens: int = 0,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         """Prepare for one index.
 
@@ -39,10 +45,11 @@ class Reranker:
             factors: Loads a layer's factors.
             damping_scale: Multiple of each layer's mean eigenvalue.
             table: Where the parts' tokens are.
-            batch_tokens: Most tokens in a batch.
+            batch_tokens: Most tokens in a batch; 0 takes what suits the device.
+            block_bytes: Most bytes of preconditioned query gradients that are held at once.
         """
         self.engine, self.table, self.batch_tokens = engine, table, batch_tokens
-        self._factors, self._damping_scale = factors, damping_scale
+        self._factors, self._damping_scale, self._block_bytes = factors, damping_scale, block_bytes
 
     def influence(
         self, queries: Sequence[QueryTokens], candidates: Sequence[npt.NDArray[np.int64]], progress: Progress
@@ -63,8 +70,8 @@ class Reranker:
         return results
 
     def _blocks(self, queries: int) -> Iterator[slice]:
-        each = 4 * sum(layer.parameters for layer in self.engine.table.layers)
-        size = max(1, BLOCK_BYTES // each)
+        each = self.engine.dtype.itemsize * sum(layer.parameters for layer in self.engine.table.layers)
+        size = max(1, self._block_bytes // each)
         for start in range(0, queries, size):
             yield slice(start, start + size)
 
@@ -78,7 +85,7 @@ class Reranker:
         wanted_QN = np.stack([np.isin(ordinals, asked) for asked in candidates])
         influence_QN = np.zeros(wanted_QN.shape, np.float32)
         positions, every_token = np.arange(len(ordinals)), np.ones(len(ordinals), np.int64)
-        for batch in token_batches(self.table.tokens(ordinals), positions, every_token, self.batch_tokens):
+        for batch in self.engine.batches(self.table.tokens(ordinals), positions, every_token, self.batch_tokens):
             wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
             losses = partial(self.engine.task.losses, batch)
             columns = exact_influence(self.engine.table.layers, preconditioned, wanted, losses)

@@ -8,7 +8,7 @@ Eigenvectors are stored as rows, leading first, so the leading part of a basis i
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,26 +50,25 @@ def read_bases(
     layout: Layout, table: LayerTable, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load every basis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
-    sides = _read_sides(layout, table, "activation", "gradient")
-    activation, gradient = ({name: Q.to(device, dtype).T for name, Q in side.items()} for side in sides)
-    return activation, gradient
+    sides = _read_sides(layout, table, "activation", "gradient", lambda Q: Q.to(device, dtype).T)
+    return sides[0], sides[1]
 
 
 def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load the covariances' eigenvalues: of A [I] by source and of S [O] by layer."""
-    return _read_sides(layout, table, "activation_values", "gradient_values")
+    return _read_sides(layout, table, "activation_values", "gradient_values", lambda values: values)
 
 
 def _read_sides(
-    layout: Layout, table: LayerTable, activation: str, gradient: str
+    layout: Layout, table: LayerTable, activation: str, gradient: str, convert: Callable[[Tensor], Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     for number, layers in enumerate(layers_by_group(table)):
         with _open(layout.eigenbases(number)) as file:
             for layer in layers:
-                sides[1][layer.name] = file.get_tensor(f"{gradient}.{layer.name}")
+                sides[1][layer.name] = convert(file.get_tensor(f"{gradient}.{layer.name}"))
                 if layer.name == layer.source:
-                    sides[0][layer.source] = file.get_tensor(f"{activation}.{layer.source}")
+                    sides[0][layer.source] = convert(file.get_tensor(f"{activation}.{layer.source}"))
     return sides
 
 

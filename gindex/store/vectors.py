@@ -82,6 +82,16 @@ class CodedVectors:
     self_influence: npt.NDArray[np.float32]
 
 
+def empty_coded(spec: VectorSpec, parts: int) -> CodedVectors:
+    """Return room for so many parts, all zeros."""
+    codes = spec.arrays["codes"]
+    return CodedVectors(
+        codes=np.zeros((parts, codes.width), codes.dtype),
+        scales=np.zeros((parts, len(spec.slices)), np.float32),
+        self_influence=np.zeros(parts, np.float32),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentRecord:
     """A finished segment: its shards, and the parts without a vector, by ordinal, with the reason."""

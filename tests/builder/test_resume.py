@@ -127,13 +127,13 @@ def times(folder: Path) -> dict[str, int]:
 def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monkeypatch, phases):
     folder = stopped("vectors", phases["vectors"])  # all but the last segment is published
     parts: list[int] = []
-    encode_all = Engine.encode_all
+    encode_batches = Engine.encode_batches
 
     def count(self: Engine, path: object, tokens: list[object], *rest: object) -> object:
         parts.append(len(tokens))
-        return encode_all(self, path, tokens, *rest)
+        return encode_batches(self, path, tokens, *rest)
 
-    monkeypatch.setattr(Engine, "encode_all", count)
+    monkeypatch.setattr(Engine, "encode_batches", count)
     for name in ("fit_covariances", "fit_eigenvalues", "eigenbasis"):
         monkeypatch.setattr(f"gindex.builder.factors.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
     monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_args: pytest.fail("read again"))

@@ -6,7 +6,7 @@ import torch
 
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
 from gindex.gradient import calibration
-from gindex.gradient.calibration import Budget, Setting, calibrate, expected_pearson, noise, sampled_rows
+from gindex.gradient.calibration import Budget, Setting, calibrate, choose, expected_pearson, noise, sampled_rows
 from gindex.gradient.codes import decode, encode
 from gindex.gradient.count_sketch import CountSketch
 from gindex.gradient.projection import LayerShape, ProjectionSpec
@@ -125,6 +125,16 @@ def test_small_vectors_want_fewer_directions(setting):
             )
         kept.append(standing)
     assert kept == sorted(kept) and kept[-1] > kept[0]
+
+
+def test_the_lowest_damping_that_does_almost_as_well_is_taken():
+    expected = {
+        Setting(0.25, 0.1): 0.60, Setting(0.125, 0.1): 0.61,
+        Setting(0.25, 10.0): 0.640, Setting(0.125, 10.0): 0.645,
+        Setting(0.25, 100.0): 0.66, Setting(0.125, 100.0): 0.65,
+    }  # fmt: skip
+    assert choose(expected) == Setting(0.125, 10.0)
+    assert choose({Setting(1.0, 1.0): 0.0}) == Setting(1.0, 1.0)
 
 
 def test_a_dead_layer_and_equal_documents_are_no_trouble():
