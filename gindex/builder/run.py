@@ -262,6 +262,8 @@ class _Build:
             },
             volumes=[volume_record(0, 0, 0, counts, spec, segments, norm, origin)],
             deleted=[],
+            deleted_documents=0,
+            deleted_tokens=0,
             search=search,
             fidelity=fidelity,
             files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),

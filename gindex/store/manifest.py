@@ -128,6 +128,8 @@ class Manifest:
         fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on.
         volumes: The volumes, in the order of the ordinals.
         deleted: Deleted parts, as ranges of ordinals in order: start and stop.
+        deleted_documents: Documents that they are of.
+        deleted_tokens: Tokens of the deleted parts.
         search: FAISS index: `kind`, `folds`, `scale`, `lists`, `probes`, `largest`; its `file`, how many `parts` it
             holds, and its `recall`.
         fidelity: What the build measured at its end, `Fidelity.record()`; None where it didn't.
@@ -149,6 +151,8 @@ class Manifest:
     fit: Annotated[dict[str, int], _Fit]
     volumes: list[VolumeRecord]
     deleted: list[tuple[int, int]]
+    deleted_documents: int
+    deleted_tokens: int
     search: dict[str, Any]
     fidelity: dict[str, Any] | None
     files: list[FileRecord]
@@ -199,11 +203,24 @@ class Manifest:
         return sum(volume.parts for volume in self.volumes)
 
     @property
+    def stored_documents(self) -> int:
+        """Documents in all volumes, deleted ones included."""
+        return sum(volume.documents for volume in self.volumes)
+
+    @property
+    def deleted_parts(self) -> int:
+        """Parts of deleted documents."""
+        return sum(stop - start for start, stop in self.deleted)
+
+    @property
     def documents(self) -> dict[str, int]:
-        """`documents`, `parts`, `tokens`, `longest_part` of all volumes, deleted documents included."""
-        names = ("documents", "parts", "tokens")
-        totals = {name: sum(int(getattr(volume, name)) for volume in self.volumes) for name in names}
-        return totals | {"longest_part": max(volume.longest_part for volume in self.volumes)}
+        """`documents`, `parts`, `tokens` without the deleted, and `longest_part` of all that is stored."""
+        return {
+            "documents": self.stored_documents - self.deleted_documents,
+            "parts": self.stored_parts - self.deleted_parts,
+            "tokens": sum(volume.tokens for volume in self.volumes) - self.deleted_tokens,
+            "longest_part": max(volume.longest_part for volume in self.volumes),
+        }
 
     @property
     def skipped(self) -> dict[str, str]:

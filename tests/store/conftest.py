@@ -55,6 +55,8 @@ def draft(layout) -> Manifest:
         fit={"documents": 1, "parts": 1, "tokens": 2},
         volumes=[volume],
         deleted=[(4, 6)],
+        deleted_documents=1,
+        deleted_tokens=4,
         search={"kind": "flat", "folds": 0, "scale": 1.0, "file": "search/00000001.faiss", "parts": 70},
         fidelity=None,
         files=[FileRecord.of(layout.root, layout.faiss(1))],

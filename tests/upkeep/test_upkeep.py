@@ -40,7 +40,11 @@ def test_deleted_documents_are_in_no_answer(folder, opened, options):
     gone = {before[0][0], before[5][0], "d149"}  # the last one has many parts
     opened.delete(sorted(gone))
     assert hits(opened, **options) == before  # its version
-    assert [hit for hit in before if hit[0] not in gone] == hits(opened.refresh(), **options)
+    left = [hit for hit in before if hit[0] not in gone]
+    after = hits(opened.refresh(), **options)
+    assert [hit[:2] for hit in after] == [hit[:2] for hit in left]
+    # The same vectors; fewer of them are multiplied at once, which may round the last bit otherwise.
+    np.testing.assert_allclose([hit[2] for hit in after], [hit[2] for hit in left], rtol=1e-5, atol=1e-5)
 
 
 def test_delete_refuses_whole(folder):
