@@ -120,7 +120,11 @@ def nan_model(tmp_path, make_small_model, small_tokenizer):
 def test_damaged_factors_are_refused_before_they_are_used(opened, folder, more):
     path = folder / "factors/eigenvalues-00001.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    for act in (lambda: opened.add([str(more(TEXTS))]), lambda: GradientIndex.open(folder).search(PROMPT)):
+    for act in (
+        lambda: opened.add([str(more(TEXTS))]),
+        lambda: GradientIndex.open(folder).search(PROMPT),
+        lambda: GradientIndex.open(folder, device="cpu").explain("d1", PROMPT),
+    ):
         with pytest.raises(CorruptStoreError, match=f"{path}: expected CRC-32C"):
             act()
 
