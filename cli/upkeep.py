@@ -190,11 +190,12 @@ def _version_line(version: dict[str, Any]) -> str:
         counts += f" (and {version['deleted_documents']:,} deleted)"
     if version["lost_parts"]:
         counts += f", {counted(version['lost_parts'], 'part')} lost"
-    return f"{version['version']:>5}  {version['created']}  {what:<30}  {counts}, {size(version['bytes'])}"
+    return f"{version['version']:>5}  {version['created']}  {what:<40}  {counts}, {size(version['bytes'])}"
 
 
 def _detail(name: str, value: Any) -> str:
-    return f"{name} {value}" if name in ("to", "type") else f"{value:,} {name.replace('_', ' ')}"
+    words = name.replace("_", " ")
+    return f"{words} {value}" if name in ("to", "type", "norm_ratio") else f"{value:,} {words}"
 
 
 def _corpus(record: dict[str, Any]) -> str:

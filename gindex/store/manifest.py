@@ -54,6 +54,7 @@ class _Fit(TypedDict):
     documents: int
     parts: int
     tokens: int
+    whitened_norm: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,6 @@ class VolumeRecord:
         segment_parts: Parts in a segment, the last one excepted; also the rows of a Zarr shard.
         skipped: Parts without a vector, by ordinal, with the reason.
         lost: Segments that must be computed again.
-        whitened_norm: Root of the mean self-influence a predicted token.
         sources: Fingerprints of the corpus files.
     """
 
@@ -99,7 +99,6 @@ class VolumeRecord:
     segment_parts: int
     skipped: dict[str, str]
     lost: list[int]
-    whitened_norm: float
     sources: list[Annotated[dict[str, Any], _Source]]
 
     def segment_range(self, number: int) -> range:
@@ -125,7 +124,8 @@ class Manifest:
         untracked: Name, parameters and reason of every weight that is left out.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).
         damping: `exact` (influence) and `index` (stored vectors), multiples of each layer's mean eigenvalue.
-        fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on.
+        fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on; `whitened_norm` of the build's text, from the
+            first add on, None before.
         volumes: The volumes, in the order of the ordinals.
         deleted: Deleted parts, as ranges of ordinals in order: start and stop.
         deleted_documents: Documents that they are of.
@@ -148,7 +148,7 @@ class Manifest:
     untracked: list[Annotated[dict[str, Any], _Weight]]
     projection: Annotated[dict[str, Any], _Projection]
     damping: Annotated[dict[str, float], _Damping]
-    fit: Annotated[dict[str, int], _Fit]
+    fit: Annotated[dict[str, Any], _Fit]
     volumes: list[VolumeRecord]
     deleted: list[tuple[int, int]]
     deleted_documents: int

@@ -17,7 +17,7 @@ from gindex.store.reader import Ordinals, VectorReader
 from gindex.store.vectors import SegmentRecord, VectorSpec, VectorWriter, VolumeReader, choose_segment_parts
 from gindex.store.version import Version, volume_spec
 from gindex.store.versions import commit, next_version, writing
-from gindex.store.volume import volume_files, volume_record, whitened_norm
+from gindex.store.volume import volume_files, volume_record
 
 
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
@@ -104,13 +104,12 @@ def _commit(
     with DocumentTable.open(volume.documents) as table:
         counts = table.counts()
     sources = [source for old in manifest.volumes for source in old.sources]
-    norm = whitened_norm(volume, spec, counts.tokens)
     files = [*manifest.files_below(layout.root, layout.factors), FileRecord.of(layout.root, path)]
     committed = commit(
         layout,
         manifest,
         {"kind": "compact", "parts_removed": manifest.stored_parts - len(kept)},
-        volumes=[volume_record(number, 0, 0, counts, spec, segments, norm, sources)],
+        volumes=[volume_record(number, 0, 0, counts, spec, segments, sources)],
         deleted=[],
         deleted_documents=0,
         deleted_tokens=0,

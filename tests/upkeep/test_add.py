@@ -61,7 +61,6 @@ def test_vectors_are_those_that_a_build_over_the_same_text_gives(opened, folder,
     # The same parts in batches of other neighbours: float32 sums in another order, which may turn a sign near zero.
     assert (old.sign() == new.sign()).float().mean() > 0.999
     torch.testing.assert_close(old.norm(dim=1), new.norm(dim=1), rtol=1e-4, atol=1e-4)
-    assert second.whitened_norm == pytest.approx(first.whitened_norm, rel=1e-4)
 
 
 def test_ids_that_are_there_are_refused_whole_or_replaced(opened, folder, more):
