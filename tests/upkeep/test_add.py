@@ -8,9 +8,14 @@ import torch
 
 from gindex import GradientIndex
 from gindex.builder.run import run_build
+from gindex.corpus.batches import pad
 from gindex.errors import BusyError, CorpusError, CorruptStoreError, SettingsMismatchError
+from gindex.gradient.norms import whitened_norms
 from gindex.locks import held
+from gindex.progress import Silent
 from gindex.search.faiss_index import build_faiss, follow_faiss
+from gindex.search.queries import QueryTokens
+from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
 from gindex.store.version import Version
 from gindex.store.versions import version_numbers
@@ -167,3 +172,17 @@ def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
         assert (tmp_path / "new").read_bytes() == (tmp_path / "fresh").read_bytes()
     else:
         assert before == "fp16"  # which keeps the scale that its first vectors gave
+
+
+def test_whitened_norm_is_the_root_of_a_documents_influence_on_itself(index):
+    """Both are <G, H^-1 G>: one whitens in the eigenbasis, the other preconditions and never rotates the document."""
+    ordinals = np.array([0, 3, 7])
+    tokens = index._documents.tokens(ordinals)
+    queries = [QueryTokens(ids=part, first_target=1) for part in tokens]
+    influence = index._reranker.influence(queries, [ordinals[[n]] for n in range(3)], Silent())
+    factors = FactorReader(index._layout, index.manifest.layers, torch.device("cpu"))
+    damping, losses = index.manifest.damping["exact"], index._engine.task.losses
+    for part, expected in zip(tokens, influence, strict=True):
+        batch = pad([part], np.arange(1), np.ones(1, np.int64))
+        found = whitened_norms(index._engine.table.layers, factors.load, damping, 1, lambda b=batch: losses(b))
+        assert float(found[0]) ** 2 == pytest.approx(float(expected[0]), rel=1e-4)
