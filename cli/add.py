@@ -9,6 +9,7 @@ from gindex.config import BuildConfig, CorpusConfig, ModelConfig, default_of, he
 
 from .command import GindexCommand
 from .progress import terminal_progress
+from .render import counted
 
 
 @click.command(cls=GindexCommand)
@@ -74,10 +75,6 @@ def add(
     if as_json:
         click.echo(json.dumps(record, indent=1))
         return
-    if done.far:
-        click.echo(
-            f"warning: the mean whitened norm of the new text is {done.norm_ratio:.2f} times that of what the index "
-            "was built from; the factors may not suit it, consider a new build over both"
-        )
     replaced = f", {done.replaced:,} replaced" if done.replaced else ""
-    click.echo(f"{index}: {done.documents:,} documents added{replaced}, version {done.manifest.version}")
+    far = f", far from the fit (norm ratio {done.norm_ratio:.2f})" if done.far else ""
+    click.echo(f"{index}: {counted(done.documents, 'document')} added{replaced}{far}, version {done.manifest.version}")

@@ -22,6 +22,11 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def counted(count: int, noun: str) -> str:
+    """Write how many there are of something: `1 document`, `2,000 documents`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Write a time: 75 seconds is `1 min 15 s`."""
     if seconds < 60:

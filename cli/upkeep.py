@@ -8,7 +8,7 @@ import click
 
 from .command import GindexCommand
 from .progress import terminal_progress
-from .render import size
+from .render import counted, size
 
 if TYPE_CHECKING:
     from gindex.store.layout import Layout
@@ -34,7 +34,7 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
     manifest = delete_documents(_layout(index), document_ids)
     count = manifest.operation["documents"]
     record = {"version": manifest.version, "deleted": count}
-    _print(record, as_json, f"{index}: {count:,} documents deleted, version {manifest.version}")
+    _print(record, as_json, f"{index}: {counted(count, 'document')} deleted, version {manifest.version}")
 
 
 @click.command(cls=GindexCommand)
@@ -52,8 +52,7 @@ def compact(index: Path, as_json: bool) -> None:
 
     manifest = run(_layout(index), terminal_progress())
     record = {"version": manifest.version, **manifest.documents}
-    counts = f"{manifest.documents['documents']:,} documents, {manifest.documents['parts']:,} parts"
-    _print(record, as_json, f"{index}: {counts}, version {manifest.version}")
+    _print(record, as_json, f"{index}: {_corpus(manifest.documents)}, version {manifest.version}")
 
 
 @click.command(cls=GindexCommand)
@@ -109,8 +108,8 @@ def prune(index: Path, keep: int, as_json: bool) -> None:
     from gindex.upkeep.history import prune as run
 
     removed = run(_layout(index), keep)
-    freed = f"{removed['files']:,} files, {size(removed['bytes'])}"
-    _print(dict(removed), as_json, f"{index}: {removed['versions']} versions removed, {freed}")
+    freed = f"{counted(removed['files'], 'file')}, {size(removed['bytes'])}"
+    _print(dict(removed), as_json, f"{index}: {counted(removed['versions'], 'version')} removed, {freed}")
 
 
 @click.command(cls=GindexCommand)
@@ -135,7 +134,7 @@ def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_j
     problems = report["problems"]
     lines = [f"wrong: {problem}" for problem in problems]
     lines += [f"left over, harmless: {path} (gindex prune removes it)" for path in report["unnamed"]]
-    verdict = f"{len(problems)} problems" if problems else f"whole, {size(report['checked_bytes'])} checked"
+    verdict = counted(len(problems), "problem") if problems else f"whole, {size(report['checked_bytes'])} checked"
     _print(report, as_json, "\n".join([*lines, f"{index}: version {report['version']}, {verdict}"]))
     ctx.exit(1 if problems else 0)
 
@@ -159,7 +158,8 @@ def repair(ctx: click.Context, index: Path, as_json: bool) -> None:
     done = run(_layout(index), terminal_progress())
     lines = [f"built again: {path}" for path in done.rebuilt] + [f"cannot be repaired: {what}" for what in done.beyond]
     if done.lost:
-        lines.append(f"lost: {done.lost:,} parts; run the gindex build that made the index to compute them again")
+        parts = counted(done.lost, "part")
+        lines.append(f"lost: {parts}; run the gindex build that made the index to compute them again")
     record = {
         "version": done.manifest.version,
         "rebuilt": list(done.rebuilt),
@@ -183,9 +183,20 @@ def _print(record: dict[str, Any], as_json: bool, text: str) -> None:
 def _version_line(version: dict[str, Any]) -> str:
     if "problem" in version:
         return f"{version['version']:>5}  damaged: {version['problem']}"
-    kind, *rest = version["operation"].items()
-    what = ", ".join([str(kind[1]), *(f"{name.replace('_', ' ')} {value}" for name, value in rest)])
-    counts = f"{version['documents']:,} documents, {version['parts']:,} parts"
-    deleted = f", {version['deleted_parts']:,} of them deleted" if version["deleted_parts"] else ""
-    lost = f", {version['lost_parts']:,} lost" if version["lost_parts"] else ""
-    return f"{version['version']:>5}  {version['created']}  {what}: {counts}{deleted}{lost}, {size(version['bytes'])}"
+    kind, *details = version["operation"].items()
+    what = ", ".join([kind[1], *(_detail(name, value) for name, value in details if value)])
+    counts = _corpus(version)
+    if version["deleted_documents"]:
+        counts += f" (and {version['deleted_documents']:,} deleted)"
+    if version["lost_parts"]:
+        counts += f", {counted(version['lost_parts'], 'part')} lost"
+    return f"{version['version']:>5}  {version['created']}  {what:<40}  {counts}, {size(version['bytes'])}"
+
+
+def _detail(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    return f"{words} {value}" if name in ("to", "type", "norm_ratio") else f"{value:,} {words}"
+
+
+def _corpus(record: dict[str, Any]) -> str:
+    return f"{counted(record['documents'], 'document')}, {counted(record['parts'], 'part')}"

@@ -14,6 +14,7 @@ import torch
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
+from gindex.errors import CorruptStoreError
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
@@ -22,8 +23,8 @@ from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
 from gindex.model.losses import CausalLanguageModel
 from gindex.store.factors import FactorReader
-from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
+from gindex.store.layout import REMEDY, Layout
+from gindex.store.manifest import LayerRecord, Manifest
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -168,3 +169,19 @@ def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed
         for layer in layers
     )
     return ProjectionSpec(layers=shapes, kind=kind, dimension=dimension, seed=seed)
+
+
+def recorded_projection(layout: Layout, manifest: Manifest) -> ProjectionSpec:
+    """Return the projection of an index.
+
+    Raises:
+        CorruptStoreError: It is not the one whose fingerprint the manifest records.
+    """
+    recorded = manifest.projection
+    spec = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+    if spec.fingerprint != recorded["fingerprint"]:
+        raise CorruptStoreError(
+            f"{layout.manifest(manifest.version)}: expected projection {recorded['fingerprint'][:12]}, found "
+            f"{spec.fingerprint[:12]}; the manifest was altered: {REMEDY}"
+        )
+    return spec

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,29 +14,17 @@ from torch import Tensor
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
 from gindex.config import BuildConfig, ModelConfig, SearchOptions
-from gindex.corpus.table import DocumentTable
-from gindex.curvature.ekfac import LayerFactors
-from gindex.engine import Engine, projection_of
-from gindex.errors import ConfigError, CorruptStoreError, MismatchError, NonFiniteError
+from gindex.errors import ConfigError, MismatchError, NonFiniteError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
-from gindex.gradient.projection import Projection, ProjectionSpec
-from gindex.gradient.projections import make_projection
 from gindex.gradient.ready import encode_gradients
-from gindex.gradient.vector import VectorPath
+from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
 from gindex.search.explain import Explanation, explain
-from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import spec_of
-from gindex.search.funnel import Funnel
 from gindex.search.hit import Clock, Query, SearchResult, answers
 from gindex.search.outliers import Outlier, find_outliers
 from gindex.search.queries import QueryTokens, first_targets, tokenize_query
-from gindex.search.rerank import Reranker
-from gindex.search.searcher import Searcher
 from gindex.store.describe import describe
-from gindex.store.factors import FactorReader
-from gindex.store.layout import REMEDY, Layout
-from gindex.store.reader import VectorReader
+from gindex.store.layout import Layout
 from gindex.store.version import Version
 from gindex.store.versions import latest_version
 from gindex.upkeep.delete import delete_documents
@@ -45,21 +32,14 @@ from gindex.upkeep.delete import delete_documents
 DEFAULT_OPTIONS = SearchOptions()
 
 
-class GradientIndex:
-    """A finished index.
+class GradientIndex(OpenedVersion):
+    """A finished index; `open` or `build` gives one.
 
     Example:
         >>> index = GradientIndex.open("runs/jargon")
         >>> for hit in index.search("A race condition is", completion=" a bug", k=3).hits:
         ...     print(hit.rank, hit.score, hit.document_id)
     """
-
-    def __init__(self, version: Version, model: ModelConfig) -> None:
-        """Use `open` or `build`."""
-        self._version = version
-        self._layout = version.layout
-        self._model = model
-        self.manifest = version.manifest
 
     @classmethod
     def build(
@@ -114,11 +94,6 @@ class GradientIndex:
         opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
         name = model or str(opened.manifest.model["name"])
         return cls(opened, ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"])))
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with an index that was opened with `allow_degraded`, and so missing from its answers."""
-        return self._version.problems
 
     def add(
         self,
@@ -319,74 +294,6 @@ class GradientIndex:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self._layout, self.manifest, self._vectors_reader.spec)
 
-    @cached_property
-    def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
-        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
-        for what, fingerprint in found.items():
-            if fingerprint != self.manifest.model[what]:
-                raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
-                    f"built with, found {fingerprint[:12]}; give that one with --model"
-                )
-        return engine
-
-    @cached_property
-    def _projection(self) -> ProjectionSpec:
-        recorded = self.manifest.projection
-        spec = projection_of(self.manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
-        if spec.fingerprint != recorded["fingerprint"]:
-            path, expected = self._layout.manifest(self.manifest.version), recorded["fingerprint"][:12]
-            raise CorruptStoreError(
-                f"{path}: expected projection {expected}, found {spec.fingerprint[:12]}; "
-                f"the manifest was altered: {REMEDY}"
-            )
-        return spec
-
-    @cached_property
-    def _path(self) -> VectorPath:
-        self._version.check_factors()  # before a native library reads them
-        damping = self.manifest.damping["index"]
-        return self._engine.vector_path(self._layout, self.manifest.layers, self._projection, damping)
-
-    @cached_property
-    def _whitening(self) -> tuple[dict[str, LayerFactors], float, Projection]:
-        """What whitens and projects gradients without the model: factors, damping and projection."""
-        self._version.check_factors()  # before a native library reads them
-        device = torch.device("cpu")
-        projection = make_projection(self._projection, device)
-        factors = FactorReader(self._layout, self.manifest.layers, device).truncated()
-        return factors, self.manifest.damping["index"], projection
-
-    @cached_property
-    def _vectors_reader(self) -> VectorReader:
-        return self._version.vectors()
-
-    @cached_property
-    def _funnel(self) -> Funnel:
-        if self.problems:
-            return self._degraded_funnel()
-        path = self._version.checked(self._version.faiss)  # before a native library reads it
-        index = FaissIndex(path, spec_of(self.manifest.search), self._projection, self.manifest.stored_parts)
-        return Funnel(index, self._vectors_reader, self._version.excluded)
-
-    def _degraded_funnel(self) -> Funnel:
-        """Search what is left of the vectors, through a FAISS index of them alone."""
-        reader = self._vectors_reader
-        with TemporaryDirectory(prefix="gindex-") as folder:
-            path = Path(folder, "search.faiss")
-            spec = build_faiss(path, reader, self._projection)
-            index = FaissIndex(path, spec, self._projection, reader.spec.parts)
-        return Funnel(index, reader, self._version.excluded)
-
-    @cached_property
-    def _searcher(self) -> Searcher:
-        return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
-
-    @cached_property
-    def _documents(self) -> DocumentTable:
-        return self._version.table()
-
     def _vectors(self, queries: Sequence[Query], encoded: Sequence[QueryTokens]) -> Tensor:
         batch = self._engine.encode_all(
             self._path,
@@ -401,8 +308,3 @@ class GradientIndex:
                     "rephrase it, or build with --dtype float32"
                 )
         return batch.vectors
-
-    @cached_property
-    def _reranker(self) -> Reranker:
-        factors = self._engine.factors(self._layout, self.manifest.layers)
-        return Reranker(self._engine, factors.load, self.manifest.damping["exact"], self._documents)

@@ -18,7 +18,7 @@ ORDER = [
     {"store"},
     {"engine"},
     {"search"},
-    {"fidelity", "upkeep"},
+    {"fidelity", "upkeep", "opened"},
     {"builder"},
     {"index"},
     {"cli"},

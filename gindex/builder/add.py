@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from gindex.builder.distance import is_far, mean_whitened_norm, norm_ratio
 from gindex.builder.run import fingerprints_of, load_engine
 from gindex.builder.state import check_same_model
 from gindex.builder.vectors import VectorWork, vector_spec
@@ -14,7 +18,7 @@ from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.records import Document
 from gindex.corpus.table import DocumentTable
-from gindex.engine import projection_of
+from gindex.engine import recorded_projection
 from gindex.errors import CorpusError
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss, spec_of
@@ -25,12 +29,8 @@ from gindex.store.manifest import Manifest
 from gindex.store.pending import finish_volume, start_volume
 from gindex.store.version import Version
 from gindex.store.versions import commit, next_version, writing
-from gindex.store.volume import volume_files, volume_record, whitened_norm
-from gindex.upkeep.delete import Ranges, merged
-
-FAR = 1.25
-"""Ratio of the mean whitened norms, either way, from which new text is called far from what the factors were fitted on.
-On the small model of the tests more text of the same kind came to 0.99, text of other tokens to 1.43."""
+from gindex.store.volume import volume_files, volume_record
+from gindex.upkeep.delete import marked
 
 _BATCH = 500
 
@@ -43,7 +43,7 @@ class Addition:
         manifest: The new version.
         documents: Documents added.
         replaced: Documents that had the same ids, now deleted.
-        norm_ratio: Mean whitened norm of the new text over that of the text the index was built from.
+        norm_ratio: Mean whitened norm of the new text over that of the build's text.
         far: Whether that is so far from 1 that the factors should be fitted again.
     """
 
@@ -82,6 +82,7 @@ def run_add(
     with writing(layout):
         version = Version.open(layout)
         version.check_factors()
+        projection = recorded_projection(layout, version.manifest)
         engine = load_engine(config)
         check_same_model(layout, version.manifest.model, fingerprints_of(engine.loaded))
         origin = [asdict(source) for source in fingerprint_sources(sources)]
@@ -102,15 +103,12 @@ def run_add(
                     engine.loaded.tokenizer,
                     config.corpus,
                     progress,
-                    first_document=version.manifest.documents["documents"],
+                    first_document=version.manifest.stored_documents,
                     first_part=version.manifest.stored_parts,
                 )
             with DocumentTable.open(place.documents) as table:
                 replaced = _replaced(old, table)
-                recorded = version.manifest.projection
-                projection = projection_of(
-                    version.manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"]
-                )
+                deleted = marked(version.manifest, old, replaced)
                 work = VectorWork(
                     layout=layout,
                     number=number,
@@ -124,7 +122,13 @@ def run_add(
                     index_damping=version.manifest.damping["index"],
                     strict=strict,
                 )
-                return _commit(version, work, replaced, origin, progress)
+                fitted = version.manifest.fit["whitened_norm"]
+                if fitted is None:
+                    fitted = mean_whitened_norm(work, old, _first_volume(version), progress)
+                added = np.arange(work.first_part, work.first_part + work.spec.parts)
+                ratio = norm_ratio(mean_whitened_norm(work, table, added, progress), fitted)
+                changes = deleted | {"fit": version.manifest.fit | {"whitened_norm": fitted}}
+                return _commit(version, work, changes, ratio, origin, progress)
 
 
 def add_config(
@@ -156,54 +160,61 @@ def _unknown(documents: Iterator[Document], old: DocumentTable) -> Iterator[Docu
         yield from batch
 
 
-def _replaced(old: DocumentTable, table: DocumentTable) -> Ranges:
-    """Return the parts of the documents of the index that have the id of a new one."""
-    ranges: Ranges = []
+def _replaced(old: DocumentTable, table: DocumentTable) -> list[int]:
+    """Return the documents of the index, by their ordinals, that have the id of a new one."""
+    documents: list[int] = []
     ids = table.document_ids()
     while batch := list(islice(ids, _BATCH)):
-        ranges += old.part_ranges(list(old.known(batch).values()))
-    return ranges
+        documents += old.known(batch).values()
+    return documents
+
+
+def _first_volume(version: Version) -> npt.NDArray[np.int64]:
+    """Return the parts [N] of the build, but for those that are deleted or have no vector."""
+    volume = version.manifest.volumes[0]
+    return np.setdiff1d(np.arange(volume.first_part, volume.first_part + volume.parts), version.excluded)
 
 
 def _commit(
-    version: Version, work: VectorWork, replaced: Ranges, sources: list[dict[str, Any]], progress: Progress
+    version: Version,
+    work: VectorWork,
+    changes: dict[str, Any],
+    ratio: float,
+    sources: list[dict[str, Any]],
+    progress: Progress,
 ) -> Addition:
     layout, manifest = work.layout, version.manifest
     segments = work.compute(progress)
     counts = work.table.counts()
-    norm = whitened_norm(work.volume, work.spec, counts.tokens)
     volume = volume_record(
         work.number,
-        manifest.documents["documents"],
+        manifest.stored_documents,
         work.first_part,
         counts,
         work.spec,
         segments,
-        norm,
         sources,
     )
     files = volume_files(layout, work.number, segments)
-    grown = Version(layout, replace(manifest, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files]))
+    volumes = [*manifest.volumes, volume]
+    grown = Version(layout, replace(manifest, volumes=volumes, files=[*manifest.files, *files], **changes))
     path = layout.faiss(next_version(layout))
-    deleted = merged([*manifest.deleted, *replaced])
-    excluded = Version(layout, replace(grown.manifest, deleted=deleted)).excluded
     old = spec_of(manifest.search), version.checked(version.faiss)
-    search = make_search_index(layout, path, grown.vectors(), work.projection, excluded, progress, old=old)
+    search = make_search_index(layout, path, grown.vectors(), work.projection, grown.excluded, progress, old=old)
     kept = [file for file in grown.manifest.files if file.path != manifest.search["file"]]
+    replaced = grown.manifest.deleted_documents - manifest.deleted_documents
     committed = commit(
         layout,
         grown.manifest,
-        {"kind": "add", "documents": counts.documents, "replaced": len(replaced)},
-        deleted=deleted,
+        {"kind": "add", "documents": counts.documents, "replaced": replaced, "norm_ratio": ratio},
         search=search,
         files=[*kept, FileRecord.of(layout.root, path)],
     )
     finish_volume(layout, work.number)
-    ratio = norm / manifest.volumes[0].whitened_norm if manifest.volumes[0].whitened_norm else 1.0
     return Addition(
         manifest=committed,
         documents=counts.documents,
-        replaced=len(replaced),
+        replaced=replaced,
         norm_ratio=ratio,
-        far=not 1 / FAR <= ratio <= FAR,
+        far=is_far(ratio),
     )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gindex.builder.vectors import VectorWork
 from gindex.config import BuildConfig
-from gindex.engine import Engine, projection_of
+from gindex.engine import Engine, recorded_projection
 from gindex.progress import Progress
 from gindex.search.search_index import make_search_index
 from gindex.store.files import FileRecord
@@ -26,8 +26,7 @@ def recompute(
     """
     version = Version(layout, manifest)
     version.check_factors()
-    recorded = manifest.projection
-    projection = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+    projection = recorded_projection(layout, manifest)
     files = {file.path: file for file in manifest.files}
     volumes: list[VolumeRecord] = []
     with version.table() as table:

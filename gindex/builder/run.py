@@ -53,7 +53,7 @@ from gindex.store.reader import VectorReader
 from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
 from gindex.store.version import Version
 from gindex.store.versions import commit, latest_version, version_numbers
-from gindex.store.volume import volume_files, volume_record, whitened_norm
+from gindex.store.volume import volume_files, volume_record
 
 
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
@@ -229,7 +229,6 @@ class _Build:
         fidelity = self._fidelity(work, reader, skipped)
         tracked = sum(layer.parameters for layer in table.layers)
         sample, counts = self._fit_sample(), self.table.counts()
-        norm = whitened_norm(work.volume, spec, counts.tokens)
         origin = [asdict(source) for source in sources]
         plain = [faiss, *factor_files(layout, len(table.groups))]
         if layout.calibration.is_file():
@@ -263,9 +262,12 @@ class _Build:
                 "documents": len(np.unique(self.table.part_documents()[sample])),
                 "parts": len(sample),
                 "tokens": int(self.table.part_lengths()[sample].sum()),
+                "whitened_norm": None,
             },
-            volumes=[volume_record(0, 0, 0, counts, spec, segments, norm, origin)],
+            volumes=[volume_record(0, 0, 0, counts, spec, segments, origin)],
             deleted=[],
+            deleted_documents=0,
+            deleted_tokens=0,
             search=search,
             fidelity=fidelity,
             files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),

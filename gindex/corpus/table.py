@@ -4,6 +4,7 @@ Each build, add or compact has written one file; their ordinals follow on each o
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -199,6 +200,11 @@ class DocumentTable:
         found = self._where("SELECT MIN(ordinal), MAX(ordinal) + 1 FROM parts WHERE document", documents, "document")
         return sorted(found)
 
+    def token_count(self, documents: Sequence[int]) -> int:
+        """Return the tokens of the parts of documents, by their ordinals."""
+        counts = self._where("SELECT SUM(token_count) FROM parts WHERE document", documents, "document")
+        return sum(count for (count,) in counts)
+
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Return what a SELECT statement with parameters finds in each table, table by table."""
         return self._query(statement, parameters)
@@ -266,7 +272,7 @@ class DocumentTable:
 
     @property
     def _names(self) -> str:
-        return ", ".join(str(path) for path, _ in self._files)
+        return os.path.commonpath([path for path, _ in self._files])
 
     def _decode_tokens(self, ordinal: int, tokens: bytes, token_count: int) -> npt.NDArray[np.uint32]:
         if len(tokens) != 4 * token_count:

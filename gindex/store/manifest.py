@@ -54,6 +54,7 @@ class _Fit(TypedDict):
     documents: int
     parts: int
     tokens: int
+    whitened_norm: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,6 @@ class VolumeRecord:
         segment_parts: Parts in a segment, the last one excepted; also the rows of a Zarr shard.
         skipped: Parts without a vector, by ordinal, with the reason.
         lost: Segments that must be computed again.
-        whitened_norm: Root of the mean self-influence a predicted token.
         sources: Fingerprints of the corpus files.
     """
 
@@ -99,7 +99,6 @@ class VolumeRecord:
     segment_parts: int
     skipped: dict[str, str]
     lost: list[int]
-    whitened_norm: float
     sources: list[Annotated[dict[str, Any], _Source]]
 
     def segment_range(self, number: int) -> range:
@@ -125,9 +124,12 @@ class Manifest:
         untracked: Name, parameters and reason of every weight that is left out.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).
         damping: `exact` (influence) and `index` (stored vectors), multiples of each layer's mean eigenvalue.
-        fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on.
+        fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on; `whitened_norm` of the build's text, from the
+            first add on, None before.
         volumes: The volumes, in the order of the ordinals.
         deleted: Deleted parts, as ranges of ordinals in order: start and stop.
+        deleted_documents: Documents that they are of.
+        deleted_tokens: Tokens of the deleted parts.
         search: FAISS index: `kind`, `folds`, `scale`, `lists`, `probes`, `largest`; its `file`, how many `parts` it
             holds, and its `recall`.
         fidelity: What the build measured at its end, `Fidelity.record()`; None where it didn't.
@@ -146,9 +148,11 @@ class Manifest:
     untracked: list[Annotated[dict[str, Any], _Weight]]
     projection: Annotated[dict[str, Any], _Projection]
     damping: Annotated[dict[str, float], _Damping]
-    fit: Annotated[dict[str, int], _Fit]
+    fit: Annotated[dict[str, Any], _Fit]
     volumes: list[VolumeRecord]
     deleted: list[tuple[int, int]]
+    deleted_documents: int
+    deleted_tokens: int
     search: dict[str, Any]
     fidelity: dict[str, Any] | None
     files: list[FileRecord]
@@ -199,11 +203,24 @@ class Manifest:
         return sum(volume.parts for volume in self.volumes)
 
     @property
+    def stored_documents(self) -> int:
+        """Documents in all volumes, deleted ones included."""
+        return sum(volume.documents for volume in self.volumes)
+
+    @property
+    def deleted_parts(self) -> int:
+        """Parts of deleted documents."""
+        return sum(stop - start for start, stop in self.deleted)
+
+    @property
     def documents(self) -> dict[str, int]:
-        """`documents`, `parts`, `tokens`, `longest_part` of all volumes, deleted documents included."""
-        names = ("documents", "parts", "tokens")
-        totals = {name: sum(int(getattr(volume, name)) for volume in self.volumes) for name in names}
-        return totals | {"longest_part": max(volume.longest_part for volume in self.volumes)}
+        """`documents`, `parts`, `tokens` without the deleted, and `longest_part` of all that is stored."""
+        return {
+            "documents": self.stored_documents - self.deleted_documents,
+            "parts": self.stored_parts - self.deleted_parts,
+            "tokens": sum(volume.tokens for volume in self.volumes) - self.deleted_tokens,
+            "longest_part": max(volume.longest_part for volume in self.volumes),
+        }
 
     @property
     def skipped(self) -> dict[str, str]:

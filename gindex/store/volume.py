@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from math import sqrt
 from typing import Any
-
-import numpy as np
 
 from gindex.corpus.table import TableCounts
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.manifest import VolumeRecord
-from gindex.store.reader import VectorReader
-from gindex.store.vectors import SegmentRecord, VectorSpec, VolumeReader, vector_metadata
+from gindex.store.vectors import SegmentRecord, VectorSpec, vector_metadata
 
 
 def volume_record(
@@ -22,7 +18,6 @@ def volume_record(
     counts: TableCounts,
     spec: VectorSpec,
     segments: Mapping[int, SegmentRecord],
-    norm: float,
     sources: Sequence[dict[str, Any]],
 ) -> VolumeRecord:
     """Describe a finished volume."""
@@ -34,7 +29,6 @@ def volume_record(
         segment_parts=spec.segment_parts,
         skipped={ordinal: reason for segment in segments.values() for ordinal, reason in segment.skipped.items()},
         lost=[],
-        whitened_norm=norm,
         sources=list(sources),
     )
 
@@ -51,11 +45,3 @@ def segment_files(layout: Layout, volume: VolumeLayout, number: int, segment: Se
     folder = volume.folder.relative_to(layout.root).as_posix()
     shards = [replace(file, path=f"{folder}/{file.path}") for file in segment.files]
     return [*shards, FileRecord.of(layout.root, volume.segment(number))]
-
-
-def whitened_norm(volume: VolumeLayout, spec: VectorSpec, tokens: int) -> float:
-    """Return the root of the mean self-influence a predicted token; the first token of a part isn't predicted."""
-    reader = VectorReader([VolumeReader(volume, spec)])
-    ranges = [np.array(spec.segment_range(number), np.int64) for number in range(spec.segments)]
-    total = sum(float(reader.self_influence(rows).sum(dtype=np.float64)) for rows in ranges)
-    return sqrt(total / max(1, tokens - spec.parts))

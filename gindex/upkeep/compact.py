@@ -6,7 +6,7 @@ import numpy as np
 
 from gindex.corpus.fill import copy_documents, new_table
 from gindex.corpus.table import DocumentTable
-from gindex.engine import projection_of
+from gindex.engine import recorded_projection
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index
 from gindex.store.files import FileRecord
@@ -17,7 +17,7 @@ from gindex.store.reader import Ordinals, VectorReader
 from gindex.store.vectors import SegmentRecord, VectorSpec, VectorWriter, VolumeReader, choose_segment_parts
 from gindex.store.version import Version, volume_spec
 from gindex.store.versions import commit, next_version, writing
-from gindex.store.volume import volume_files, volume_record, whitened_norm
+from gindex.store.volume import volume_files, volume_record
 
 
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
@@ -50,7 +50,7 @@ def _kept(manifest: Manifest) -> Ordinals:
 
 
 def _copy_table(layout: Layout, version: Version, number: int, progress: Progress) -> None:
-    total = version.manifest.documents["documents"]
+    total = version.manifest.stored_documents
     with (
         new_table(layout.volume(number).documents) as connection,
         progress.phase("documents", total, "documents") as phase,
@@ -96,8 +96,7 @@ def _commit(
     progress: Progress,
 ) -> Manifest:
     manifest, volume = version.manifest, layout.volume(number)
-    recorded = manifest.projection
-    projection = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+    projection = recorded_projection(layout, manifest)
     path = layout.faiss(next_version(layout))
     skipped = np.array([int(part) for segment in segments.values() for part in segment.skipped], np.int64)
     reader = VectorReader([VolumeReader(volume, spec)])
@@ -105,14 +104,15 @@ def _commit(
     with DocumentTable.open(volume.documents) as table:
         counts = table.counts()
     sources = [source for old in manifest.volumes for source in old.sources]
-    norm = whitened_norm(volume, spec, counts.tokens)
     files = [*manifest.files_below(layout.root, layout.factors), FileRecord.of(layout.root, path)]
     committed = commit(
         layout,
         manifest,
         {"kind": "compact", "parts_removed": manifest.stored_parts - len(kept)},
-        volumes=[volume_record(number, 0, 0, counts, spec, segments, norm, sources)],
+        volumes=[volume_record(number, 0, 0, counts, spec, segments, sources)],
         deleted=[],
+        deleted_documents=0,
+        deleted_tokens=0,
         search=search,
         files=files + volume_files(layout, number, segments),
     )

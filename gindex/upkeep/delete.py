@@ -1,7 +1,9 @@
 """Deleting documents: a new version in which they are marked, and that no search returns."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from gindex.corpus.table import DocumentTable
 from gindex.errors import StoreError
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
@@ -21,12 +23,20 @@ def delete_documents(layout: Layout, document_ids: Sequence[str]) -> Manifest:
     with writing(layout):
         version = Version.open(layout)
         with version.table() as table:
-            ids = list(dict.fromkeys(document_ids))
-            ranges = table.part_ranges(list(table.ordinals(ids).values()))
-        deleted = merged([*version.manifest.deleted, *ranges])
-        if sum(stop - start for start, stop in deleted) == version.manifest.stored_parts:
+            documents = list(table.ordinals(list(dict.fromkeys(document_ids))).values())
+            changes = marked(version.manifest, table, documents)
+        if changes["deleted_documents"] == version.manifest.stored_documents:
             raise StoreError(f"{layout.root}: expected at least one document to be left, found none; remove the index")
-        return commit(layout, version.manifest, {"kind": "delete", "documents": len(ids)}, deleted=deleted)
+        return commit(layout, version.manifest, {"kind": "delete", "documents": len(documents)}, **changes)
+
+
+def marked(manifest: Manifest, table: DocumentTable, documents: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of a manifest that change when documents, by their ordinals, are deleted as well."""
+    return {
+        "deleted": merged([*manifest.deleted, *table.part_ranges(documents)]),
+        "deleted_documents": manifest.deleted_documents + len(documents),
+        "deleted_tokens": manifest.deleted_tokens + table.token_count(documents),
+    }
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:

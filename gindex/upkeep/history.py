@@ -92,8 +92,9 @@ def _describe(layout: Layout, number: int) -> dict[str, Any]:
         "created": manifest.created,
         "operation": manifest.operation,
         "documents": manifest.documents["documents"],
-        "parts": manifest.stored_parts,
-        "deleted_parts": sum(stop - start for start, stop in manifest.deleted),
+        "parts": manifest.documents["parts"],
+        "deleted_documents": manifest.deleted_documents,
+        "deleted_parts": manifest.deleted_parts,
         "lost_parts": sum(len(parts) for parts in manifest.lost_parts),
         "bytes": sum(file.bytes for file in manifest.files),
     }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gindex.engine import projection_of
+from gindex.engine import recorded_projection
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index
 from gindex.store.files import FileRecord
@@ -36,8 +36,7 @@ def reindex(layout: Layout, kind: str = "auto", progress: Progress | None = None
 
 def new_search_index(layout: Layout, manifest: Manifest, kind: str, progress: Progress) -> dict[str, Any]:
     """Make the FAISS index of the version to come and return the fields of the manifest that change by it."""
-    recorded = manifest.projection
-    projection = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+    projection = recorded_projection(layout, manifest)
     path = layout.faiss(next_version(layout))
     version = Version(layout, manifest, lost=manifest.lost_parts)
     search = make_search_index(layout, path, version.vectors(), projection, version.excluded, progress, kind=kind)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from gindex.atomic import sync
 from gindex.errors import CorruptStoreError
 from gindex.progress import Progress, Silent
 from gindex.store.layout import REMEDY, Layout
@@ -51,9 +52,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
         if faiss is not None and not problems:
             kind = str(manifest.search["kind"])
             changes |= new_search_index(layout, replace(manifest, volumes=volumes), kind, progress or Silent())
-        for volume in manifest.volumes:
-            for number in lost[volume.number]:  # a foreign record must not pass for the one that is computed
-                layout.volume(volume.number).segment(number).unlink(missing_ok=True)
+        _remove_records(layout, lost)
         if changes:
             operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}
             manifest = commit(layout, manifest, operation, **changes)
@@ -63,6 +62,16 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
             lost=sum(len(parts) for parts in manifest.lost_parts),
             beyond=tuple(problems.values()),
         )
+
+
+def _remove_records(layout: Layout, lost: dict[int, list[int]]) -> None:
+    """Remove the records of lost segments: a foreign one must not pass for the one that is computed again."""
+    for volume, numbers in lost.items():
+        records = [layout.volume(volume).segment(number) for number in numbers]
+        for path in records:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in records if path.parent.is_dir()}:
+            sync(folder)
 
 
 def _damaged(layout: Layout, manifest: Manifest) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from gindex.corpus.schema import connect
-from gindex.engine import projection_of
+from gindex.engine import recorded_projection
 from gindex.errors import StoreError
 from gindex.search.faiss_index import FaissIndex
 from gindex.search.faiss_types import spec_of
@@ -115,7 +115,11 @@ def _tables(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
                 yield from _repeated(connection, manifest, seen, str(path))
         except (sqlite3.Error, StoreError) as error:
             yield f"{path}: expected a document table, found {error}"
+    ((found,),) = seen.execute("SELECT COUNT(*) FROM ids")
     seen.close()
+    if found != manifest.documents["documents"]:
+        wanted = f"{manifest.documents['documents']:,} documents that are not deleted"
+        yield f"{layout.manifest(manifest.version)}: expected {wanted}, found {found:,}"
 
 
 def _table(connection: sqlite3.Connection, volume: VolumeRecord, deep: bool) -> Iterator[str]:
@@ -192,12 +196,8 @@ def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
 
 def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
     version = Version(layout, manifest)
-    recorded = manifest.projection
-    projection = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
-    if projection.fingerprint != recorded["fingerprint"]:
-        yield f"{layout.manifest(manifest.version)}: expected projection {recorded['fingerprint'][:12]}, found another"
-        return
     try:
+        projection = recorded_projection(layout, manifest)
         index = FaissIndex(version.faiss, spec_of(manifest.search), projection, manifest.stored_parts)
     except StoreError as error:
         yield str(error)

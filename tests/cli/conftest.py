@@ -10,7 +10,7 @@ from click.testing import Result
 
 PROGRESS = re.compile(
     r"^(tokenise|fit covariances|eigenbases|fit eigenvalues|calibrate|vectors|search index|recall|query curvature"
-    r"|exact influence): "
+    r"|exact influence|compare with the fit): "
     r"[\d,]+(/[\d,]+)? \w+( in [\d:]+|, ETA [\d:]+)?$"
 )
 

@@ -36,7 +36,6 @@ def draft(layout) -> Manifest:
         segment_parts=64,
         skipped={"3": "reason"},
         lost=[],
-        whitened_norm=1.0,
         sources=[SOURCE],
     )
     return Manifest(
@@ -52,9 +51,11 @@ def draft(layout) -> Manifest:
         untracked=[{"name": "w", "parameters": 4, "reason": "tëxt"}],
         projection={"kind": "count-sketch", "seed": 0, "dimension": 8, "fingerprint": "22", "slices": {"0": (0, 8)}},
         damping={"exact": 0.1, "index": 10.0},
-        fit={"documents": 1, "parts": 1, "tokens": 2},
+        fit={"documents": 1, "parts": 1, "tokens": 2, "whitened_norm": None},
         volumes=[volume],
         deleted=[(4, 6)],
+        deleted_documents=1,
+        deleted_tokens=4,
         search={"kind": "flat", "folds": 0, "scale": 1.0, "file": "search/00000001.faiss", "parts": 70},
         fidelity=None,
         files=[FileRecord.of(layout.root, layout.faiss(1))],

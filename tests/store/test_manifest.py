@@ -28,7 +28,7 @@ def path_of(layout):
 def test_round_trip(layout, manifest):
     assert Version.open(layout).manifest == manifest
     assert manifest.version == 1 and manifest.slices == {"0": (0, 8)}
-    assert manifest.documents == {"documents": 2, "parts": 70, "tokens": 140, "longest_part": 2}
+    assert manifest.documents == {"documents": 1, "parts": 68, "tokens": 136, "longest_part": 2}
     assert manifest.file(layout.root, layout.faiss(1)) == manifest.files[0]
     assert sorted(path.name for path in layout.manifests.iterdir()) == ["00000001.json"]
     assert Version.open(layout).excluded.tolist() == [3, 4, 5]

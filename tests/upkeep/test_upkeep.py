@@ -219,7 +219,7 @@ def test_commands(run, folder, more):
     more({"n0": "a race"})
     path = folder.parent / "more.jsonl"
     for arguments, expected in [
-        (("add", folder, path, "--device", "cpu"), "1 documents added, version 2"),
+        (("add", folder, path, "--device", "cpu"), "1 document added, version 2"),
         (("delete", folder, "d1", "d2"), "2 documents deleted, version 3"),
         (("versions", folder), "    3  "),
         (("compact", folder), "149 documents"),

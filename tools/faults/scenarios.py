@@ -23,7 +23,7 @@ from gindex.builder import run as run_module
 from gindex.builder.add import run_add
 from gindex.builder.run import run_build
 from gindex.config import BuildConfig
-from gindex.engine import Engine
+from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, NotAnIndexError
 from gindex.search.faiss_index import FaissIndex
 from gindex.search.faiss_types import spec_of
@@ -292,12 +292,9 @@ class Cases:
 
 def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, float]]:
     """Search with fixed query vectors, without the model, and return ordinals and scores."""
-    from gindex.engine import projection_of
-
     version = Version.open(Layout(root), allow_degraded=allow_degraded)
     manifest = version.manifest
-    recorded = manifest.projection
-    projection = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
+    projection = recorded_projection(version.layout, manifest)
     index = FaissIndex(version.checked(version.faiss), spec_of(manifest.search), projection, manifest.stored_parts)
     reader = version.vectors()
     funnel = Funnel(index, reader, version.excluded)

@@ -1,0 +1,52 @@
+"""Whitened norms: how large gradients are in units of what the factors were fitted on.
+
+|V|^2 = sum (Q_S^T G Q_A)^2 / (Lambda + damping) over all layers, with whole eigenbases and without a projection.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gindex.curvature.ekfac import rotated_gradients, whitening_scale
+from gindex.gradient.exact import FactorLoader
+from gindex.model.capture import Observer, append_one, observe
+from gindex.model.layers import TrackedLayer
+
+
+def whitened_norms(
+    layers: Sequence[TrackedLayer],
+    factors: FactorLoader,
+    damping_scale: float,
+    documents: int,
+    losses: Callable[[], Tensor],
+) -> Tensor:
+    """Return |V| of each document [N], float32; not finite where its loss or gradient isn't.
+
+    Args:
+        layers: Tracked layers.
+        factors: Loads a layer's factors.
+        damping_scale: Multiple of each layer's mean eigenvalue.
+        documents: N.
+        losses: Runs the model on the documents and returns their summed losses [N].
+    """
+    observer = _NormObserver(factors, damping_scale, documents)
+    observe(layers, observer, documents, losses)
+    return observer.squares.sqrt()
+
+
+class _NormObserver(Observer):
+    def __init__(self, factors: FactorLoader, damping_scale: float, documents: int) -> None:
+        self.squares = torch.zeros(documents)
+        self._factors, self._damping_scale = factors, damping_scale
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        return append_one(a_NTI, layer)
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        factors = self._factors(layer.name)
+        G_NPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
+        V_NPR = G_NPR * whitening_scale(factors.Lambda, factors.damping(self._damping_scale))
+        self.squares += V_NPR.square().sum((1, 2)).cpu()

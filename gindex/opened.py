@@ -1,0 +1,111 @@
+"""A version of an index with all that queries need of it, each loaded when it is first needed."""
+
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from gindex.config import ModelConfig
+from gindex.corpus.table import DocumentTable
+from gindex.curvature.ekfac import LayerFactors
+from gindex.engine import Engine, recorded_projection
+from gindex.errors import MismatchError
+from gindex.gradient.projection import Projection, ProjectionSpec
+from gindex.gradient.projections import make_projection
+from gindex.gradient.vector import VectorPath
+from gindex.search.faiss_index import FaissIndex, build_faiss
+from gindex.search.faiss_types import spec_of
+from gindex.search.funnel import Funnel
+from gindex.search.rerank import Reranker
+from gindex.search.searcher import Searcher
+from gindex.store.factors import FactorReader
+from gindex.store.reader import VectorReader
+from gindex.store.version import Version
+
+
+class OpenedVersion:
+    """The model, the factors, the vectors, the FAISS index and the documents of a version."""
+
+    def __init__(self, version: Version, model: ModelConfig) -> None:
+        """Load nothing yet.
+
+        Args:
+            version: The version.
+            model: Where the model is, checked against the version's when it is loaded.
+        """
+        self._version = version
+        self._layout = version.layout
+        self._model = model
+        self.manifest = version.manifest
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with an index that was opened with `allow_degraded`, and so missing from its answers."""
+        return self._version.problems
+
+    @cached_property
+    def _engine(self) -> Engine:
+        engine = Engine.load(self._model)
+        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
+        for what, fingerprint in found.items():
+            if fingerprint != self.manifest.model[what]:
+                raise MismatchError(
+                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
+                    f"built with, found {fingerprint[:12]}; give that one with --model"
+                )
+        return engine
+
+    @cached_property
+    def _projection(self) -> ProjectionSpec:
+        return recorded_projection(self._layout, self.manifest)
+
+    @cached_property
+    def _path(self) -> VectorPath:
+        self._version.check_factors()  # before a native library reads them
+        damping = self.manifest.damping["index"]
+        return self._engine.vector_path(self._layout, self.manifest.layers, self._projection, damping)
+
+    @cached_property
+    def _whitening(self) -> tuple[dict[str, LayerFactors], float, Projection]:
+        """What whitens and projects gradients without the model: factors, damping and projection."""
+        self._version.check_factors()  # before a native library reads them
+        device = torch.device("cpu")
+        projection = make_projection(self._projection, device)
+        factors = FactorReader(self._layout, self.manifest.layers, device).truncated()
+        return factors, self.manifest.damping["index"], projection
+
+    @cached_property
+    def _vectors_reader(self) -> VectorReader:
+        return self._version.vectors()
+
+    @cached_property
+    def _funnel(self) -> Funnel:
+        if self.problems:
+            return self._degraded_funnel()
+        path = self._version.checked(self._version.faiss)  # before a native library reads it
+        index = FaissIndex(path, spec_of(self.manifest.search), self._projection, self.manifest.stored_parts)
+        return Funnel(index, self._vectors_reader, self._version.excluded)
+
+    def _degraded_funnel(self) -> Funnel:
+        """Search what is left of the vectors, through a FAISS index of them alone."""
+        reader = self._vectors_reader
+        with TemporaryDirectory(prefix="gindex-") as folder:
+            path = Path(folder, "search.faiss")
+            spec = build_faiss(path, reader, self._projection)
+            index = FaissIndex(path, spec, self._projection, reader.spec.parts)
+        return Funnel(index, reader, self._version.excluded)
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
+
+    @cached_property
+    def _documents(self) -> DocumentTable:
+        return self._version.table()
+
+    @cached_property
+    def _reranker(self) -> Reranker:
+        self._version.check_factors()  # before a native library reads them
+        factors = self._engine.factors(self._layout, self.manifest.layers)
+        return Reranker(self._engine, factors.load, self.manifest.damping["exact"], self._documents)
