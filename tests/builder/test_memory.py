@@ -59,7 +59,18 @@ def test_tokens_are_measured_at_their_peak(engine):
 
 
 def test_command_refuses_a_bound_that_is_too_small(run, corpus_file, model_folder, tmp_path):
-    result = run("build", corpus_file, "--model", model_folder, "--out", tmp_path / "index", "--memory", "0.01")
+    result = run(
+        "build",
+        corpus_file,
+        "--model",
+        model_folder,
+        "--out",
+        tmp_path / "index",
+        "--max-tokens",
+        32,
+        "--memory",
+        "0.01",
+    )
     assert result.exit_code == 2 and "--memory: expected at least" in result.output
     assert not (tmp_path / "index" / "manifests").exists()
 

@@ -169,6 +169,8 @@ def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, optio
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        # A shell's background jobs ignore the signal, and so would theirs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_for(out / "volumes/00000/segments/00000.json", process)
