@@ -17,6 +17,9 @@ from gindex.gradient.codes import decode
 HALF = 127
 """Largest half of a rounded query coordinate, 256 x high + low: both fit in 8 bits."""
 
+COLUMNS = 16
+"""Columns of a product up to which another one costs nothing: slices are taken together until there are as many."""
+
 
 def slice_scores(
     codes: Tensor, scales_NS: Tensor, bits: int, slices: Sequence[tuple[int, int]], queries_QD: Tensor
@@ -51,9 +54,20 @@ def _sign_scores(codes: Tensor, slices: Sequence[tuple[int, int]], queries_QD: T
     step_QS[step_QS == 0] = 1
     v_QD = np.rint(q_QD / np.repeat(step_QS, [b - a for a, b in slices], axis=1)).astype(np.int32)
     high_QD = (v_QD + 128) >> 8
+    group = max(1, COLUMNS // (2 * len(q_QD)))
     halves = torch.from_numpy(np.concatenate([high_QD, v_QD - (high_QD << 8)]).astype(np.int8))
-    sums = torch.stack([torch._int_mm(c_ND[:, a:b], halves[:, a:b].T) for a, b in slices])
-    high_SNQ, low_SNQ = sums.double().chunk(2, 2)
+    sums_SNC = torch.cat([_sums(c_ND, halves, slices[n : n + group]) for n in range(0, len(slices), group)])
+    high_SNQ, low_SNQ = sums_SNC.double().chunk(2, 2)
     total_QS = torch.from_numpy(np.add.reduceat(v_QD, starts, axis=1, dtype=np.float64))
     scores_SNQ = (2 * (256 * high_SNQ + low_SNQ) - total_QS.T[:, None]) * torch.from_numpy(step_QS).T[:, None]
     return scores_SNQ.mT.float()
+
+
+def _sums(c_ND: Tensor, halves_CD: Tensor, slices: Sequence[tuple[int, int]]) -> Tensor:
+    """Return sums of c times each half of the queries in each of some adjacent slices [S, N, C], by one product."""
+    first, last = slices[0][0], slices[-1][1]
+    columns_SCD = halves_CD.new_zeros(len(slices), len(halves_CD), last - first)
+    for columns_CD, (a, b) in zip(columns_SCD, slices, strict=True):
+        columns_CD[:, a - first : b - first] = halves_CD[:, a:b]
+    products: Tensor = torch._int_mm(c_ND[:, first:last], columns_SCD.flatten(0, 1).T)
+    return products.view(len(c_ND), len(slices), len(halves_CD)).transpose(0, 1)
