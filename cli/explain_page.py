@@ -8,18 +8,27 @@ if TYPE_CHECKING:
     from gindex.search.explain import Explanation, PartExplanation
 
 STYLE = """
-body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328;
-       background: #fff }
-h1 { font-size: 1.3rem } h2 { font-size: 1rem; margin: 2rem 0 .5rem }
-.query { padding: .5rem .8rem; background: #f6f8fa; border-left: 4px solid #59636e; white-space: pre-wrap }
-.tokens { white-space: pre-wrap; line-height: 2; overflow-wrap: anywhere }
+:root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --soft: #f6f8fa; --line: #d0d7de; --faint: #59636e;
+        --positive: 46, 160, 67; --negative: 218, 54, 51 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --paper: #0d1117; --soft: #161b22; --line: #3d444d; --faint: #9198a1;
+          --positive: 35, 134, 54; --negative: 190, 50, 48 }
+}
+body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
+       background: var(--paper) }
+h1 { font-size: 1.3rem; overflow-wrap: anywhere } h2 { font-size: 1rem; margin: 2rem 0 .5rem }
+summary { font-weight: bold; margin: 2rem 0 .5rem; cursor: pointer }
+.query { padding: .5rem .8rem; background: var(--soft); border-left: 4px solid var(--faint); white-space: pre-wrap }
+.tokens { white-space: pre-wrap; line-height: 1.9; overflow-wrap: anywhere }
 .tokens span { border-radius: 3px; padding: .1em 0 } .tokens .context { opacity: .5 }
-table { border-collapse: collapse; width: 100% } td { padding: 1px 8px 1px 0; white-space: nowrap }
-td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums } td:last-child { width: 100% }
-.track { position: relative; height: 1em; background: linear-gradient(#d0d7de, #d0d7de) 50%/1px 100% no-repeat }
-.bar { position: absolute; top: .1em; bottom: .1em } .note { color: #59636e; font-size: .85rem }
+.up { background: rgba(var(--positive), var(--share)) } .down { background: rgba(var(--negative), var(--share)) }
+table { border-collapse: collapse; width: 100%; font-size: .85rem; line-height: 1.4 }
+td { padding: 1px 12px 1px 0; white-space: nowrap } td:last-child { width: 100%; padding-right: 0 }
+td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums }
+.track { position: relative; height: 1em } .bar { position: absolute; top: .1em; bottom: .1em; --share: 1 }
+.zero { position: absolute; top: -2px; bottom: -2px; width: 1px; background: var(--line) }
+.note { color: var(--faint); font-size: .85rem }
 """
-POSITIVE, NEGATIVE = "46, 160, 67", "218, 54, 51"
 
 
 def page(explanation: "Explanation") -> str:
@@ -37,7 +46,7 @@ def page(explanation: "Explanation") -> str:
 <p class="note">Green: training on what the model reads at this token raises the query's log-likelihood; red: lowers it.
 The strongest colour is {largest:.4g}; hold the pointer over a token for its influence.</p>
 <h2>Layer groups</h2>{_bars(explanation.groups)}
-<h2>Layers</h2>{_bars(explanation.layers)}
+<details><summary>{len(explanation.layers)} layers</summary>{_bars(explanation.layers)}</details>
 <p class="note">Exact EK-FAC influence, not divided by the number of documents. Tokens add up to it, and so do
 layers.</p>
 </body></html>
@@ -47,28 +56,29 @@ layers.</p>
 def _part(part: "PartExplanation", largest: float, parts: int) -> str:
     title = f"<h2>Part {part.part}: influence {part.influence:+.4g}</h2>" if parts > 1 else "<h2>Tokens</h2>"
     spans = "".join(
-        f'<span{" class=context" if token.context else ""} title="{token.influence:+.4g}" '
-        f'style="background: rgba({_colour(token.influence)}, {abs(token.influence) / largest:.3f})">'
-        f"{escape(token.text)}</span>"
+        f'<span class="{_side(token.influence)}{" context" if token.context else ""}" title="{token.influence:+.4g}" '
+        f'style="--share: {abs(token.influence) / largest:.3f}">{escape(token.text)}</span>'
         for token in part.tokens
     )
     return f'{title}<p class="tokens">{spans}</p>\n'
 
 
 def _bars(influence: Mapping[str, float]) -> str:
-    largest = max((abs(value) for value in influence.values()), default=0.0) or 1.0
+    """Return bars from a common zero, which stands where both ends fit."""
+    low, high = min([0.0, *influence.values()]), max([0.0, *influence.values()])
+    span = (high - low) or 1.0
+    rows = [_bar(name, value, -100 * low / span, 100 * value / span) for name, value in influence.items()]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _bar(name: str, value: float, zero: float, width: float) -> str:
+    figure = f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
     return (
-        f"<table>{''.join(_bar(name, value, 50 * abs(value) / largest) for name, value in influence.items())}</table>"
+        f"<tr><td>{escape(name)}</td><td>{figure}</td><td><div class=track><div class=zero "
+        f'style="left: {zero:.2f}%"></div><div class="bar {_side(value)}" '
+        f'style="left: {zero + min(0.0, width):.2f}%; width: {abs(width):.2f}%"></div></div></td></tr>\n'
     )
 
 
-def _bar(name: str, value: float, width: float) -> str:
-    left = 50 if value > 0 else 50 - width
-    return (
-        f"<tr><td>{escape(name)}</td><td>{value:+.4g}</td><td><div class=track><div class=bar "
-        f'style="left: {left:.2f}%; width: {width:.2f}%; background: rgb({_colour(value)})"></div></div></td></tr>\n'
-    )
-
-
-def _colour(influence: float) -> str:
-    return POSITIVE if influence > 0 else NEGATIVE
+def _side(influence: float) -> str:
+    return "up" if influence > 0 else "down"

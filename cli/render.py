@@ -46,7 +46,7 @@ def result_text(result: "SearchResult") -> str:
     if result.negative_hits is not None:
         lines += ["", "most negative", *_hits_text(result.negative_hits)]
     took = result.timing_ms
-    rerank = f", re-rank {took.rerank:.0f} ms" if took.rerank >= 0.5 else ""
+    rerank = f", re-rank of {result.reranked} parts {took.rerank:.0f} ms" if result.reranked is not None else ""
     lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
 

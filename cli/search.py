@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "both", is_flag=True)
 @config_option(SearchOptions, "exact", is_flag=True)
 @config_option(SearchOptions, "candidates", type=click.IntRange(min=1))
+@config_option(SearchOptions, "stop_early", type=float, metavar="MISSES")
 @config_option(SearchOptions, "shortlist", type=click.IntRange(min=0))
 @config_option(SearchOptions, "scan", is_flag=True)
 @config_option(SearchOptions, "where", metavar="FILTER")

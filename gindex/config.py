@@ -183,6 +183,11 @@ class SearchOptions:
     scan: bool = option(False, "Score every stored vector, without the FAISS index.")
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
     candidates: int = option(100, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    stop_early: float | None = option(
+        None,
+        "With --exact, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
+        "(Cantelli's bound, the error of scores estimated from the candidates done).",
+    )
     where: str | None = option(
         None, "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\"."
     )
@@ -213,5 +218,12 @@ class SearchOptions:
         _one_of("group_score", self.group_score, GROUP_SCORES)
         if self.negative and self.both:
             raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
+        if self.stop_early is not None:
+            _positive("stop_early", self.stop_early)
+            if not self.exact or self.hybrid or self.group_by != "part" or self.dedupe is not None:
+                raise ConfigError(
+                    "--stop-early: expected --exact, and hits that are single parts, got --hybrid, --group-by "
+                    "document, --dedupe, or no --exact; leave it out"
+                )
         if self.dedupe is not None and not 0 < self.dedupe <= 1:
             raise ConfigError(f"--dedupe: expected a cosine in (0, 1], got {self.dedupe}")

@@ -164,7 +164,9 @@ class GradientIndex(OpenedVersion):
         vectors_QD = self._vectors(queries, encoded)
         clock.lap("gradient")
         texts = [f"{query.prompt} {query.completion or ''}" for query in queries]
-        rerank = partial(self._reranker.influence, encoded, progress=progress or Silent()) if options.exact else None
+        rerank = None
+        if options.exact:
+            rerank = partial(self._reranker.influence, encoded, progress=progress or Silent(), held={})
         found = self._searcher.find(vectors_QD, options, texts, rerank, clock)
         return answers(queries, [len(tokens.ids) for tokens in encoded], found, clock)
 

@@ -2,16 +2,21 @@
 
     python tools/bench_search.py runs/corpus --parts 100000 --work .cache/bench/search
 
-A larger store is made from the real vectors: each part is a real one, drawn with replacement, of whose signs a share
-of FLIPPED is turned and whose scales are multiplied by the exponential of a normal number of deviation SPREAD. So a
-part keeps its direction to a cosine of 1 - 2 FLIPPED, and the norms keep their heavy tail. Queries are real stored
-vectors with as many signs turned. Needs an index of one bit a coordinate.
+A larger store is made from the real vectors. Each part is a real one, drawn with replacement, of whose signs a share of
+1/32 to 1/4, drawn too, is turned: those where another real vector, drawn too, differs from it within a random half or
+less of the coordinates. Its scales are the two vectors' mixed likewise, times the exponential of a normal number of
+deviation SPREAD. So similarities vary without steps, and the norms keep their heavy tail. Queries are real stored
+vectors of whose signs three sixteenths are turned at random. Needs an index of one bit a coordinate.
+
+Wall-clock and processor time are both given: where other work shares the cores, only the second is the search's own.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +24,31 @@ import torch
 
 from gindex import GradientIndex
 from gindex.gradient.codes import decode
+from gindex.gradient.projection import ProjectionSpec
 from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import import_faiss
+from gindex.search.faiss_types import FaissSpec, import_faiss
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
-from gindex.store.layout import Layout
-from gindex.store.vectors import CodedVectors, VectorReader, VectorSpec, VectorWriter
+from gindex.store.layout import VolumeLayout
+from gindex.store.reader import VectorReader
+from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader
 
-FLIPPED, SPREAD = 0.2, 0.1
+SPREAD = 0.1
 QUERIES = 32
 
 
+def mask(shape: tuple[int, int], sixteenths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return bytes of random bits, of which a share of sixteenths [rows] / 16 is set in each row."""
+    bits = np.zeros(shape, np.uint8)
+    for digit in range(4):  # from the lowest binary digit of the share: or doubles towards 1, and towards 0
+        drawn = np.frombuffer(generator.bytes(bits.size), np.uint8).reshape(shape)
+        bits = np.where((sixteenths[:, None] >> digit) & 1, bits | drawn, bits & drawn)
+    return bits
+
+
 def turned(codes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Turn a share of the signs; at 8 random bits a sign, FLIPPED is rounded to 1/256."""
-    noise = np.zeros_like(codes)
-    threshold = round(FLIPPED * 256)
-    for bit in range(8):
-        drawn = np.frombuffer(generator.bytes(codes.size), np.uint8).reshape(codes.shape)
-        noise |= (drawn < threshold).astype(np.uint8) << np.uint8(bit)
-    return codes ^ noise
+    """Turn three sixteenths of the signs."""
+    return codes ^ mask(codes.shape, np.full(len(codes), 3), generator)
 
 
 def multiply(reader: VectorReader, parts: int, folder: Path, generator: np.random.Generator) -> VectorReader:
@@ -45,64 +56,112 @@ def multiply(reader: VectorReader, parts: int, folder: Path, generator: np.rando
     spec = VectorSpec(
         parts=parts, segment_parts=16384, dimension=reader.spec.dimension, bits=1, slices=reader.spec.slices
     )
-    layout = Layout(folder)
+    volume = VolumeLayout(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    writer = VectorWriter(layout, spec)
+    writer = VectorWriter(volume, spec)
     for number in range(spec.segments):
-        if writer.is_finished(number):
+        rows = len(spec.segment_range(number))
+        if writer.finished(number) is not None:
             continue
-        drawn = generator.integers(reader.spec.parts, size=len(spec.segment_range(number)))
-        codes, scales = (tensor.numpy() for tensor in reader.coded(drawn))
-        spread = np.exp(SPREAD * generator.standard_normal((len(drawn), 1))).astype(np.float32)
-        norms = np.zeros(len(drawn), np.float32)
-        writer.write(
-            number, CodedVectors(codes=turned(codes, generator), scales=scales * spread, self_influence=norms), {}
+        (one, one_scales), (other, other_scales) = (
+            [tensor.numpy() for tensor in reader.coded(generator.integers(reader.spec.parts, size=rows))]
+            for _ in range(2)
         )
-    return VectorReader(layout, spec)
+        sixteenths = generator.integers(1, 9, size=rows)
+        codes = one ^ ((one ^ other) & mask(one.shape, sixteenths, generator))
+        scales = one_scales + (other_scales - one_scales) * (sixteenths[:, None] / 16)
+        spread = np.exp(SPREAD * generator.standard_normal((rows, 1)))
+        coded = CodedVectors(
+            codes=codes, scales=(scales * spread).astype(np.float32), self_influence=np.zeros(rows, np.float32)
+        )
+        writer.write(number, coded, {})
+    return VectorReader([VolumeReader(volume, spec)])
 
 
 def milliseconds(act: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Return the first call's time and the median of the others'."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
+    """Return medians of wall-clock and processor time, after one call to warm up."""
+    act()
+    walls, used = [], []
+    for _ in range(repeats):
+        start, busy = time.perf_counter(), time.process_time()
         act()
-        times.append(1000 * (time.perf_counter() - start))
-    return times[0], statistics.median(times[1:])
+        walls.append(1000 * (time.perf_counter() - start))
+        used.append(1000 * (time.process_time() - busy))
+    return statistics.median(walls), statistics.median(used)
 
 
 def bandwidth() -> float:
-    """Return the bytes a second that one thread reads: the best of five sums over 512 MB."""
-    values = np.ones(1 << 26)
-    return max(values.nbytes / (milliseconds(values.sum, 1)[1] / 1000) for _ in range(5))
+    """Return the bytes a second that one thread reads: the best of nine sums over 512 MB."""
+    values = torch.ones(1 << 26, dtype=torch.float64)
+    return max(8 * len(values) / (milliseconds(values.sum, 1)[0] / 1000) for _ in range(9))
 
 
-def measure(reader: VectorReader, funnel: Funnel, index: FaissIndex, queries: torch.Tensor, repeats: int) -> None:
-    """Print a table: threads, queries, first call, median, recall."""
-    faiss = import_faiss()
-    best, _ = scan(reader, queries, 100)
-    recall = {}
+def set_threads(count: int) -> None:
+    """Let FAISS and torch use so many threads."""
+    import_faiss().omp_set_num_threads(count)
+    torch.set_num_threads(count)
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to drop the files of a folder from memory."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def recall(reader: VectorReader, funnel: Funnel, queries: torch.Tensor, best: np.ndarray) -> str:
+    """Return recall@10 and @100 of the funnel at its default settings against a full scan."""
+    shares = []
     for k in (10, 100):
         found = [scored.ordinals for scored in funnel.search(queries, k)]
-        recall[k] = np.mean([np.isin(row[:k], f).mean() for row, f in zip(best, found, strict=True)])
-    print(f"recall@10 {recall[10]:.3f}, recall@100 {recall[100]:.3f} of a full scan\n")
-    print("| threads | queries | first, ms | median, ms | ms a query | coarse alone, ms |\n|---|---|---|---|---|---|")
+        shares.append(np.mean([np.isin(row[:k], f).mean() for row, f in zip(best, found, strict=True)]))
+    return f"recall@10 {shares[0]:.3f}, recall@100 {shares[1]:.3f}"
+
+
+def measure(bench: "Bench", queries: torch.Tensor, repeats: int) -> None:
+    """Print a table: threads, queries, cold and warm time, and the coarse stage's."""
+    print("\n| threads | queries | cold, ms | warm, ms | a query, ms | processor, ms a query | coarse alone, ms |")
+    print("|---|---|---|---|---|---|---|")
     for threads in (1, 2):
-        faiss.omp_set_num_threads(threads)
-        torch.set_num_threads(threads)
+        set_threads(threads)
         for count in (1, 8, QUERIES):
-            some = queries[:count]
-            first, median = milliseconds(lambda some=some: funnel.search(some, 10), repeats)
-            _, coarse = milliseconds(lambda some=some: index.candidates(some, 200), repeats)
-            each = median / count
-            print(f"| {threads} | {count} | {first:.1f} | {median:.1f} | {each:.2f} | {coarse:.1f} |", flush=True)
+            some, times = queries[:count], []
+            for _ in range(3):
+                forget(bench.folder)
+                funnel = bench.open()[1]
+                start = time.perf_counter()
+                funnel.search(some, 10)
+                times.append(1000 * (time.perf_counter() - start))
+            index, funnel = bench.open()
+            wall, used = milliseconds(lambda some=some, funnel=funnel: funnel.search(some, 10), repeats)
+            coarse, _ = milliseconds(lambda some=some, index=index: index.candidates(some, 200), repeats)
+            cold = statistics.median(times)
+            each = f"{wall / count:.2f} | {used / count:.2f}"
+            print(f"| {threads} | {count} | {cold:.1f} | {wall:.1f} | {each} | {coarse:.1f} |", flush=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with a FAISS index over it."""
+
+    folder: Path
+    store: Callable[[], VectorReader]
+    spec: FaissSpec
+    projection: ProjectionSpec
+
+    def open(self) -> tuple[FaissIndex, Funnel]:
+        """Open both anew."""
+        reader = self.store()
+        index = FaissIndex(self.folder / "search.faiss", self.spec, self.projection, reader.spec.parts)
+        return index, Funnel(index, reader, ())
 
 
 def baselines(reader: VectorReader, queries: torch.Tensor, rows: int, repeats: int) -> None:
     """Print what whole vectors cost FAISS Flat, numpy and torch, for as many rows as given."""
     faiss = import_faiss()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    set_threads(1)
     codes, scales = reader.coded(np.arange(rows))
     vectors = decode(codes, scales, 1, reader.spec.slices)
     flat = faiss.IndexFlatIP(vectors.shape[1])
@@ -120,8 +179,14 @@ def baselines(reader: VectorReader, queries: torch.Tensor, rows: int, repeats: i
             "torch": lambda q=q: q @ vectors.T,
             "bf16": lambda q=q: q.bfloat16() @ half.T,
         }
-        medians = [milliseconds(act, repeats)[1] for act in ways.values()]
+        medians = [milliseconds(act, repeats)[0] for act in ways.values()]
         print(f"| {count} | {' | '.join(f'{median:.1f}' for median in medians)} |", flush=True)
+
+
+def resident() -> float:
+    """Return the megabytes of memory that this process has of its own, mapped files apart."""
+    fields = Path("/proc/self/status").read_text().split()
+    return int(fields[fields.index("RssAnon:") + 1]) / 1000
 
 
 def main() -> None:
@@ -130,30 +195,47 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("--parts", type=int, help="size of the store; that of the index where it isn't given")
     parser.add_argument("--work", type=Path, default=Path(".cache/bench/search"))
-    parser.add_argument("--type", default="auto")
+    parser.add_argument("--type", action="append", help="type of FAISS index; of further ones, recall alone")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     opened = GradientIndex.open(arguments.index)
     real, generator = opened._vectors_reader, np.random.default_rng(0)
     folder = arguments.work / str(arguments.parts or "real")
-    reader = real if arguments.parts is None else multiply(real, arguments.parts, folder, generator)
-    codes, scales = real.coded(np.sort(generator.choice(real.spec.parts, QUERIES, replace=False)))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def store() -> VectorReader:
+        return (
+            opened._version.vectors() if arguments.parts is None else multiply(real, arguments.parts, folder, generator)
+        )
+
+    codes, scales = real.coded(np.sort(np.random.default_rng(2).choice(real.spec.parts, QUERIES, replace=False)))
     turned_codes = torch.from_numpy(turned(codes.numpy(), np.random.default_rng(1)))
     queries = decode(turned_codes, scales, 1, real.spec.slices)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "search.faiss"
+    reader, projection = store(), opened._projection
+    set_threads(2)
     start = time.perf_counter()
-    spec = build_faiss(path, reader, opened._projection, kind=arguments.type)
-    built = time.perf_counter() - start
-    start = time.perf_counter()
-    index = FaissIndex(path, spec, opened._projection, reader.spec.parts)
-    opening = 1000 * (time.perf_counter() - start)
-    size = path.stat().st_size
-    once = 1000 * size / bandwidth()
-    print(f"{reader.spec.parts:,} parts, {spec.kind} halved {spec.folds} times, {size / 1e6:,.0f} MB,")
-    print(f"built in {built:.0f} s,", end=" ")
-    print(f"opened in {opening:.1f} ms; one thread reads as many bytes in {once:.1f} ms;")
-    measure(reader, Funnel(index, reader, ()), index, queries, arguments.repeats)
+    best, _ = scan(reader, queries, 100)
+    print(f"{reader.spec.parts:,} parts; a full scan for {QUERIES} queries takes {time.perf_counter() - start:.1f} s")
+    speed = bandwidth()
+    for number, kind in enumerate(arguments.type or ["auto"]):
+        set_threads(2)
+        start = time.perf_counter()
+        spec = build_faiss(folder / "search.faiss", reader, projection, kind=kind)
+        built, size = time.perf_counter() - start, (folder / "search.faiss").stat().st_size
+        bench = Bench(folder, store, spec, projection)
+        start, before = time.perf_counter(), resident()
+        funnel = bench.open()[1]
+        funnel.search(queries[:1], 10)
+        opening, grown = 1000 * (time.perf_counter() - start), resident() - before
+        print(
+            f"\n{spec.kind}, halved {spec.folds} times, {size / 1e6:,.0f} MB, built in {built:.0f} s; opened and first"
+        )
+        print(
+            f"searched in {opening:.0f} ms with {grown:.0f} MB of memory; one thread reads its bytes once in", end=" "
+        )
+        print(f"{1000 * size / speed:.1f} ms ({speed / 1e9:.1f} GB/s); {recall(reader, funnel, queries, best)}")
+        if number == 0:
+            measure(bench, queries, arguments.repeats)
     baselines(reader, queries, min(reader.spec.parts, 4000), arguments.repeats)
 
 

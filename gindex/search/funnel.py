@@ -132,14 +132,20 @@ class Funnel:
     def _rescored(
         self, queries_QD: Tensor, candidates: list[npt.NDArray[np.int64]], k: int, weights: Weights | None
     ) -> list[Scored]:
-        """Score candidates by the stored vectors. Those of several queries are decoded once."""
-        every = np.unique(np.concatenate(candidates))
-        wanted_QN = np.stack([np.isin(every, ordinals, assume_unique=True) for ordinals in candidates])
-        scores_QN = np.full(wanted_QN.shape, -np.inf, np.float32)
-        for start in range(0, len(every), BLOCK):
+        """Score each query's candidates by the stored vectors."""
+        return [
+            _best(ordinals, self._scores(ordinals, queries_QD[query : query + 1], weights), k)
+            for query, ordinals in enumerate(candidates)
+        ]
+
+    def _scores(
+        self, ordinals: npt.NDArray[np.int64], query_1D: Tensor, weights: Weights | None
+    ) -> npt.NDArray[np.float32]:
+        scores_N = np.empty(len(ordinals), np.float32)
+        for start in range(0, len(ordinals), BLOCK):
             block = slice(start, start + BLOCK)
-            scores_QN[:, block] = part_scores(self._reader, every[block], queries_QD, weights).numpy()
-        return [_best(every[wanted], scores[wanted], k) for wanted, scores in zip(wanted_QN, scores_QN, strict=True)]
+            scores_N[block] = part_scores(self._reader, ordinals[block], query_1D, weights)[0].numpy()
+        return scores_N
 
 
 def _best(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Scored:

@@ -68,6 +68,7 @@ class SearchResult:
         hits: Best first; the most negative first where those were asked for.
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
+        reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
     """
 
     query: Query
@@ -75,13 +76,15 @@ class SearchResult:
     hits: tuple[Hit, ...]
     timing_ms: Timing
     negative_hits: tuple[Hit, ...] | None = None
+    reranked: int | None = None
 
 
 @dataclass
 class Clock:
-    """Milliseconds of the stages of a search."""
+    """Milliseconds of the stages of a search, and how many parts were re-ranked for each query."""
 
     start: float = field(default_factory=time.perf_counter)
+    reranked: list[int] = field(default_factory=list)
     laps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("load", "gradient", "search", "rerank"), 0.0))
 
     def lap(self, name: str) -> None:
@@ -101,11 +104,17 @@ def answers(
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
+    reranked: Sequence[int | None] = clock.reranked or [None] * len(queries)
     return [
         SearchResult(
-            query=query, tokens=count, hits=ends[0], timing_ms=timing, negative_hits=ends[1] if ends[1:] else None
+            query=query,
+            tokens=count,
+            hits=ends[0],
+            timing_ms=timing,
+            negative_hits=ends[1] if ends[1:] else None,
+            reranked=exact,
         )
-        for query, count, ends in zip(queries, tokens, found, strict=True)
+        for query, count, ends, exact in zip(queries, tokens, found, reranked, strict=True)
     ]
 
 
@@ -117,9 +126,11 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         "completion": result.query.completion,
         "tokens": result.tokens,
     }
-    record = {"query": query, "hits": [_hit_record(hit) for hit in result.hits]}
+    record: dict[str, Any] = {"query": query, "hits": [_hit_record(hit) for hit in result.hits]}
     if result.negative_hits is not None:
         record["negative_hits"] = [_hit_record(hit) for hit in result.negative_hits]
+    if result.reranked is not None:
+        record["reranked"] = result.reranked
     return record | {"timing_ms": asdict(result.timing_ms)}
 
 

@@ -52,7 +52,11 @@ class Reranker:
         self._factors, self._damping_scale, self._block_bytes = factors, damping_scale, block_bytes
 
     def influence(
-        self, queries: Sequence[QueryTokens], candidates: Sequence[npt.NDArray[np.int64]], progress: Progress
+        self,
+        queries: Sequence[QueryTokens],
+        candidates: Sequence[npt.NDArray[np.int64]],
+        progress: Progress,
+        held: dict[str, Tensor] | None = None,
     ) -> list[npt.NDArray[np.float32]]:
         """Return the influence of each query's candidate parts on it.
 
@@ -60,10 +64,15 @@ class Reranker:
             queries: Q queries.
             candidates: Part ordinals [N] for each query; N may differ.
             progress: Where the work is reported.
+            held: Keeps the preconditioned gradients for the next call with the same queries, where one block holds
+                them; empty at first.
         """
         results: list[npt.NDArray[np.float32]] = []
-        for block in self._blocks(len(queries)):
-            preconditioned = self.precondition(queries[block], progress)
+        blocks = list(self._blocks(len(queries)))
+        for block in blocks:
+            preconditioned = held or self.precondition(queries[block], progress)
+            if held is not None and len(blocks) == 1:
+                held.update(preconditioned)
             ordinals = np.unique(np.concatenate(candidates[block]))
             with progress.phase("exact influence", len(ordinals), "parts") as phase:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)

@@ -20,8 +20,12 @@ from gindex.search.candidates import Candidate, deduplicated, fused, grouped, or
 from gindex.search.funnel import Funnel, Scored, Selection
 from gindex.search.hit import Clock, Hit
 from gindex.search.scan import part_scores, part_slice_scores
+from gindex.search.stopping import expected_misses
 from gindex.search.weights import Normaliser
 from gindex.store.reader import VectorReader
+
+STOPPING_BLOCK = 16
+"""Candidates of a query that are re-ranked before it is asked whether the rest can be left out; k, where it is more."""
 
 GROWTH = 4
 """How many times more parts are asked for where grouping or folding left too few hits."""
@@ -75,6 +79,7 @@ class Searcher:
             lexical=lexical * len(signs),
             selection=selection,
             options=options,
+            reranked=clock.reranked,
         )
         found = self._candidates(run)
         clock.lap("search")
@@ -147,21 +152,61 @@ class Searcher:
         return ordered([Candidate(ordinal=n, score=sign * scale * s, merit=scale * s) for n, s in scores.items()])
 
     def _exact(self, run: "_Run", found: list[list[Candidate]], rerank: Rerank) -> list[list[Candidate]]:
-        """Order candidates by exact influence, weighted as their scores are."""
-        queries = len(found) // (2 if run.options.both else 1)
-        ends = [found[query::queries] for query in range(queries)]
-        asked = [np.unique([c.ordinal for end in of for c in end]).astype(np.int64) for of in ends]
-        known = [dict(zip(o.tolist(), i.tolist(), strict=True)) for o, i in zip(asked, rerank(asked), strict=True)]
-        weights, result = run.selection.weights, []
-        for position, (sign, of) in enumerate(zip(run.signs, found, strict=True)):
-            influence = known[position % queries]
-            factors = [1.0 if weights is None else float(weights[c.ordinal]) for c in of]
-            exact = [
-                replace(c, influence=influence[c.ordinal], merit=sign * factor * influence[c.ordinal])
-                for c, factor in zip(of, factors, strict=True)
+        """Order candidates by exact influence, weighted as their scores are; those that an early stop left drop out."""
+        options, queries = run.options, len(found) // (2 if run.options.both else 1)
+        most = max((len(of) for of in found), default=0)
+        block = most if options.stop_early is None else max(STOPPING_BLOCK, options.k)
+        known: list[dict[int, float]] = [{} for _ in range(queries)]
+        result: list[list[Candidate]] = [[] for _ in found]
+        open_queries = list(range(queries))
+        for stop in range(block, most + block, block):
+            fresh = [
+                np.array(sorted({c.ordinal for of in found[q::queries] for c in of[:stop]} - known[q].keys()), np.int64)
+                for q in range(queries)
             ]
-            result.append(ordered(exact))
-        return result
+            asked = [fresh[q] if q in open_queries else fresh[q][:0] for q in range(queries)]
+            if any(len(of) for of in asked):
+                for already, ordinals, influence in zip(known, asked, rerank(asked), strict=True):
+                    already.update(zip(ordinals.tolist(), influence.tolist(), strict=True))
+            for query in open_queries:
+                for position in range(query, len(found), queries):
+                    done = [c for c in found[position] if c.ordinal in known[query]]
+                    result[position] = [self._weighted(run, position, c, known[query][c.ordinal]) for c in done]
+            open_queries = [
+                query
+                for query in open_queries
+                if sum(self._misses(run, p, found, result) for p in range(query, len(found), queries))
+                > (options.stop_early or 0.0)
+            ]
+            if not open_queries:
+                break
+        run.reranked[:] = [len(of) for of in known]
+        return [ordered(of) for of in result]
+
+    def _weighted(self, run: "_Run", position: int, candidate: Candidate, influence: float) -> Candidate:
+        weights = run.selection.weights
+        factor = 1.0 if weights is None else float(weights[candidate.ordinal])
+        return replace(candidate, influence=influence, merit=run.signs[position] * factor * influence)
+
+    def _misses(self, run: "_Run", position: int, found: list[list[Candidate]], result: list[list[Candidate]]) -> float:
+        """Return how many of the k best are expected among the candidates without an influence yet."""
+        score = {c.ordinal: c.merit for c in found[position]}
+        done = {c.ordinal: c.merit for c in result[position]}
+        left = [ordinal for ordinal in score if ordinal not in done]
+        if run.options.stop_early is None or not left:
+            return float(len(left))
+
+        def sizes(ordinals: list[int]) -> npt.NDArray[np.float64]:
+            squared = self._reader.self_influence(np.array(ordinals, np.int64)).astype(np.float64)
+            weights = run.selection.weights
+            factors = 1.0 if weights is None else weights[ordinals].astype(np.float64)
+            return np.maximum(np.sqrt(squared) * factors, 1e-30)
+
+        known = list(done)
+        return expected_misses(
+            np.array(list(done.values())), np.array([score[n] for n in known]), sizes(known),
+            np.array([score[n] for n in left]), sizes(left), run.options.k,
+        )  # fmt: skip
 
     def _finished(self, run: "_Run", position: int, candidates: list[Candidate]) -> list[Candidate]:
         """Return the best k after fusion, grouping and folding."""
@@ -224,6 +269,7 @@ class _Run:
     lexical: list[Lexical]
     selection: Selection
     options: SearchOptions
+    reranked: list[int]
 
     def scale(self, position: int) -> float:
         """What the scores of a query are multiplied by, beside the weights of the parts."""

@@ -1,0 +1,60 @@
+"""Stopping an exact re-rank early: the bound against errors of known tails, and searches that use it."""
+
+import numpy as np
+import pytest
+
+from gindex.errors import ConfigError
+from gindex.search.stopping import expected_misses
+
+PROMPT, COMPLETION = "the compiler race", " bug the stack"
+
+
+@pytest.mark.parametrize("tails", [3.0, 100.0])
+def test_bound_holds_for_heavy_and_light_tails(tails):
+    """Of a thousand draws of influence = 3 score + size x Student's t, no more is missed than the bounds' mean."""
+    generator, bounds, missed = np.random.default_rng(0), [], []
+    for _ in range(1000):
+        scores = np.sort(np.exp(generator.standard_normal(100)))[::-1] * 30
+        sizes = np.exp(0.5 * generator.standard_normal(100))
+        influence = 3 * scores + sizes * generator.standard_t(tails, 100)
+        best = np.argsort(-influence)[:5]
+        bounds.append(expected_misses(influence[:40], scores[:40], sizes[:40], scores[40:], sizes[40:], 5))
+        missed.append((best >= 40).sum())
+    assert np.mean(missed) <= np.mean(bounds) < 30  # half of the 60 left: it says something
+
+
+def test_bound_falls_with_what_is_known():
+    """Without errors nothing is missed; with too few known, everything may be."""
+    scores, ones = np.arange(100.0)[::-1], np.ones(100)
+    noise = np.random.default_rng(0).standard_normal(100)
+    assert expected_misses(scores[:20], scores[:20], ones[:20], scores[20:], ones[20:], 5) < 1e-6
+    assert expected_misses(scores[:10], scores[:10], ones[:10], scores[10:], ones[10:], 5) == 90
+    assert expected_misses(scores, scores, ones, scores[:0], ones[:0], 5) == 0
+    far = expected_misses((2 * scores + noise)[:50], scores[:50], ones[:50], scores[50:], ones[50:], 5)
+    near = expected_misses((2 * scores + 9 * noise)[:50], scores[:50], ones[:50], scores[50:], ones[50:], 5)
+    assert 0 < far < near < 50
+
+
+@pytest.mark.parametrize("settings", [{}, {"both": True}, {"negative": True}, {"normalise": "relatif"}])
+def test_stopped_search_re_ranks_less_and_keeps_what_it_knows(index, settings):
+    whole = index.search(PROMPT, COMPLETION, k=3, exact=True, candidates=120, **settings)
+    early = index.search(PROMPT, COMPLETION, k=3, exact=True, candidates=120, stop_early=1000.0, **settings)
+    never = index.search(PROMPT, COMPLETION, k=3, exact=True, candidates=120, stop_early=1e-9, **settings)
+    ends = 2 if settings.get("both") else 1
+    assert 16 <= early.reranked <= 16 * ends and whole.reranked == never.reranked >= 120
+    for got, expected in zip(never.hits, whole.hits, strict=True):
+        assert (got.document_id, got.part) == (expected.document_id, expected.part)
+        # Batches of another make-up round otherwise.
+        assert got.influence == pytest.approx(expected.influence, rel=1e-3)
+    assert len(early.hits) == 3 and all(hit.influence is not None for hit in early.hits)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"exact": True, "hybrid": True}, {"exact": True, "group_by": "document"}, {"exact": True, "dedupe": 0.9}],
+)
+def test_stop_early_needs_an_exact_ranking_of_parts(index, settings):
+    with pytest.raises(ConfigError, match="--stop-early: expected --exact, and hits that are single parts"):
+        index.search(PROMPT, stop_early=0.5, **settings)
+    with pytest.raises(ConfigError, match="--stop-early: expected a positive finite number"):
+        index.search(PROMPT, exact=True, stop_early=float("nan"))
