@@ -68,6 +68,7 @@ class SearchResult:
         hits: Best first; the most negative first where those were asked for.
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
+        version: Version of the index that answered.
     """
 
     query: Query
@@ -75,6 +76,7 @@ class SearchResult:
     hits: tuple[Hit, ...]
     timing_ms: Timing
     negative_hits: tuple[Hit, ...] | None = None
+    version: int | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -97,13 +99,22 @@ class Clock:
 
 
 def answers(
-    queries: Sequence[Query], tokens: Sequence[int], found: Sequence[Sequence[tuple[Hit, ...]]], clock: Clock
+    queries: Sequence[Query],
+    tokens: Sequence[int],
+    found: Sequence[Sequence[tuple[Hit, ...]]],
+    clock: Clock,
+    version: int,
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
     return [
         SearchResult(
-            query=query, tokens=count, hits=ends[0], timing_ms=timing, negative_hits=ends[1] if ends[1:] else None
+            query=query,
+            tokens=count,
+            hits=ends[0],
+            timing_ms=timing,
+            negative_hits=ends[1] if ends[1:] else None,
+            version=version,
         )
         for query, count, ends in zip(queries, tokens, found, strict=True)
     ]
