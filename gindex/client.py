@@ -65,7 +65,7 @@ class _Calls:
         content = yield "POST", self.path("/search/batch"), {"queries": queries, **changed}
         return [result_of(record, content["version"]) for record in content["results"]]
 
-    def explain(self, document_id: str, prompt: str, completion: str | None) -> "_Call[Any]":
+    def explain(self, document_id: str, prompt: str, completion: str | None) -> "_Call[Explanation]":
         body = {"document_id": document_id, "prompt": prompt, "completion": completion}
         content = yield "POST", self.path("/explain"), body
         return explanation_of(content)
@@ -89,8 +89,8 @@ class _Calls:
         """Return the seconds to wait before the next attempt; None where there is no use in one."""
         if attempt >= self.retries or (response is not None and response.status_code not in _AGAIN):
             return None
-        asked = "" if response is None else response.headers.get("retry-after", "")
-        backoff = _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
+        asked = "" if response is None else str(response.headers.get("retry-after", ""))
+        backoff = _FIRST_WAIT * 2.0**attempt * random.uniform(0.5, 1.0)
         return min(max(backoff, float(asked) if asked.isdecimal() else 0.0), _LONGEST_WAIT)
 
     def read(self, response: "httpx.Response") -> Any:
@@ -368,5 +368,7 @@ def _error_of(content: Any, status: int, where: str) -> GindexError:
     """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
     problem = content if isinstance(content, dict) else {}
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
-    known = isinstance(kind, type) and issubclass(kind, GindexError)
-    return (kind if known else ServiceError)(f"{where}: {problem.get('detail', f'expected an answer, found {status}')}")
+    if not (isinstance(kind, type) and issubclass(kind, GindexError)):
+        kind = ServiceError
+    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected an answer, found {status}')}")
+    return found
