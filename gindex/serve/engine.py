@@ -92,9 +92,13 @@ class Engine:
                 self._shared = len(batch) > 1
                 self._answer(batch)
                 batch.clear()  # the thread that waits for the next batch keeps no version of an index alive
-            elif not calls:
+            elif not calls and self._ended():
                 return
             del calls
+
+    def _ended(self) -> bool:
+        with self._changed:
+            return self._closing and not (self._waiting or self._calls)
 
     def _next(self) -> tuple[list[tuple[Callable[[], Any], "Future[Any]"]], list[Job]]:
         """Return what to do next, both empty when there is nothing left and the engine closes."""

@@ -71,9 +71,15 @@ class RefusedError(RequestError):
         self.status = status
 
 
+class ForbiddenError(AccessError):
+    """The key is known and lacks the scope."""
+
+    status = 403
+
+
 def status_of(error: Exception) -> int:
     """Return the HTTP status of an error."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError | ForbiddenError):
         return error.status
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
@@ -81,11 +87,11 @@ def status_of(error: Exception) -> int:
 def problem_of(error: Exception) -> Response:
     """Return the answer to a request that failed with an error."""
     status = status_of(error)
-    name = type(error).__name__ if isinstance(error, GindexError) and status != 500 else "InternalError"
+    name = "InternalError" if status == 500 else _public_name(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status, "RequestError" if name == "RefusedError" else name, _detail(error, status), headers)
+    return problem(status, name, _detail(error, status), headers)
 
 
 def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -104,6 +110,11 @@ def problem(status: int, name: str, detail: str, headers: dict[str, str] | None 
 def dump(content: Any) -> bytes:
     """Write an answer as JSON; half a surrogate pair becomes a question mark."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _public_name(error: Exception) -> str:
+    """Return the class of `gindex.errors` that an error is of."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == GindexError.__module__)
 
 
 def _detail(error: Exception, status: int) -> str:

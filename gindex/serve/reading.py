@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from gindex.errors import AccessError, ConfigError
+from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.keys import Caller, Keys, RateLimit, bearer
-from gindex.serve.problems import RefusedError
+from gindex.serve.problems import ForbiddenError, RefusedError
 
 JSON, NPY = "application/json", "application/x-npy"
 
@@ -111,12 +111,8 @@ def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) 
         caller = keys.caller(request.headers.get("x-api-key") or bearer(request.headers.get("authorization")))
     limit.take(caller.name)
     if scope not in caller.scopes:
-        raise RefusedAccessError(f"expected a key with the scope {scope}, found one without; ask for another")
+        raise ForbiddenError(f"expected a key with the scope {scope}, found one without; ask for another")
     return caller
-
-
-class RefusedAccessError(AccessError):
-    """The key is known and lacks the scope."""
 
 
 async def left(request: Request) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gindex.config import SearchOptions
-from gindex.errors import ConfigError, CorruptStoreError
+from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
 from gindex.serve.config import ServeConfig
 from gindex.serve.engine import Engine
 from gindex.serve.jobs import Job
@@ -103,8 +103,11 @@ class Service:
         try:
             self.engine.submit(job)
             return await job.outcome(gone)
-        except (CorruptStoreError, OSError) as error:
+        except CorruptStoreError as error:
             served.fail(error)
             raise
+        except OSError as error:
+            served.fail(error)
+            raise UnavailableError("expected the index to be readable, found that it is not") from error
         finally:
             gone.cancel()
