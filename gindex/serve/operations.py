@@ -4,7 +4,7 @@ from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from gindex.errors import UnknownIndexError
 from gindex.serve.problems import dump
@@ -37,7 +37,7 @@ def operation_routes(service: Service) -> APIRouter:
         }
         return Response(dump(content), 200 if service.ready else 503, media_type=JSON)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Count what happened, for Prometheus."""
         service.reader(request)

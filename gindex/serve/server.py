@@ -67,5 +67,4 @@ class Server(uvicorn.Server):
         """Drain: not ready, no new connections, what was asked is answered. The second time: end at once."""
         if self.should_exit:
             os._exit(_FORCED)
-        self._service.draining = True
-        super().handle_exit(sig, frame)
+        self._service.draining = self.should_exit = True  # uvicorn's own would raise the signal again at the end
