@@ -10,6 +10,7 @@ from .evaluate import evaluate
 from .explain import explain
 from .index import index_command
 from .info import info
+from .mcp import mcp
 from .outliers import outliers
 from .search import search
 from .serve import serve
@@ -37,6 +38,7 @@ for name, command in {
     "search": search,
     "explain": explain,
     "serve": serve,
+    "mcp": mcp,
     "outliers": outliers,
     "index": index_command,
     "info": info,

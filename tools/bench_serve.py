@@ -1,0 +1,224 @@
+"""Measure a service against the library, and soak it.
+
+    python tools/bench_serve.py load INDEX [--clients 1 4 16 32 64] [--seconds 5]
+    python tools/bench_serve.py soak INDEX [--seconds 600]
+
+`load` starts `gindex serve INDEX` and asks it over loopback from processes of their own, with ready vectors in NumPy's
+format and with text. The library's figures are taken in this process before and after, on the same queries: one query
+at a time, and in batches of 32. `soak` works on a copy of the index: vectors from eight clients, a document added or
+deleted every few seconds, compacted now and then, and a client killed every second.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import numpy as np
+
+WARM, TEXTS = 0.5, ["A race condition is", "The kernel is", "A byte is", "To hack is", "The compiler is", "A bug is"]
+HEADERS = {"Content-Type": "application/x-npy"}
+
+
+@contextmanager
+def service(folder: Path, *flags: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `gindex serve` until the block ends."""
+    command = [Path(sys.executable).with_name("gindex"), "serve", f"index={folder}", "--port", "0", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    line = next(line for line in process.stderr if " at http://" in line)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    url = line.split(" at ")[1].strip().rstrip("/")
+    while httpx2.get(f"{url}/readyz").status_code != 200:
+        time.sleep(0.2)
+    try:
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def bodies(kind: str, dimension: int, number: int) -> list[tuple[bytes, dict[str, str]]]:
+    """Queries of one client."""
+    if kind == "text":
+        ask = [json.dumps({"prompt": text, "completion": f" {number}"}).encode() for text in TEXTS]
+        return [(content, {"Content-Type": "application/json"}) for content in ask]
+    made = []
+    for vector in np.random.default_rng(number).standard_normal((16, dimension)).astype(np.float32):
+        out = io.BytesIO()
+        np.save(out, vector)
+        made.append((out.getvalue(), HEADERS))
+    return made
+
+
+def ask(url: str, queries: list[tuple[bytes, dict[str, str]]], until: float, report: object) -> None:
+    """One client: ask one query after the other, and report the time of each and the statuses."""
+    times, statuses, turn = [], {}, 0
+    with httpx2.Client(timeout=60) as client:
+        while time.time() < until:
+            content, headers = queries[turn % len(queries)]
+            start = time.perf_counter()
+            status = client.post(f"{url}/v1/indexes/index/search", content=content, headers=headers).status_code
+            times.append((time.time(), time.perf_counter() - start))
+            statuses[status] = statuses.get(status, 0) + 1
+            turn += 1
+    report.put((times, statuses))
+
+
+def threads(url: str, clients: list[list[tuple[bytes, dict[str, str]]]], until: float, report: object) -> None:
+    """Several clients in one process."""
+    running = [threading.Thread(target=ask, args=(url, queries, until, report)) for queries in clients]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+
+def measure(url: str, kind: str, dimension: int, clients: int, seconds: float) -> tuple[list[float], float]:
+    """Return the seconds of every request after the warm-up, and requests a second."""
+    processes = multiprocessing.get_context("spawn")
+    report = processes.Queue()
+    queries = [bodies(kind, dimension, number) for number in range(clients)]
+    workers = min(2, clients)
+    begin = time.time() + 3 + WARM
+    end = begin + seconds
+    running = [processes.Process(target=threads, args=(url, queries[n::workers], end, report)) for n in range(workers)]
+    for worker in running:
+        worker.start()
+    found = [report.get() for _ in range(clients)]
+    for worker in running:
+        worker.join()
+    assert {status for _, statuses in found for status in statuses} <= {200, 429}, "an error"
+    times = [took for of, _ in found for at, took in of if at >= begin]
+    return times, len(times) / seconds
+
+
+def load(folder: Path, clients: list[int], seconds: float) -> None:
+    """Print the table of loads."""
+    from gindex import GradientIndex, Query
+
+    index = GradientIndex.open(folder)
+    dimension = index.manifest.projection["dimension"]
+    vectors = np.random.default_rng(0).standard_normal((32, dimension)).astype(np.float32)
+    queries = [Query(prompt=TEXTS[n % len(TEXTS)], completion=f" {n}") for n in range(32)]
+
+    def library(kind: str, batch: int) -> list[float]:
+        took = []
+        for _ in range(12):
+            start = time.perf_counter()
+            if kind == "vectors":
+                index.search_vectors(vectors[:batch])
+            else:
+                index.search_many(queries[:batch])
+            took.append(time.perf_counter() - start)
+        return took[2:]
+
+    kinds = ("vectors", "text")
+    before = {(kind, batch): library(kind, batch) for kind in kinds for batch in (1, 32)}
+    rows = []
+    with service(folder) as (url, _):
+        for kind in kinds:
+            for count in clients:
+                times, rate = measure(url, kind, dimension, count, seconds)
+                points = np.percentile(np.array(times) * 1000, [50, 90, 99])
+                rows.append((kind, count, *points, rate))
+    after = {key: library(*key) for key in before}
+    print("| queries | library | median, ms | a second |\n|---|---|---|---|")
+    for (kind, batch), took in before.items():
+        median = statistics.median(took + after[kind, batch])
+        print(f"| {kind} | batches of {batch} | {median * 1000:.1f} | {batch / median:.0f} |")
+    print("\n| queries | clients | median, ms | 90% | 99% | a second |\n|---|---|---|---|---|---|")
+    for kind, count, *points, rate in rows:
+        print(f"| {kind} | {count} | {' | '.join(f'{point:.1f}' for point in points)} | {rate:.0f} |")
+
+
+def resident(process: subprocess.Popen[str]) -> float:
+    """Megabytes of memory of a process that belong to it alone."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1000
+
+
+def soak(folder: Path, seconds: float) -> None:
+    """Print what happened under load, reloads and killed clients."""
+    from gindex import GradientIndex
+    from gindex.store.layout import Layout
+    from gindex.upkeep.compact import compact
+    from gindex.upkeep.history import prune
+
+    processes = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(shutil.copytree(folder, Path(place, "index")))
+        index = GradientIndex.open(copy)
+        ids = [
+            hit.document_id
+            for hit in index.search_vectors(np.ones((1, index.manifest.projection["dimension"]), "f4"), k=200)[0].hits
+        ]
+        more = Path(place, "more.jsonl")
+        with service(copy, "--no-model", "--reload-seconds", "0.5") as (url, process):
+            end, report = time.time() + seconds, processes.Queue()
+            dimension = index.manifest.projection["dimension"]
+            clients = [bodies("vectors", dimension, number) for number in range(8)]
+            running = [processes.Process(target=threads, args=(url, clients[n::2], end, report)) for n in range(2)]
+            for worker in running:
+                worker.start()
+            versions, killed, memory, step = 1, 0, [], 0
+            next_step = time.time() + 3
+            while time.time() < end:
+                victim = processes.Process(target=ask, args=(url, clients[0], end, processes.Queue()))
+                victim.start()
+                time.sleep(1.0)
+                os.kill(victim.pid, signal.SIGKILL)
+                victim.join()
+                killed += 1
+                memory.append((time.time(), resident(process)))
+                if time.time() >= next_step:
+                    step, next_step = step + 1, time.time() + 3
+                    index = index.refresh()
+                    if step % 10 == 0:
+                        compact(Layout(copy))
+                        prune(Layout(copy))
+                    elif step % 10 == 5:
+                        more.write_text(json.dumps({"id": f"soak-{step}", "text": "A document of the soak."}) + "\n")
+                        index.add([str(more)])
+                    elif ids:
+                        index.delete([ids.pop()])
+                    versions += 1
+            statuses: dict[int, int] = {}
+            for _ in clients:
+                for status, count in report.get()[1].items():
+                    statuses[status] = statuses.get(status, 0) + count
+            for worker in running:
+                worker.join()
+            metrics = httpx2.get(f"{url}/metrics").text
+            reloads = int(float(re.search(r'gindex_reloads_total{index="index"} (\S+)', metrics)[1]))
+    quarter = len(memory) // 4
+    parts = [statistics.median(m for _, m in memory[n * quarter : (n + 1) * quarter]) for n in range(4)]
+    print(f"{seconds:.0f} s, {sum(statuses.values()):,} requests, statuses {statuses}, {killed} clients killed")
+    print(f"{versions} versions committed, {reloads} switched to")
+    print(f"memory in MB, median of each quarter: {', '.join(f'{part:.0f}' for part in parts)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["load", "soak"])
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32, 64])
+    parser.add_argument("--seconds", type=float)
+    given = parser.parse_args()
+    if given.what == "load":
+        load(given.index, given.clients, given.seconds or 5)
+    else:
+        soak(given.index, given.seconds or 600)
