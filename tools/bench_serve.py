@@ -64,11 +64,11 @@ def bodies(kind: str, dimension: int, number: int) -> list[tuple[bytes, dict[str
     return made
 
 
-def ask(url: str, queries: list[tuple[bytes, dict[str, str]]], until: float, report: object) -> None:
+def ask(url: str, queries: list[tuple[bytes, dict[str, str]]], until: object, report: object) -> None:
     """One client: ask one query after the other, and report the time of each and the statuses."""
     times, statuses, turn = [], {}, 0
     with httpx2.Client(timeout=60) as client:
-        while time.time() < until:
+        while time.time() < until.value:
             content, headers = queries[turn % len(queries)]
             start = time.perf_counter()
             status = client.post(f"{url}/v1/indexes/index/search", content=content, headers=headers).status_code
@@ -78,9 +78,12 @@ def ask(url: str, queries: list[tuple[bytes, dict[str, str]]], until: float, rep
     report.put((times, statuses))
 
 
-def threads(url: str, clients: list[list[tuple[bytes, dict[str, str]]]], until: float, report: object) -> None:
-    """Several clients in one process."""
+def threads(
+    url: str, clients: list[list[tuple[bytes, dict[str, str]]]], until: object, report: object, started
+) -> None:
+    """Several clients in one process, which begin together with those of the others."""
     running = [threading.Thread(target=ask, args=(url, queries, until, report)) for queries in clients]
+    started.wait()
     for thread in running:
         thread.start()
     for thread in running:
@@ -90,23 +93,27 @@ def threads(url: str, clients: list[list[tuple[bytes, dict[str, str]]]], until: 
 def measure(url: str, kind: str, dimension: int, clients: int, seconds: float) -> tuple[list[float], float]:
     """Return the seconds of every request after the warm-up, and requests a second."""
     processes = multiprocessing.get_context("spawn")
-    report = processes.Queue()
-    queries = [bodies(kind, dimension, number) for number in range(clients)]
     workers = min(2, clients)
-    begin = time.time() + 3 + WARM
-    end = begin + seconds
-    running = [processes.Process(target=threads, args=(url, queries[n::workers], end, report)) for n in range(workers)]
+    report, until, started = processes.Queue(), processes.Value("d", 2e10), processes.Barrier(workers + 1)
+    queries = [bodies(kind, dimension, number) for number in range(clients)]
+    running = [
+        processes.Process(target=threads, args=(url, queries[n::workers], until, report, started))
+        for n in range(workers)
+    ]
     for worker in running:
         worker.start()
+    started.wait()
+    begin = time.time() + WARM
+    until.value = end = begin + seconds
     found = [report.get() for _ in range(clients)]
     for worker in running:
         worker.join()
     assert {status for _, statuses in found for status in statuses} <= {200, 429}, "an error"
-    times = [took for of, _ in found for at, took in of if at >= begin]
+    times = [took for of, _ in found for at, took in of if begin <= at <= end]
     return times, len(times) / seconds
 
 
-def load(folder: Path, clients: list[int], seconds: float) -> None:
+def load(folder: Path, clients: list[int], seconds: float, kinds: list[str]) -> None:
     """Print the table of loads."""
     from gindex import GradientIndex, Query
 
@@ -126,7 +133,6 @@ def load(folder: Path, clients: list[int], seconds: float) -> None:
             took.append(time.perf_counter() - start)
         return took[2:]
 
-    kinds = ("vectors", "text")
     before = {(kind, batch): library(kind, batch) for kind in kinds for batch in (1, 32)}
     rows = []
     with service(folder) as (url, _):
@@ -162,22 +168,23 @@ def soak(folder: Path, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as place:
         copy = Path(shutil.copytree(folder, Path(place, "index")))
         index = GradientIndex.open(copy)
-        ids = [
-            hit.document_id
-            for hit in index.search_vectors(np.ones((1, index.manifest.projection["dimension"]), "f4"), k=200)[0].hits
-        ]
+        dimension = index.manifest.projection["dimension"]
+        ids = [hit.document_id for hit in index.search_vectors(np.ones((1, dimension), "f4"), k=200)[0].hits]
         more = Path(place, "more.jsonl")
         with service(copy, "--no-model", "--reload-seconds", "0.5") as (url, process):
-            end, report = time.time() + seconds, processes.Queue()
-            dimension = index.manifest.projection["dimension"]
+            report, until, started = processes.Queue(), processes.Value("d", 2e10), processes.Barrier(3)
             clients = [bodies("vectors", dimension, number) for number in range(8)]
-            running = [processes.Process(target=threads, args=(url, clients[n::2], end, report)) for n in range(2)]
+            running = [
+                processes.Process(target=threads, args=(url, clients[n::2], until, report, started)) for n in range(2)
+            ]
             for worker in running:
                 worker.start()
             versions, killed, memory, step = 1, 0, [], 0
+            started.wait()
+            until.value = end = time.time() + seconds
             next_step = time.time() + 3
             while time.time() < end:
-                victim = processes.Process(target=ask, args=(url, clients[0], end, processes.Queue()))
+                victim = processes.Process(target=ask, args=(url, clients[0], until, processes.Queue()))
                 victim.start()
                 time.sleep(1.0)
                 os.kill(victim.pid, signal.SIGKILL)
@@ -216,9 +223,10 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["load", "soak"])
     parser.add_argument("index", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32, 64])
+    parser.add_argument("--kinds", nargs="+", default=["vectors", "text"])
     parser.add_argument("--seconds", type=float)
     given = parser.parse_args()
     if given.what == "load":
-        load(given.index, given.clients, given.seconds or 5)
+        load(given.index, given.clients, given.seconds or 5, given.kinds)
     else:
         soak(given.index, given.seconds or 600)
