@@ -136,4 +136,4 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 
 def _hit_record(hit: Hit) -> dict[str, Any]:
     optional = ("parts", "lexical", "duplicates", "layers")
-    return {name: value for name, value in asdict(hit).items() if value is not None or name not in optional}
+    return {name: value for name, value in vars(hit).items() if value is not None or name not in optional}
