@@ -10,8 +10,10 @@ from .evaluate import evaluate
 from .explain import explain
 from .index import index_command
 from .info import info
+from .mcp import mcp
 from .outliers import outliers
 from .search import search
+from .serve import serve
 from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 
@@ -25,6 +27,7 @@ def main() -> None:
         gindex build corpus.jsonl --model path/to/model --out runs/corpus
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html page.html
+        gindex serve runs/corpus
         gindex outliers runs/corpus
         gindex info runs/corpus
     """  # noqa: D301 \b keeps click from wrapping the lines
@@ -34,6 +37,8 @@ for name, command in {
     "build": build,
     "search": search,
     "explain": explain,
+    "serve": serve,
+    "mcp": mcp,
     "outliers": outliers,
     "index": index_command,
     "info": info,

@@ -14,11 +14,11 @@ from .queries import read_queries
 from .render import fidelity_text, result_text
 
 if TYPE_CHECKING:
-    from gindex.search.hit import Query
+    from gindex.search.hit import Query, SearchResult
 
 
 @click.command(cls=GindexCommand)
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index")
 @click.argument("prompt", required=False)
 @click.option(
     "--completion", help="What the model said after PROMPT: only its tokens count. Without it all of PROMPT counts."
@@ -53,19 +53,21 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-degraded", is_flag=True, help="Search what is left where vectors are lost or damaged, and say so."
 )
+@click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a query.")
 def search(
-    index: Path,
+    index: str,
     prompt: str | None,
     completion: str | None,
     queries: Path | None,
     model: str | None,
     device: str,
     allow_degraded: bool,
+    api_key: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Print the documents of INDEX with the most influence on PROMPT.
+    """Print the documents of INDEX, a folder or http://host:port/name, with the most influence on PROMPT.
 
     A score is the inner product of the query's and the document's vectors. Positive means that training on the document
     raises the query's log-likelihood. Scores compare within a query; they are not divided by the number of documents.
@@ -74,6 +76,7 @@ def search(
     Example:
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
         gindex search runs/corpus "A compiler is" --completion " a program" --exact --candidates 50
+        gindex search http://127.0.0.1:8080/corpus "A compiler is" --completion " a program"
         gindex search runs/corpus --queries queries.jsonl --json
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"
         gindex search runs/corpus "A compiler is" --hybrid --group-by document --dedupe 0.9 --layers
@@ -85,21 +88,43 @@ def search(
     options = SearchOptions(**settings)
     asked = read_queries(queries) if queries is not None else [_query(prompt or "", completion)]
 
-    from gindex.index import GradientIndex
     from gindex.search.hit import result_record
 
-    opened = GradientIndex.open(index, model=model, device=device, allow_degraded=allow_degraded)
-    for problem in opened.problems:
-        click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
-    results = opened.search_many(asked, options, progress=terminal_progress())
+    if index.startswith(("http://", "https://")):
+        if model or allow_degraded:
+            raise click.UsageError("--model and --allow-degraded go with a folder; a service has its own.")
+        results, fidelity, problems = _ask_service(index, api_key, asked, options)
+    else:
+        results, fidelity, problems = _ask_folder(index, model, device, allow_degraded, asked, options)
     for position, result in enumerate(results):
         if as_json:
-            degraded = {"degraded": list(opened.problems)} if opened.problems else {}
+            degraded = {"degraded": list(problems)} if problems else {}
             click.echo(json.dumps(result_record(result) | degraded, ensure_ascii=False))
         else:
             click.echo(("\n" if position else "") + result_text(result))
     if not as_json:
-        click.echo(f"index fidelity: {fidelity_text(opened.manifest.fidelity)}")
+        click.echo(f"index fidelity: {fidelity_text(fidelity)}")
+
+
+def _ask_service(
+    url: str, api_key: str | None, asked: "list[Query]", options: SearchOptions
+) -> "tuple[list[SearchResult], dict[str, Any] | None, tuple[str, ...]]":
+    from gindex.client import Client
+
+    with Client(url, api_key=api_key) as client:
+        return client.search_many(asked, options), client.info()["fidelity"], ()
+
+
+def _ask_folder(
+    folder: str, model: str | None, device: str, allow_degraded: bool, asked: "list[Query]", options: SearchOptions
+) -> "tuple[list[SearchResult], dict[str, Any] | None, tuple[str, ...]]":
+    from gindex.index import GradientIndex
+
+    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded)
+    for problem in opened.problems:
+        click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
+    results = opened.search_many(asked, options, progress=terminal_progress())
+    return results, opened.manifest.fidelity, opened.problems
 
 
 def _query(prompt: str, completion: str | None) -> "Query":

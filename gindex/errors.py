@@ -12,6 +12,13 @@
     │   └── FilterError           a filter that does not parse, or names a field that no document has
     ├── NonFiniteError            a NaN or an infinity; names the document or layer
     ├── ShapeError                tensors whose axes do not fit together
+    ├── ServiceError              a service cannot answer, or refuses to
+    │   ├── AccessError           the API key is missing, unknown, or lacks the scope
+    │   ├── UnknownIndexError     the service has no index of the name
+    │   ├── RequestError          the request cannot be read, or is over a limit
+    │   ├── OverloadedError       too many requests wait, or came with one key; try again later
+    │   ├── TimeLimitError        a stage took longer than it may
+    │   └── UnavailableError      the service or the index is not ready, or cannot be reached
     └── StoreError                an index directory that cannot be used as asked
         ├── NotAnIndexError       no index there, or an unfinished one
         ├── SettingsMismatchError the index was made with other settings
@@ -125,3 +132,33 @@ class VersionError(StoreError):
 
 class UnknownDocumentError(StoreError):
     """No document of the index has the id."""
+
+
+class ServiceError(GindexError):
+    """A service cannot answer, or refuses to."""
+
+    exit_code = 9
+
+
+class AccessError(ServiceError):
+    """The API key is missing, unknown, or lacks the scope."""
+
+
+class UnknownIndexError(ServiceError):
+    """The service has no index of the name."""
+
+
+class RequestError(ServiceError):
+    """The request cannot be read, or is over a limit."""
+
+
+class OverloadedError(ServiceError):
+    """Too many requests wait, or came with one key; trying again later helps."""
+
+
+class TimeLimitError(ServiceError):
+    """A stage took longer than it may."""
+
+
+class UnavailableError(ServiceError):
+    """The service or the index is not ready, or cannot be reached."""

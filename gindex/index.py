@@ -14,15 +14,18 @@ from torch import Tensor
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
 from gindex.config import BuildConfig, ModelConfig, SearchOptions
-from gindex.errors import ConfigError, MismatchError, NonFiniteError
+from gindex.corpus.records import Document
+from gindex.errors import ConfigError, MismatchError, NonFiniteError, QueryError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.gradient.ready import encode_gradients
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
+from gindex.search.encoded import EncodedQuery
 from gindex.search.explain import Explanation, explain
 from gindex.search.hit import Clock, Query, SearchResult, answers
 from gindex.search.outliers import Outlier, find_outliers
 from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.scan import BLOCK, part_scores
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
 from gindex.store.version import Version
@@ -156,19 +159,88 @@ class GradientIndex(OpenedVersion):
     ) -> list[SearchResult]:
         """Answer many queries with one gradient pass and one search; see `search`."""
         options, clock = replace(options, **settings), Clock()
-        self._path, self._searcher  # noqa: B018  loads the model, the factors and the FAISS index
+        self.warm()
         clock.lap("load")
-        encoded = [tokenize_query(query, self._engine.loaded) for query in queries]
-        if not encoded:
-            return []
-        vectors_QD = self._vectors(queries, encoded)
+        encoded = self.encode(queries)
         clock.lap("gradient")
-        texts = [f"{query.prompt} {query.completion or ''}" for query in queries]
-        rerank = None
-        if options.exact:
-            rerank = partial(self._reranker.influence, encoded, progress=progress or Silent(), held={})
-        found = self._searcher.find(vectors_QD, options, texts, rerank, clock)
-        return answers(queries, [len(tokens.ids) for tokens in encoded], found, clock)
+        return self._search(encoded, options, clock, progress or Silent())
+
+    def warm(self, *, model: bool = True) -> None:
+        """Load what searches need, which the first one would do: the FAISS index and, where asked, model and factors.
+
+        Raises:
+            GindexError: Something cannot be loaded.
+        """
+        if model:
+            self._path  # noqa: B018
+        self._searcher  # noqa: B018
+
+    def encode(self, queries: Sequence[Query], *, max_tokens: int | None = None) -> list[EncodedQuery]:
+        """Turn queries into vectors, for `search_encoded`: the slow half of a search, in one gradient pass.
+
+        Args:
+            queries: Any number.
+            max_tokens: Refuse a query of more, where that is fewer than the model takes.
+
+        Raises:
+            QueryError: A query has nothing to predict, or too many tokens.
+            MismatchError: The model is not the one the index was built with.
+            NonFiniteError: A gradient is not finite.
+        """
+        if not queries:
+            return []
+        tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+        for found in tokens:
+            if max_tokens is not None and len(found.ids) > max_tokens:
+                raise QueryError(f"query: expected at most {max_tokens} tokens, found {len(found.ids)}; shorten it")
+        vectors_QD = self._vectors(queries, tokens)
+        return [
+            EncodedQuery(query=query, vector_D=vector_D, tokens=cut)
+            for query, vector_D, cut in zip(queries, vectors_QD, tokens, strict=True)
+        ]
+
+    def search_encoded(
+        self,
+        encoded: Sequence[EncodedQuery],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[SearchResult]:
+        """Answer queries that `encode` has made vectors of, or vectors without text; see `search`."""
+        options, clock = replace(options, **settings), Clock()
+        self.warm(model=False)
+        clock.lap("load")
+        return self._search(encoded, options, clock, progress or Silent())
+
+    def scores(self, vectors_QD: Tensor, *, limit: int | None = None) -> npt.NDArray[np.float32]:
+        """Score every part that a search may return, or an even sample of them.
+
+        Args:
+            vectors_QD: Query vectors [Q, D].
+            limit: Most parts; where there are more, every n-th is taken.
+
+        Returns:
+            Scores [Q, parts], in the order of the index.
+
+        Raises:
+            MismatchError: See `search_vectors`.
+            NonFiniteError: See `search_vectors`.
+        """
+        self._funnel.check(vectors_QD)
+        parts = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+        if limit is not None:
+            parts = parts[:: max(1, -(-len(parts) // limit))]
+        blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
+        return np.concatenate([part_scores(self._vectors_reader, b, vectors_QD.float()).numpy() for b in blocks], 1)
+
+    def document(self, document_id: str) -> Document:
+        """Return a document with its whole text.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return self._documents.document(document_id)
 
     def search_vectors(
         self,
@@ -198,11 +270,13 @@ class GradientIndex(OpenedVersion):
                 f"{projection[:12]}; encode them with this index"
             )
         vectors_QD = torch.as_tensor(vectors)
-        self._searcher  # noqa: B018  opens the FAISS index
+        self.warm(model=False)
         clock.lap("load")
-        count = len(vectors_QD) if vectors_QD.dim() else 0
-        found = self._searcher.find(vectors_QD, options, [None] * count, None, clock)
-        return answers([Query(prompt="", id=str(n)) for n in range(count)], [0] * count, found, clock)
+        self._funnel.check(vectors_QD)
+        encoded = [
+            EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=vector_D) for n, vector_D in enumerate(vectors_QD)
+        ]
+        return self._search(encoded, options, clock, Silent())
 
     def search_gradients(
         self, gradients: Mapping[str, Tensor], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
@@ -295,6 +369,20 @@ class GradientIndex(OpenedVersion):
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self._layout, self.manifest, self._vectors_reader.spec)
+
+    def _search(
+        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[SearchResult]:
+        if not encoded:
+            return []
+        tokens = [query.tokens for query in encoded if query.tokens is not None]
+        rerank = None
+        if options.exact and len(tokens) == len(encoded):
+            rerank = partial(self._reranker.influence, tokens, progress=progress, held={})
+        vectors_QD = torch.stack([query.vector_D for query in encoded])
+        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
+        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
+        return answers([query.query for query in encoded], counts, found, clock, self.manifest.version)
 
     def _vectors(self, queries: Sequence[Query], encoded: Sequence[QueryTokens]) -> Tensor:
         batch = self._engine.encode_all(

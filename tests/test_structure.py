@@ -21,6 +21,7 @@ ORDER = [
     {"fidelity", "upkeep", "opened"},
     {"builder"},
     {"index"},
+    {"serve", "client"},
     {"cli"},
 ]
 """Components, each importing only from itself and from the sets before its own."""

@@ -69,6 +69,7 @@ class SearchResult:
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
+        version: Version of the index that answered.
     """
 
     query: Query
@@ -77,6 +78,7 @@ class SearchResult:
     timing_ms: Timing
     negative_hits: tuple[Hit, ...] | None = None
     reranked: int | None = None
+    version: int | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -100,7 +102,11 @@ class Clock:
 
 
 def answers(
-    queries: Sequence[Query], tokens: Sequence[int], found: Sequence[Sequence[tuple[Hit, ...]]], clock: Clock
+    queries: Sequence[Query],
+    tokens: Sequence[int],
+    found: Sequence[Sequence[tuple[Hit, ...]]],
+    clock: Clock,
+    version: int,
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
@@ -113,6 +119,7 @@ def answers(
             timing_ms=timing,
             negative_hits=ends[1] if ends[1:] else None,
             reranked=exact,
+            version=version,
         )
         for query, count, ends, exact in zip(queries, tokens, found, reranked, strict=True)
     ]
@@ -136,4 +143,4 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 
 def _hit_record(hit: Hit) -> dict[str, Any]:
     optional = ("parts", "lexical", "duplicates", "layers")
-    return {name: value for name, value in asdict(hit).items() if value is not None or name not in optional}
+    return {name: value for name, value in vars(hit).items() if value is not None or name not in optional}

@@ -1,0 +1,40 @@
+"""`gindex mcp`."""
+
+import click
+
+from gindex.errors import MissingDependencyError
+
+from .command import GindexCommand
+
+
+@click.command(cls=GindexCommand)
+@click.argument("index")
+@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
+@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
+def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None:
+    """Offer search and explain on INDEX, a folder or http://host:port/name, as tools of the Model Context Protocol.
+
+    Speaks over standard input and output: name this command in the settings of an assistant.
+
+    \b
+    Example:
+        gindex mcp runs/corpus
+        gindex mcp http://127.0.0.1:8080/corpus
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    try:
+        from gindex.serve.tools import make_tools
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "gindex":
+            raise
+        raise MissingDependencyError(
+            f"gindex mcp: expected the package {error.name}, found none; install gindex[mcp]"
+        ) from error
+    if index.startswith(("http://", "https://")):
+        from gindex.client import Client
+
+        make_tools(Client(index, api_key=api_key)).run()
+    else:
+        from gindex.index import GradientIndex
+
+        make_tools(GradientIndex.open(index, model=model, device=device)).run()

@@ -1,0 +1,134 @@
+"""The application: routes, errors, headers, metrics of requests, and the OpenAPI document."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gindex.errors import GindexError
+from gindex.serve.documents import document_routes
+from gindex.serve.jobs import AbandonedError
+from gindex.serve.metrics import Metrics
+from gindex.serve.operations import operation_routes, page_routes
+from gindex.serve.problems import MEDIA_TYPE, on_error, on_http_error
+from gindex.serve.schema import AddBody, BatchBody, ExplainBody, Problem, SearchBody
+from gindex.serve.searching import search_routes
+from gindex.serve.service import Service
+
+CLIENT_GONE = 499
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_DOCS_POLICY = (
+    "default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; connect-src 'self'; "
+    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src 'self' https://fastapi.tiangolo.com data:"
+)
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+
+
+def make_app(service: Service, *, cors_origins: Sequence[str] = (), page: bool = True) -> FastAPI:
+    """Return the application of a service, which it starts and closes.
+
+    Args:
+        service: What it answers with.
+        cors_origins: Web sites whose scripts may call it; none by default.
+        page: Whether the page is there.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.close()
+
+    app = FastAPI(title="gindex", version=version("gindex"), lifespan=lifespan, redoc_url=None)
+    app.include_router(search_routes(service))
+    app.include_router(document_routes(service))
+    app.include_router(operation_routes(service))
+    if page:
+        app.include_router(page_routes())
+    for kind in (GindexError, OSError, Exception):
+        app.add_exception_handler(kind, on_error)
+    app.add_exception_handler(AbandonedError, _on_abandoned)
+    app.add_exception_handler(HTTPException, on_http_error)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "X-Api-Key", "Content-Type"],
+            expose_headers=["Gindex-Version", "Retry-After"],
+        )
+    app.add_middleware(_Frame, metrics=service.metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+class _Frame:
+    """Around every request: security headers, and its count and time."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+        policy = _DOCS_POLICY if scope["path"] == "/docs" else _POLICY
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"], *_HEADERS, (b"content-security-policy", policy.encode())
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            await self._app(scope, receive, framed)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "OPTIONS", "HEAD") else "other"
+            self._metrics.requests.labels(route, method, str(status)).inc()
+            self._metrics.seconds.labels("request").observe(time.perf_counter() - start)
+
+
+async def _on_abandoned(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)  # nobody reads it
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Describe the application, with the bodies that routes read themselves and the form of every error."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+        bodies: list[Any] = [(kind, "validation") for kind in (SearchBody, BatchBody, ExplainBody, AddBody, Problem)]
+        _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        told = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+        for path, methods in document["paths"].items():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = {"description": "A problem (RFC 9457)", **told}
+                if path.startswith("/v1") or path == "/metrics":
+                    operation["security"] = [{}, {"key": []}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,148 @@
+"""The routes of indexes and their documents: what there is, reading, adding, deleting."""
+
+import asyncio
+import json
+import re
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gindex.errors import BusyError, ConfigError, CorruptStoreError
+from gindex.search.faiss_types import spec_of
+from gindex.serve.problems import dump
+from gindex.serve.reading import JSON, read_json
+from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, IndexAnswer, IndexesAnswer
+from gindex.serve.searching import body_of
+from gindex.serve.served import ServedIndex
+from gindex.serve.service import Service
+
+
+def document_routes(service: Service) -> APIRouter:
+    """Return the routes that look at indexes and change them."""
+    router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+    changing = threading.Lock()
+
+    @router.get("", response_model=IndexesAnswer)
+    async def indexes(request: Request) -> Response:
+        """List the indexes."""
+        service.reader(request)
+        return _json({"indexes": [describe(service, served) for served in service.indexes]})
+
+    @router.get("/{name}", response_model=IndexAnswer)
+    async def index(request: Request, name: str) -> Response:
+        """Tell what an index is, its recall and fidelity as measured at its build."""
+        service.reader(request)
+        return _json(describe(service, service.indexes[name]))
+
+    @router.get("/{name}/documents/{document_id:path}", response_model=DocumentAnswer)
+    async def document(request: Request, name: str, document_id: str) -> Response:
+        """Return a document by its id."""
+        service.reader(request)
+        served = service.indexes[name]
+        current = served.current
+        try:
+            found = await asyncio.to_thread(current.document, _unicode(document_id))
+        except CorruptStoreError as error:
+            served.fail(error)
+            raise
+        version = current.manifest.version
+        return _json({"index": name, "version": version, "document_id": found.document_id, "text": found.text,
+                      "metadata": found.metadata})  # fmt: skip
+
+    @router.post("/{name}/documents", response_model=ChangeAnswer, status_code=201, openapi_extra=body_of(AddBody))
+    async def add(request: Request, name: str) -> Response:
+        """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
+        service.writer(request)
+        served = service.indexes[name]
+        body = await read_json(request, service.config, AddBody)
+        if len(body.documents) > service.config.max_documents:
+            raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
+        records = [
+            {**(document.model_extra or {}), **_named(served, document.id, document.text)}
+            for document in body.documents
+        ]
+        return _json(await asyncio.to_thread(change, served, _adding(served, records, body.replace)), 201)
+
+    @router.delete("/{name}/documents/{document_id:path}", response_model=ChangeAnswer)
+    async def delete(request: Request, name: str, document_id: str) -> Response:
+        """Delete a document; no search returns it any more. Needs `--writable`."""
+        service.writer(request)
+        served = service.indexes[name]
+
+        def work() -> dict[str, Any]:
+            served.current.delete([_unicode(document_id)])
+            return {"deleted": 1}
+
+        return _json(await asyncio.to_thread(change, served, work))
+
+    def change(served: ServedIndex, work: Any) -> dict[str, Any]:
+        if not changing.acquire(blocking=False):
+            raise BusyError(f"{served.name}: another change is under way")
+        try:
+            done: dict[str, Any] = work()
+            served.refresh()
+            return {"index": served.name, "version": served.current.manifest.version, "added": 0, "replaced": 0,
+                    "deleted": 0} | done  # fmt: skip
+        finally:
+            changing.release()
+
+    return router
+
+
+def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
+    """Return what an index is, as `IndexAnswer` says."""
+    found: dict[str, Any] = {
+        "name": served.name,
+        "ready": served.ready,
+        "prompts": service.prompts,
+        "writable": service.writable,
+    }
+    if not served.ready:
+        return found
+    manifest = served.current.manifest
+    spec = spec_of(manifest.search)
+    recall = manifest.search.get("recall")
+    return found | {
+        "version": manifest.version,
+        "created": manifest.created,
+        "documents": manifest.documents["documents"],
+        "parts": manifest.documents["parts"],
+        "dimension": manifest.projection["dimension"],
+        "projection": manifest.projection["fingerprint"],
+        "search_index": spec.kind,
+        "lossless": spec.lossless,
+        "recall": recall and {key: float(recall[key]) for key in ("at_10", "at_100")},
+        "fidelity": manifest.fidelity,
+        "layer_groups": list(manifest.slices),
+    }
+
+
+def _named(served: ServedIndex, document_id: str, text: str) -> dict[str, str]:
+    fields = served.current.manifest.config.corpus
+    return {fields.id_field: _unicode(document_id), fields.text_field: _unicode(text)}
+
+
+def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -> Any:
+    def work() -> dict[str, Any]:
+        with TemporaryDirectory(prefix="gindex-") as folder:
+            path = Path(folder, "documents.jsonl")
+            path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+            done = served.current.add([str(path)], replace=replace)
+        return {"added": done.documents, "replaced": done.replaced}
+
+    return work
+
+
+def _unicode(text: str) -> str:
+    if re.search("[\ud800-\udfff]", text):
+        raise ConfigError("text: expected Unicode text, found half a surrogate pair; correct it")
+    return text
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    headers = {"Gindex-Version": str(content["version"])} if content.get("version") else {}
+    return Response(dump(content), status, headers, JSON)

@@ -1,0 +1,145 @@
+"""What waits in the queue and runs in batches: searches and explanations, each with a time limit on every stage."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gindex.config import SearchOptions
+from gindex.errors import TimeLimitError
+from gindex.index import GradientIndex
+from gindex.progress import Phase
+from gindex.search.encoded import EncodedQuery
+from gindex.search.hit import Query
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the work any more."""
+
+
+class Job:
+    """A request's work, from the event loop to the worker and back.
+
+    The worker says which stage it is in; the request that waits looks at the stage's deadline. Whoever finds that the
+    client has gone or the deadline has passed abandons the job, and the worker drops it where it next looks.
+    """
+
+    def __init__(self, index: GradientIndex, limit: float) -> None:
+        """Make a job that may wait so many seconds; call it in the event loop."""
+        self.index = index
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[Any] = self.loop.create_future()
+        self.abandoned = False
+        self.stage, self.entered, self.limit = "queue", time.monotonic(), limit
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def size(self) -> int:
+        """How many queries it counts for."""
+        return 1
+
+    @property
+    def left(self) -> float:
+        """Seconds that its stage has left."""
+        return self.entered + self.limit - time.monotonic()
+
+    def enter(self, stage: str, limit: float) -> None:
+        """Go on to a stage that may take so many seconds."""
+        now = time.monotonic()
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self.entered
+        self.stage, self.entered, self.limit = stage, now, limit
+
+    def finish(self, outcome: Any) -> None:
+        """Hand a result or an error to who waits; call it in the event loop."""
+        if not self.done.done():
+            if isinstance(outcome, Exception):
+                self.done.set_exception(outcome)
+            else:
+                self.done.set_result(outcome)
+
+    async def outcome(self, gone: "asyncio.Future[Any]") -> Any:
+        """Wait for the result.
+
+        Args:
+            gone: Is done when the client has gone.
+
+        Raises:
+            AbandonedError: The client has gone.
+            TimeLimitError: A stage took too long.
+            GindexError: The work failed.
+        """
+        waiting: set[asyncio.Future[Any]] = {self.done, gone}
+        while True:
+            await asyncio.wait(waiting, timeout=max(0.0, self.left), return_when=asyncio.FIRST_COMPLETED)
+            if self.done.done():
+                return self.done.result()
+            if gone.done():
+                self.abandoned = True
+                raise AbandonedError
+            if self.left <= 0:
+                self.abandoned = True
+                raise TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
+
+
+class SearchJob(Job):
+    """Queries of one request, with the options they share."""
+
+    def __init__(
+        self,
+        index: GradientIndex,
+        limit: float,
+        queries: Sequence[Query | EncodedQuery],
+        options: SearchOptions,
+        histogram: bool,
+    ) -> None:
+        """Take texts, or vectors, which have no gradient stage."""
+        super().__init__(index, limit)
+        self.queries, self.options, self.histogram = list(queries), options, histogram
+        self.encoded: list[EncodedQuery] = []
+
+    @property
+    def size(self) -> int:
+        """Number of its queries."""
+        return len(self.queries)
+
+    @property
+    def texts(self) -> list[Query]:
+        """Those of its queries that need a gradient."""
+        return [query for query in self.queries if isinstance(query, Query)]
+
+    def take(self, encoded: Iterator[EncodedQuery]) -> None:
+        """Put the encoded texts among the vectors."""
+        self.encoded = [next(encoded) if isinstance(query, Query) else query for query in self.queries]
+
+
+class ExplainJob(Job):
+    """One document and one query to explain it for."""
+
+    def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query) -> None:
+        """Name both."""
+        super().__init__(index, limit)
+        self.document_id, self.query = document_id, query
+
+
+class Watch:
+    """A progress that ends long work for which nobody waits any more."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        """Watch over the jobs that the work is for."""
+        self._jobs = jobs
+
+    def advance(self, steps: int = 1) -> None:
+        """Look whether anyone still waits.
+
+        Raises:
+            AbandonedError: Nobody does.
+        """
+        if all(job.abandoned for job in self._jobs):
+            raise AbandonedError
+
+    @contextmanager
+    def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
+        """Open a phase."""
+        self.advance()
+        yield self

@@ -1,0 +1,261 @@
+// The page of a gindex service. Text of documents only ever enters the page as text, never as markup.
+
+import { histogram, short, tail } from "./plots.js";
+
+const at = (id) => document.getElementById(id);
+const FIELDS = ["prompt", "completion", "k", "where", "normalise", "group_by", "exact"];
+const COMMON = new Set("a an and are as at be but by for from has have if in into is it its no not of on or so that the then there these they this to was which will with".split(" "));
+let indexes = [], answer = null, asked = null, view = "histogram", running = null;
+
+function make(name, { text, className, title } = {}, ...children) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  if (title) made.title = title;
+  made.append(...children);
+  return made;
+}
+
+class Problem extends Error {}
+
+async function call(path, body, signal) {
+  const headers = body ? { "Content-Type": "application/json" } : {};
+  if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
+  let response;
+  try {
+    response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The service cannot be reached. Is it still running?");
+  }
+  const content = await response.json().catch(() => ({}));
+  if (response.ok) return content;
+  if (response.status === 401) at("key").closest("details").open = true;
+  throw new Problem(content.detail || `The service answered ${response.status}.`);
+}
+
+const indexPath = (rest) => `v1/indexes/${encodeURIComponent(at("index").value)}${rest}`;
+const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + short(Math.abs(value));
+
+function fail(error) {
+  if (error.name === "AbortError") return;
+  at("error").textContent = error.message;
+  at("error").hidden = false;
+  at("status").textContent = "";
+}
+
+// What is asked, and the address that holds it.
+
+function readForm() {
+  return Object.fromEntries(FIELDS.map((name) => [name, at(name).type === "checkbox" ? at(name).checked : at(name).value]));
+}
+
+function writeAddress(form) {
+  const parameters = new URLSearchParams({ index: at("index").value });
+  for (const name of FIELDS) {
+    const field = at(name), initial = field.type === "checkbox" ? false : field.defaultValue ?? field.options?.[0].value;
+    if (form[name] !== initial && form[name] !== "none" && form[name] !== "part") parameters.set(name, form[name] === true ? "1" : form[name]);
+  }
+  history.pushState(null, "", `?${parameters}`);
+}
+
+function readAddress() {
+  const parameters = new URLSearchParams(location.search);
+  if (indexes.some((index) => index.name === parameters.get("index"))) at("index").value = parameters.get("index");
+  for (const name of FIELDS) {
+    if (!parameters.has(name)) continue;
+    if (at(name).type === "checkbox") at(name).checked = parameters.get(name) === "1";
+    else at(name).value = parameters.get(name);
+  }
+  return parameters.has("prompt");
+}
+
+async function search(event) {
+  event?.preventDefault();
+  running?.abort();
+  const mine = (running = new AbortController()), form = readForm();
+  if (event) writeAddress(form);
+  at("error").hidden = true;
+  at("go").disabled = true;
+  at("status").textContent = form.exact ? "Searching, then recomputing the best candidates exactly …" : "Searching …";
+  const body = { prompt: form.prompt, k: Number(form.k) || 5, both: true, histogram: true, exact: form.exact,
+    normalise: form.normalise, group_by: form.group_by };
+  if (form.completion) body.completion = form.completion;
+  if (form.where.trim()) body.where = form.where;
+  try {
+    answer = await call(indexPath("/search"), body, mine.signal);
+    asked = body;
+    show();
+    if (event) at("results").focus({ preventScroll: true });
+  } catch (error) {
+    if (mine === running) at("results").hidden = true;
+    fail(error);
+  } finally {
+    if (mine === running) at("go").disabled = false;
+  }
+}
+
+// What is answered.
+
+function show() {
+  const took = answer.timing_ms;
+  at("status").textContent = `${answer.query.tokens} tokens · gradient ${took.gradient.toFixed(0)} ms · search ` +
+    `${took.search.toFixed(1)} ms${took.rerank ? ` · exact re-rank ${(took.rerank / 1000).toFixed(1)} s` : ""} · version ${answer.version}`;
+  const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
+  const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
+  const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
+  const fill = (id, found, sign) => {
+    const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
+    at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
+    if (!shown.length) at(id).append(make("li", { className: "empty", text: "No documents." }));
+  };
+  fill("positive", answer.hits, 1);
+  fill("negative", answer.negative_hits, -1);
+  badge();
+  at("results").hidden = false;
+  plot();
+}
+
+function plot() {
+  if (!answer?.histogram) return;
+  const spread = answer.histogram;
+  at("spread-title").textContent = `${spread.sampled ? "An even sample of " : ""}${spread.parts.toLocaleString("en")} scores, ` +
+    (view === "tail" ? "by rank" : "counts on a log scale");
+  (view === "tail" ? tail : histogram)(at("plot"), spread);
+  for (const name of ["histogram", "tail"]) at(`view-${name}`).setAttribute("aria-pressed", String(view === name));
+}
+
+const tokens = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+function marked(text, words) {
+  return text.split(/([\p{L}\p{N}]+)/u).map((piece) => (words.has(piece.toLowerCase()) ? make("mark", { text: piece }) : piece));
+}
+
+function chips(metadata) {
+  return Object.entries(metadata).filter(([, value]) => value !== null && value !== "").map(([name, value]) => {
+    const text = `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`;
+    return make("span", { className: "chip", text, title: text });
+  });
+}
+
+function bar(value, largest) {
+  const share = Math.min(1, Math.abs(value) / largest) * 50, fill = make("div", { className: `bar ${value >= 0 ? "pos" : "neg"}` });
+  fill.style.width = `${share}%`;
+  fill.style.left = `${value >= 0 ? 50 : 50 - share}%`;
+  return make("div", { className: "track" }, fill);
+}
+
+function card(hit, value, largest, words) {
+  const of = hit.parts ? `best of ${hit.parts} parts` : hit.part ? `part ${hit.part + 1}` : "";
+  const figures = hit.influence === null ? `score ${signed(hit.score)}` : `influence ${signed(hit.influence)} · score ${signed(hit.score)}`;
+  const view = make("button", { text: "View document" }), explain = make("button", { text: "Explain" });
+  view.type = explain.type = "button";
+  const why = make("div", { className: "why" });
+  why.hidden = true;
+  explain.setAttribute("aria-expanded", "false");
+  view.addEventListener("click", () => openDocument(hit.document_id));
+  explain.addEventListener("click", () => toggleWhy(hit.document_id, explain, why));
+  return make("li", { className: "hit" },
+    make("h3", {}, make("span", { className: "rank", text: String(hit.rank) }), make("span", { text: hit.document_id }), make("span", { className: "part", text: of })),
+    make("div", { className: "score" }, bar(value, largest), make("span", { text: figures })),
+    make("p", { className: "text" }, ...marked(hit.text.trim(), words)),
+    make("div", { className: "chips" }, ...chips(hit.metadata)),
+    make("div", { className: "actions" }, explain, view), why);
+}
+
+async function toggleWhy(id, button, why) {
+  if (button.getAttribute("aria-expanded") === "true") {
+    why.hidden = true;
+    button.setAttribute("aria-expanded", "false");
+    return;
+  }
+  why.hidden = false;
+  button.setAttribute("aria-expanded", "true");
+  if (why.childElementCount && !why.dataset.failed) return;
+  delete why.dataset.failed;
+  why.replaceChildren(make("p", { className: "quiet", text: "Recomputing this document exactly …" }));
+  try {
+    const body = { document_id: id, prompt: asked.prompt };
+    if (asked.completion) body.completion = asked.completion;
+    why.replaceChildren(...explanation(await call(indexPath("/explain"), body)));
+  } catch (error) {
+    why.dataset.failed = "1";
+    why.replaceChildren(make("p", { text: error.message }));
+  }
+}
+
+function explanation(found) {
+  const all = found.parts.flatMap((part) => part.tokens), largest = Math.max(...all.map((token) => Math.abs(token.influence)), 1e-30);
+  const spans = all.filter((token) => !token.context).map((token) => {
+    const span = make("span", { text: token.text, title: signed(token.influence) });
+    const side = token.influence >= 0 ? "--pos-rgb" : "--neg-rgb";
+    span.style.background = `rgb(var(${side}) / ${((Math.abs(token.influence) / largest) * 0.75).toFixed(3)})`;
+    return span;
+  });
+  const groups = Object.entries(found.groups), most = Math.max(...groups.map(([, value]) => Math.abs(value)), 1e-30);
+  return [
+    make("p", { text: `Exact influence ${signed(found.influence)}, the sum over tokens and over layers. Hold the pointer over a token for its share.` }),
+    make("p", { className: "tokens" }, ...spans),
+    make("div", { className: "layers" }, ...groups.flatMap(([name, value]) => [
+      make("span", { text: name.replace(/^model\.layers\.|^transformer\.h\.|^gpt_neox\.layers\./, "layer ") }), bar(value, most),
+      make("span", { className: "value", text: signed(value) })])),
+  ];
+}
+
+async function openDocument(id) {
+  try {
+    const found = await call(indexPath(`/documents/${encodeURIComponent(id)}`));
+    at("document-title").textContent = found.document_id;
+    at("document-metadata").replaceChildren(...chips(found.metadata));
+    at("document-text").textContent = found.text;
+    at("document").showModal();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// Which index, and how far its answers can be trusted.
+
+function badge() {
+  const index = indexes.find((one) => one.name === at("index").value);
+  at("badge").hidden = !index?.ready;
+  if (!index?.ready) return;
+  const recall = index.recall ? `recall@10 ${index.recall.at_10.toFixed(2)}` : "recall not measured";
+  at("badge").textContent = asked?.exact ? `exact influence · candidates ${recall}` : index.lossless ? "full search of stored vectors" : `approximate · ${recall}`;
+  at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
+}
+
+async function start() {
+  at("key").value = sessionStorage.getItem("gindex-key") ?? "";
+  try {
+    indexes = (await call("v1/indexes")).indexes;
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  at("error").hidden = true;
+  at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
+  const complete = readAddress();
+  badge();
+  if (indexes.some((index) => index.name === at("index").value && !index.ready)) {
+    at("status").textContent = "The index is not ready yet; it is looked at again every second …";
+    setTimeout(start, 1000);
+    return;
+  }
+  at("status").textContent = "";
+  if (complete) await search();
+}
+
+at("form").addEventListener("submit", search);
+at("form").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("form").requestSubmit();
+});
+at("key").addEventListener("change", () => {
+  sessionStorage.setItem("gindex-key", at("key").value);
+  start();
+});
+at("index").addEventListener("change", badge);
+for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { view = name; plot(); });
+addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); });
+addEventListener("resize", plot);
+start();

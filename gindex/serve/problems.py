@@ -1,0 +1,142 @@
+"""Errors as HTTP answers: `application/problem+json` (RFC 9457) that tells nothing of the machine it runs on."""
+
+import json
+import logging
+import re
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gindex.errors import (
+    AccessError,
+    BusyError,
+    ConfigError,
+    CorpusError,
+    GindexError,
+    MismatchError,
+    NonFiniteError,
+    OverloadedError,
+    QueryError,
+    RequestError,
+    ServiceError,
+    ShapeError,
+    StoreError,
+    TimeLimitError,
+    UnavailableError,
+    UnknownDocumentError,
+    UnknownIndexError,
+)
+
+logger = logging.getLogger("gindex.serve")
+
+RETRY_SECONDS = 1
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS: list[tuple[type[GindexError], int]] = [
+    (AccessError, 401),
+    (UnknownIndexError, 404),
+    (RequestError, 400),
+    (OverloadedError, 429),
+    (TimeLimitError, 504),
+    (UnavailableError, 503),
+    (ConfigError, 422),
+    (QueryError, 422),
+    (NonFiniteError, 422),
+    (ShapeError, 422),
+    (MismatchError, 422),
+    (CorpusError, 422),
+    (UnknownDocumentError, 404),
+    (BusyError, 409),
+    (StoreError, 503),
+]
+_TOLD = (ServiceError, ConfigError, QueryError, NonFiniteError)
+"""Errors whose messages speak of the request alone; those of others name files, models or devices."""
+
+_SAFE_WORDS = {
+    MismatchError: "expected vectors that were made with this index, found others; encode them with it",
+    CorpusError: "expected documents with text and ids that the index does not have; correct them, or set replace",
+    UnknownDocumentError: "expected the id of a document, found none of that name; check the id",
+    BusyError: "expected no other writer, found one; try again",
+}
+
+
+class RefusedError(RequestError):
+    """A request that is refused with a status of its own."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Set the status and the message."""
+        super().__init__(message)
+        self.status = status
+
+
+class ForbiddenError(AccessError):
+    """The key is known and lacks the scope."""
+
+    status = 403
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, RefusedError | ForbiddenError):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem_of(error: Exception) -> Response:
+    """Return the answer to a request that failed with an error."""
+    status = status_of(error)
+    name = "InternalError" if status == 500 else _public_name(error)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(status, name, _detail(error, status), headers)
+
+
+def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an answer of media type `application/problem+json`.
+
+    Args:
+        status: HTTP status.
+        name: Name of the error, by which `gindex.client` raises it again.
+        detail: What to tell the caller.
+        headers: Further headers.
+    """
+    content = {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(dump(content), status, headers, MEDIA_TYPE)
+
+
+def dump(content: Any) -> bytes:
+    """Write an answer as JSON; half a surrogate pair becomes a question mark."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _public_name(error: Exception) -> str:
+    """Return the class of `gindex.errors` that an error is of."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == GindexError.__module__)
+
+
+def _detail(error: Exception, status: int) -> str:
+    if isinstance(error, _TOLD):
+        return re.sub(r"(^| )--?(?=[a-z])", r"\1", str(error).split(": ", 1)[0]) + "".join(
+            f": {rest}" for rest in str(error).split(": ", 1)[1:]
+        )
+    for kind, words in _SAFE_WORDS.items():
+        if isinstance(error, kind):
+            return words
+    return "the index cannot be used at the moment" if status == 503 else "something went wrong within the service"
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer a request that failed; what the caller isn't told goes to the log."""
+    if status_of(error) >= 500 and not isinstance(error, ServiceError):
+        logger.error("%s %s", request.method, request.url.path, exc_info=error)
+    return problem_of(error)
+
+
+async def on_http_error(_request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: an unknown path or method."""
+    status = int(getattr(error, "status_code", 500))
+    headers = dict(getattr(error, "headers", None) or {})
+    return problem(status, "RequestError", HTTPStatus(status).description or HTTPStatus(status).phrase, headers)

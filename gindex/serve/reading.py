@@ -1,0 +1,121 @@
+"""Reading requests: bodies of bounded size and time, who asks, and whether the client is still there."""
+
+import asyncio
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from gindex.errors import ConfigError
+from gindex.serve.config import ServeConfig
+from gindex.serve.jobs import AbandonedError
+from gindex.serve.keys import Caller, Keys, RateLimit, bearer
+from gindex.serve.problems import ForbiddenError, RefusedError
+
+JSON, NPY = "application/json", "application/x-npy"
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, config: ServeConfig) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RefusedError: It is too long (413), or took too long to arrive (408).
+        AbandonedError: The client went away before its end.
+    """
+    too_long = RefusedError(413, f"expected a body of at most {config.max_body} bytes, found a longer one")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) > len(str(config.max_body)):
+        raise too_long
+    if declared.isdecimal() and int(declared) > config.max_body:
+        raise too_long
+    blocks, length = [], 0
+    try:
+        async with asyncio.timeout(config.body_seconds):
+            async for block in request.stream():
+                blocks.append(block)
+                length += len(block)
+                if length > config.max_body:
+                    raise too_long
+    except TimeoutError:
+        raise RefusedError(408, f"expected the body within {config.body_seconds:g} s, found it unfinished") from None
+    except ClientDisconnect:
+        raise AbandonedError from None
+    return b"".join(blocks)
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body.
+
+    Raises:
+        RefusedError: It is neither JSON nor NumPy's format (415).
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in (JSON, NPY):
+        raise RefusedError(415, f"expected a body of {JSON} or {NPY}, found another media type")
+    return found
+
+
+async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> Body:
+    """Return a request's JSON body, checked.
+
+    Raises:
+        RefusedError: It is no JSON (400, 415), or too long or slow.
+        ConfigError: It holds something else than expected; says where.
+    """
+    if media_type(request) != JSON:
+        raise RefusedError(415, f"expected a body of {JSON}")
+    return parse(kind, await read_body(request, config))
+
+
+def parse(kind: type[Body], content: bytes) -> Body:
+    """Return what JSON text holds, checked; see `read_json`."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def validated(kind: type[Body], values: dict[str, Any]) -> Body:
+    """Return query parameters, whose values are text, checked.
+
+    Raises:
+        ConfigError: One is unknown or not of its type.
+    """
+    try:
+        return kind.model_validate_strings(values, strict=False)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def _explained(error: ValidationError) -> Exception:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return RefusedError(400, f"expected a body of JSON, found something else ({first['msg']})")
+    where = ".".join(str(step)[:50] for step in first["loc"]) or "body"
+    return ConfigError(f"{where}: {first['msg']}")
+
+
+def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) -> Caller:
+    """Return who asks, and count the request.
+
+    Raises:
+        AccessError: No key, an unknown one, or one without the scope.
+        OverloadedError: Too many requests came from there.
+    """
+    if keys is None:
+        address = request.client.host if request.client else "local"
+        caller = Caller(name=address, scopes=frozenset({"read", "write"}))
+    else:
+        caller = keys.caller(request.headers.get("x-api-key") or bearer(request.headers.get("authorization")))
+    limit.take(caller.name)
+    if scope not in caller.scopes:
+        raise ForbiddenError(f"expected a key with the scope {scope}, found one without; ask for another")
+    return caller
+
+
+async def left(request: Request) -> None:
+    """Return when the client goes away; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,277 @@
+"""What requests and answers hold, as the OpenAPI document describes it."""
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, SearchOptions, help_of
+
+LONGEST_TEXT = 200_000
+"""Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
+
+
+def _choice(values: tuple[str, ...]) -> dict[str, Any]:
+    return {"enum": list(values)}
+
+
+def _option(name: str) -> Any:
+    return Field(description=help_of(SearchOptions, name))
+
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Options(_Request):
+    """How to search; the fields of `SearchOptions` with its defaults."""
+
+    k: Annotated[Count, _option("k")] = 10
+    negative: Annotated[bool, _option("negative")] = False
+    both: Annotated[bool, _option("both")] = False
+    shortlist: Annotated[int, Field(ge=0), _option("shortlist")] = 0
+    scan: Annotated[bool, _option("scan")] = False
+    exact: Annotated[bool, _option("exact")] = False
+    candidates: Annotated[Count, _option("candidates")] = 100
+    stop_early: Annotated[float | None, _option("stop_early")] = None
+    where: Annotated[Text | None, _option("where")] = None
+    bm25: Annotated[Text | None, _option("bm25")] = None
+    bm25_candidates: Annotated[Count, _option("bm25_candidates")] = 1000
+    hybrid: Annotated[bool, _option("hybrid")] = False
+    normalise: Annotated[str, Field(json_schema_extra=_choice(NORMALISATIONS)), _option("normalise")] = "none"
+    group_by: Annotated[str, Field(json_schema_extra=_choice(GROUPINGS)), _option("group_by")] = "part"
+    group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")] = "max"
+    dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")] = None
+    layers: Annotated[bool, _option("layers")] = False
+    histogram: Annotated[bool, Field(description="Give the spread of the scores of all parts.")] = False
+
+    def search_options(self) -> SearchOptions:
+        """Return them as the library takes them.
+
+        Raises:
+            ConfigError: One is out of range, or excludes another.
+        """
+        return SearchOptions(**{each.name: getattr(self, each.name) for each in fields(SearchOptions)})
+
+
+class QueryBody(_Request):
+    """A query of text, or a ready vector."""
+
+    prompt: Annotated[Text | None, Field(description="Text before the completion; alone, all of it counts.")] = None
+    completion: Annotated[Text | None, Field(description="Text whose tokens count in the query's loss.")] = None
+    id: Annotated[Text | None, Field(description="Given back with the answer.")] = None
+    vector: Annotated[
+        str | None, Field(description="In the place of a prompt: base64 of little-endian float32 [dimension].")
+    ] = None
+
+
+class SearchBody(QueryBody, Options):
+    """One query and how to search."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"prompt": "A race condition is", "completion": " a bug", "k": 5, "where": "part_of = 'n.'"}
+        }
+    )
+
+
+class BatchBody(Options):
+    """Many queries and how to search for all of them."""
+
+    queries: Annotated[list[QueryBody], Field(min_length=1)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"queries": [{"id": "1", "prompt": "A race condition is", "completion": " a bug"}], "k": 5}
+        }
+    )
+
+
+class ExplainBody(_Request):
+    """A query, and the document whose influence on it is to be told apart."""
+
+    document_id: Text
+    prompt: Text
+    completion: Text | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"document_id": "race condition", "prompt": "A race condition is", "completion": " a bug"}
+        }
+    )
+
+
+class NewDocument(BaseModel):
+    """A document to add; further fields are its metadata."""
+
+    id: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    text: Annotated[str, Field(min_length=1)]
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class AddBody(_Request):
+    """Documents to add."""
+
+    documents: Annotated[list[NewDocument], Field(min_length=1)]
+    replace: Annotated[bool, Field(description="Replace documents of the index that have the same ids.")] = False
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"documents": [{"id": "new-1", "text": "A heisenbug vanishes when watched."}]}}
+    )
+
+
+class HitBody(BaseModel):
+    """One part of a document that was found."""
+
+    rank: int
+    document_id: str
+    part: int
+    score: Annotated[float, Field(description="Positive: training on it raises the query's log-likelihood.")]
+    influence: Annotated[float | None, Field(description="Exact EK-FAC influence, where it was asked for.")]
+    text: str
+    metadata: dict[str, Any]
+    parts: int | None = None
+    lexical: float | None = None
+    duplicates: list[str] | None = None
+    layers: dict[str, float] | None = None
+
+
+class AnsweredQuery(BaseModel):
+    """The query as it was read."""
+
+    id: str | None
+    prompt: str
+    completion: str | None
+    tokens: int
+
+
+class TimingBody(BaseModel):
+    """Milliseconds spent; of queries that ran in one batch, each is told the time of the batch."""
+
+    load: float
+    gradient: float
+    search: float
+    rerank: float
+    total: float
+
+
+class HistogramBody(BaseModel):
+    """The spread of the scores of all parts; tails are pairs of rank and size."""
+
+    parts: int
+    sampled: bool
+    edges: list[float]
+    counts: list[int]
+    positive: list[tuple[int, float]]
+    negative: list[tuple[int, float]]
+
+
+class ResultBody(BaseModel):
+    """The answer to one query."""
+
+    query: AnsweredQuery
+    hits: list[HitBody]
+    negative_hits: list[HitBody] | None = None
+    reranked: int | None = None
+    timing_ms: TimingBody
+    histogram: HistogramBody | None = None
+
+
+class SearchAnswer(ResultBody):
+    """The answer of a search, with the version of the index that it came from."""
+
+    index: str
+    version: int
+
+
+class BatchAnswer(BaseModel):
+    """The answers to many queries, in their order."""
+
+    index: str
+    version: int
+    results: list[ResultBody]
+
+
+class TokenBody(BaseModel):
+    """One token and its share of the influence."""
+
+    text: str
+    influence: float
+    context: bool
+
+
+class PartBody(BaseModel):
+    """One part of the document."""
+
+    part: int
+    influence: float
+    tokens: list[TokenBody]
+
+
+class ExplainAnswer(BaseModel):
+    """Exact influence of a document on a query, told apart."""
+
+    index: str
+    version: int
+    document_id: str
+    query: dict[str, str | None]
+    influence: float
+    parts: list[PartBody]
+    layers: dict[str, float]
+    groups: dict[str, float]
+
+
+class DocumentAnswer(BaseModel):
+    """A document."""
+
+    index: str
+    version: int
+    document_id: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class ChangeAnswer(BaseModel):
+    """What a change to an index did."""
+
+    index: str
+    version: int
+    added: int = 0
+    replaced: int = 0
+    deleted: int = 0
+
+
+class IndexAnswer(BaseModel):
+    """What an index is."""
+
+    name: str
+    ready: bool
+    version: int | None = None
+    created: str | None = None
+    documents: int | None = None
+    parts: int | None = None
+    dimension: int | None = None
+    projection: Annotated[str | None, Field(description="Fingerprint; vectors must be made with it.")] = None
+    prompts: Annotated[bool, Field(description="Whether prompts are answered, or vectors alone.")] = True
+    writable: bool = False
+    search_index: str | None = None
+    lossless: Annotated[bool | None, Field(description="Whether a search finds what a full scan would.")] = None
+    recall: dict[str, float] | None = None
+    fidelity: dict[str, Any] | None = None
+    layer_groups: list[str] | None = None
+
+
+class IndexesAnswer(BaseModel):
+    """All indexes."""
+
+    indexes: list[IndexAnswer]
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

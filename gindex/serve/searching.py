@@ -1,0 +1,126 @@
+"""The routes of search and explanation."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gindex.errors import ConfigError
+from gindex.index import GradientIndex
+from gindex.search.encoded import EncodedQuery
+from gindex.search.explain import explanation_record
+from gindex.search.hit import Query, result_record
+from gindex.serve.jobs import ExplainJob, SearchJob
+from gindex.serve.problems import RefusedError, dump
+from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
+from gindex.serve.schema import (
+    BatchAnswer,
+    BatchBody,
+    ExplainAnswer,
+    ExplainBody,
+    Options,
+    QueryBody,
+    SearchAnswer,
+    SearchBody,
+)
+from gindex.serve.service import Service
+from gindex.serve.vectors import decode_base64, decode_npy
+
+
+def body_of(kind: type[Any], *, npy: bool = False) -> dict[str, Any]:
+    """Describe a request's body for the OpenAPI document."""
+    content: dict[str, Any] = {JSON: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    if npy:
+        content[NPY] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def search_routes(service: Service) -> APIRouter:
+    """Return the routes that ask an index."""
+    router = APIRouter(prefix="/v1/indexes/{name}", tags=["search"])
+
+    async def search(request: Request, name: str, *, batch: bool) -> dict[str, Any]:
+        served = service.indexes[name]
+        asked, options = await _read(request, batch=batch)
+        index = served.current
+        queries = [_query(index, query, prompts=service.prompts) for query in asked] if isinstance(asked, list) else []
+        if isinstance(asked, bytes):
+            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]).copy())
+            queries = [EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=v) for n, v in enumerate(vectors)]
+        if not queries or (len(queries) > 1 and not batch):
+            raise ConfigError(f"queries: expected {'at least one' if batch else 'one'}, found {len(queries)}")
+        search_options = options.search_options()
+        service.check(search_options, len(queries))
+        job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
+        results, shapes = await service.answered(request, served, job)
+        records = [result_record(result) for result in results]
+        for record, shape in zip(records, shapes or [], strict=False):
+            record["histogram"] = asdict(shape)
+        answer = {"index": name, "version": index.manifest.version}
+        return answer | ({"results": records} if batch else records[0])
+
+    async def _read(request: Request, *, batch: bool) -> tuple[list[QueryBody] | bytes, Options]:
+        kind = media_type(request)
+        content = await read_body(request, service.config)
+        if kind == NPY:
+            return content, validated(Options, dict(request.query_params))
+        if batch:
+            many = parse(BatchBody, content)
+            return list(many.queries), many
+        one = parse(SearchBody, content)
+        return [one], one
+
+    @router.post("/search", response_model=SearchAnswer, openapi_extra=body_of(SearchBody, npy=True))
+    async def search_one(request: Request, name: str) -> Response:
+        """Return the documents with the most influence on a query.
+
+        The query is a prompt with, perhaps, a completion, or a ready vector: base64 in JSON, or a body in NumPy's
+        format, whose options are query parameters.
+        """
+        service.reader(request)
+        return _answer(await search(request, name, batch=False))
+
+    @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchBody, npy=True))
+    async def search_batch(request: Request, name: str) -> Response:
+        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension]."""
+        service.reader(request)
+        return _answer(await search(request, name, batch=True))
+
+    @router.post("/explain", response_model=ExplainAnswer, openapi_extra=body_of(ExplainBody))
+    async def explain(request: Request, name: str) -> Response:
+        """Tell the exact influence of a document on a query apart, by its tokens and by layers."""
+        service.reader(request)
+        served = service.indexes[name]
+        body = await read_json(request, service.config, ExplainBody)
+        _need_prompts(prompts=service.prompts)
+        index = served.current
+        query = Query(prompt=body.prompt, completion=body.completion)
+        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query)
+        found = await service.answered(request, served, job)
+        return _answer({"index": name, "version": index.manifest.version} | explanation_record(found))
+
+    return router
+
+
+def _query(index: GradientIndex, body: QueryBody, *, prompts: bool) -> Query | EncodedQuery:
+    if (body.prompt is None) == (body.vector is None):
+        raise ConfigError("query: expected either a prompt or a vector; give one of them")
+    if body.prompt is not None:
+        _need_prompts(prompts=prompts)
+        return Query(prompt=body.prompt, completion=body.completion, id=body.id)
+    if body.completion is not None:
+        raise ConfigError("completion: expected a prompt beside it, found a vector; leave it out")
+    vector = decode_base64(body.vector or "", index.manifest.projection["dimension"])
+    return EncodedQuery(query=Query(prompt="", id=body.id), vector_D=torch.from_numpy(vector.copy()))
+
+
+def _need_prompts(*, prompts: bool) -> None:
+    if not prompts:
+        raise RefusedError(422, "expected a ready vector: this service has no model; send one, or ask another service")
+
+
+def _answer(content: dict[str, Any]) -> Response:
+    headers = {"Gindex-Version": str(content["version"])}
+    return Response(dump(content), headers=headers, media_type=JSON)

@@ -1,0 +1,201 @@
+"""The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
+from gindex.index import GradientIndex
+from gindex.serve.engine import Engine, warm_query
+from gindex.serve.metrics import Metrics
+from gindex.store.layout import Layout
+from gindex.store.versions import latest_version
+from gindex.upkeep.verify import verify
+
+logger = logging.getLogger("gindex.serve")
+
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An index to serve: under which name, from which folder."""
+
+    name: str
+    path: Path
+
+
+def places_of(arguments: Sequence[str]) -> list[Place]:
+    """Return the indexes that arguments name: `NAME=FOLDER`, or `FOLDER`, whose name is its last part.
+
+    Raises:
+        ConfigError: A name is used twice or holds characters that a URL would have to escape.
+    """
+    places: dict[str, Place] = {}
+    for argument in arguments:
+        name, found, folder = argument.partition("=")
+        path = Path(folder if found else argument)
+        name = name if found else path.resolve().name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ConfigError(f"{argument}: expected a name of letters, digits, . _ -, found {name!r}; use NAME=FOLDER")
+        if name in places:
+            raise ConfigError(f"{argument}: expected another name than {name!r}, which is taken; use NAME=FOLDER")
+        places[name] = Place(name=name, path=path)
+    return list(places.values())
+
+
+class ServedIndex:
+    """One index: its present version, or why there is none."""
+
+    def __init__(self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool) -> None:
+        """Name it; `refresh` opens it.
+
+        Args:
+            place: Name and folder.
+            engine: What answers its queries.
+            metrics: Where its state is told.
+            device: Device of the passes.
+            model: Whether prompts are answered; without, vectors only, and the model is not loaded.
+        """
+        self.name, self.engine, self.model = place.name, engine, model
+        self._layout, self._device, self._metrics = Layout(place.path), device, metrics
+        self._current: GradientIndex | None = None
+        self._identity: tuple[int, int, int] | None = None
+        self._suspect, self._retry_at, self._retry = False, 0.0, _FIRST_RETRY
+        self._refreshing = threading.Lock()
+        metrics.ready.labels(self.name).set(0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self._current is not None
+
+    @property
+    def current(self) -> GradientIndex:
+        """The version that answers now; a request keeps to the one it began with.
+
+        Raises:
+            UnavailableError: There is none: still loading, gone, or damaged.
+        """
+        current = self._current
+        if current is None:
+            raise UnavailableError(f"expected the index {self.name} to be ready, found it unavailable; try again later")
+        return current
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._layout.root
+
+    def fail(self, error: Exception) -> None:
+        """Give the present version up: its files are found damaged. It is opened again once they are whole."""
+        logger.error("index %s: unavailable: %s", self.name, error)
+        self._current, self._identity, self._suspect = None, None, True
+        self._metrics.ready.labels(self.name).set(0)
+
+    def refresh(self) -> None:
+        """Open and switch to the newest version where that is not the present one; never raises a GindexError."""
+        with self._refreshing:
+            try:
+                self._refresh()
+            except GindexError as error:
+                if self._current is not None or time.monotonic() >= self._retry_at:
+                    self.fail(error)
+                self._retry_at = time.monotonic() + self._retry
+                self._retry = min(2 * self._retry, _LONGEST_RETRY)
+
+    def _refresh(self) -> None:
+        identity = self._newest()
+        if self._current is not None and identity == self._identity:
+            for file in self._current.manifest.files:
+                file.check_length(self._layout.root)
+            return
+        if self._current is None and time.monotonic() < self._retry_at:
+            return
+        if self._suspect:  # what was found damaged while serving had its full length when it was opened
+            problems = verify(self._layout)["problems"]
+            if problems:
+                raise CorruptStoreError("; ".join(problems))
+        opened = self._open()
+        self._current, self._identity = opened, identity
+        self._suspect, self._retry = False, _FIRST_RETRY
+        logger.info("index %s: version %d", self.name, opened.manifest.version)
+        self._metrics.ready.labels(self.name).set(1)
+        self._metrics.version.labels(self.name).set(opened.manifest.version)
+        self._metrics.reloads.labels(self.name).inc()
+        recall = opened.manifest.search.get("recall") or {}
+        for depth in ("at_10", "at_100"):
+            if depth in recall:
+                self._metrics.recall.labels(self.name, depth.removeprefix("at_")).set(recall[depth])
+
+    def _newest(self) -> tuple[int, int, int]:
+        """Return what tells the newest version from any other: its number, and its manifest's inode and time."""
+        version = latest_version(self._layout)
+        try:
+            found = self._layout.manifest(version).stat()
+        except OSError as error:
+            raise CorruptStoreError(
+                f"{self._layout.root}: expected version {version}, found {error.strerror}"
+            ) from error
+        return version, found.st_ino, found.st_mtime_ns
+
+    def _open(self) -> GradientIndex:
+        """Open the newest version and load what queries need, while the present one goes on answering."""
+        old = self._current
+        opened = GradientIndex.open(self._layout.root, device=self._device) if old is None else old.refresh()
+        if opened is old:  # the same number made anew
+            opened = GradientIndex.open(self._layout.root, device=self._device)
+        opened.warm(model=self.model)
+        if self.model and old is None:
+            self.engine.call(lambda: warm_query(opened)).result()
+        return opened
+
+
+class Served:
+    """All indexes of a service, and the thread that keeps them at their newest versions."""
+
+    def __init__(self, indexes: Sequence[ServedIndex], seconds: float) -> None:
+        """Take the indexes, and how often to look at them."""
+        self._indexes = {index.name: index for index in indexes}
+        self._seconds = seconds
+        self._closing = threading.Event()
+        self.loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gindex-reload", daemon=True)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        """Iterate over the indexes."""
+        return iter(self._indexes.values())
+
+    def __getitem__(self, name: str) -> ServedIndex:
+        """Return an index by its name.
+
+        Raises:
+            UnknownIndexError: There is none.
+        """
+        try:
+            return self._indexes[name]
+        except KeyError:
+            raise UnknownIndexError("expected the name of an index, found no such index; see /v1/indexes") from None
+
+    def start(self) -> None:
+        """Start to load the indexes, then to look for new versions."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closing.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            for index in self._indexes.values():
+                try:
+                    index.refresh()
+                except Exception as error:  # a fault of ours in one index must not end the watch over the others
+                    logger.exception("index %s", index.name)
+                    index.fail(error)
+            self.loaded.set()
+            self._closing.wait(self._seconds)

@@ -1,0 +1,89 @@
+"""Search and explanation as tools of the Model Context Protocol, over an index at hand or one at a service."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+from gindex.config import SearchOptions
+from gindex.errors import GindexError
+from gindex.search.explanation import Explanation
+from gindex.search.hit import SearchResult, result_record
+
+INSTRUCTIONS = (
+    "Finds the training documents that made a language model say something, by the influence of their gradients. "
+    "Positive influence: training on the document makes the completion likelier. It is evidence, not proof."
+)
+MOST = 50
+
+
+class Searchable(Protocol):
+    """What both `GradientIndex` and `Client` can do."""
+
+    def search(
+        self, prompt: str, completion: str | None = None, options: SearchOptions = ..., **settings: Any
+    ) -> SearchResult:
+        """See `GradientIndex.search`."""
+        ...
+
+    def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+        """See `GradientIndex.explain`."""
+        ...
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell the caller of a tool what went wrong, where it is one of gindex's errors."""
+    try:
+        yield
+    except GindexError as error:
+        raise ToolError(str(error)) from error
+
+
+def make_tools(index: Searchable) -> MCPServer:
+    """Return a server whose tools ask an index, one call at a time."""
+    server, one = MCPServer("gindex", instructions=INSTRUCTIONS), threading.Lock()
+
+    @server.tool()
+    def search(
+        prompt: str, completion: str | None = None, k: int = 5, where: str | None = None, negative: bool = False
+    ) -> dict[str, Any]:
+        """Find the training documents with the most influence on what a model says after a prompt.
+
+        Args:
+            prompt: Text before the completion; without a completion all of it counts.
+            completion: What the model said; only its tokens count. It mostly begins with a space.
+            k: Documents to return, 50 at most.
+            where: Filter over metadata, as in "year >= 1990 and kind = 'noun'".
+            negative: Find documents that made the completion less likely.
+        """
+        if k > MOST:
+            raise ToolError(f"k: expected at most {MOST}, got {k}")
+        with one, told():
+            found = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
+        return result_record(found)
+
+    @server.tool()
+    def explain(document_id: str, prompt: str, completion: str | None = None) -> dict[str, Any]:
+        """Tell the exact influence of a document on a completion apart: by tokens, strongest first, and by layers.
+
+        Args:
+            document_id: Id of a document that search found.
+            prompt: As in search.
+            completion: As in search.
+        """
+        with one, told():
+            found = index.explain(document_id, prompt, completion)
+        tokens = [token for part in found.parts for token in part.tokens]
+        strongest = sorted(tokens, key=lambda token: -abs(token.influence))[:MOST]
+        return {
+            "document_id": document_id,
+            "influence": found.influence,
+            "tokens": [{"text": token.text, "influence": token.influence} for token in strongest],
+            "layer_groups": found.groups,
+        }
+
+    return server

@@ -1,0 +1,88 @@
+"""Services that run in this process, on free ports, as `gindex serve` runs them."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs gindex[serve]")
+httpx = pytest.importorskip("httpx2", reason="needs gindex[client]")
+
+from gindex.serve.app import make_app  # noqa: E402
+from gindex.serve.config import ServeConfig  # noqa: E402
+from gindex.serve.keys import Keys  # noqa: E402
+from gindex.serve.served import places_of  # noqa: E402
+from gindex.serve.server import Server, bind  # noqa: E402
+from gindex.serve.service import Service  # noqa: E402
+
+
+class Running:
+    """A service that runs: its address, itself, and a plain HTTP client."""
+
+    def __init__(self, service: Service, server: Server, port: int) -> None:
+        self.service, self.server, self.port = service, server, port
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def search(self, body: dict[str, Any], name: str = "index", **more: Any) -> Any:
+        return self.http.post(f"/v1/indexes/{name}/search", json=body, **more)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """Start a service over folders and wait until it is ready; all end with the session."""
+    running = []
+
+    def start(*indexes: object, keys: str | None = None, writable: bool = False, prompts: bool = True, **settings: Any):
+        config = ServeConfig(port=0, device="cpu", **{"reload_seconds": 0.2} | settings)
+        read = None
+        if keys is not None:
+            path = tmp_path_factory.mktemp("keys") / "keys.txt"
+            path.write_text(keys)
+            read = Keys.read(path)
+        places = places_of([str(index) for index in indexes])
+        service = Service(places, config, keys=read, writable=writable, prompts=prompts)
+        listening = bind(config)
+        server = Server(service, make_app(service))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        found = Running(service, server, listening.getsockname()[1])
+        running.append((found, thread))
+        wait_for(lambda: service.ready)
+        return found
+
+    yield start
+    for found, thread in running:
+        found.server.should_exit = True
+        found.http.close()
+        thread.join(10)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Wait until something holds; see `wait_for`."""
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def served(start: Callable[..., Running], built: Path) -> Running:
+    """The small index, read-only."""
+    return start(f"index={built}")
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Path:
+    """A copy of the small index, to change."""
+    return Path(shutil.copytree(built, tmp_path / "index"))

@@ -1,0 +1,185 @@
+"""The page in headless Chromium: search, explain, documents, shared addresses, errors, keyboard, phone."""
+
+import json
+import re
+import shutil
+from urllib.parse import quote
+
+import pytest
+
+from gindex import GradientIndex
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+SCRIPT = "<img src=x onerror=x()>"
+"""Few enough characters for one part; run, it would fail, for there is no x."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def running(start, built, tmp_path_factory):
+    folder = shutil.copytree(built, tmp_path_factory.mktemp("page") / "index")
+    more = tmp_path_factory.mktemp("more") / "more.jsonl"
+    more.write_text(json.dumps({"id": "<i>script</i>", "text": SCRIPT, "number": 500}) + "\n")
+    GradientIndex.open(folder, device="cpu").add([str(more)])
+    return start(f"index={folder}", f"second={built}")
+
+
+@pytest.fixture
+def page(browser, running):
+    """A page of the service, which must load nothing from elsewhere and fail in no script."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((running.url, "data:")) else problems.append(r.url))
+    page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
+    page.set_default_timeout(20_000)
+    yield page
+    context.close()
+    assert not problems
+
+
+def ask(page, running, prompt="the compiler race", **more):
+    page.goto(running.url)
+    page.fill("#prompt", prompt)
+    for name, value in more.items():
+        page.fill(f"#{name}", value)
+    page.click("#go")
+
+
+def test_search_shows_both_ends(page, running):
+    ask(page, running, completion=" bug", k="4")
+    page.wait_for_selector("#positive .hit")
+    result = running.search({"prompt": "the compiler race", "completion": " bug", "k": 4, "both": True}).json()
+    for end, hits in (("positive", result["hits"]), ("negative", result["negative_hits"])):
+        shown = page.locator(f"#{end} .hit h3 span:nth-child(2)").all_inner_texts()
+        assert shown == [hit["document_id"] for hit in hits]
+    assert page.locator("#positive .bar.pos").count() == page.locator("#negative .bar.neg").count() == 4
+    assert {word.lower() for word in page.locator("mark").all_inner_texts()} <= {"compiler", "race", "bug"}
+    assert "recall" in page.locator("#badge").get_attribute("title")
+    assert page.locator("#plot rect").count() > 5
+    page.click("#view-tail")
+    assert (
+        page.locator("#plot path").count() == 2 and page.locator("#view-tail").get_attribute("aria-pressed") == "true"
+    )
+
+
+def test_addresses_are_shared_and_go_back(page, running):
+    ask(page, running, where="number < 20", k="2")
+    page.wait_for_selector("#positive .hit")
+    shared = page.url
+    assert "where=number" in shared
+    first = page.locator("#positive").inner_text()
+    page.fill("#prompt", "the heap")
+    page.click("#go")
+    page.wait_for_function("before => document.querySelector('#positive').innerText !== before", arg=first)
+    page.go_back()
+    page.wait_for_function("before => document.querySelector('#positive').innerText === before", arg=first)
+    page.goto("about:blank")
+    page.goto(shared)
+    page.wait_for_selector("#positive .hit")
+    assert page.locator("#positive").inner_text() == first and page.input_value("#where") == "number < 20"
+
+
+def test_explanations_and_documents(page, running):
+    ask(page, running, k="2")
+    hit = page.locator("#positive .hit").first
+    hit.get_by_text("Explain").click()
+    hit.locator(".tokens span").first.wait_for()
+    name = hit.locator("h3 span:nth-child(2)").inner_text()
+    text = running.http.get(f"/v1/indexes/index/documents/{quote(name, safe='')}").json()["text"]
+    assert hit.locator(".tokens").inner_text() == text and hit.locator(".layers .track").count() == 2
+    shades = hit.locator(".tokens span").evaluate_all("all => all.map(one => one.style.background)")
+    assert len(set(shades)) > 1
+    hit.get_by_text("Explain").click()
+    assert not hit.locator(".why").is_visible()
+    hit.get_by_text("View document").click()
+    page.wait_for_selector("#document[open]")
+    assert page.locator("#document-text").inner_text() == text
+    page.keyboard.press("Escape")
+    assert not page.locator("#document").is_visible()
+
+
+def test_documents_are_text_never_markup(page, running):
+    ask(page, running, where="number = 500")
+    page.wait_for_selector(".hit")
+    hit = page.locator(".hit").first
+    assert hit.locator(".text").inner_text() == SCRIPT and "<i>script</i>" in hit.locator("h3").inner_text()
+    hit.get_by_text("View document").click()
+    page.wait_for_selector("#document[open]")
+    assert page.locator("#document-text").inner_text() == SCRIPT
+    assert page.title() == "gindex" and page.locator(".hit img, #document img, .hit b, .hit i").count() == 0
+
+
+def test_errors_are_shown_and_gone_again(page, running):
+    ask(page, running, where="number >")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "position 9" in page.inner_text("#error") and not page.locator("#results").is_visible()
+    page.fill("#where", "number > 1000")
+    page.click("#go")
+    page.wait_for_selector(".empty")
+    assert not page.locator("#error").is_visible() and page.locator(".hit").count() == 0
+    page.route("**/search", lambda route: route.abort())
+    page.click("#go")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "cannot be reached" in page.inner_text("#error")
+
+
+def test_a_key_is_asked_for(browser, start, built):
+    running = start(f"index={built}", keys="reader read " + "k" * 16)
+    page = browser.new_page()
+    page.goto(running.url)
+    page.wait_for_selector("#error:not([hidden])")
+    assert "API key" in page.inner_text("#error")
+    page.fill("#key", "k" * 16)
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#index option", state="attached")
+    page.fill("#prompt", "the heap")
+    page.click("#go")
+    page.wait_for_selector(".hit")
+    assert "k" * 16 not in page.url
+    page.close()
+
+
+def test_by_keyboard_alone(page, running):
+    page.goto(running.url)
+    page.wait_for_selector("#index option", state="attached")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "prompt":
+            break
+    page.keyboard.type("the compiler race")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".hit")
+    assert page.evaluate("document.activeElement.id") == "results"
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText") == "Explain":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".tokens span")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_in_both_schemes(browser, running, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page.goto(f"{running.url}/?index=second&prompt=the+compiler+race&k=2")
+    page.wait_for_selector(".hit")
+    assert page.input_value("#index") == "second"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    colours = [
+        [int(part) for part in re.findall(r"\d+", page.evaluate(f"getComputedStyle(document.body).{what}"))[:3]]
+        for what in ("color", "backgroundColor")
+    ]
+    ink, back = (sum(colour) / 765 for colour in colours)
+    assert (back > 0.8 and ink < 0.3) if scheme == "light" else (back < 0.2 and ink > 0.7)
+    page.close()
