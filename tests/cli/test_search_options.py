@@ -54,6 +54,8 @@ def test_filter_that_nothing_passes_is_an_empty_list(run, built):
         (["--dedupe", "2"], CONFIG, "--dedupe: expected a cosine in (0, 1]"),
         (["--bm25", "?"], QUERY, "--bm25: expected text with at least one word"),
         (["-k", "0"], CONFIG, "0 is not in the range"),
+        (["--stop-early", "0.5"], CONFIG, "--stop-early: expected --exact"),
+        (["--exact", "--stop-early", "-1"], CONFIG, "--stop-early: expected a positive finite number"),
         (["--normalise", "l2"], CONFIG, "'l2' is not one of"),
     ],
 )
