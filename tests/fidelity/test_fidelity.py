@@ -28,7 +28,7 @@ def test_measures_are_those_of_searches(index, built):
         for hit in everything:
             ordinal = ordinals[hit.document_id, hit.part]
             for found, values in ((hit.score, measured.scores), (hit.influence, measured.influence)):
-                rounding = 1e-5 * float(np.abs(values[number]).max())  # float32 sums of terms that cancel
+                rounding = 1e-4 * float(np.abs(values[number]).max())  # float32 sums; scores round queries to 16 bits
                 assert float(values[number, ordinal]) == pytest.approx(found, abs=rounding)
         assert len(everything) == measured.parts
     expected = [agreement(s, i) for s, i in zip(measured.scores, measured.influence, strict=True)]
