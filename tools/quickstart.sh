@@ -18,6 +18,6 @@ gindex() {
 }
 
 gindex build examples/jargon/lexicon.jsonl --model .cache/models/SmolLM2-135M-Instruct --out runs/jargon \
-    --max-tokens 128 --fit-documents 40
-gindex search runs/jargon --queries examples/jargon/queries.jsonl --exact --candidates 50 -k 3
+    --max-tokens 128 --fit-documents 40 --calibration-documents 32 --fidelity-queries 4 --fidelity-parts 100
+gindex search runs/jargon --queries examples/jargon/queries.jsonl --exact --candidates 30 -k 3
 echo "quickstart: took $((SECONDS - prepared)) s, and $prepared s before that to install and fetch"
