@@ -82,7 +82,10 @@ def _calibrate(
             phase.advance,
         )
     best = choose(expected)
-    entries = [{**vars(setting), "expected_pearson": round(expected[setting], 4)} for setting in settings]
+    entries = [
+        {**vars(s), "stored": round(expected[s].stored, 4), "unprojected": round(expected[s].unprojected, 4)}
+        for s in settings
+    ]
     return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
 
 

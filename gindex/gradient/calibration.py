@@ -33,8 +33,8 @@ SAMPLED_ABOVE = 1 << 17
 LEADING, STRIDE = 0.125, 16
 """All of this leading share of the gradient side is looked at, and one row in so many of the rest."""
 
-TOLERANCE = 0.03
-"""Share of the best expectation that is given up for less damping: `choose`."""
+TOLERANCE = 0.05
+"""Share of the best expectation that is given up for more of the signal: `choose`."""
 
 CODE_COSINES = {1: 0.7979, 2: 0.9385, 4: 0.9942, 8: 0.99997, 16: 1.0}
 """Mean cosine between a Gaussian vector and its code, by bits."""
@@ -46,6 +46,14 @@ class Setting:
 
     rank_fraction: float
     index_damping: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """How a setting's scores are expected to correlate with exact influence: as stored, and without projection."""
+
+    stored: float
+    unprojected: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +177,8 @@ def calibrate(
     budget: Budget,
     batches: Sequence[tuple[int, Callable[[], Tensor]]],
     done: Callable[[int], None] = lambda _documents: None,
-) -> dict[Setting, float]:
-    """Return the expected Pearson correlation of stored scores with exact influence, for every setting.
+) -> dict[Setting, Expectation]:
+    """Return the expected Pearson correlations of scores with exact influence, for every setting.
 
     Args:
         layers: Tracked layers.
@@ -182,29 +190,34 @@ def calibrate(
         done: Called after each batch with its number of documents.
     """
     groups = list(budget.widths)
-    found: dict[Setting, list[float]] = {setting: [] for setting in settings}
+    found: dict[Setting, tuple[list[float], list[float]]] = {setting: ([], []) for setting in settings}
     for documents, losses in batches:
         observer = CalibrationObserver(factors, exact_damping, settings, documents)
         observe(layers, observer, documents, losses)
-        for setting, values in found.items():
+        for setting, (stored, unprojected) in found.items():
             norms_NG = torch.stack([observer.norms_N[setting, group] for group in groups], 1)
             coordinates = [observer.coordinates[setting, group] for group in groups]
             added = noise(norms_NG, coordinates, list(budget.widths.values()), budget.bits)
-            values += expected_pearson(observer.exact_NN, observer.scores_NN[setting], added)
+            scores_NN = observer.scores_NN[setting]
+            stored += expected_pearson(observer.exact_NN, scores_NN, added)
+            unprojected += expected_pearson(observer.exact_NN, scores_NN, torch.zeros_like(added))
         done(documents)
-    return {setting: sum(values) / len(values) if values else 0.0 for setting, values in found.items()}
+    return {setting: Expectation(stored=_mean(pair[0]), unprojected=_mean(pair[1])) for setting, pair in found.items()}
 
 
-def choose(expected: Mapping[Setting, float]) -> Setting:
-    """Return the setting to take: of the lowest damping that does almost as well as any, the best.
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
-    Expected correlation hardly changes with the damping, but more of it moves the few best documents away from exact
-    influence.
+
+def choose(expected: Mapping[Setting, Expectation]) -> Setting:
+    """Return the setting to take: of those whose stored scores do almost as well as any, the truest without projection.
+
+    Expected correlation is flat around its best. Truncation and damping trade signal for less noise, but what they take
+    is lost for good and moves the few best documents, while the noise of a projection spares them most.
 
     Args:
         expected: What `calibrate` returned.
     """
-    best = max(expected.values())
-    enough = best - TOLERANCE * abs(best)
-    damping = min(setting.index_damping for setting, value in expected.items() if value >= enough)
-    return max((s for s in expected if s.index_damping == damping), key=lambda setting: expected[setting])
+    best = max(each.stored for each in expected.values())
+    enough = [setting for setting, each in expected.items() if each.stored >= best - TOLERANCE * abs(best)]
+    return max(enough, key=lambda setting: expected[setting].unprojected)

@@ -6,7 +6,16 @@ import torch
 
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
 from gindex.gradient import calibration
-from gindex.gradient.calibration import Budget, Setting, calibrate, choose, expected_pearson, noise, sampled_rows
+from gindex.gradient.calibration import (
+    Budget,
+    Expectation,
+    Setting,
+    calibrate,
+    choose,
+    expected_pearson,
+    noise,
+    sampled_rows,
+)
 from gindex.gradient.codes import decode, encode
 from gindex.gradient.count_sketch import CountSketch
 from gindex.gradient.projection import LayerShape, ProjectionSpec
@@ -61,8 +70,9 @@ def test_without_noise_the_exact_setting_is_perfect(setting):
     documents = [0, 2, 4, 6, 7]
     batches = [(len(documents), lambda: setting.losses(documents))]
     found = calibrate(setting.layers, setting.factors.__getitem__, 0.1, [chosen, Setting(0.5, 10.0)], budget, batches)
-    assert found[chosen] == pytest.approx(1.0)
-    assert found[Setting(0.5, 10.0)] < 0.999
+    assert found[chosen].stored == pytest.approx(1.0) and found[chosen].unprojected == pytest.approx(1.0)
+    assert found[Setting(0.5, 10.0)].stored < 0.999
+    assert choose(found) == chosen
 
 
 def test_inner_products_are_those_of_the_whitened_gradients(setting):
@@ -103,7 +113,7 @@ def test_sampling_changes_little(setting, monkeypatch):
     sampled = calibrate(setting.layers, setting.factors.__getitem__, 0.1, settings, budget, batches)
     assert sampled != whole
     for each in settings:
-        assert sampled[each] == pytest.approx(whole[each], abs=0.15)
+        assert sampled[each].stored == pytest.approx(whole[each].stored, abs=0.15)
 
 
 def test_small_vectors_want_fewer_directions(setting):
@@ -116,7 +126,7 @@ def test_small_vectors_want_fewer_directions(setting):
             widths=dict.fromkeys({layer.group for layer in setting.layers}, width), bits=1 if width < 99 else 16
         )
         found = calibrate(setting.layers, setting.factors.__getitem__, 0.1, settings, budget, batches)
-        best = max(settings, key=lambda s: found[s])
+        best = max(settings, key=lambda s: found[s].stored)
         standing = 0.0
         for f in setting.factors.values():
             R, P = round(f.Lambda.shape[1] * best.rank_fraction), round(f.Lambda.shape[0] * best.rank_fraction)
@@ -127,14 +137,16 @@ def test_small_vectors_want_fewer_directions(setting):
     assert kept == sorted(kept) and kept[-1] > kept[0]
 
 
-def test_the_lowest_damping_that_does_almost_as_well_is_taken():
-    expected = {
-        Setting(0.25, 0.1): 0.60, Setting(0.125, 0.1): 0.61,
-        Setting(0.25, 10.0): 0.640, Setting(0.125, 10.0): 0.645,
-        Setting(0.25, 100.0): 0.66, Setting(0.125, 100.0): 0.65,
-    }  # fmt: skip
-    assert choose(expected) == Setting(0.125, 10.0)
-    assert choose({Setting(1.0, 1.0): 0.0}) == Setting(1.0, 1.0)
+def test_of_settings_that_do_almost_as_well_the_truest_is_taken():
+    found = {
+        Setting(1.0, 0.1): Expectation(stored=0.50, unprojected=1.0),  # too noisy
+        Setting(0.5, 0.1): Expectation(stored=0.62, unprojected=0.96),
+        Setting(0.25, 10.0): Expectation(stored=0.64, unprojected=0.85),
+        Setting(0.125, 10.0): Expectation(stored=0.65, unprojected=0.8),
+    }
+    assert choose(found) == Setting(0.5, 0.1)
+    assert choose({Setting(1.0, 1.0): Expectation(stored=0.0, unprojected=0.0)}) == Setting(1.0, 1.0)
+    assert choose({Setting(1.0, 1.0): Expectation(stored=-0.1, unprojected=-0.2)}) == Setting(1.0, 1.0)
 
 
 def test_a_dead_layer_and_equal_documents_are_no_trouble():
