@@ -1,9 +1,6 @@
 """What a build reckons it needs, and the bound that it keeps."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -74,25 +71,3 @@ def test_command_refuses_a_bound_that_is_too_small(run, corpus_file, model_folde
     )
     assert result.exit_code == 2 and "--memory: expected at least" in result.output
     assert not (tmp_path / "index" / "manifests").exists()
-
-
-CODE = """
-import re, sys
-from pathlib import Path
-from gindex import *
-config = BuildConfig(
-    model=ModelConfig(name=sys.argv[2], device="cpu"), corpus=CorpusConfig(max_tokens=32),
-    curvature=CurvatureConfig(fit_documents=40), vectors=VectorConfig(dimension=512), memory=float(sys.argv[4]),
-)
-GradientIndex.build([sys.argv[1]], sys.argv[3], config)
-print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the peak of a process from /proc")
-def test_a_build_keeps_its_bound(engine, corpus_file, model_folder, tmp_path):
-    need = memory_need(engine, BuildConfig(), 200, 32)
-    bound = need.of(64) / GIGABYTE
-    arguments = [str(corpus_file), str(model_folder), str(tmp_path / "index"), str(bound)]
-    result = subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, check=True)
-    assert int(result.stdout) < bound * GIGABYTE
