@@ -185,12 +185,25 @@ def _check_directory(layout: Layout) -> None:
     root = layout.root
     if root.exists() and not root.is_dir():
         raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")
+    # Another builder may be at work. It writes its record first and removes it after the first version is there, so
+    # looking for them in this order finds one of them at any moment.
+    foreign = root.is_dir() and not all(_is_of_a_start(path.name) for path in root.iterdir())
+    unfinished = layout.build.is_file()
     if version_numbers(layout):
         read_content(layout.manifest(latest_version(layout)))
-    elif layout.build.is_file():
-        _read_build(layout)
-    elif root.is_dir() and not all(_is_of_a_start(path.name) for path in root.iterdir()):
+    elif unfinished:
+        _check_record(layout)
+    elif foreign:
         raise NotAnIndexError(f"{root}: expected an empty directory or an index, found other files; give another --out")
+
+
+def _check_record(layout: Layout) -> None:
+    """Check that the record of an unfinished build is one, or that the build has been finished meanwhile."""
+    try:
+        _read_build(layout)
+    except NotAnIndexError:
+        if not version_numbers(layout):
+            raise
 
 
 def _is_of_a_start(name: str) -> bool:

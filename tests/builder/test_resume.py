@@ -14,6 +14,7 @@ import pytest
 
 from gindex.builder import vectors
 from gindex.builder.run import run_build
+from gindex.builder.state import building
 from gindex.engine import Engine
 from gindex.errors import (
     BusyError,
@@ -152,6 +153,28 @@ def test_finished_build_is_given_back_as_it_is(built, tmp_path, corpus_file, mak
     manifest = run_build([str(corpus_file)], folder, make_config(batch_tokens=7))
     assert manifest.documents["documents"] == 150
     assert snapshot(folder) == snapshot(built)
+
+
+def test_build_that_another_builder_finishes_at_any_moment(
+    stopped, built, corpus_file, make_config, snapshot, monkeypatch, phases
+):
+    """The directory is looked at while it turns from an unfinished build into an index."""
+    is_file = Path.is_file
+    for look in (0, 1, 2):
+        folder, looks = stopped("vectors", phases["vectors"]), iter(range(100))
+
+        def finish_first(path: Path, folder: Path = folder, looks=looks, look: int = look) -> bool:
+            if path == folder / "build.json" and next(looks) == look:
+                shutil.copytree(built, folder, dirs_exist_ok=True)
+                path.unlink()
+            return is_file(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "is_file", finish_first)
+            with building(Layout(folder)):
+                pass
+        run_build([str(corpus_file)], folder, make_config())
+        assert snapshot(folder) == snapshot(built), look
 
 
 # What must not happen

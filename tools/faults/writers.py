@@ -112,6 +112,7 @@ def _run(work, log: Path) -> int:  # type: ignore[no-untyped-def]
     try:
         work()
     except GindexError:
+        log.write_text(traceback.format_exc())
         return REFUSED
     except BaseException:
         log.write_text(traceback.format_exc())
