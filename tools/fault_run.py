@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=3000, help="How many cases at storage calls to run at least.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the corpora and of what is drawn.")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="Faults at storage calls.")
     parser.add_argument("--only", help="One case: SCENARIO:MODE:CALL, as a failure prints it.")
     parser.add_argument("--timed", type=int, default=50, help="Kills after some time.")
     parser.add_argument("--writers", type=int, default=20, help="Rounds of several writers.")
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
             if arguments.only and not arguments.only.startswith(f"{name}:"):
                 continue
             cases = Cases(shop, scenario)
-            for mode in MODES:
+            for mode in arguments.modes:
                 calls = cases.calls(mode)
                 for at in range(1, len(calls) + 1):
                     if arguments.only in (None, f"{name}:{mode}:{at}"):
