@@ -4,7 +4,8 @@
     ├── ConfigError               an option outside its range, or options that exclude each other
     ├── MissingDependencyError    an optional package is not installed; names the extra
     ├── CorpusError               a source that is missing, empty, malformed or has duplicate ids
-    │   └── CorpusChangedError    a source differs from the one that an unfinished build read
+    │   ├── CorpusChangedError    a source differs from the one that an unfinished build read
+    │   └── LabelError            a label outside the model's range; names the document
     ├── ModelError                a model that cannot be loaded or used
     │   ├── TokenizerError        no usable tokenizer
     │   └── NothingToTrackError   no layer that gindex can take gradients of
@@ -60,6 +61,10 @@ class CorpusError(GindexError):
 
 class CorpusChangedError(CorpusError):
     """A corpus source is not the one that the unfinished build read."""
+
+
+class LabelError(CorpusError):
+    """A document's label is not one that the model can give."""
 
 
 class ModelError(GindexError):

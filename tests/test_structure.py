@@ -15,7 +15,7 @@ ORDER = [
     {"model"},
     {"curvature"},
     {"gradient"},
-    {"store"},
+    {"attribution", "store"},
     {"engine"},
     {"search"},
     {"fidelity", "upkeep", "opened"},

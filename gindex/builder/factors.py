@@ -1,25 +1,15 @@
-"""The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done.
+"""The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done."""
 
-All kinds of curvature leave the same files, a basis for either side of a layer and eigenvalues in it, and are used in
-the same way:
-
-    kind      basis                                 eigenvalues
-    ekfac     eigenvectors of the covariances       second moments of document gradients, a second pass
-    kfac      the same                              products of the covariances' eigenvalues
-    diagonal  own coordinates, by their variance    second moments of document gradients, a second pass
-    identity  eigenvectors of the covariances       1, and no damping: raw gradients, truncated by leading directions
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import SecondMoment
-from gindex.curvature.eigenbasis import coordinate_basis, eigenbasis
 from gindex.curvature.eigenvalues import kronecker_eigenvalues
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
+from gindex.curvature.kinds import decomposition, mean_eigenvalue
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.model.layers import LayerTable, TrackedLayer
@@ -49,8 +39,7 @@ def fit_factors(
         Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
         for number, layers in enumerate(layers_by_group(engine.table)):
             values = {layer.name: Lambda[layer.name] for layer in layers}
-            # The mean is what damping is a multiple of: none where there is no curvature.
-            means = {name: float(value.double().mean()) * (kind != "identity") for name, value in values.items()}
+            means = {name: mean_eigenvalue(value, kind) for name, value in values.items()}
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
 
 
@@ -78,19 +67,18 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
 def _fit_bases(
     layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
 ) -> None:
-    decompose = coordinate_basis if kind == "diagonal" else eigenbasis
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
         observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
     A, S = observer.activation_moments, observer.gradient_moments
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         for number, layers in enumerate(layers_by_group(engine.table)):
             if not layout.eigenbases(number).is_file():
-                write_tensors(layout.eigenbases(number), _decompose(layers, decompose, A, S, phase), {})
+                write_tensors(layout.eigenbases(number), _decompose(layers, kind, A, S, phase), {})
 
 
 def _decompose(
     layers: Sequence[TrackedLayer],
-    decompose: Callable[[Tensor, str], tuple[Tensor, Tensor]],
+    kind: str,
     A: dict[str, SecondMoment],
     S: dict[str, SecondMoment],
     phase: Phase,
@@ -100,7 +88,7 @@ def _decompose(
     sides = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     sides += [("gradient", layer.name, S) for layer in layers]
     for side, name, covariances in sides:
-        values, vectors = decompose(covariances.pop(name).mean(), f"{side} covariance of {name}")
+        values, vectors = decomposition(kind)(covariances.pop(name).mean(), f"{side} covariance of {name}")
         tensors[f"{side}.{name}"] = vectors.T.to(torch.float32)
         tensors[f"{side}_values.{name}"] = values.to(torch.float32)
         phase.advance()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.products import add_second_moment, symmetric
+from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 
@@ -48,7 +49,7 @@ class CovarianceObserver(Observer):
     _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
 
     def begin(self, mask_NT: Tensor) -> None:
-        """Start a batch whose real tokens are `mask_NT` [N, T]."""
+        """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""
         self._mask_NT = mask_NT
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor | None:
@@ -62,11 +63,33 @@ class CovarianceObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor | None, g_NTO: Tensor) -> None:
         """Add a batch's activations to A and its pseudo-gradients [N, T, O] to S."""
         if kept is not None:
-            self._add(self.activation_moments, layer.source, append_one(kept[self._mask_NT], layer))
-        self._add(self.gradient_moments, layer.name, g_NTO[self._mask_NT])
+            mask_NT = real_positions(self._mask_NT, kept.shape[1], layer.name)
+            self._add(self.activation_moments, layer.source, append_one(kept[mask_NT], layer))
+        self._add(self.gradient_moments, layer.name, g_NTO[real_positions(self._mask_NT, g_NTO.shape[1], layer.name)])
 
     def _add(self, moments: dict[str, SecondMoment], name: str, x_MX: Tensor) -> None:
         if name not in moments:
             size = x_MX.shape[1]
             moments[name] = SecondMoment(torch.zeros(size, size, dtype=self.dtype, device=x_MX.device))
         moments[name].add(x_MX)
+
+
+def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
+    """Say which positions of a layer are real [N, positions].
+
+    Args:
+        mask_NT: Real tokens [N, T]. A mask of one column stands for all positions of a document, and a layer of one
+            position, behind a model's pooling, is real where any token is.
+        positions: Positions that the layer has for each document.
+        name: The layer, for the error.
+
+    Raises:
+        ShapeError: The layer has neither one position nor one for each token.
+    """
+    if positions == mask_NT.shape[1]:
+        return mask_NT
+    if mask_NT.shape[1] == 1:
+        return mask_NT.expand(-1, positions)
+    if positions == 1:
+        return mask_NT.any(1, keepdim=True)
+    raise ShapeError(f"{name}: expected {mask_NT.shape[1]} positions, one for each token, or 1, found {positions}")

@@ -33,6 +33,15 @@ class LayerFactors:
         """Return the damping of this layer: `scale` times the mean corrected eigenvalue."""
         return scale * self.mean_eigenvalue
 
+    def truncated(self, activation_rank: int, gradient_rank: int) -> "LayerFactors":
+        """Keep leading eigenvectors only; damping stays a multiple of the whole layer's mean eigenvalue."""
+        return LayerFactors(
+            Q_A=self.Q_A[:, :activation_rank],
+            Q_S=self.Q_S[:, :gradient_rank],
+            Lambda=self.Lambda[:gradient_rank, :activation_rank],
+            mean_eigenvalue=self.mean_eigenvalue,
+        )
+
     def rotate(self, G_NOI: Tensor) -> Tensor:
         """Rotate document gradients [N, O, I] into the eigenbasis, [N, P, R]."""
         return self.Q_S.T @ G_NOI.to(self.Q_A.dtype) @ self.Q_A

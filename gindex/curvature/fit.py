@@ -36,7 +36,7 @@ class DocumentBatch(Protocol):
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Real tokens [N, T]."""
+        """Real tokens [N, T]; [N, 1] stands for all positions of every layer."""
         ...
 
 

@@ -3,7 +3,7 @@
 Weights stay frozen, so no weight gradient is ever formed. A layer whose inputs need no gradient gets its output made a
 leaf, which also ends the backward pass at the first tracked layer.
 
-Axes: N documents, T tokens, I layer inputs, O layer outputs.
+Axes: N documents, T tokens (of a convolution: output positions), I layer inputs, O layer outputs.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gindex.errors import ShapeError
+from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
 
 
@@ -79,9 +80,10 @@ def _forward_hook(
                 f"{layer.name}: expected activations of {documents} documents, found shape {tuple(a.shape)}; "
                 "the layer mixes documents and cannot be tracked"
             )
-        kept = observer.activations(layer, a.reshape(documents, -1, a.shape[-1]))
+        kept = observer.activations(layer, _by_position(layer, a, documents))
 
         def backward(g: Tensor) -> None:
+            g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
             observer.gradients(layer, kept, g.detach().reshape(documents, -1, g.shape[-1]))
 
         if output.requires_grad:
@@ -92,6 +94,13 @@ def _forward_hook(
         return leaf.clone()  # what follows may work in place, which a leaf does not allow
 
     return forward
+
+
+def _by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
+    """Return a layer's input as [N, T, I]: T tokens, patches, or 1 where a document has one row."""
+    if isinstance(layer.module, nn.Conv2d):
+        x = patches(layer.module, x)
+    return x.reshape(documents, -1, x.shape[-1])
 
 
 def append_one(a_NTI: Tensor, layer: TrackedLayer) -> Tensor:

@@ -1,11 +1,13 @@
 """Which layers gindex takes gradients of, and why it leaves the others.
 
-A layer is tracked when it is an affine map whose inputs keep the document axis and which runs once in a forward pass.
+A layer is tracked when it is an affine map (of features, or of a convolution's patches) whose inputs keep the document
+axis and which runs once in a forward pass.
 What is left out is named with its reason and its share of the parameters, never skipped in silence.
 
 Axes: N documents, T tokens, I layer inputs (with the appended 1 of a bias), O layer outputs.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import NothingToTrackError
+from gindex.model.convolution import patch_geometry
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
@@ -97,20 +100,21 @@ def track_layers(model: nn.Module, probe: Callable[[], object]) -> LayerTable:
     shared = _shared_parameters(model)
     reasons: dict[str, str] = {}
     layers: list[TrackedLayer] = []
-    sources: dict[tuple[int, bool], str] = {}
+    sources: dict[tuple[int, bool, str], str] = {}
     for name in sorted(candidates, key=lambda n: calls[n].order):
         reason = _reason_against(name, candidates[name], calls[name], shared)
         if reason:
             reasons[name] = reason
         else:
             has_bias = getattr(candidates[name], "bias", None) is not None
-            source = sources.setdefault((calls[name].input_identity, has_bias), name)
+            cut = patch_geometry(module) if isinstance(module := candidates[name], nn.Conv2d) else ""
+            source = sources.setdefault((calls[name].input_identity, has_bias, cut), name)
             layers.append(_tracked(name, candidates[name], source, has_bias))
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
         raise NothingToTrackError(
-            f"{type(model).__name__}: expected at least one Linear or Conv1D layer to track, found none"
-            f"{f' ({listed})' if listed else ''}; use a model with dense layers"
+            f"{type(model).__name__}: expected at least one Linear, Conv1D or Conv2d layer to track, found none"
+            f"{f' ({listed})' if listed else ''}; use a model with dense or convolutional layers"
         )
     return LayerTable(layers=tuple(layers), untracked=tuple(_untracked(model, layers, reasons, shared)))
 
@@ -156,11 +160,13 @@ def _watch(candidates: dict[str, nn.Module], probe: Callable[[], object]) -> dic
 
 
 def _affine_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Return (I without bias, O) of an affine layer, None for any other module."""
+    """Return (I without bias, O) of an affine layer, None for any other module. A convolution reads patches."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return module.nx, module.nf
+    if isinstance(module, nn.Conv2d):
+        return module.in_channels // module.groups * math.prod(module.kernel_size), module.out_channels
     return None
 
 
@@ -194,6 +200,8 @@ def _reason_against(name: str, module: nn.Module, calls: _Calls, shared: dict[in
     assert shape is not None
     if tied:
         return f"tied to {tied[0]}"
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return f"a convolution in {module.groups} groups, not one affine map"
     if max(shape) > MAX_WIDTH:
         return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
     if calls.count == 0:
@@ -214,7 +222,7 @@ def _untracked(
         if identity in tracked:
             continue
         owner = names[0].rpartition(".")[0]
-        reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear or Conv1D layer"
+        reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
         yield UntrackedWeight(name=names[0], parameters=model.get_parameter(names[0]).numel(), reason=reason)

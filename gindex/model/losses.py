@@ -32,6 +32,22 @@ class Task(Protocol[Batch]):
         ...
 
 
+class OutputTask(Task[Batch], Protocol):
+    """A task whose loss is a function of outputs that the model computes position by position.
+
+    With J the Jacobian of the outputs and H the Hessian of the loss in them, the Gauss-Newton matrix of documents is
+    the sum of J^T H J over their positions: the expectation of G G^T over sampled labels.
+    """
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Return the outputs [M, V] of all positions that carry a loss, differentiable."""
+        ...
+
+    def output_hessian(self, outputs_MV: Tensor, v_MV: Tensor) -> Tensor:
+        """Return the Hessian of the loss in the outputs, at each position, times v [M, V]."""
+        ...
+
+
 class CausalLanguageModel:
     """Next-token prediction: `Task[TokenBatch]`.
 
@@ -59,6 +75,15 @@ class CausalLanguageModel:
         logits: Tensor = self.model(torch.from_numpy(batch.tokens).to(self.device), use_cache=False).logits
         return logits
 
+    def outputs(self, batch: TokenBatch) -> Tensor:
+        """Return the logits [M, V] that predict target tokens, float32 or wider, differentiable."""
+        targets = torch.from_numpy(batch.targets[:, 1:]).to(self.device)
+        return _wide(self.logits(batch)[:, :-1][targets])
+
+    def output_hessian(self, outputs_MV: Tensor, v_MV: Tensor) -> Tensor:
+        """Return (diag(p) - p p^T) v [M, V]."""
+        return softmax_hessian(outputs_MV, v_MV)
+
     def losses(self, batch: TokenBatch) -> Tensor:
         """Return the summed loss [N] over each document's target tokens, in nats."""
         labels = torch.from_numpy(batch.tokens[:, 1:][batch.targets[:, 1:]]).to(self.device)
@@ -84,10 +109,25 @@ class CausalLanguageModel:
 
 def _logits_losses(logits_MV: Tensor, labels: LabelSource) -> Tensor:
     """Return the cross-entropy [M], float32 or wider."""
-    wide_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
+    wide_MV = _wide(logits_MV)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(wide_MV), CHUNK)]
     found = [labels(wide_MV[chunk].detach().softmax(-1), chunk) for chunk in chunks]
     return F.cross_entropy(wide_MV, torch.cat(found) if found else wide_MV.new_zeros(0).long(), reduction="none")
+
+
+def _wide(logits_MV: Tensor) -> Tensor:
+    return logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
+
+
+def softmax_hessian(logits_MV: Tensor, v_MV: Tensor) -> Tensor:
+    """Return (diag(p) - p p^T) v [M, V], the Hessian of the cross-entropy in the logits times v; labels do not matter.
+
+    Args:
+        logits_MV: Logits [M, V].
+        v_MV: Vectors [M, V].
+    """
+    p_MV = logits_MV.softmax(-1)
+    return p_MV * (v_MV - (p_MV * v_MV).sum(-1, keepdim=True))
 
 
 def _uniforms(seed: int, targets_T: np.ndarray) -> np.ndarray:

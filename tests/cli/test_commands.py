@@ -51,7 +51,7 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
         "150 documents, ", " parts, ", " tokens", "20 documents, ", "14 tracked, 52.9% of 10,352 parameters",
         "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weights, ",
         "model.layers.*.input_layernorm.weight, model.layers.*.post_attention_layernorm.weight, model.norm.weight: "
-        "LlamaRMSNorm is not a Linear or Conv1D layer (5 weights, ",
+        "LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (5 weights, ",
         "time       about ", "fit covariances ", "eigenbases ", "fit eigenvalues ", "vectors ",
         "memory     about ", "disk       about ", "factors ", "search index ", "documents ",
     ):  # fmt: skip

@@ -54,7 +54,7 @@ def test_llama_weights_left_out_are_named(llama):
     why = reasons(table)
     assert why["model.embed_tokens.weight"] == "shared by model.embed_tokens.weight, lm_head.weight"
     assert "lm_head.weight" not in why  # the same parameter, listed once
-    assert why["model.norm.weight"] == "LlamaRMSNorm is not a Linear or Conv1D layer"
+    assert why["model.norm.weight"] == "LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer"
     assert len(why) == 1 + 5  # the tied embedding and five norms
 
 
@@ -124,8 +124,8 @@ def test_reasons_against_tracking():
     assert why["expert.weight"].startswith("its input mixes documents")
     assert why["turned.weight"].startswith("its input mixes documents")
     assert why["tied.weight"] == "shared by tied.weight, tied_too.weight"
-    assert why["norm.weight"] == "LayerNorm is not a Linear or Conv1D layer"
-    assert why["free"] == "Odd is not a Linear or Conv1D layer"
+    assert why["norm.weight"] == "LayerNorm is not a Linear, Conv1D or Conv2d layer"
+    assert why["free"] == "Odd is not a Linear, Conv1D or Conv2d layer"
     assert "first.weight" not in why
 
 
@@ -161,7 +161,7 @@ def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
 
 @pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])
 def test_nothing_to_track(wrapper: Callable[[nn.Module], nn.Module]):
-    with pytest.raises(NothingToTrackError, match="expected at least one Linear or Conv1D layer"):
+    with pytest.raises(NothingToTrackError, match="expected at least one Linear, Conv1D or Conv2d layer"):
         track(wrapper(nn.LayerNorm(6)))
 
 

@@ -1,0 +1,76 @@
+"""Batches of documents that are tensors: features, pictures, or the keyword inputs of a transformers model.
+
+Axes: N documents, T tokens.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gindex.errors import ShapeError
+
+Inputs = Tensor | Mapping[str, Tensor]
+"""One tensor [N, ...], or keyword arguments of the model, [N, ...] each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TensorBatch:
+    """Some documents with their labels.
+
+    Attributes:
+        inputs: What the model is called with.
+        labels: Classes [N] or values [N] or [N, V].
+        ordinals: The documents' numbers [N]: they decide which labels are sampled, and errors name them.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    ordinals: npt.NDArray[np.int64]
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document."""
+        if isinstance(self.inputs, Mapping) and "attention_mask" in self.inputs:
+            real: npt.NDArray[np.bool_] = self.inputs["attention_mask"].bool().cpu().numpy()
+            return real
+        return np.ones((len(self.ordinals), 1), dtype=bool)
+
+    def first(self, count: int) -> Inputs:
+        """Return the inputs of `count` copies of the first document: something to try the model on."""
+        return _each(self.inputs, lambda x: x[:1].expand(count, *x.shape[1:]))
+
+
+def tensor_batches(
+    inputs: Inputs, labels: Tensor, size: int = 256, ordinals: Sequence[int] | npt.NDArray[np.int64] | None = None
+) -> list[TensorBatch]:
+    """Cut tensors into batches, in order.
+
+    Args:
+        inputs: What the model is called with, all documents of it.
+        labels: Labels of the documents, first axis N.
+        size: Documents in a batch.
+        ordinals: The documents' numbers [N]; 0, 1, 2, ... where none are given.
+
+    Raises:
+        ShapeError: The first axes differ, or there are no documents.
+    """
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    numbers = np.arange(len(labels)) if ordinals is None else np.asarray(ordinals, np.int64)
+    counts = {len(x) for x in tensors} | {len(labels), len(numbers)}
+    if counts == {0} or len(counts) != 1:
+        raise ShapeError(
+            f"tensors: expected one label and one ordinal for each of at least one document, found "
+            f"{', '.join(str(len(x)) for x in tensors)} inputs, {len(labels)} labels, {len(numbers)} ordinals"
+        )
+    cuts = [slice(start, start + size) for start in range(0, len(labels), size)]
+    return [
+        TensorBatch(inputs=_each(inputs, itemgetter(cut)), labels=labels[cut], ordinals=numbers[cut]) for cut in cuts
+    ]
+
+
+def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    return change(inputs) if isinstance(inputs, Tensor) else {name: change(x) for name, x in inputs.items()}
