@@ -22,14 +22,18 @@ def test_blocks_do_not_show(width, tokens, monkeypatch):
 
 
 def test_bfloat16_inputs_are_summed_in_float32():
-    """Against float64: the error is that of a float32 sum (2**-24 a term, they add up like a walk), not 2**-8."""
+    """Against float64: the error is that of a float32 sum, not 2**-8.
+
+    Each of 2,048 terms rounds by 2**-24 of the sum at most. Processors differ in the order of the sum and in how they
+    round pairs; a walk of so many steps ends within 2**-18, four times its standard deviation.
+    """
     torch.manual_seed(0)
     x = torch.randn(2048, 600).bfloat16()
     moment = torch.zeros(600, 600)
     add_second_moment(moment, x)
     expected = x.double().T @ x.double()
     scale = x.double().square().sum(0).sqrt()
-    assert ((symmetric(moment).double() - expected).abs() / (scale[:, None] * scale)).max() < 2**-20
+    assert ((symmetric(moment).double() - expected).abs() / (scale[:, None] * scale)).max() < 2**-18
 
 
 @pytest.mark.parametrize("before", ["highest", "high"])
