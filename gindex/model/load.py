@@ -120,10 +120,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Say whether bfloat16 products run in hardware; emulated ones are many times slower than float32."""
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return True
+    """Say whether bfloat16 products are faster than float32 ones.
+
+    Of x86 processors those with AMX tiles are. Where bfloat16 is emulated it is many times slower, and with the vector
+    instructions of AVX-512 alone it was 1.7 times slower.
+    """
+    if device.type != "cpu":
+        return True
+    if torch.cpu._is_avx2_supported():  # true of x86 alone
+        return torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:

@@ -5,7 +5,15 @@ import torch
 
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
-from gindex.model.load import FINGERPRINT_VALUES, fingerprint_model, load_model, load_tokenizer, pick_device
+from gindex.model import load
+from gindex.model.load import (
+    FINGERPRINT_VALUES,
+    fast_bfloat16,
+    fingerprint_model,
+    load_model,
+    load_tokenizer,
+    pick_device,
+)
 
 
 @pytest.fixture
@@ -45,3 +53,15 @@ def test_models_load_in_the_format_asked_for(model_folder, dtype):
 def test_a_device_that_cannot_compute_is_refused(name):
     with pytest.raises(ModelError, match="--device"):
         pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("x86", "amx", "mkldnn", "fast"),
+    [(True, True, True, True), (True, False, True, False), (False, False, True, True), (False, False, False, False)],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, x86, amx, mkldnn, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: x86)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(load.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: mkldnn)
+    assert fast_bfloat16(torch.device("cpu")) is fast
+    assert fast_bfloat16(torch.device("cuda"))
