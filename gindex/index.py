@@ -272,7 +272,6 @@ class GradientIndex(OpenedVersion):
         vectors_QD = torch.as_tensor(vectors)
         self.warm(model=False)
         clock.lap("load")
-        self._funnel.check(vectors_QD)
         encoded = [
             EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=vector_D) for n, vector_D in enumerate(vectors_QD)
         ]

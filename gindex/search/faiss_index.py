@@ -321,4 +321,5 @@ def _coarse(vectors_ND: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> 
         halved = torch.cat([vectors_ND[:, start:stop] for start, stop in leading], dim=1)
     else:
         halved = fold(vectors_ND, projection, spec.folds)
-    return np.ascontiguousarray((halved * spec.scale).to(torch.float32).cpu().numpy())
+    scaled = halved if spec.scale == 1.0 else halved * spec.scale
+    return np.ascontiguousarray(scaled.to(torch.float32).cpu().numpy())

@@ -3,6 +3,7 @@
 Axes: Q queries, N parts, D dimension.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -100,7 +101,8 @@ class Funnel:
                 f"query vectors: expected dimension {dimension}, found shape {tuple(queries_QD.shape)}; encode them "
                 "with this index"
             )
-        if not queries_QD.isfinite().all():
+        # The ends alone: they show a NaN or an infinity, and nothing of the queries' size is made on the way.
+        if queries_QD.numel() and not all(math.isfinite(end) for end in queries_QD.aminmax()):
             raise NonFiniteError("query vector: expected finite numbers, found NaN or infinity")
 
     def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:

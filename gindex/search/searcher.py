@@ -3,7 +3,7 @@
 Axes: Q queries, N parts, D dimension.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from gindex.config import SearchOptions
 from gindex.corpus.filters import parse_filter
 from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of
-from gindex.corpus.table import DocumentTable
+from gindex.corpus.table import DocumentTable, PartRecord
 from gindex.errors import ConfigError
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
 from gindex.search.funnel import Funnel, Scored, Selection
@@ -67,14 +67,14 @@ class Searcher:
         Raises:
             GindexError: A query vector, filter or text that cannot be used.
         """
-        self._funnel.check(queries_QD)
         signs = [1.0, -1.0] if options.both else [-1.0 if options.negative else 1.0]
         lexical = self._lexical(options, texts)
         selection = self._selection(options, lexical)
         if selection.parts is not None and not len(selection.parts):
+            self._funnel.check(queries_QD)
             return [[() for _ in signs] for _ in texts]
         run = _Run(
-            vectors_QD=torch.cat([sign * queries_QD.float().cpu() for sign in signs]),
+            vectors_QD=_signed(queries_QD.float().cpu(), signs),
             signs=[sign for sign in signs for _ in texts],
             lexical=lexical * len(signs),
             selection=selection,
@@ -88,7 +88,7 @@ class Searcher:
                 raise ConfigError("--exact: expected a query of text, got a vector, which has no tokens; leave it out")
             found = self._exact(run, found, rerank)
             clock.lap("rerank")
-        hits = [self._hits(run, position, self._finished(run, position, of)) for position, of in enumerate(found)]
+        hits = self._hits(run, [self._finished(run, position, of) for position, of in enumerate(found)])
         clock.lap("search")
         return [[hits[sign * len(texts) + query] for sign in range(len(signs))] for query in range(len(texts))]
 
@@ -226,28 +226,30 @@ class Searcher:
             return deduplicated(candidates, options.k, options.dedupe, self._reader.decoded)
         return candidates[: options.k]
 
-    def _hits(self, run: "_Run", position: int, candidates: list[Candidate]) -> tuple[Hit, ...]:
-        options = run.options
-        ordinals = np.array([c.ordinal for c in candidates], np.int64)
-        hits = []
-        for rank, (candidate, part) in enumerate(zip(candidates, self._table.parts(ordinals), strict=True), start=1):
-            duplicates = self._table.parts(candidate.duplicates)
-            hits.append(
-                Hit(
-                    rank=rank,
-                    document_id=part.document_id,
-                    part=part.part,
-                    score=candidate.score,
-                    influence=candidate.influence,
-                    text=part.text,
-                    metadata=part.metadata,
-                    parts=None if candidate.members is None else len(candidate.members),
-                    lexical=candidate.lexical,
-                    duplicates=None if options.dedupe is None else tuple(other.document_id for other in duplicates),
-                    layers=self._layers(run, position, candidate) if options.layers else None,
-                )
-            )
-        return tuple(hits)
+    def _hits(self, run: "_Run", found: list[list[Candidate]]) -> list[tuple[Hit, ...]]:
+        """Return the hits of each query; what they say of their documents is looked up once for all of them."""
+        asked = sorted({n for of in found for c in of for n in (c.ordinal, *c.duplicates)})
+        parts = dict(zip(asked, self._table.parts(asked), strict=True))
+        return [
+            tuple(self._hit(run, position, rank, candidate, parts) for rank, candidate in enumerate(of, start=1))
+            for position, of in enumerate(found)
+        ]
+
+    def _hit(self, run: "_Run", position: int, rank: int, candidate: Candidate, parts: Mapping[int, PartRecord]) -> Hit:
+        part, folded = parts[candidate.ordinal], (parts[n].document_id for n in candidate.duplicates)
+        return Hit(
+            rank=rank,
+            document_id=part.document_id,
+            part=part.part,
+            score=candidate.score,
+            influence=candidate.influence,
+            text=part.text,
+            metadata=dict(part.metadata),
+            parts=None if candidate.members is None else len(candidate.members),
+            lexical=candidate.lexical,
+            duplicates=None if run.options.dedupe is None else tuple(folded),
+            layers=self._layers(run, position, candidate) if run.options.layers else None,
+        )
 
     def _layers(self, run: "_Run", position: int, candidate: Candidate) -> dict[str, float]:
         """Return the score of each layer group, as reported: signed and weighted."""
@@ -276,3 +278,8 @@ class _Run:
         if self.options.normalise != "unit":
             return 1.0
         return 1.0 / max(float(self.vectors_QD[position].norm()), 1e-30)
+
+
+def _signed(queries_QD: Tensor, signs: Sequence[float]) -> Tensor:
+    """Return the queries once for each sign; as they are, uncopied, where that is plus alone."""
+    return queries_QD if list(signs) == [1.0] else torch.cat([sign * queries_QD for sign in signs])
