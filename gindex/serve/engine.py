@@ -39,7 +39,7 @@ class Engine:
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._depth = 0
         self._changed = threading.Condition()
-        self._closing = self._shared = False
+        self._closing = self._shared = self._gathering = False
         self._thread = threading.Thread(target=self._run, name="gindex-engine", daemon=True)
 
     def start(self) -> None:
@@ -70,7 +70,8 @@ class Engine:
             self._waiting.append(job)
             self._depth += job.size
             self._metrics.depth.set(self._depth)
-            self._changed.notify_all()
+            if not self._gathering or self._depth >= self._config.batch:
+                self._changed.notify_all()  # to wake for every query would cost as much as to read it
 
     def call(self, work: Callable[[], Result]) -> "Future[Result]":
         """Run something on the engine's thread, between batches."""
@@ -107,7 +108,9 @@ class Engine:
             while not (self._waiting or self._calls or self._closing):
                 self._changed.wait()
             if self._shared and not self._closing:
+                self._gathering = True
                 self._changed.wait_for(lambda: self._depth >= config.batch or self._closing, config.window_ms / 1000)
+                self._gathering = False
             calls, size = list(self._calls), 0
             batch: list[Job] = []
             self._calls.clear()

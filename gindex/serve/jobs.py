@@ -69,17 +69,25 @@ class Job:
             TimeLimitError: A stage took too long.
             GindexError: The work failed.
         """
-        waiting: set[asyncio.Future[Any]] = {self.done, gone}
-        while True:
-            await asyncio.wait(waiting, timeout=max(0.0, self.left), return_when=asyncio.FIRST_COMPLETED)
-            if self.done.done():
-                return self.done.result()
-            if gone.done():
-                self.abandoned = True
-                raise AbandonedError
-            if self.left <= 0:
-                self.abandoned = True
-                raise TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
+        gone.add_done_callback(lambda _gone: self._abandon(AbandonedError()))
+        self._look()
+        try:
+            return await self.done
+        finally:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        """Give up where the stage's time is over; otherwise look again when it would be."""
+        if self.left <= 0:
+            self._abandon(
+                TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
+            )
+        self._timer = self.loop.call_later(max(0.001, self.left), self._look)
+
+    def _abandon(self, error: Exception) -> None:
+        if not self.done.done():
+            self.abandoned = True
+            self.finish(error)
 
 
 class SearchJob(Job):

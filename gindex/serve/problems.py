@@ -6,6 +6,7 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -109,7 +110,10 @@ def problem(status: int, name: str, detail: str, headers: dict[str, str] | None 
 
 def dump(content: Any) -> bytes:
     """Write an answer as JSON; half a surrogate pair becomes a question mark."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    try:
+        return to_json(content)
+    except (UnicodeEncodeError, PydanticSerializationError):
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _public_name(error: Exception) -> str:

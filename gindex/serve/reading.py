@@ -17,8 +17,8 @@ JSON, NPY = "application/json", "application/x-npy"
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_body(request: Request, config: ServeConfig) -> bytes:
-    """Return the body of a request.
+async def read_body(request: Request, config: ServeConfig) -> bytearray:
+    """Return the body of a request, which vectors in it are used from where they lie.
 
     Raises:
         RefusedError: It is too long (413), or took too long to arrive (408).
@@ -42,7 +42,7 @@ async def read_body(request: Request, config: ServeConfig) -> bytes:
         raise RefusedError(408, f"expected the body within {config.body_seconds:g} s, found it unfinished") from None
     except ClientDisconnect:
         raise AbandonedError from None
-    return b"".join(blocks)
+    return bytearray().join(blocks)
 
 
 def media_type(request: Request) -> str:
@@ -69,7 +69,7 @@ async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> 
     return parse(kind, await read_body(request, config))
 
 
-def parse(kind: type[Body], content: bytes) -> Body:
+def parse(kind: type[Body], content: bytearray) -> Body:
     """Return what JSON text holds, checked; see `read_json`."""
     try:
         return kind.model_validate_json(content)

@@ -46,8 +46,8 @@ def search_routes(service: Service) -> APIRouter:
         asked, options = await _read(request, batch=batch)
         index = served.current
         queries = [_query(index, query, prompts=service.prompts) for query in asked] if isinstance(asked, list) else []
-        if isinstance(asked, bytes):
-            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]).copy())
+        if isinstance(asked, bytearray):
+            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]))
             queries = [EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=v) for n, v in enumerate(vectors)]
         if not queries or (len(queries) > 1 and not batch):
             raise ConfigError(f"queries: expected {'at least one' if batch else 'one'}, found {len(queries)}")
@@ -61,7 +61,7 @@ def search_routes(service: Service) -> APIRouter:
         answer = {"index": name, "version": index.manifest.version}
         return answer | ({"results": records} if batch else records[0])
 
-    async def _read(request: Request, *, batch: bool) -> tuple[list[QueryBody] | bytes, Options]:
+    async def _read(request: Request, *, batch: bool) -> tuple[list[QueryBody] | bytearray, Options]:
         kind = media_type(request)
         content = await read_body(request, service.config)
         if kind == NPY:

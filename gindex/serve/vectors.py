@@ -38,7 +38,7 @@ def decode_base64(text: str, dimension: int) -> npt.NDArray[np.float32]:
     return _checked(np.frombuffer(content, "<f4"), dimension)
 
 
-def decode_npy(content: bytes, dimension: int) -> npt.NDArray[np.float32]:
+def decode_npy(content: bytes | bytearray, dimension: int) -> npt.NDArray[np.float32]:
     """Return the vectors [Q, D] in a file of NumPy's format, of the shape [D] or [Q, D].
 
     Raises:
