@@ -4,19 +4,12 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
+from gindex.page import html_page
+
 if TYPE_CHECKING:
     from gindex.search.explain import Explanation, PartExplanation
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --soft: #f6f8fa; --line: #d0d7de; --faint: #59636e;
-        --positive: 46, 160, 67; --negative: 218, 54, 51 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --paper: #0d1117; --soft: #161b22; --line: #3d444d; --faint: #9198a1;
-          --positive: 35, 134, 54; --negative: 190, 50, 48 }
-}
-body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
-       background: var(--paper) }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere } h2 { font-size: 1rem; margin: 2rem 0 .5rem }
 summary { font-weight: bold; margin: 2rem 0 .5rem; cursor: pointer }
 .query { padding: .5rem .8rem; background: var(--soft); border-left: 4px solid var(--faint); white-space: pre-wrap }
 .tokens { white-space: pre-wrap; line-height: 1.9; overflow-wrap: anywhere }
@@ -36,11 +29,8 @@ def page(explanation: "Explanation") -> str:
     query = explanation.query
     completion = f"<b>{escape(query.completion)}</b>" if query.completion else ""
     largest = max((abs(t.influence) for part in explanation.parts for t in part.tokens), default=0.0) or 1.0
-    title = escape(explanation.document_id)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}: influence {explanation.influence:+.4g}</title><style>{STYLE}</style></head><body>
-<h1>{title}: influence {explanation.influence:+.4g}</h1>
+    title = f"{explanation.document_id}: influence {explanation.influence:+.4g}"
+    body = f"""<h1>{escape(title)}</h1>
 <p class="query">{escape(query.prompt)}{completion}</p>
 {"".join(_part(part, largest, len(explanation.parts)) for part in explanation.parts)}
 <p class="note">Green: training on what the model reads at this token raises the query's log-likelihood; red: lowers it.
@@ -49,8 +39,8 @@ The strongest colour is {largest:.4g}; hold the pointer over a token for its inf
 <details><summary>{len(explanation.layers)} layers</summary>{_bars(explanation.layers)}</details>
 <p class="note">Exact EK-FAC influence, not divided by the number of documents. Tokens add up to it, and so do
 layers.</p>
-</body></html>
 """
+    return html_page(title, STYLE, body)
 
 
 def _part(part: "PartExplanation", largest: float, parts: int) -> str:

@@ -14,6 +14,7 @@ from .mcp import mcp
 from .outliers import outliers
 from .search import search
 from .serve import serve
+from .study import study
 from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 
@@ -43,6 +44,7 @@ for name, command in {
     "index": index_command,
     "info": info,
     "evaluate": evaluate,
+    "study": study,
     "add": add,
     "delete": delete,
     "compact": compact,

@@ -228,7 +228,7 @@ class GradientIndex(OpenedVersion):
             NonFiniteError: See `search_vectors`.
         """
         self._funnel.check(vectors_QD)
-        parts = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+        parts = self.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
         blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
@@ -356,7 +356,7 @@ class GradientIndex(OpenedVersion):
         """
         if sample < 1 or (parts is not None and parts < 1):
             raise ConfigError(f"--sample and --parts: expected at least 1, got {sample} and {parts}")
-        usable = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+        usable = self.usable_parts
         if queries is None:
             asked = sample_queries(self._documents, sample, usable, seed)
         else:

@@ -4,6 +4,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from gindex.config import ModelConfig
@@ -43,6 +45,36 @@ class OpenedVersion:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with an index that was opened with `allow_degraded`, and so missing from its answers."""
         return self._version.problems
+
+    @property
+    def path(self) -> Path:
+        """The index directory."""
+        return self._layout.root
+
+    @property
+    def engine(self) -> Engine:
+        """The model, loaded and checked against the version's."""
+        return self._engine
+
+    @property
+    def documents(self) -> DocumentTable:
+        """The documents, their parts and tokens."""
+        return self._documents
+
+    @property
+    def reranker(self) -> Reranker:
+        """What computes exact influence."""
+        return self._reranker
+
+    @property
+    def vectors(self) -> VectorReader:
+        """The stored vectors."""
+        return self._vectors_reader
+
+    @property
+    def usable_parts(self) -> npt.NDArray[np.int64]:
+        """Ordinals of the parts that a search may return: neither deleted nor without a vector."""
+        return np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic", "locks"},
+    {"config", "progress", "atomic", "locks", "page"},
     {"corpus"},
     {"model"},
     {"curvature"},
@@ -21,7 +21,7 @@ ORDER = [
     {"fidelity", "upkeep", "opened"},
     {"builder"},
     {"index"},
-    {"serve", "client"},
+    {"serve", "client", "studies"},
     {"cli"},
 ]
 """Components, each importing only from itself and from the sets before its own."""

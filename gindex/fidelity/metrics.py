@@ -42,7 +42,7 @@ def agreement(scores_N: Scores, influence_N: Scores) -> dict[str, float]:
     parts = len(scores_N)
     result = {
         "pearson": pearson(scores_N, influence_N),
-        "spearman": pearson(_ranks(scores_N), _ranks(influence_N)),
+        "spearman": pearson(ranks(scores_N), ranks(influence_N)),
     }
     result |= {f"recall@{k}": overlap(scores_N, influence_N, k, k) for k in RECALLS if parts >= 2 * k}
     result |= {f"top10_in_{w}": overlap(scores_N, influence_N, w, 10) for w in WINDOWS if parts >= 2 * w}
@@ -79,7 +79,7 @@ def _order(values_N: Scores) -> npt.NDArray[np.int64]:
     return np.argsort(-values_N, kind="stable")
 
 
-def _ranks(values_N: Scores) -> npt.NDArray[np.float64]:
+def ranks(values_N: Scores) -> npt.NDArray[np.float64]:
     """Return the rank of every value, ties sharing their mean rank."""
     _, inverse, counts = np.unique(values_N, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -4,7 +4,7 @@ The query's gradient is preconditioned once, X_q = H^-1 G_q, in each layer's own
 document is then <X_q, G_d> = sum_t g_t^T X_q a_t summed over layers, without any rotation. A document that few queries
 want takes the second form; one that many want forms its gradient once.
 
-Axes: Q queries, N documents, T tokens, I layer inputs, O layer outputs.
+Axes: L layers, Q queries, N documents, T tokens, I layer inputs, O layer outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,6 +70,18 @@ def exact_influence(
     return observer.influence
 
 
+def layer_influence(
+    layers: Sequence[TrackedLayer],
+    preconditioned: dict[str, Tensor],
+    wanted_QN: Tensor,
+    losses: Callable[[], Tensor],
+) -> Tensor:
+    """Return `exact_influence` with each layer apart, [L, Q, N] in the order of the layers; takes the same."""
+    observer = _LayerObserver(preconditioned, wanted_QN)
+    observe(layers, observer, wanted_QN.shape[1], losses)
+    return torch.stack([observer.by_layer[layer.name] for layer in layers])
+
+
 class _PreconditionObserver(Observer):
     def __init__(self, factors: FactorLoader, damping_scale: float) -> None:
         self.preconditioned: dict[str, Tensor] = {}
@@ -112,3 +124,14 @@ class _InfluenceObserver(Observer):
             G_NOI = g[some].mT @ a[some]
             scores_QN = X_QOI.flatten(1) @ G_NOI.flatten(1).T
             self.influence[:, some] += torch.where(self._wanted[:, some], scores_QN, 0.0)
+
+
+class _LayerObserver(_InfluenceObserver):
+    def __init__(self, preconditioned: dict[str, Tensor], wanted_QN: Tensor) -> None:
+        super().__init__(preconditioned, wanted_QN)
+        self.by_layer: dict[str, Tensor] = {}
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        self.influence = torch.zeros_like(self.influence)
+        super().gradients(layer, kept, g_NTO)
+        self.by_layer[layer.name] = self.influence

@@ -3,7 +3,7 @@
 Queries are taken in blocks whose preconditioned gradients fit in memory. A block loads every layer's factors once, and
 passes once over all parts that one of its queries wants.
 
-Axes: Q queries, N candidates.
+Axes: L layers, Q queries, N candidates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import LayerFactors
 from gindex.engine import Engine
-from gindex.gradient.exact import FactorLoader, exact_influence, precondition_queries
+from gindex.gradient.exact import FactorLoader, exact_influence, layer_influence, precondition_queries
 from gindex.progress import Phase, Progress
 from gindex.search.queries import QueryTokens, first_targets
 
@@ -68,7 +68,7 @@ class Reranker:
                 them; empty at first.
         """
         results: list[npt.NDArray[np.float32]] = []
-        blocks = list(self._blocks(len(queries)))
+        blocks = list(self.blocks(len(queries)))
         for block in blocks:
             preconditioned = held or self.precondition(queries[block], progress)
             if held is not None and len(blocks) == 1:
@@ -78,7 +78,8 @@ class Reranker:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)
         return results
 
-    def _blocks(self, queries: int) -> Iterator[slice]:
+    def blocks(self, queries: int) -> Iterator[slice]:
+        """Cut queries into blocks whose preconditioned gradients may be held at once."""
         each = self.engine.dtype.itemsize * sum(layer.parameters for layer in self.engine.table.layers)
         size = max(1, self._block_bytes // each)
         for start in range(0, queries, size):
@@ -92,15 +93,40 @@ class Reranker:
         phase: Phase,
     ) -> list[npt.NDArray[np.float32]]:
         wanted_QN = np.stack([np.isin(ordinals, asked) for asked in candidates])
-        influence_QN = np.zeros(wanted_QN.shape, np.float32)
-        positions, every_token = np.arange(len(ordinals)), np.ones(len(ordinals), np.int64)
-        for batch in self.engine.batches(self.table.tokens(ordinals), positions, every_token, self.batch_tokens):
-            wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
-            losses = partial(self.engine.task.losses, batch)
-            columns = exact_influence(self.engine.table.layers, preconditioned, wanted, losses)
-            influence_QN[:, batch.ordinals] = columns.cpu().numpy()
-            phase.advance(len(batch.ordinals))
+        influence_QN = self.influence_of(preconditioned, self.table.tokens(ordinals), wanted_QN, phase)
         return [row[np.searchsorted(ordinals, asked)] for row, asked in zip(influence_QN, candidates, strict=True)]
+
+    def influence_of(
+        self,
+        preconditioned: dict[str, Tensor],
+        tokens: Sequence[npt.NDArray[np.uint32]],
+        wanted_QN: npt.NDArray[np.bool_],
+        phase: Phase,
+        *,
+        by_layer: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Return the influence of any texts, in the index or not.
+
+        Args:
+            preconditioned: What `precondition` returned for the Q queries.
+            tokens: Token ids of N texts; all but the first of each count in its loss.
+            wanted_QN: Which influence to compute; the rest is 0.
+            phase: Advanced by the texts that are done.
+            by_layer: Keep the layers apart.
+
+        Returns:
+            [Q, N]; by layer [L, Q, N], in the order of the tracked layers.
+        """
+        layers = self.engine.table.layers
+        measure, axes = (layer_influence, (len(layers),)) if by_layer else (exact_influence, ())
+        influence = np.zeros((*axes, *wanted_QN.shape), np.float32)
+        positions, every_token = np.arange(len(tokens)), np.ones(len(tokens), np.int64)
+        for batch in self.engine.batches(tokens, positions, every_token, self.batch_tokens):
+            wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
+            columns = measure(layers, preconditioned, wanted, partial(self.engine.task.losses, batch))
+            influence[..., batch.ordinals] = columns.cpu().numpy()
+            phase.advance(len(batch.ordinals))
+        return influence
 
     def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
         """Return H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""

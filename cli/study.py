@@ -1,0 +1,163 @@
+"""`gindex study`: what the literature asked of influence, asked of an index."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gindex.studies.config import LayersConfig, SparsityConfig
+
+from .command import Decorated, GindexCommand, config_option
+from .progress import terminal_progress
+from .queries import read_queries
+
+if TYPE_CHECKING:
+    from gindex.search.hit import Query
+    from gindex.studies.report import Report
+
+
+@click.group()
+def study() -> None:
+    """Ask of an index what the literature asked of influence; write a report.
+
+    Each study writes one page, which loads nothing from elsewhere, and its numbers beside it as JSON.
+
+    \b
+    Example:
+        gindex study sparsity runs/corpus --out sparsity.html
+        gindex study layers runs/corpus --out layers.html
+    """  # noqa: D301 \b keeps click from wrapping the lines
+
+
+def study_options(config: type, name: str) -> Callable[[Decorated], Decorated]:
+    """Give a command the options of a study's config, and those that all studies have."""
+
+    def decorate(command: Decorated) -> Decorated:
+        options = [
+            *(config_option(config, field.name) for field in fields(config)),
+            click.option(
+                "--out",
+                type=click.Path(path_type=Path, dir_okay=False),
+                default=f"{name}.html",
+                show_default=True,
+                help="Page to write; the numbers go beside it, in a file ending in .json.",
+            ),
+            click.option(
+                "--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ..."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object."),
+        ]
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_option = click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
+index_argument = click.argument("index", type=click.Path(path_type=Path))
+
+
+@study.command(cls=GindexCommand)
+@index_argument
+@click.option("--queries", type=click.Path(path_type=Path), help="JSON lines with id, prompt and completion.")
+@study_options(SparsityConfig, "sparsity")
+@model_option
+def sparsity(index: Path, queries: Path | None, **options: Any) -> None:
+    """Measure how few documents of INDEX carry the influence on a query.
+
+    Reports the share of the top 0.01 to 10% of the parts, and fits a power law to the tail, with its uncertainty and
+    whether it can be ruled out.
+
+    \b
+    Example:
+        gindex study sparsity runs/corpus
+        gindex study sparsity runs/corpus --queries queries.jsonl --parts 20000 --out sparsity.html
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    asked = read_queries(queries) if queries is not None else None
+    _check_out(options["out"])
+
+    from gindex.studies.sparsity import study_sparsity
+
+    config = SparsityConfig(**_settings(SparsityConfig, options))
+    _write(study_sparsity(_open(index, options), config, asked, terminal_progress()), options)
+
+
+@study.command(cls=GindexCommand)
+@index_argument
+@click.option(
+    "--queries",
+    multiple=True,
+    metavar="TYPE=FILE",
+    help="A type of queries and its JSON lines with id, prompt and completion; can be given for several types.",
+)
+@study_options(LayersConfig, "layers")
+@model_option
+def layers(index: Path, queries: tuple[str, ...], **options: Any) -> None:
+    """Measure in which layers of the model the influence sits, by type of query.
+
+    Without --queries parts of INDEX are drawn. How well the model predicts them makes three types, and their words in
+    random order a fourth.
+
+    \b
+    Example:
+        gindex study layers runs/corpus
+        gindex study layers runs/corpus --queries facts=facts.jsonl --queries code=code.jsonl
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    asked = _typed_queries(queries)
+    _check_out(options["out"])
+
+    from gindex.studies.layers import study_layers
+
+    config = LayersConfig(**_settings(LayersConfig, options))
+    _write(study_layers(_open(index, options), config, asked, terminal_progress()), options)
+
+
+def _typed_queries(given: Sequence[str]) -> "dict[str, list[Query]] | None":
+    found: dict[str, list[Query]] = {}
+    for entry in given:
+        name, equals, file = entry.partition("=")
+        if not equals or not name or not file:
+            raise click.BadParameter(f"expected TYPE=FILE, got {entry!r}", param_hint="--queries")
+        found.setdefault(name, []).extend(read_queries(Path(file)))
+    return found or None
+
+
+def _settings(config: type, options: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: options[field.name] for field in fields(config)}
+
+
+def _open(index: Path, options: dict[str, Any]) -> Any:
+    from gindex.index import GradientIndex
+
+    return GradientIndex.open(index, model=options.get("model"), device=options["device"])
+
+
+def _check_out(out: Path) -> None:
+    """Check, before any work, that the report can be written."""
+    if out.suffix not in (".html", ".htm"):
+        raise click.BadParameter(f"expected a file ending in .html, got {out}", param_hint="--out")
+    if not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"expected an existing folder, found none at {out.parent}", param_hint="--out")
+
+
+def _put(content: str, path: Path) -> None:
+    path.write_text(content, encoding="utf-8")
+
+
+def _write(report: "Report", options: dict[str, Any]) -> None:
+    from gindex.atomic import publish
+    from gindex.studies.html import study_page
+
+    numbers = json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    out: Path = options["out"]
+    for path, content in ((out, study_page(report)), (out.with_suffix(".json"), numbers)):
+        publish(path, partial(_put, content))
+    if options["as_json"]:
+        click.echo(numbers, nl=False)
+    else:
+        click.echo("\n".join([*report.findings, f"{out} and {out.with_suffix('.json')}"]))
