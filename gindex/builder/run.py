@@ -37,7 +37,7 @@ from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of
-from gindex.errors import ConfigError
+from gindex.errors import ConfigError, CorpusError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
@@ -301,13 +301,21 @@ class _Build:
         return measure_fidelity(queries, parts, path, reader, reranker, self.progress).record()
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
-        """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed."""
-        documents = self.table.part_documents()
-        count, wanted = int(documents.max()) + 1, self.config.curvature.fit_documents
-        if wanted == 0 or wanted >= count:
-            return np.arange(len(documents))
-        drawn = np.random.default_rng(self.config.seed).choice(count, wanted, replace=False)
-        return np.flatnonzero(np.isin(documents, drawn))
+        """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
+
+        Raises:
+            CorpusError: No document has a token to predict, so there is no gradient to fit on.
+        """
+        documents, wanted = self.table.part_documents(), self.config.curvature.fit_documents
+        usable = np.unique(documents[self.table.part_lengths() > 1])
+        if not len(usable):
+            raise CorpusError(
+                f"corpus: expected a document of at least two tokens, found none in {documents[-1] + 1}; a single "
+                "token has no gradient, since nothing predicts it"
+            )
+        if 0 < wanted < len(usable):
+            usable = np.random.default_rng(self.config.seed).choice(usable, wanted, replace=False)
+        return np.flatnonzero(np.isin(documents, usable))
 
     def _fit_batches(self, sample: npt.NDArray[np.int64]) -> list[TokenBatch]:
         tokens = self.table.tokens(sample.tolist())

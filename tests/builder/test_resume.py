@@ -135,7 +135,7 @@ def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monk
         return encode_batches(self, path, tokens, *rest)
 
     monkeypatch.setattr(Engine, "encode_batches", count)
-    for name in ("fit_covariances", "fit_eigenvalues", "eigenbasis"):
+    for name in ("fit_covariances", "fit_eigenvalues", "decomposition"):
         monkeypatch.setattr(f"gindex.builder.factors.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
     monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_args: pytest.fail("read again"))
     before = times(folder)
