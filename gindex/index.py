@@ -78,6 +78,7 @@ class GradientIndex(OpenedVersion):
         device: str = "auto",
         version: int | None = None,
         allow_degraded: bool = False,
+        resident: bool = False,
     ) -> "GradientIndex":
         """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
@@ -87,6 +88,8 @@ class GradientIndex(OpenedVersion):
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
+            resident: Read the FAISS index into memory. Otherwise it is mapped, which is quicker to begin with, and a
+                file that is cut short while it is searched ends the process.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -96,7 +99,8 @@ class GradientIndex(OpenedVersion):
         """
         opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
         name = model or str(opened.manifest.model["name"])
-        return cls(opened, ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"])))
+        dtype = str(opened.manifest.model["dtype"])
+        return cls(opened, ModelConfig(name=name, device=device, dtype=dtype), resident=resident)
 
     def add(
         self,
@@ -121,7 +125,7 @@ class GradientIndex(OpenedVersion):
         """Open the newest version: this one, where nothing was committed since."""
         if latest_version(self._layout) == self.manifest.version:
             return self
-        opened = GradientIndex(Version.open(self._layout), self._model)
+        opened = GradientIndex(Version.open(self._layout), self._model, resident=self._resident)
         if "_engine" in self.__dict__:
             opened.__dict__["_engine"] = self._engine  # the model stays loaded
         return opened

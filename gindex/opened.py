@@ -29,16 +29,17 @@ from gindex.store.version import Version
 class OpenedVersion:
     """The model, the factors, the vectors, the FAISS index and the documents of a version."""
 
-    def __init__(self, version: Version, model: ModelConfig) -> None:
+    def __init__(self, version: Version, model: ModelConfig, *, resident: bool = False) -> None:
         """Load nothing yet.
 
         Args:
             version: The version.
             model: Where the model is, checked against the version's when it is loaded.
+            resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
         self._layout = version.layout
-        self._model = model
+        self._model, self._resident = model, resident
         self.manifest = version.manifest
 
     @property
@@ -116,7 +117,8 @@ class OpenedVersion:
         if self.problems:
             return self._degraded_funnel()
         path = self._version.checked(self._version.faiss)  # before a native library reads it
-        index = FaissIndex(path, spec_of(self.manifest.search), self._projection, self.manifest.stored_parts)
+        spec, parts = spec_of(self.manifest.search), self.manifest.stored_parts
+        index = FaissIndex(path, spec, self._projection, parts, mapped=not self._resident)
         return Funnel(index, self._vectors_reader, self._version.excluded)
 
     def _degraded_funnel(self) -> Funnel:

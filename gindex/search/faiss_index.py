@@ -132,15 +132,24 @@ def follow_faiss(
 class FaissIndex:
     """An opened FAISS index, safe to use from several threads."""
 
-    def __init__(self, path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: int) -> None:
-        """Open the index at `path`, which holds `parts` vectors made as `spec` says; it is mapped, not read.
+    def __init__(
+        self, path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: int, *, mapped: bool = True
+    ) -> None:
+        """Open an index.
+
+        Args:
+            path: The file.
+            spec: How it was made.
+            projection: Projection of its vectors.
+            parts: How many it holds.
+            mapped: Map the file; otherwise read it.
 
         Raises:
             MissingDependencyError: FAISS is not installed.
             CorruptStoreError: The file is not such an index.
         """
         self._faiss = faiss = import_faiss()
-        self._index = _read(faiss, path, faiss.IO_FLAG_MMAP_IFC)
+        self._index = _read(faiss, path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         expected = (TYPES[spec.kind], parts, _dimension(spec, projection), faiss.METRIC_INNER_PRODUCT)
         found = (type(self._index).__name__, self._index.ntotal, self._index.d, self._index.metric_type)
         if found != expected:

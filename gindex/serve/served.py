@@ -146,9 +146,9 @@ class ServedIndex:
     def _open(self) -> GradientIndex:
         """Open the newest version and load what queries need, while the present one goes on answering."""
         old = self._current
-        opened = GradientIndex.open(self._layout.root, device=self._device) if old is None else old.refresh()
-        if opened is old:  # the same number made anew
-            opened = GradientIndex.open(self._layout.root, device=self._device)
+        opened = None if old is None else old.refresh()
+        if opened is None or opened is old:  # the same number made anew
+            opened = GradientIndex.open(self._layout.root, device=self._device, resident=True)
         opened.warm(model=self.model)
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()

@@ -106,10 +106,11 @@ class FactorReader:
             Q_S = file.get_slice(f"gradient.{name}")[: gradient_rank or layer.outputs]
         with _open(self._layout.eigenvalues(self._file_of[name])) as file:
             Lambda = file.get_slice(name)[: len(Q_S), : len(Q_A)]
+        # Copied out of the mapped files: a page of a file that is cut short later would end the process.
         return LayerFactors(
-            Q_A=Q_A.to(self._device, self._dtype).T,
-            Q_S=Q_S.to(self._device, self._dtype).T,
-            Lambda=Lambda.to(self._device),
+            Q_A=Q_A.to(self._device, self._dtype, copy=True).T,
+            Q_S=Q_S.to(self._device, self._dtype, copy=True).T,
+            Lambda=Lambda.to(self._device, copy=True),
             mean_eigenvalue=layer.mean_eigenvalue,
         )
 

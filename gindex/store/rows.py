@@ -8,7 +8,9 @@ Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a f
 chunk, little-endian uint64, then its own CRC-32C.
 """
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +141,7 @@ class _Shard:
         return f"{google_crc32c.value(checksums.tobytes()):08x}"
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+        self._check_length()
         chunks, inner = np.divmod(rows, self._spec.chunk_rows)
         for chunk in np.unique(chunks[~self._checked[chunks]]):
             self._check(int(chunk))
@@ -152,6 +155,12 @@ class _Shard:
         if len(tail) != chunks * 16 + _CRC_BYTES or not _crc_matches(tail):
             raise self._corrupt("a shard index with a matching checksum, found none")
         return np.frombuffer(tail[:-_CRC_BYTES], "<u8").reshape(chunks, 2)[:, 0].astype(np.int64)
+
+    def _check_length(self) -> None:
+        """Refuse a file that was cut short since it was mapped: a page beyond its end would end the process."""
+        with suppress(FileNotFoundError):  # what is mapped outlives its name
+            if os.stat(self._path).st_size < len(self._bytes):
+                raise self._corrupt(f"{len(self._bytes):,} bytes, found the file cut short")
 
     def _check(self, chunk: int) -> None:
         start = int(self._offsets[chunk])

@@ -1,6 +1,8 @@
 """`gindex serve` as a process: its signals, its port, and what it refuses to start with."""
 
+import base64
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import threading
 import time
 
 import httpx2
+import numpy as np
 import pytest
 
 
@@ -94,3 +97,36 @@ def test_refusals_at_the_start(run, built, tmp_path):
     assert "NAME=FOLDER" in refused(2, built, built)
     assert "expected --api-key-file" in refused(2, built, "--host", "0.0.0.0", "--writable")
     assert "a file of API keys" in refused(2, built, "--api-key-file", tmp_path / "none")
+
+
+FILES = {
+    "faiss": "search/*.faiss", "codes": "volumes/*/vectors/codes/c/*/0", "scales": "volumes/*/vectors/scales/c/*/0",
+    "bases": "factors/eigenbases-*", "values": "factors/eigenvalues-*", "documents": "volumes/*/documents*",
+}  # fmt: skip
+"""What an index is made of, and the process reads while it serves."""
+
+
+def test_files_cut_short_while_serving_end_no_process(process, built, tmp_path):
+    """A page beyond the end of a mapped file is a signal, not an error."""
+    copies = {name: shutil.copytree(built, tmp_path / name) for name in FILES}
+    made, url = process(*(f"{n}={p}" for n, p in copies.items()), f"kept={built}", "--reload-seconds", 600)
+    vector = base64.b64encode(np.ones(512, "<f4").tobytes()).decode()
+    bodies = [
+        {"vector": vector}, {"vector": vector, "scan": True}, {"prompt": "the compiler race"},
+        {"prompt": "the compiler race", "exact": True, "candidates": 3},
+    ]  # fmt: skip
+
+    def ask(name):
+        search = f"{url}/v1/indexes/{name}/search"
+        return [httpx2.post(search, json=body, timeout=60).status_code for body in bodies]
+
+    assert all(ask(name) == [200] * 4 for name in [*FILES, "kept"])
+    for name, pattern in FILES.items():
+        cut = list(copies[name].glob(pattern))
+        assert cut
+        for path in cut:
+            os.truncate(path, 1)
+    found = {name: ask(name) for name in [*FILES, "kept"]}
+    assert made.poll() is None
+    assert found.pop("kept") == [200] * 4 and found.pop("faiss") == [200] * 4  # the FAISS index is held in memory
+    assert all(set(statuses) <= {200, 503} and statuses[-1] == 503 for statuses in found.values()), found
