@@ -5,8 +5,11 @@ from pathlib import Path
 
 import click
 
+from gindex.config import SecondLevelConfig, default_of, help_of
+
 from .command import GindexCommand
 from .progress import terminal_progress
+from .render import second_level_text
 
 KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
 
@@ -22,8 +25,19 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     help="auto: by size; flat: exact, for small corpora; fp16: folded, in 16 bits; rabitq: signs, re-scored; ivf: "
     "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
 )
+@click.option(
+    "--second-level",
+    type=click.Choice(["on", "off"]),
+    help="Whiten vectors and queries once more, by the second moment of the stored vectors: what EK-FAC leaves of the "
+    "curvature. Without this option it stays as it is; a build leaves it off.",
+)
+@click.option(
+    "--mu",
+    type=float,
+    help=f"{help_of(SecondLevelConfig, 'mu')}  [default: {default_of(SecondLevelConfig, 'mu')}]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def index_command(index: Path, kind: str, as_json: bool) -> None:
+def index_command(index: Path, kind: str, second_level: str | None, mu: float | None, as_json: bool) -> None:
     """Build the FAISS index of INDEX again from its stored vectors, and measure its recall against a full scan.
 
     It is committed as a new version when it is complete. No model is needed.
@@ -31,11 +45,13 @@ def index_command(index: Path, kind: str, as_json: bool) -> None:
     \b
     Example:
         gindex index runs/corpus --type rabitq
+        gindex index runs/corpus --second-level on --mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.store.layout import Layout
     from gindex.upkeep.reindex import reindex
 
-    search = reindex(Layout(index), kind, terminal_progress()).search
+    on = None if second_level is None else second_level == "on"
+    search = reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search
     if as_json:
         click.echo(json.dumps(search))
         return
@@ -44,3 +60,4 @@ def index_command(index: Path, kind: str, as_json: bool) -> None:
         f"{index / search['file']}: {search['kind']}, recall@10 {recall['at_10']:.3f}, recall@100 "
         f"{recall['at_100']:.3f} of a full scan, {recall['queries']} stored vectors as queries"
     )
+    click.echo(f"second level: {second_level_text(search['second_level'])}")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .command import GindexCommand
-from .render import fidelity_text, size
+from .render import fidelity_text, second_level_text, size
 
 
 @click.command(cls=GindexCommand)
@@ -45,7 +45,7 @@ def _text(content: dict[str, Any]) -> str:
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
         "damping": f"{content['index_damping']:g} x mean for vectors, {content['damping_scale']:g} x mean for --exact",
-        "curvature": content["curvature"],
+        "curvature": f"{content['curvature']}; second level {second_level_text(content['second_level'])}",
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
         "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),

@@ -92,3 +92,10 @@ def excerpt(text: str) -> str:
     flat = " ".join(text.split())
     shown = flat if len(flat) <= SHOWN_CHARACTERS else flat[:SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " ..."
     return textwrap.fill(shown, 100, initial_indent="     ", subsequent_indent="     ")
+
+
+def second_level_text(level: dict[str, Any] | None) -> str:
+    """Say how the second level of curvature is made."""
+    if level is None:
+        return "off"
+    return f"mu {level['mu']:g}, {level['directions']:,} directions with {level['share']:.1%} of the second moment"

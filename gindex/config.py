@@ -115,6 +115,16 @@ class VectorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondLevelConfig:
+    """The second level of curvature: see `gindex.curvature.second_level`."""
+
+    mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
+
+    def __post_init__(self) -> None:
+        _positive("mu", self.mu)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FidelityConfig:
     """How closely a build looks, at its end, at what it built."""
 

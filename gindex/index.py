@@ -232,11 +232,12 @@ class GradientIndex(OpenedVersion):
             NonFiniteError: See `search_vectors`.
         """
         self._funnel.check(vectors_QD)
+        prepared_QD = self._funnel.prepared(vectors_QD)
         parts = self.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
         blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
-        return np.concatenate([part_scores(self._vectors_reader, b, vectors_QD.float()).numpy() for b in blocks], 1)
+        return np.concatenate([part_scores(self._vectors_reader, b, prepared_QD).numpy() for b in blocks], 1)
 
     def document(self, document_id: str) -> Document:
         """Return a document with its whole text.

@@ -16,11 +16,13 @@ from gindex.errors import MismatchError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.progress import Silent
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
 from gindex.search.rerank import Reranker
 from gindex.search.searcher import Searcher
+from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
@@ -119,16 +121,17 @@ class OpenedVersion:
         path = self._version.checked(self._version.faiss)  # before a native library reads it
         spec, parts = spec_of(self.manifest.search), self.manifest.stored_parts
         index = FaissIndex(path, spec, self._projection, parts, mapped=not self._resident)
-        return Funnel(index, self._vectors_reader, self._version.excluded)
+        return Funnel(index, self._vectors_reader, self._version.excluded, self._version.second_level())
 
     def _degraded_funnel(self) -> Funnel:
-        """Search what is left of the vectors, through a FAISS index of them alone."""
-        reader = self._vectors_reader
+        """Search what is left of the vectors, through a second level and a FAISS index of them alone."""
+        reader, mu = self._vectors_reader, self.manifest.mu
+        level = None if mu is None else fit_stored(reader, self._version.excluded, mu, Silent())
         with TemporaryDirectory(prefix="gindex-") as folder:
             path = Path(folder, "search.faiss")
-            spec = build_faiss(path, reader, self._projection)
+            spec = build_faiss(path, reader, self._projection, level=level)
             index = FaissIndex(path, spec, self._projection, reader.spec.parts)
-        return Funnel(index, reader, self._version.excluded)
+        return Funnel(index, reader, self._version.excluded, level)
 
     @cached_property
     def _searcher(self) -> Searcher:

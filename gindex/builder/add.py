@@ -22,8 +22,7 @@ from gindex.engine import recorded_projection
 from gindex.errors import CorpusError
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss, spec_of
-from gindex.search.search_index import make_search_index
-from gindex.store.files import FileRecord
+from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.pending import finish_volume, start_volume
@@ -200,15 +199,16 @@ def _commit(
     grown = Version(layout, replace(manifest, volumes=volumes, files=[*manifest.files, *files], **changes))
     path = layout.faiss(next_version(layout))
     old = spec_of(manifest.search), version.checked(version.faiss)
-    search = make_search_index(layout, path, grown.vectors(), work.projection, grown.excluded, progress, old=old)
-    kept = [file for file in grown.manifest.files if file.path != manifest.search["file"]]
+    search = make_search_index(
+        layout, path, grown.vectors(), work.projection, grown.excluded, progress, old=old, mu=manifest.mu
+    )
     replaced = grown.manifest.deleted_documents - manifest.deleted_documents
     committed = commit(
         layout,
         grown.manifest,
         {"kind": "add", "documents": counts.documents, "replaced": replaced, "norm_ratio": ratio},
         search=search,
-        files=[*kept, FileRecord.of(layout.root, path)],
+        files=[*grown.manifest.lasting, *search_files(layout, search)],
     )
     finish_volume(layout, work.number)
     return Addition(

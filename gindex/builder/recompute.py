@@ -6,8 +6,7 @@ from gindex.builder.vectors import VectorWork
 from gindex.config import BuildConfig
 from gindex.engine import Engine, recorded_projection
 from gindex.progress import Progress
-from gindex.search.search_index import make_search_index
-from gindex.store.files import FileRecord
+from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest, VolumeRecord
 from gindex.store.version import Version, volume_spec
@@ -53,15 +52,14 @@ def recompute(
             volumes.append(replace(volume, skipped=skipped, lost=[]))
     restored = Version(layout, replace(manifest, volumes=volumes, files=list(files.values())))
     path = layout.faiss(next_version(layout))
+    kind, mu = manifest.search["kind"], manifest.mu
     search = make_search_index(
-        layout, path, restored.vectors(), projection, restored.excluded, progress, kind=manifest.search["kind"]
+        layout, path, restored.vectors(), projection, restored.excluded, progress, kind=kind, mu=mu
     )
-    files.pop(str(manifest.search["file"]), None)
-    faiss = FileRecord.of(layout.root, path)
     return commit(
         layout,
         restored.manifest,
         {"kind": "build", "recomputed": sum(len(volume.lost) for volume in manifest.volumes)},
         search=search,
-        files=[*files.values(), faiss],
+        files=[*restored.manifest.lasting, *search_files(layout, search)],
     )

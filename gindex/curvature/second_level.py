@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gindex.config import SecondLevelConfig, default_of
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.errors import ConfigError, NonFiniteError, ShapeError
 
@@ -38,9 +39,9 @@ RANK = 1024
 """Leading directions above that."""
 
 PASSES = 2
-"""Passes over the vectors above that."""
+"""Passes over the vectors above that; one up to it."""
 
-MU = 0.1
+MU = float(default_of(SecondLevelConfig, "mu"))
 """Share of C's mean eigenvalue that is added to all of them."""
 
 
@@ -136,8 +137,7 @@ def second_level(moment: SecondMoment, mu: float = MU, rank: int | None = None) 
         ConfigError: mu is not positive.
         NonFiniteError: No eigendecomposition converged.
     """
-    if not 0 < mu < float("inf"):
-        raise ConfigError(f"--mu: expected a positive finite number, got {mu}")
+    SecondLevelConfig(mu=mu)  # checks it
     dimension, mean = len(moment.product_DK), moment.trace / len(moment.product_DK)
     values_K, directions_DK = leading_directions(moment)
     values_K, directions_DK = values_K[:rank] / (mean or 1.0), directions_DK[:, :rank]
@@ -155,7 +155,7 @@ def leading_directions(moment: SecondMoment) -> tuple[Tensor, Tensor]:
     if B_DK is None or not moment.trace:
         return eigenbasis(Y_DK, "second level") if moment.trace else (Y_DK[0, :0], Y_DK[:, :0])
     # Products were taken in the basis's format: what is below its rounding is no direction of the vectors.
-    rounding = torch.finfo(B_DK.dtype).eps * B_DK.shape[1]
+    rounding = 16 * torch.finfo(B_DK.dtype).eps
     g_K, W_KK = eigenbasis(B_DK.double().T @ Y_DK, "second level")
     sound = g_K > g_K[0] * rounding
     F_DK = Y_DK @ (W_KK[:, sound] / g_K[sound].sqrt())  # C ~ F F^T
@@ -165,7 +165,7 @@ def leading_directions(moment: SecondMoment) -> tuple[Tensor, Tensor]:
 
 
 def fit_second_level(
-    blocks: Callable[[], Iterable[Tensor]], dimension: int, mu: float = MU, rank: int = RANK, passes: int = PASSES
+    blocks: Callable[[], Iterable[Tensor]], dimension: int, mu: float = MU, rank: int = RANK, passes: int | None = None
 ) -> SecondLevel:
     """Return R for vectors that are given in blocks, as often as asked for.
 
@@ -174,12 +174,13 @@ def fit_second_level(
         dimension: D. Up to `DENSE_DIMENSION`, C is formed.
         mu: See `second_level`.
         rank: K, above that.
-        passes: Passes over the vectors, above that.
+        passes: Passes over the vectors; None takes as many as suit the dimension.
 
     Raises:
         ConfigError: mu, rank or passes is not positive.
         NonFiniteError: A vector is not finite.
     """
+    passes = suited_passes(dimension) if passes is None else passes
     if rank < 1 or passes < 1:
         raise ConfigError(f"second level: expected a rank and passes of at least 1, got {rank} and {passes}")
     basis_DK = None if dimension <= DENSE_DIMENSION else first_basis(dimension, rank)
@@ -192,6 +193,11 @@ def fit_second_level(
         if moment.trace:
             basis_DK = leading_directions(moment)[1].float()
     return second_level(moment, mu)
+
+
+def suited_passes(dimension: int) -> int:
+    """Return how often the vectors of D dimensions are gone through."""
+    return 1 if dimension <= DENSE_DIMENSION else PASSES
 
 
 def first_basis(dimension: int, rank: int, seed: int = 0) -> Tensor:

@@ -26,6 +26,7 @@ from gindex.search.faiss_types import TYPES, FaissSpec, choose_spec, import_fais
 from gindex.search.weights import stored_norms
 from gindex.store.layout import REMEDY
 from gindex.store.reader import VectorReader
+from gindex.store.second_level import StoredLevel
 
 BLOCK = 1024
 """Vectors that are decoded at once while an index is built."""
@@ -53,6 +54,7 @@ def build_faiss(
     projection: ProjectionSpec,
     done: Callable[[int], None] = lambda _parts: None,
     kind: str = "auto",
+    level: StoredLevel | None = None,
 ) -> FaissSpec:
     """Build the index from the stored vectors, a block at a time, and publish it at `path`.
 
@@ -62,6 +64,7 @@ def build_faiss(
         projection: Their projection.
         done: Called after each block with its number of parts.
         kind: One of `faiss_types.KINDS`, or `auto`.
+        level: The second level, whose R v it then holds in place of v.
 
     Raises:
         ConfigError: There is no such kind.
@@ -70,10 +73,10 @@ def build_faiss(
     """
     faiss = import_faiss()
     parts = reader.spec.parts
-    spec = choose_spec(parts, reader.spec.dimension, _largest(reader), kind)
+    spec = choose_spec(parts, reader.spec.dimension, _largest(reader, level=level), kind)
 
     def folded(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.concatenate([_stored(reader, block, spec, projection) for block in blocks(ordinals)])
+        return np.concatenate([_stored(reader, block, spec, projection, level) for block in blocks(ordinals)])
 
     if spec.kind == "ivf":
         index, assign = make_ivf(faiss, spec, evenly_spaced(parts, spec.lists * LIST_TRAINING_PARTS), folded, parts)
@@ -89,7 +92,7 @@ def build_faiss(
             assign(block, vectors)
         done(len(block))
     _write(faiss, index, path)
-    return _with_largest(spec, reader)
+    return _with_largest(spec, reader, level)
 
 
 def follow_faiss(
@@ -236,7 +239,9 @@ class FaissIndex:
             self._faiss.omp_get_max_threads(), "faiss", initializer=lambda: self._faiss.omp_set_num_threads(1)
         )
 
-    def deviation(self, ordinals: npt.NDArray[np.int64], reader: VectorReader) -> float:
+    def deviation(
+        self, ordinals: npt.NDArray[np.int64], reader: VectorReader, level: StoredLevel | None = None
+    ) -> float:
         """Return how far the index's vectors of consecutive parts are at most from what the stored ones become in it.
 
         In units of their length. The lists of an ivf index aren't in the order of the parts: its checksum is compared,
@@ -244,7 +249,7 @@ class FaissIndex:
         """
         if self.spec.kind == "ivf":
             return 0.0
-        vectors = _stored(reader, ordinals, self.spec, self._projection)
+        vectors = _stored(reader, ordinals, self.spec, self._projection, level)
         expected = self._index.sa_decode(self._index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
         found = self._index.reconstruct_n(int(ordinals[0]), len(ordinals))
         lengths = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
@@ -262,17 +267,26 @@ def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
 
 
-def _largest(reader: VectorReader, ordinals: npt.NDArray[np.int64] | None = None) -> float:
-    """Return a bound of the stored coordinates, of all parts or of some."""
+def _largest(
+    reader: VectorReader, ordinals: npt.NDArray[np.int64] | None = None, level: StoredLevel | None = None
+) -> float:
+    """Return a bound of the stored coordinates, of all parts or of some.
+
+    With a second level, the root mean square of the longest vector's: none of its coordinates is more than the root of
+    D times as large, which float16 holds in this unit, folded too.
+    """
+    if level is not None:
+        return float(level.norms_N.max() / reader.spec.dimension**0.5)
     bits = reader.spec.bits
     scales = reader.scales(np.arange(reader.spec.parts) if ordinals is None else ordinals)
     return float(scales.max()) * (1 if bits == 16 else 2**bits - 1) if len(scales) else 0.0
 
 
-def _with_largest(spec: FaissSpec, reader: VectorReader) -> FaissSpec:
+def _with_largest(spec: FaissSpec, reader: VectorReader, level: StoredLevel | None = None) -> FaissSpec:
     if spec.lossless:
         return spec
-    return replace(spec, largest=tuple(np.argsort(-stored_norms(reader), kind="stable")[:LARGEST].tolist()))
+    norms = stored_norms(reader) if level is None else level.norms_N.numpy()
+    return replace(spec, largest=tuple(np.argsort(-norms, kind="stable")[:LARGEST].tolist()))
 
 
 def _write(faiss: Any, index: Any, path: Path) -> None:
@@ -305,9 +319,15 @@ def _dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
 
 
 def _stored(
-    reader: VectorReader, ordinals: npt.NDArray[np.int64], spec: FaissSpec, projection: ProjectionSpec
+    reader: VectorReader,
+    ordinals: npt.NDArray[np.int64],
+    spec: FaissSpec,
+    projection: ProjectionSpec,
+    level: StoredLevel | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return what the index holds of stored vectors [N, F]; of those that are cut off only the rest is decoded."""
+    if level is not None:
+        return _coarse(level.apply(reader.decoded(ordinals)), spec, projection)
     if spec.kind not in ("rabitq", "ivf") or not spec.folds:
         return _coarse(reader.decoded(ordinals), spec, projection)
     codes, scales_NS = reader.coded(ordinals)

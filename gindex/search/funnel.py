@@ -16,6 +16,7 @@ from gindex.search.faiss_index import FaissIndex
 from gindex.search.scan import BLOCK, part_scores, scan
 from gindex.search.weights import Weights, strata
 from gindex.store.reader import VectorReader
+from gindex.store.second_level import StoredLevel
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
@@ -48,18 +49,44 @@ EVERYTHING = Selection()
 class Funnel:
     """Candidates from FAISS, scores from the stored vectors."""
 
-    def __init__(self, index: FaissIndex, reader: VectorReader, skipped: Collection[int]) -> None:
-        """Join an index with the vectors it was derived from; parts in `skipped` have no vector."""
+    def __init__(
+        self, index: FaissIndex, reader: VectorReader, skipped: Collection[int], level: StoredLevel | None = None
+    ) -> None:
+        """Join an index with the vectors it was derived from.
+
+        Args:
+            index: The FAISS index, of R v where there is a second level.
+            reader: The stored vectors v.
+            skipped: Parts that have no vector.
+            level: The second level; None for none.
+        """
+        self.level = level
         self._index, self._reader = index, reader
         self._skipped = np.array(sorted(skipped), np.int64)
 
+    def prepared(self, queries_QD: Tensor) -> Tensor:
+        """Return what the stored vectors are scored with for queries [Q, D]: R^2 q, float32; q without a second level.
+
+        Raises:
+            MismatchError: See `check`, which is left to `search` where nothing is to be done.
+            NonFiniteError: See `check`.
+        """
+        if self.level is None:
+            return queries_QD.float().cpu()
+        self.check(queries_QD)
+        return self.level.apply(queries_QD.float().cpu(), 2)
+
+    def asked(self, prepared_QD: Tensor) -> Tensor:
+        """Return what the index is asked, R q, of prepared queries."""
+        return prepared_QD if self.level is None else self.level.apply(prepared_QD, -1)
+
     def search(
-        self, queries_QD: Tensor, k: int, selection: Selection = EVERYTHING, *, shortlist: int = 0, full: bool = False
+        self, prepared_QD: Tensor, k: int, selection: Selection = EVERYTHING, *, shortlist: int = 0, full: bool = False
     ) -> list[Scored]:
         """Return the k parts with the largest scores for each query [Q, D].
 
         Args:
-            queries_QD: Query vectors.
+            prepared_QD: Queries, as `prepared` returns them.
             k: Parts to return; fewer where there are fewer.
             selection: Which parts, and their weights.
             shortlist: Candidates that a lossy index gives for re-scoring; 0 takes the default for k.
@@ -69,19 +96,18 @@ class Funnel:
             MismatchError: See `check`.
             NonFiniteError: See `check`.
         """
-        self.check(queries_QD)
-        queries_QD = queries_QD.float().cpu()
+        self.check(prepared_QD)
         parts = self._parts(selection.parts)
         lossless = self._index.spec.lossless and selection.weights is None
         count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
         total = self._reader.spec.parts if parts is None else len(parts)
         if full or total <= count or (self._index.spec.lossless and selection.weights is not None):
-            found = scan(self._reader, queries_QD, k, parts=parts, weights=selection.weights)
+            found = scan(self._reader, prepared_QD, k, parts=parts, weights=selection.weights)
             return [Scored(*pair) for pair in zip(*found, strict=True)]
-        candidates = self._candidates(queries_QD, count, parts, selection.weights)
+        candidates = self._candidates(self.asked(prepared_QD), count, parts, selection.weights)
         if lossless:
             return [_best(ordinals, scores, k) for ordinals, scores in candidates]
-        return self._rescored(queries_QD, [ordinals for ordinals, _ in candidates], k, selection.weights)
+        return self._rescored(prepared_QD, [ordinals for ordinals, _ in candidates], k, selection.weights)
 
     def permitted(self, parts: npt.NDArray[np.int64], selection: Selection) -> npt.NDArray[np.int64]:
         """Return those of the parts that may be found."""

@@ -37,7 +37,7 @@ def measure_recall(funnel: Funnel, reader: VectorReader, excluded: npt.NDArray[n
     if not len(usable):
         return Recall(at_10=1.0, at_100=1.0, queries=0)
     drawn = np.random.default_rng(seed).choice(usable, min(QUERIES, len(usable)), replace=False)
-    queries_QD = reader.decoded(np.sort(drawn))
+    queries_QD = funnel.prepared(reader.decoded(np.sort(drawn)))
     own = np.sort(drawn)[:, None]
     best, _ = scan(reader, queries_QD, max(DEPTHS) + 1, parts=usable)
     shares = []

@@ -5,6 +5,7 @@ Axes: Q queries, N parts, D dimension.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,8 @@ class Searcher:
     def __init__(self, funnel: Funnel, reader: VectorReader, table: DocumentTable, groups: Sequence[str]) -> None:
         """Join what a search needs; `groups` are the names of the vectors' slices."""
         self._funnel, self._reader, self._table, self._groups = funnel, reader, table, groups
-        self._normaliser = Normaliser(reader, table.part_lengths)
+        norms = None if funnel.level is None else funnel.level.norms_N.numpy()
+        self._normaliser = Normaliser(reader, table.part_lengths, norms)
 
     def find(
         self,
@@ -67,15 +69,17 @@ class Searcher:
         Raises:
             GindexError: A query vector, filter or text that cannot be used.
         """
+        prepared_QD = self._funnel.prepared(queries_QD)
         signs = [1.0, -1.0] if options.both else [-1.0 if options.negative else 1.0]
         lexical = self._lexical(options, texts)
         selection = self._selection(options, lexical)
         if selection.parts is not None and not len(selection.parts):
-            self._funnel.check(queries_QD)
+            self._funnel.check(prepared_QD)
             return [[() for _ in signs] for _ in texts]
         run = _Run(
-            vectors_QD=_signed(queries_QD.float().cpu(), signs),
+            vectors_QD=_signed(prepared_QD, signs),
             signs=[sign for sign in signs for _ in texts],
+            asked=self._funnel.asked,
             lexical=lexical * len(signs),
             selection=selection,
             options=options,
@@ -264,20 +268,26 @@ class Searcher:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Run:
-    """One search: its query vectors, one for each query and sign, and what belongs to each."""
+    """One search: prepared query vectors, one for each query and sign, and what belongs to each."""
 
     vectors_QD: Tensor
     signs: list[float]
+    asked: Callable[[Tensor], Tensor]
     lexical: list[Lexical]
     selection: Selection
     options: SearchOptions
     reranked: list[int]
 
+    @cached_property
+    def _norms(self) -> list[float]:
+        norms: list[float] = self.asked(self.vectors_QD).norm(dim=1).tolist()
+        return norms
+
     def scale(self, position: int) -> float:
         """What the scores of a query are multiplied by, beside the weights of the parts."""
         if self.options.normalise != "unit":
             return 1.0
-        return 1.0 / max(float(self.vectors_QD[position].norm()), 1e-30)
+        return 1.0 / max(self._norms[position], 1e-30)
 
 
 def _signed(queries_QD: Tensor, signs: Sequence[float]) -> Tensor:

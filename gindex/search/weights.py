@@ -4,6 +4,7 @@ Axes: N parts.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +20,27 @@ Weights = npt.NDArray[np.float32]
 class Normaliser:
     """The weights of all parts of an index, each kind computed when it is first asked for."""
 
-    def __init__(self, reader: VectorReader, lengths: Callable[[], npt.NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        reader: VectorReader,
+        lengths: Callable[[], npt.NDArray[np.int64]],
+        norms: npt.NDArray[np.floating[Any]] | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             reader: The stored vectors.
             lengths: Gives the tokens of every part [N].
+            norms: Norms of the vectors [N] where they aren't those of the stored ones: |R v| with a second level.
         """
-        self._reader, self._lengths = reader, lengths
+        self._reader, self._lengths, self._norms = reader, lengths, norms
         self._known: dict[str, Weights] = {}
 
     def weights(self, kind: str) -> Weights | None:
         """Return the weight of every part [N], 0 where it is undefined, or None where all are 1.
 
         Args:
-            kind: `none`; `unit`, 1 over the stored vector's norm, so that scores of a unit query are cosines;
+            kind: `none`; `unit`, 1 over the vector's norm, so that scores of a unit query are cosines;
                 `relatif`, 1 over the square root of the self-influence; `length`, 1 over the number of predicted
                 tokens.
 
@@ -50,7 +57,7 @@ class Normaliser:
             return np.maximum(self._lengths() - 1, 1).astype(np.float64)
         if kind == "relatif":
             return np.sqrt(self._reader.self_influence(np.arange(self._reader.spec.parts)).astype(np.float64))
-        return stored_norms(self._reader)
+        return stored_norms(self._reader) if self._norms is None else self._norms.astype(np.float64)
 
 
 def stored_norms(reader: VectorReader) -> npt.NDArray[np.float64]:

@@ -37,6 +37,7 @@ def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str
         "fit": manifest.fit,
         "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
         "search_index": manifest.search,
+        "second_level": manifest.second_level,
         "fidelity": manifest.fidelity,
         "segments": vectors.segments,
         "disk_bytes": _disk(manifest),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a reader of the version before would misread the files."""
 
 
@@ -58,6 +58,7 @@ class Layout:
     factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
         factors/calibration.json  what was expected of other ranks and dampings, where they were chosen
     search/00000001.faiss     FAISS index, derived from the vectors, named after the version that made it
+        search/00000001.second-level.safetensors  second level of curvature, where it is on; derived as well
     build.json                what a build was started with, until it is finished
     .lock, .lock-*            held by running writers
     """

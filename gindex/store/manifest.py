@@ -131,7 +131,7 @@ class Manifest:
         deleted_documents: Documents that they are of.
         deleted_tokens: Tokens of the deleted parts.
         search: FAISS index: `kind`, `folds`, `scale`, `lists`, `probes`, `largest`; its `file`, how many `parts` it
-            holds, and its `recall`.
+            holds, and its `recall`; `second_level`: its `file`, `mu`, `directions` and `share`, None where it is off.
         fidelity: What the build measured at its end, `Fidelity.record()`; None where it didn't.
         files: Every file of the version but this one.
     """
@@ -179,6 +179,9 @@ class Manifest:
             raise CorruptStoreError(f"{path}: expected the manifest of an index, found {error}; {REMEDY}") from error
         if not manifest.volumes or not {"file", "parts"} <= manifest.search.keys():
             raise CorruptStoreError(f"{path}: expected volumes and a FAISS index, found none; {REMEDY}")
+        level = manifest.search.get("second_level")
+        if level is not None and not (isinstance(level, dict) and {"file", "mu"} <= level.keys()):
+            raise CorruptStoreError(f"{path}: expected a second level with file and mu, found {level!r}; {REMEDY}")
         if manifest.version != version:
             raise CorruptStoreError(f"{path}: expected version {version}, found {manifest.version}; {REMEDY}")
         return manifest
@@ -249,10 +252,37 @@ class Manifest:
             )
         return self._files[name]
 
+    @property
+    def second_level(self) -> dict[str, Any] | None:
+        """What `search` says of the second level of curvature; None where it is off."""
+        found = self.search.get("second_level")  # format version 1 knew none
+        return None if found is None else dict(found)
+
+    @property
+    def mu(self) -> float | None:
+        """The second level's mu; None where it is off."""
+        return None if self.second_level is None else float(self.second_level["mu"])
+
+    @property
+    def derived(self) -> set[str]:
+        """Names of the files that are derived from the vectors, and can be built again."""
+        return derived_files(self.search)
+
+    @property
+    def lasting(self) -> list[FileRecord]:
+        """The records of all files that are not derived."""
+        return [file for file in self.files if file.path not in self.derived]
+
     def files_below(self, root: Path, folder: Path) -> Iterator[FileRecord]:
         """Yield the records of the files in a folder."""
         name = folder.relative_to(root).as_posix() + "/"
         yield from (file for file in self.files if file.path.startswith(name))
+
+
+def derived_files(search: dict[str, Any]) -> set[str]:
+    """Return the names of the files that a manifest's `search` is about."""
+    level = search.get("second_level")
+    return {str(search["file"])} | (set() if level is None else {str(level["file"])})
 
 
 def read_content(path: Path) -> dict[str, Any]:

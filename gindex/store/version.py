@@ -12,6 +12,7 @@ from gindex.store.factors import factor_files
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest, VolumeRecord
 from gindex.store.reader import VectorReader
+from gindex.store.second_level import StoredLevel, read_level
 from gindex.store.vectors import VectorSpec, VolumeReader
 from gindex.store.versions import latest_version, require_version
 
@@ -77,6 +78,14 @@ class Version:
         """The FAISS index."""
         return self.layout.root / str(self.manifest.search["file"])
 
+    def second_level(self) -> StoredLevel | None:
+        """Load the second level of curvature; None where it is off."""
+        level = self.manifest.second_level
+        if level is None:
+            return None
+        path = self.checked(self.layout.root / str(level["file"]))
+        return read_level(path, self.manifest.stored_parts, self.manifest.projection["dimension"])
+
     def table(self) -> DocumentTable:
         """Open the document tables."""
         paths = [self.checked(self.layout.volume(volume.number).documents) for volume in self.manifest.volumes]
@@ -131,7 +140,7 @@ def segment_files(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> d
 
 
 def degradation(layout: Layout, manifest: Manifest) -> tuple[list[str], set[range]]:
-    """Return what is wrong with the shards and the FAISS index, and the parts that are lost by it; reads all of them.
+    """Return what is wrong with the shards and the derived files, and the parts that are lost by it; reads all of them.
 
     Raises:
         CorruptStoreError: A file is damaged without which nothing can be searched.
@@ -149,12 +158,12 @@ def degradation(layout: Layout, manifest: Manifest) -> tuple[list[str], set[rang
         if segments.get(path) in lost:
             continue
         try:
-            if file.chunks is None and file.path != manifest.search["file"]:
+            if file.chunks is None and file.path not in manifest.derived:
                 file.check_length(layout.root)
             else:
                 file.check_content(layout.root)
         except CorruptStoreError as error:
-            if path not in segments and file.path != manifest.search["file"]:
+            if path not in segments and file.path not in manifest.derived:
                 raise
             problems.append(str(error).removesuffix(f"; {REMEDY}"))
             if path in segments and file.chunks is not None:

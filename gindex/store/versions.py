@@ -13,7 +13,7 @@ from gindex.atomic import publish_new
 from gindex.errors import NotAnIndexError, StoreError, VersionError
 from gindex.locks import held
 from gindex.store.files import encode_json
-from gindex.store.layout import Layout
+from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
 
 
@@ -70,6 +70,7 @@ def commit(layout: Layout, manifest: Manifest, operation: dict[str, Any], **chan
     """
     made = replace(
         manifest,
+        format_version=FORMAT_VERSION,
         version=next_version(layout),
         operation=operation,
         gindex_version=version_of("gindex"),

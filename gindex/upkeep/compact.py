@@ -8,8 +8,7 @@ from gindex.corpus.fill import copy_documents, new_table
 from gindex.corpus.table import DocumentTable
 from gindex.engine import recorded_projection
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import make_search_index
-from gindex.store.files import FileRecord
+from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.pending import finish_volume, start_volume
@@ -100,11 +99,11 @@ def _commit(
     path = layout.faiss(next_version(layout))
     skipped = np.array([int(part) for segment in segments.values() for part in segment.skipped], np.int64)
     reader = VectorReader([VolumeReader(volume, spec)])
-    search = make_search_index(layout, path, reader, projection, skipped, progress)
+    search = make_search_index(layout, path, reader, projection, skipped, progress, mu=manifest.mu)
     with DocumentTable.open(volume.documents) as table:
         counts = table.counts()
     sources = [source for old in manifest.volumes for source in old.sources]
-    files = [*manifest.files_below(layout.root, layout.factors), FileRecord.of(layout.root, path)]
+    files = [*manifest.files_below(layout.root, layout.factors), *search_files(layout, search)]
     committed = commit(
         layout,
         manifest,

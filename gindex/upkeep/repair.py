@@ -30,7 +30,7 @@ class Repair:
 
 
 def repair(layout: Layout, progress: Progress | None = None) -> Repair:
-    """Check every file of the newest version, build the FAISS index again where it is damaged, mark lost segments.
+    """Check every file of the newest version, build what is derived again where it is damaged, mark lost segments.
 
     Raises:
         CorruptStoreError: The newest manifest is damaged; `rollback` goes back to an earlier one.
@@ -39,7 +39,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
     with writing(layout):
         manifest = Manifest.read(layout, latest_version(layout))
         problems = _damaged(layout, manifest)
-        faiss = problems.pop(str(manifest.search["file"]), None)
+        derived = [name for name in sorted(manifest.derived) if problems.pop(name, None) is not None]
         lost: dict[int, list[int]] = {}
         for volume in manifest.volumes:
             segments = segment_files(layout, manifest, volume)
@@ -49,16 +49,17 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
                 problems.pop(name, None)
         volumes = [replace(volume, lost=lost[volume.number]) for volume in manifest.volumes]
         changes: dict[str, object] = {} if volumes == manifest.volumes else {"volumes": volumes}
-        if faiss is not None and not problems:
+        if derived and not problems:
             kind = str(manifest.search["kind"])
-            changes |= new_search_index(layout, replace(manifest, volumes=volumes), kind, progress or Silent())
+            marked = replace(manifest, volumes=volumes)
+            changes |= new_search_index(layout, marked, kind, manifest.mu, progress or Silent())
         _remove_records(layout, lost)
         if changes:
             operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}
             manifest = commit(layout, manifest, operation, **changes)
         return Repair(
             manifest=manifest,
-            rebuilt=(str(manifest.search["file"]),) if "search" in changes else (),
+            rebuilt=tuple(sorted(manifest.derived)) if "search" in changes else (),
             lost=sum(len(parts) for parts in manifest.lost_parts),
             beyond=tuple(problems.values()),
         )

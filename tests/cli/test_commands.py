@@ -200,3 +200,16 @@ def test_reader_of_the_output_that_goes_away(built, gindex_command):
         text=True,
     )
     assert process.returncode == 0 and process.stderr == ""
+
+
+def test_index_switches_the_second_level(run, built, tmp_path):
+    folder = shutil.copytree(built, tmp_path / "index")
+    on = run("index", folder, "--second-level", "on", "--mu", "0.3")
+    assert on.exit_code == 0, on.output
+    assert re.search(r"second level: mu 0.3, 512 directions with 100.0% of the second moment", on.stdout)
+    assert re.search(r"curvature +ekfac; second level mu 0.3, 512 directions", run("info", folder).stdout)
+    assert json.loads(run("info", folder, "--json").stdout)["second_level"]["mu"] == 0.3
+    kept = json.loads(run("index", folder, "--type", "rabitq", "--json").stdout)
+    assert kept["kind"] == "rabitq" and kept["second_level"]["mu"] == 0.3
+    assert "second level: off" in run("index", folder, "--second-level", "off").stdout
+    assert re.search(r"curvature +ekfac; second level off", run("info", folder).stdout)
