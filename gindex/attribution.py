@@ -17,21 +17,31 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, CurvatureConfig, VectorConfig, default_of
+from gindex.config import CURVATURES, CurvatureConfig, SolverConfig, VectorConfig, default_of
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
+from gindex.curvature.gauss_newton import GaussNewton, WeightSpace
+from gindex.curvature.inverse import (
+    CgInverse,
+    Damping,
+    DenseInverse,
+    FactoredInverse,
+    InverseCurvature,
+    LissaInverse,
+    iterative_inverse,
+)
 from gindex.curvature.kinds import fit_in_memory
 from gindex.curvature.ranks import ranks
 from gindex.errors import NonFiniteError
 from gindex.gradient.codes import encode
-from gindex.gradient.exact import exact_influence, precondition_queries
+from gindex.gradient.exact import document_gradients, exact_influence, precondition_queries
 from gindex.gradient.norms import whitened_norms
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.scores import slice_scores
 from gindex.gradient.vector import VectorBatch, VectorPath
 from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
-from gindex.model.losses import Task
+from gindex.model.losses import OutputTask
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.progress import Progress, Silent
@@ -64,14 +74,16 @@ class Attribution(Generic[Batch]):
         factors: Untruncated factors by layer name.
     """
 
-    def __init__(self, task: Task[Batch], layers: Sequence[TrackedLayer], factors: Mapping[str, LayerFactors]) -> None:
+    def __init__(
+        self, task: OutputTask[Batch], layers: Sequence[TrackedLayer], factors: Mapping[str, LayerFactors]
+    ) -> None:
         """Take what was fitted: see `fit`."""
         self.task, self.layers, self.factors = task, layers, factors
 
     @classmethod
     def fit(
         cls,
-        task: Task[Batch],
+        task: OutputTask[Batch],
         layers: Sequence[TrackedLayer],
         documents: Sequence[Batch],
         kind: str = CURVATURES[0],
@@ -138,6 +150,63 @@ class Attribution(Generic[Batch]):
                 "(counted from 0); leave it out"
             )
         return influence_QN
+
+    def factored_inverse(self, damping_scale: float = DAMPING) -> FactoredInverse:
+        """Return the inverse of the fitted curvature, which `influence` applies."""
+        return FactoredInverse(self.layers, self.factors.__getitem__, damping_scale)
+
+    def dense_inverse(self, documents: Sequence[Batch], damping_scale: float = DAMPING) -> DenseInverse:
+        """Return the inverse of the exact Gauss-Newton matrix of some documents: the reference, for small models.
+
+        Args:
+            documents: Batches of documents, as a rule those that the curvature was fitted on.
+            damping_scale: Damping, as a multiple of each fitted layer's mean eigenvalue.
+
+        Raises:
+            ConfigError: There are too many weights.
+            NonFiniteError: A document has outputs that are not finite.
+        """
+        curvature = GaussNewton(self.layers, self.task, documents)
+        like = self.factors[self.layers[0].name].Lambda.new_empty(0, curvature.space.size)
+        return DenseInverse(curvature, self._damping(damping_scale), like)
+
+    def iterative_inverse(
+        self,
+        documents: Sequence[Batch],
+        damping_scale: float = DAMPING,
+        config: SolverConfig | None = None,
+        done: Callable[[int], None] = lambda _documents: None,
+    ) -> CgInverse | LissaInverse:
+        """Return the inverse of the exact Gauss-Newton matrix of some documents, preconditioned by the fitted one.
+
+        Args:
+            documents: Batches of documents, as a rule those that the curvature was fitted on.
+            damping_scale: Damping, as a multiple of each fitted layer's mean eigenvalue.
+            config: The solver; conjugate gradients where None.
+            done: Called with a number of documents after each batch of each product.
+        """
+        curvature = GaussNewton(self.layers, self.task, documents, done)
+        preconditioner = self.factored_inverse(damping_scale)
+        return iterative_inverse(curvature, self._damping(damping_scale), config or SolverConfig(), preconditioner)
+
+    def influence_by(self, inverse: InverseCurvature, queries: Sequence[Batch], documents: Sequence[Batch]) -> Tensor:
+        """Return influence [Q, N] by an inverse of the curvature that one of the methods above gives.
+
+        Args:
+            inverse: The inverse.
+            queries: Batches of queries; the gradients of all are held at once.
+            documents: Batches of documents.
+
+        Raises:
+            NonFiniteError: A query or document has a gradient that is not finite.
+            DivergenceError: LiSSA diverges.
+        """
+        space = WeightSpace(self.layers)
+        found = [document_gradients(self.layers, space, count, losses) for count, losses in self._passes(queries)]
+        return self.influence_of(space.split(inverse.apply(torch.cat(found))), documents)
+
+    def _damping(self, scale: float) -> Damping:
+        return Damping(self.layers, self.factors.__getitem__, scale)
 
     def self_influence(self, documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:
         """Return the influence [N] of each document on itself: mislabelled and odd documents come out high.

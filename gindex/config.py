@@ -15,6 +15,7 @@ NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+REFINEMENTS = ("cg", "lissa")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
 
@@ -178,6 +179,22 @@ class BuildConfig:
         everything = asdict(self)
         del everything["model"]["device"], everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """How the inverse of the Gauss-Newton matrix of some documents is applied."""
+
+    method: str = option("cg", "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.")
+    iterations: int = option(10, "Most iterations of the solver; 0 keeps the EK-FAC influence.")
+    tolerance: float = option(0.01, "Relative residual at which the solver stops.")
+    scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
+
+    def __post_init__(self) -> None:
+        _one_of("refine", self.method, REFINEMENTS)
+        _at_least("refine_iterations", self.iterations, 0)
+        _at_least("refine_scale", self.scale, 0)
+        _positive("refine_tolerance", self.tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)

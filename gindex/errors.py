@@ -12,6 +12,7 @@
     ├── QueryError                a query that has no gradient: empty completion, too long, no tokens
     │   └── FilterError           a filter that does not parse, or names a field that no document has
     ├── NonFiniteError            a NaN or an infinity; names the document or layer
+    │   └── DivergenceError       an iteration that grows without bound; names the settings to change
     ├── ShapeError                tensors whose axes do not fit together
     ├── ServiceError              a service cannot answer, or refuses to
     │   ├── AccessError           the API key is missing, unknown, or lacks the scope
@@ -95,6 +96,10 @@ class NonFiniteError(GindexError):
     """A loss, gradient or statistic is NaN or infinite."""
 
     exit_code = 7
+
+
+class DivergenceError(NonFiniteError):
+    """An iteration moves away from what it should converge to."""
 
 
 class ShapeError(GindexError):

@@ -7,6 +7,7 @@ activations and gradients have no more digits than that. What is divided by Lamb
 Axes: N documents, I layer inputs, O layer outputs, R and P the leading eigenvectors kept of either side.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,10 @@ class LayerFactors:
         """Apply H^-1 to rotated document gradients [N, P, R]; the result [N, O, I] is in the layer's coordinates."""
         scale = whitening_scale(self.Lambda, self.damping(damping_scale))
         return self.Q_S @ (G_NPR * scale.square()).to(self.Q_S.dtype) @ self.Q_A.T
+
+
+FactorLoader = Callable[[str], LayerFactors]
+"""Gives the untruncated factors of a layer by name; called once a layer, so that only one is held at a time."""
 
 
 def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:

@@ -12,13 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gindex.curvature.ekfac import LayerFactors, rotated_gradients
+from gindex.curvature.ekfac import FactorLoader, rotated_gradients
+from gindex.curvature.gauss_newton import WeightSpace
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
-
-FactorLoader = Callable[[str], LayerFactors]
-"""Gives the untruncated factors of a layer by name; called once a layer, so that only one is held at a time."""
-
 
 FORMED_VALUES = 1 << 24
 """Most values of document gradients that are formed at once: 64 MiB in float32."""
@@ -80,6 +77,35 @@ def layer_influence(
     observer = _LayerObserver(preconditioned, wanted_QN)
     observe(layers, observer, wanted_QN.shape[1], losses)
     return torch.stack([observer.by_layer[layer.name] for layer in layers])
+
+
+def document_gradients(
+    layers: Sequence[TrackedLayer], space: WeightSpace, documents: int, losses: Callable[[], Tensor]
+) -> Tensor:
+    """Return the gradients [N, W] of documents or queries, float32 or wider, whole and as they are.
+
+    Args:
+        layers: Tracked layers.
+        space: Their weights as one axis.
+        documents: N.
+        losses: Runs the model and returns the summed losses [N].
+    """
+    parameter = next(layers[0].module.parameters())
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    gradients_NW = torch.zeros(documents, space.size, dtype=dtype, device=parameter.device)
+    observe(layers, _GradientObserver(space.split(gradients_NW)), documents, losses)
+    return gradients_NW
+
+
+class _GradientObserver(Observer):
+    def __init__(self, gradients: dict[str, Tensor]) -> None:
+        self._gradients = gradients
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        return append_one(a_NTI, layer)
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        self._gradients[layer.name].copy_(g_NTO.mT @ kept)
 
 
 class _PreconditionObserver(Observer):

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gindex.curvature.ekfac import rotated_gradients, whitening_scale
-from gindex.gradient.exact import FactorLoader
+from gindex.curvature.ekfac import FactorLoader, rotated_gradients, whitening_scale
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 

@@ -1,4 +1,4 @@
-"""The only hooks: what a tracked layer read, and the gradient of what it wrote.
+"""The only hooks: what a tracked layer read, the gradient of what it wrote, and how that changes along its weights.
 
 Weights stay frozen, so no weight gradient is ever formed. A layer whose inputs need no gradient gets its output made a
 leaf, which also ends the backward pass at the first tracked layer.
@@ -7,12 +7,14 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gindex.errors import ShapeError
 from gindex.model.convolution import patches, positions_last
@@ -108,3 +110,46 @@ def append_one(a_NTI: Tensor, layer: TrackedLayer) -> Tensor:
     if not layer.has_bias:
         return a_NTI
     return torch.cat([a_NTI, a_NTI.new_ones(*a_NTI.shape[:-1], 1)], dim=-1)
+
+
+def outputs_and_tangent(
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], outputs: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Run a model and differentiate its outputs along a direction of the weights, in one forward pass.
+
+    Args:
+        layers: Tracked layers.
+        directions: V [O, I] by layer name, the bias last.
+        outputs: Runs the model and returns its outputs, of any shape.
+
+    Returns:
+        The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
+    """
+    # Only the plain attention can be differentiated forward.
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        handles = [
+            layer.module.register_forward_hook(_tangent_hook(layer, directions[layer.name]), with_kwargs=True)
+            for layer in layers
+        ]
+        try:
+            dual = forward_ad.unpack_dual(outputs())
+        finally:
+            for handle in handles:
+                handle.remove()
+        tangent = torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
+        return dual.primal, tangent.detach().clone()
+
+
+def _tangent_hook(
+    layer: TrackedLayer, V_OI: Tensor
+) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
+    def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        a = layer_input(args, kwargs).detach()
+        a_NTI = append_one(_by_position(layer, a, len(a)), layer)
+        change_NTO = a_NTI @ V_OI.to(a_NTI.dtype).T
+        change = change_NTO.mT if isinstance(layer.module, nn.Conv2d) else change_NTO
+        dual = forward_ad.make_dual(torch.zeros_like(output), change.reshape(output.shape).to(output.dtype))
+        changed: Tensor = output + dual
+        return changed
+
+    return forward

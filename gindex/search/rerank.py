@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
-from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine
-from gindex.gradient.exact import FactorLoader, exact_influence, layer_influence, precondition_queries
+from gindex.gradient.exact import exact_influence, layer_influence, precondition_queries
 from gindex.progress import Phase, Progress
 from gindex.search.queries import QueryTokens, first_targets
 
