@@ -37,12 +37,20 @@ SPREAD = 0.1
 QUERIES = 32
 
 
+POOL_BYTES = 1 << 24
+"""Random bytes that masks are put together from: each row of one takes its bits from a place of its own."""
+
+
 def mask(shape: tuple[int, int], sixteenths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return bytes of random bits, of which a share of sixteenths [rows] / 16 is set in each row."""
+    pool = np.frombuffer(generator.bytes(POOL_BYTES), np.uint8)
+    windows = np.lib.stride_tricks.sliding_window_view(pool, shape[1])
     bits = np.zeros(shape, np.uint8)
     for digit in range(4):  # from the lowest binary digit of the share: or doubles towards 1, and towards 0
-        drawn = np.frombuffer(generator.bytes(bits.size), np.uint8).reshape(shape)
-        bits = np.where((sixteenths[:, None] >> digit) & 1, bits | drawn, bits & drawn)
+        drawn = windows[generator.integers(0, len(windows), size=shape[0])]
+        up = ((sixteenths >> digit) & 1).astype(bool)
+        bits[up] |= drawn[up]
+        bits[~up] &= drawn[~up]
     return bits
 
 

@@ -4,8 +4,7 @@ Axes: Q queries, N parts, D dimension, F dimension in the index.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,9 @@ from gindex.gradient.projection import ProjectionSpec, fold
 from gindex.search.faiss_gpu import GPU_MOST, to_gpu
 from gindex.search.faiss_ivf import LIST_TRAINING_PARTS, make_ivf, search_ivf
 from gindex.search.faiss_types import TYPES, FaissSpec, choose_spec, import_faiss
+from gindex.search.sieve import STEP, Sieve
 from gindex.search.weights import stored_norms
+from gindex.search.workers import spread, threads
 from gindex.store.layout import REMEDY
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
@@ -192,23 +193,33 @@ class FaissIndex:
     def _on_cpu(
         self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Search; FAISS gives each query one thread, so where there are fewer queries the parts are divided."""
+        """Search by pieces of queries or, where there are fewer of them than threads, of the parts."""
+        queries, total = len(queries_QF), self._index.ntotal
+        if self._sieve is not None and self._sieve.serves(queries, count, total if allowed is None else allowed.sum()):
+            passed = self._sieve.passed(queries_QF, count, allowed)
+            found = spread(lambda n: self._search(queries_QF[n : n + 1], count, None, passed[n]), range(queries))
+            return _joined(found, 0)
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-        ranges = self._ranges(len(queries_QF))
-        if len(ranges) == 1:
-            return self._search(queries_QF, count, None, bits)
-        found = list(self._threads.map(lambda bounds: self._search(queries_QF, count, bounds, bits), ranges))
-        scores, ordinals = (np.concatenate(pieces, axis=1) for pieces in zip(*found, strict=True))
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ordinals, order, 1)
+        ranges = self._ranges(queries)
+        if len(ranges) > 1:
+            found = spread(lambda bounds: self._search(queries_QF, count, bounds, bits), ranges)
+            scores, ordinals = _joined(found, 1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            return np.take_along_axis(scores, order, 1), np.take_along_axis(ordinals, order, 1)
+        shares = np.array_split(queries_QF, min(queries, threads()))
+        return _joined(spread(lambda share_QF: self._search(share_QF, count, None, bits), shares), 0)
 
     def _ranges(self, queries: int) -> list[tuple[int, int]]:
         total = self._index.ntotal
-        threads = min(self._faiss.omp_get_max_threads(), total // PARTS_PER_THREAD)
-        if self.spec.kind == "ivf" or queries >= threads:
+        pieces = min(threads(), total // PARTS_PER_THREAD)
+        if self.spec.kind == "ivf" or queries >= pieces:
             return [(0, total)]
-        bounds = np.linspace(0, total, threads + 1).astype(int).tolist()
+        bounds = np.linspace(0, total, pieces + 1).astype(int).tolist()
         return list(itertools.pairwise(bounds))
+
+    @cached_property
+    def _sieve(self) -> Sieve | None:
+        return Sieve(self._faiss, self._index) if self.spec.kind == "rabitq" and self._index.d >= 32 * STEP else None
 
     def _search(
         self,
@@ -231,13 +242,6 @@ class FaissIndex:
             queries_QF, count, params=parameters
         )
         return found
-
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        # OpenMP's number of threads belongs to the thread that asks, so each of these works alone.
-        return ThreadPoolExecutor(
-            self._faiss.omp_get_max_threads(), "faiss", initializer=lambda: self._faiss.omp_set_num_threads(1)
-        )
 
     def deviation(
         self, ordinals: npt.NDArray[np.int64], reader: VectorReader, level: StoredLevel | None = None
@@ -265,6 +269,13 @@ def blocks(ordinals: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
     """Return at most `count` of the part ordinals, evenly spaced."""
     return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
+
+
+def _joined(
+    found: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]], axis: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    scores, ordinals = (np.concatenate(pieces, axis=axis) for pieces in zip(*found, strict=True))
+    return scores, ordinals
 
 
 def _largest(

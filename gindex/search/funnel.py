@@ -9,17 +9,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from gindex.errors import MismatchError, NonFiniteError
 from gindex.search.faiss_index import FaissIndex
-from gindex.search.scan import BLOCK, part_scores, scan
+from gindex.search.scan import coded_scores, part_scores, scan
 from gindex.search.weights import Weights, strata
+from gindex.search.workers import spread
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
+
+PIECE = 128
+"""Candidates of a query that one thread scores at once."""
+
+QUERIES_READ = 32
+"""Queries whose candidates are read at once."""
+
+LEAST_SHARED = 8
+"""Queries from which the candidates that all of them have are scored for all at once."""
 
 
 @dataclass(frozen=True)
@@ -160,20 +171,50 @@ class Funnel:
     def _rescored(
         self, queries_QD: Tensor, candidates: list[npt.NDArray[np.int64]], k: int, weights: Weights | None
     ) -> list[Scored]:
-        """Score each query's candidates by the stored vectors."""
-        return [
-            _best(ordinals, self._scores(ordinals, queries_QD[query : query + 1], weights), k)
-            for query, ordinals in enumerate(candidates)
-        ]
+        """Score each query's candidates by the stored vectors; those that every query has, for all at once."""
+        common = np.array(self._index.spec.largest, np.int64)
+        if len(queries_QD) < LEAST_SHARED:
+            common = common[:0]
+        own = [ordinals[~np.isin(ordinals, common)] for ordinals in candidates]
+        common_QC = self._scores(queries_QD, common, weights)
+        result = []
+        for start in range(0, len(queries_QD), QUERIES_READ):
+            some = range(start, min(start + QUERIES_READ, len(queries_QD)))
+            for query, own_N in zip(some, self._own_scores(queries_QD, own, some, weights), strict=True):
+                shared = np.isin(common, candidates[query])
+                scores = np.concatenate([own_N, common_QC[query, shared]])
+                result.append(_best(np.concatenate([own[query], common[shared]]), scores, k))
+        return result
+
+    def _own_scores(
+        self, queries_QD: Tensor, own: list[npt.NDArray[np.int64]], some: range, weights: Weights | None
+    ) -> list[npt.NDArray[np.float32]]:
+        """Score the candidates of some queries, each query's its own; their vectors are read together."""
+        stops = np.cumsum([len(own[query]) for query in some]).tolist()
+        bounds = list(zip([0, *stops[:-1]], stops, some, strict=True))
+        ordinals = np.concatenate([own[query] for query in some])
+        codes, scales = self._reader.coded(ordinals)
+        pieces = [(a, min(a + PIECE, stop), q) for start, stop, q in bounds for a in range(start, stop, PIECE)]
+
+        def score(piece: tuple[int, int, int]) -> Tensor:
+            start, stop, query = piece
+            query_1D = queries_QD[query : query + 1]
+            return coded_scores(self._reader, codes[start:stop], scales[start:stop], query_1D)[0]
+
+        scores = torch.cat([*spread(score, pieces), torch.empty(0)]).numpy()
+        if weights is not None:
+            scores = scores * weights[ordinals]
+        return [scores[start:stop] for start, stop, _ in bounds]
 
     def _scores(
-        self, ordinals: npt.NDArray[np.int64], query_1D: Tensor, weights: Weights | None
+        self, queries_QD: Tensor, ordinals: npt.NDArray[np.int64], weights: Weights | None
     ) -> npt.NDArray[np.float32]:
-        scores_N = np.empty(len(ordinals), np.float32)
-        for start in range(0, len(ordinals), BLOCK):
-            block = slice(start, start + BLOCK)
-            scores_N[block] = part_scores(self._reader, ordinals[block], query_1D, weights)[0].numpy()
-        return scores_N
+        if not len(ordinals):
+            return np.empty((len(queries_QD), 0), np.float32)
+        scores_QN: npt.NDArray[np.float32] = spread(
+            lambda parts: part_scores(self._reader, parts, queries_QD, weights), [ordinals]
+        )[0].numpy()
+        return scores_QN
 
 
 def _best(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Scored:

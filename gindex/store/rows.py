@@ -83,14 +83,15 @@ class MappedRows:
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
         """
-        shards = np.unique(ordinals // self.spec.shard_rows)
-        if len(shards) == 1:
-            alone = self._shard(int(shards[0])).read(ordinals % self.spec.shard_rows)
+        shards, within = np.divmod(ordinals, self.spec.shard_rows)
+        order = np.argsort(shards, kind="stable")
+        starts = np.flatnonzero(np.diff(shards[order], prepend=-1))
+        if len(starts) == 1:
+            alone = self._shard(int(shards[0])).read(within)
             return alone if self.spec.width else alone[:, 0]
         rows = np.empty((len(ordinals), max(1, self.spec.width)), self.spec.dtype)
-        for shard in shards:
-            where = np.flatnonzero(ordinals // self.spec.shard_rows == shard)
-            rows[where] = self._shard(int(shard)).read(ordinals[where] % self.spec.shard_rows)
+        for where in np.split(order, starts[1:]) if len(order) else []:
+            rows[where] = self._shard(int(shards[where[0]])).read(within[where])
         return rows if self.spec.width else rows[:, 0]
 
     def shards(self) -> Iterator[npt.NDArray[np.generic]]:
@@ -143,8 +144,10 @@ class _Shard:
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         self._check_length()
         chunks, inner = np.divmod(rows, self._spec.chunk_rows)
-        for chunk in np.unique(chunks[~self._checked[chunks]]):
-            self._check(int(chunk))
+        checked = self._checked[chunks]
+        if not checked.all():
+            for chunk in np.unique(chunks[~checked]):
+                self._check(int(chunk))
         taken: npt.NDArray[np.uint8] = self._windows[self._offsets[chunks] + inner * self._spec.row_bytes]
         return taken.view(self._spec.dtype)
 
