@@ -19,7 +19,7 @@ from gindex.errors import GindexError
 from gindex.serve.documents import document_routes
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.metrics import Metrics
-from gindex.serve.operations import operation_routes, page_routes
+from gindex.serve.operations import docs_routes, operation_routes, page_routes
 from gindex.serve.problems import MEDIA_TYPE, on_error, on_http_error
 from gindex.serve.schema import AddBody, BatchBody, ExplainBody, Problem, SearchBody
 from gindex.serve.searching import search_routes
@@ -30,10 +30,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_DOCS_POLICY = (
-    "default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; connect-src 'self'; "
-    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src 'self' https://fastapi.tiangolo.com data:"
-)
+_DOCS_POLICY = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -57,10 +54,11 @@ def make_app(service: Service, *, cors_origins: Sequence[str] = (), page: bool =
         yield
         service.close()
 
-    app = FastAPI(title="gindex", version=version("gindex"), lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="gindex", version=version("gindex"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(search_routes(service))
     app.include_router(document_routes(service))
     app.include_router(operation_routes(service))
+    app.include_router(docs_routes())
     if page:
         app.include_router(page_routes())
     for kind in (GindexError, OSError, Exception):

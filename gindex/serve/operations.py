@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
@@ -11,12 +12,10 @@ from gindex.serve.problems import dump
 from gindex.serve.reading import JSON
 from gindex.serve.service import Service
 
-_PAGE = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "plots.js": ("plots.js", "text/javascript; charset=utf-8"),
-}
+_KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_PAGE = ("index.html", "page.css", "page.js", "plots.js")
+_DOCS = ("docs.html", "docs.js")
+_SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
 def operation_routes(service: Service) -> APIRouter:
@@ -52,17 +51,34 @@ def operation_routes(service: Service) -> APIRouter:
 
 
 def page_routes() -> APIRouter:
-    """Return the routes of the page: three kinds of files from the package, and no others."""
-    router = APIRouter(include_in_schema=False)
-    folder = files("gindex.serve") / "page"
-    contents = {name: ((folder / file).read_bytes(), kind) for name, (file, kind) in _PAGE.items()}
+    """Return the routes of the page."""
+    return _file_routes("/", "/page", {name: _own(name) for name in _PAGE})
 
-    @router.get("/")
-    @router.get("/page/{file}")
-    async def page(file: str = "") -> Response:
+
+def docs_routes() -> APIRouter:
+    """Return the routes of the page about the interface; Swagger UI comes from a package, not from the network."""
+    swagger = files("fastapi_offline") / "static"
+    return _file_routes(
+        "/docs", "/docs", {name: _own(name) for name in _DOCS} | {name: swagger / name for name in _SWAGGER}
+    )
+
+
+def _own(name: str) -> Traversable:
+    return files("gindex.serve") / "page" / name
+
+
+def _file_routes(start: str, folder: str, found: dict[str, Traversable]) -> APIRouter:
+    """Return routes of files, the first of them at `start`; nothing else is ever read."""
+    router = APIRouter(include_in_schema=False)
+    contents = {name: path.read_bytes() for name, path in found.items()}
+    first = next(iter(contents))
+
+    @router.get(start)
+    @router.get(folder + "/{file}")
+    async def page(file: str = first) -> Response:
         if file not in contents:
             raise UnknownIndexError("expected a file of the page, found no such file")
-        content, kind = contents[file]
-        return Response(content, headers={"Cache-Control": "no-cache"}, media_type=kind)
+        kind = _KINDS[file.rpartition(".")[2]]
+        return Response(contents[file], headers={"Cache-Control": "no-cache"}, media_type=kind)
 
     return router

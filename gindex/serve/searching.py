@@ -1,5 +1,6 @@
 """The routes of search and explanation."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -28,13 +29,28 @@ from gindex.serve.schema import (
 from gindex.serve.service import Service
 from gindex.serve.vectors import decode_base64, decode_npy
 
+LONGEST_IN_URL = 8000
+"""Most characters of a text among the query parameters; the server takes no longer address than 64 KiB."""
+
 
 def body_of(kind: type[Any], *, npy: bool = False) -> dict[str, Any]:
     """Describe a request's body for the OpenAPI document."""
     content: dict[str, Any] = {JSON: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
-    if npy:
-        content[NPY] = {"schema": {"type": "string", "format": "binary"}}
-    return {"requestBody": {"required": True, "content": content}}
+    body = {"requestBody": {"required": True, "content": content}}
+    if not npy:
+        return body
+    content[NPY] = {"schema": {"type": "string", "format": "binary"}}
+    return body | {"parameters": list(_query_parameters())}
+
+
+def _query_parameters() -> Iterator[dict[str, Any]]:
+    """Describe the options as they stand beside a vector in NumPy's format."""
+    for name, option in Options.model_json_schema()["properties"].items():
+        schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
+        if "maxLength" in schema:
+            schema = schema | {"maxLength": LONGEST_IN_URL}
+        words = f"Beside {NPY} alone. {option.get('description', '')}"
+        yield {"name": name, "in": "query", "schema": schema, "description": words}
 
 
 def search_routes(service: Service) -> APIRouter:

@@ -34,6 +34,9 @@ def test_requests_of_the_document(served):
                 if "name" in case.path_parameters and len(seen) % 4:
                     case.path_parameters["name"] = "index"
                 response = case.call()
+                if response.content == b"Invalid HTTP request received.":  # the HTTP server's own words
+                    assert len(response.request.url) > 65_000 and response.status_code == 400
+                    return
                 case.validate_response(response, checks=checks)
                 seen.add((case.operation.path, response.status_code))
 

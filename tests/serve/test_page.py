@@ -183,3 +183,21 @@ def test_on_a_phone_in_both_schemes(browser, running, scheme):
     ink, back = (sum(colour) / 765 for colour in colours)
     assert (back > 0.8 and ink < 0.3) if scheme == "light" else (back < 0.2 and ink > 0.7)
     page.close()
+
+
+def test_the_interface_is_described_and_tried_without_the_network(page, running):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{running.url}/docs")
+    page.wait_for_selector(".opblock")
+    assert page.locator(".opblock").count() >= 11
+    search = page.locator(".opblock", has=page.locator('[data-path="/v1/indexes/{name}/search"]')).first
+    search.locator(".opblock-summary-control").click()
+    search.get_by_text("Try it out").click()
+    search.locator('tr[data-param-name="name"] input').fill("index")
+    body = search.locator("textarea.body-param__text")
+    assert json.loads(body.input_value())["completion"] == " a bug"  # the example
+    body.fill('{"prompt": "the compiler race", "k": 3}')
+    search.get_by_role("button", name="Execute").click()
+    search.locator(".live-responses-table .response-col_status", has_text="200").wait_for()
+    assert len(asked) > 4 and all(url.startswith((running.url, "data:")) for url in asked), asked

@@ -91,7 +91,7 @@ def test_rates():
 
 
 def test_headers_of_every_answer(served):
-    for path in ("/", "/page/page.js", "/v1/indexes", "/nowhere"):
+    for path in ("/", "/page/page.js", "/docs", "/v1/indexes", "/nowhere"):
         headers = served.http.get(path, headers={"Origin": "http://evil.example"}).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
