@@ -137,6 +137,63 @@ class FidelityConfig:
         _at_least("fidelity_parts", self.parts, 0)
 
 
+LEAST_SUBSETS = 20
+"""Fewest random subsets that a confidence interval is given for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdsConfig:
+    """How predicted and actual losses after training on random subsets are compared."""
+
+    subsets: int = option(100, "Random subsets of the documents to train on.")
+    share: float = option(0.5, "Share of the documents in each subset.")
+    repeats: int = option(5, "Trainings on each subset, with other seeds; their losses are averaged.")
+    seed: int = option(0, "Seed of the subsets; trainings get seeds from here on.")
+
+    def __post_init__(self) -> None:
+        if self.subsets < LEAST_SUBSETS:
+            raise ConfigError(
+                f"--subsets: expected at least {LEAST_SUBSETS} for a confidence interval, got {self.subsets}; "
+                "finished trainings are kept, so more can be added later"
+            )
+        if not 0 < self.share < 1:
+            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
+        _at_least("repeats", self.repeats, 1)
+        _at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalConfig:
+    """How the effect of leaving documents out is measured."""
+
+    removed: tuple[int, ...] = option((10, 50), "How many documents to leave out; give it again for another number.")
+    queries: int = option(10, "Queries, drawn with the seed.")
+    repeats: int = option(3, "Trainings for each removal, with other seeds; their losses are averaged.")
+    seed: int = option(0, "Seed of the queries and of random removals; trainings get seeds from here on.")
+
+    def __post_init__(self) -> None:
+        if not self.removed or min(self.removed) < 1:
+            raise ConfigError(f"--removed: expected numbers of at least 1, got {self.removed}")
+        _at_least("queries", self.queries, 5)
+        _at_least("repeats", self.repeats, 1)
+        _at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MislabelConfig:
+    """How labels are spoilt to see which method finds them."""
+
+    share: float = option(0.1, "Share of the labels to change to another class.")
+    repeats: int = option(5, "Trainings, each with other changed labels and another seed.")
+    seed: int = option(0, "Seed of the changes; trainings get seeds from here on.")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
+        _at_least("repeats", self.repeats, 1)
+        _at_least("seed", self.seed, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """All settings of a build."""

@@ -13,6 +13,7 @@
     │   └── FilterError           a filter that does not parse, or names a field that no document has
     ├── NonFiniteError            a NaN or an infinity; names the document or layer
     │   └── DivergenceError       an iteration that grows without bound; names the settings to change
+    ├── TrainingError             a training function that fails, diverges, or ignores its subset
     ├── ShapeError                tensors whose axes do not fit together
     ├── ServiceError              a service cannot answer, or refuses to
     │   ├── AccessError           the API key is missing, unknown, or lacks the scope
@@ -142,6 +143,12 @@ class VersionError(StoreError):
 
 class UnknownDocumentError(StoreError):
     """No document of the index has the id."""
+
+
+class TrainingError(GindexError):
+    """A training function to compare with fails, diverges, or ignores the documents it is to train on."""
+
+    exit_code = 10
 
 
 class ServiceError(GindexError):

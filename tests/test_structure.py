@@ -21,6 +21,7 @@ ORDER = [
     {"fidelity", "upkeep", "opened"},
     {"builder"},
     {"index"},
+    {"evaluate"},
     {"serve", "client", "studies"},
     {"cli"},
 ]

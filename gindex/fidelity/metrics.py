@@ -21,7 +21,7 @@ RECALLS, WINDOWS = (10, 100), (50, 100, 500)
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over queries with its 95% confidence interval, by bootstrap over the queries."""
+    """A mean with its 95% confidence interval, by bootstrap over the queries (and over what else is drawn)."""
 
     mean: float
     low: float

@@ -28,12 +28,12 @@ def check_plot(path: Path) -> None:
         raise ConfigError(f"--plot: expected a file ending in {', '.join(FORMATS)}, got {path}")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--plot: expected an existing folder, found none at {path.parent}")
-    _import_pyplot()
+    import_pyplot()
 
 
 def plot_fidelity(measured: Fidelity, path: Path) -> None:
     """Write a picture: scores against influence, each query scaled to unit spread, and the depth of the true top 10."""
-    figure, (left, right) = _import_pyplot().subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, (left, right) = import_pyplot().subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     pairs = list(zip(measured.scores, measured.influence, measured.ranked, strict=True))
     for scores_N, influence_N, ranked_N in pairs:
         x, y = influence_N[ranked_N], scores_N[ranked_N]
@@ -55,7 +55,12 @@ def _scaled(values_N: Any) -> Any:
     return values_N / (values_N.std() or 1.0)
 
 
-def _import_pyplot() -> Any:
+def import_pyplot() -> Any:
+    """Return matplotlib's pyplot, which draws into files alone.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:

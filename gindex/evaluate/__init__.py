@@ -1,0 +1,1 @@
+"""Is it true? Scores against retraining, and against what is known of the documents."""
