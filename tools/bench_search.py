@@ -1,89 +1,77 @@
-"""Measure searches: time, recall against a full scan, and bytes read, at real and at multiplied sizes.
+"""Measure searches of an index: time, recall against a full scan, bytes read, opening, and the exact re-rank.
 
-    python tools/bench_search.py runs/corpus --parts 100000 --work .cache/bench/search
+    python tools/multiply_index.py runs/corpus 100000 .cache/bench/search/100000
+    python tools/bench_search.py .cache/bench/search/100000
+    python tools/bench_search.py runs/corpus --type fp16 --type ivf --exact
 
-A larger store is made from the real vectors. Each part is a real one, drawn with replacement, of whose signs a share of
-1/32 to 1/4, drawn too, is turned: those where another real vector, drawn too, differs from it within a random half or
-less of the coordinates. Its scales are the two vectors' mixed likewise, times the exponential of a normal number of
-deviation SPREAD. So similarities vary without steps, and the norms keep their heavy tail. Queries are real stored
-vectors of whose signs three sixteenths are turned at random. Needs an index of one bit a coordinate.
-
-Wall-clock and processor time are both given: where other work shares the cores, only the second is the search's own.
+Queries are stored vectors of whose signs three sixteenths are turned at random; the full scan that recall is measured
+against is kept in --work. Cold is an index that was just opened and whose files the system was asked to drop from
+memory. Wall-clock and processor time are both given: where other work shares the cores, only the second is the search's
+own. Needs an index of one bit a coordinate, and for --exact its model.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from multiply_index import mask
 
 from gindex import GradientIndex
+from gindex.fidelity.measure import sample_queries
 from gindex.gradient.codes import decode
 from gindex.gradient.projection import ProjectionSpec
+from gindex.progress import Silent
 from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import FaissSpec, import_faiss
+from gindex.search.faiss_types import FaissSpec, import_faiss, spec_of
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
-from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader
-from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader
 
-SPREAD = 0.1
 QUERIES = 32
+COUNTS = (1, 8, QUERIES)
+THREADS = (1, 2)
+DEPTHS = (10, 100)
 
-
-POOL_BYTES = 1 << 24
-"""Random bytes that masks are put together from: each row of one takes its bits from a place of its own."""
-
-
-def mask(shape: tuple[int, int], sixteenths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return bytes of random bits, of which a share of sixteenths [rows] / 16 is set in each row."""
-    pool = np.frombuffer(generator.bytes(POOL_BYTES), np.uint8)
-    windows = np.lib.stride_tricks.sliding_window_view(pool, shape[1])
-    bits = np.zeros(shape, np.uint8)
-    for digit in range(4):  # from the lowest binary digit of the share: or doubles towards 1, and towards 0
-        drawn = windows[generator.integers(0, len(windows), size=shape[0])]
-        up = ((sixteenths >> digit) & 1).astype(bool)
-        bits[up] |= drawn[up]
-        bits[~up] &= drawn[~up]
-    return bits
+OPEN = """
+import sys, time
+start = time.perf_counter()
+from gindex import GradientIndex
+imported = time.perf_counter()
+import torch, faiss
+libraries = time.perf_counter()
+def resident(name):
+    return next(int(line.split()[1]) / 1000 for line in open("/proc/self/status") if line.startswith(name))
+before = resident("RssAnon:"), resident("RssFile:")
+started = time.perf_counter()
+index = GradientIndex.open(sys.argv[1])
+index.warm(model=False)
+opened = time.perf_counter()
+after = resident("RssAnon:"), resident("RssFile:")
+vectors = index._vectors_reader.decoded(torch.tensor([0]).numpy())
+searching = time.perf_counter()
+index.search_vectors(vectors, k=10)
+done = time.perf_counter()
+last = resident("RssAnon:"), resident("RssFile:")
+print(
+    f"{1000 * (opened - started):.0f} | {after[0] - before[0]:.0f} | {after[1] - before[1]:.0f} | "
+    f"{1000 * (done - searching):.0f} | {last[0] - before[0]:.0f} | {last[1] - before[1]:.0f}"
+)
+"""
+"""Opens an index in a process of its own and prints times in ms and megabytes: own ones, and mapped ones."""
 
 
 def turned(codes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Turn three sixteenths of the signs."""
     return codes ^ mask(codes.shape, np.full(len(codes), 3), generator)
-
-
-def multiply(reader: VectorReader, parts: int, folder: Path, generator: np.random.Generator) -> VectorReader:
-    """Make a store of `parts` vectors from the real ones, or open the one that is there."""
-    spec = VectorSpec(
-        parts=parts, segment_parts=16384, dimension=reader.spec.dimension, bits=1, slices=reader.spec.slices
-    )
-    volume = VolumeLayout(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = VectorWriter(volume, spec)
-    for number in range(spec.segments):
-        rows = len(spec.segment_range(number))
-        if writer.finished(number) is not None:
-            continue
-        (one, one_scales), (other, other_scales) = (
-            [tensor.numpy() for tensor in reader.coded(generator.integers(reader.spec.parts, size=rows))]
-            for _ in range(2)
-        )
-        sixteenths = generator.integers(1, 9, size=rows)
-        codes = one ^ ((one ^ other) & mask(one.shape, sixteenths, generator))
-        scales = one_scales + (other_scales - one_scales) * (sixteenths[:, None] / 16)
-        spread = np.exp(SPREAD * generator.standard_normal((rows, 1)))
-        coded = CodedVectors(
-            codes=codes, scales=(scales * spread).astype(np.float32), self_influence=np.zeros(rows, np.float32)
-        )
-        writer.write(number, coded, {})
-    return VectorReader([VolumeReader(volume, spec)])
 
 
 def milliseconds(act: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -98,16 +86,16 @@ def milliseconds(act: Callable[[], object], repeats: int) -> tuple[float, float]
     return statistics.median(walls), statistics.median(used)
 
 
-def bandwidth() -> float:
-    """Return the bytes a second that one thread reads: the best of nine sums over 512 MB."""
-    values = torch.ones(1 << 26, dtype=torch.float64)
-    return max(8 * len(values) / (milliseconds(values.sum, 1)[0] / 1000) for _ in range(9))
-
-
 def set_threads(count: int) -> None:
     """Let FAISS and torch use so many threads."""
     import_faiss().omp_set_num_threads(count)
     torch.set_num_threads(count)
+
+
+def bandwidth() -> float:
+    """Return the bytes a second that torch's threads read: the best of nine sums over 512 MB."""
+    values = torch.ones(1 << 26, dtype=torch.float64)
+    return max(8 * len(values) / (milliseconds(values.sum, 1)[0] / 1000) for _ in range(9))
 
 
 def forget(folder: Path) -> None:
@@ -119,131 +107,202 @@ def forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def recall(reader: VectorReader, funnel: Funnel, queries: torch.Tensor, best: np.ndarray) -> str:
-    """Return recall@10 and @100 of the funnel at its default settings against a full scan."""
-    shares = []
-    for k in (10, 100):
-        found = [scored.ordinals for scored in funnel.search(queries, k)]
-        shares.append(np.mean([np.isin(row[:k], f).mean() for row, f in zip(best, found, strict=True)]))
-    return f"recall@10 {shares[0]:.3f}, recall@100 {shares[1]:.3f}"
-
-
-def measure(bench: "Bench", queries: torch.Tensor, repeats: int) -> None:
-    """Print a table: threads, queries, cold and warm time, and the coarse stage's."""
-    print("\n| threads | queries | cold, ms | warm, ms | a query, ms | processor, ms a query | coarse alone, ms |")
-    print("|---|---|---|---|---|---|---|")
-    for threads in (1, 2):
-        set_threads(threads)
-        for count in (1, 8, QUERIES):
-            some, times = queries[:count], []
-            for _ in range(3):
-                forget(bench.folder)
-                funnel = bench.open()[1]
-                start = time.perf_counter()
-                funnel.search(some, 10)
-                times.append(1000 * (time.perf_counter() - start))
-            index, funnel = bench.open()
-            wall, used = milliseconds(lambda some=some, funnel=funnel: funnel.search(some, 10), repeats)
-            coarse, _ = milliseconds(lambda some=some, index=index: index.candidates(some, 200), repeats)
-            cold = statistics.median(times)
-            each = f"{wall / count:.2f} | {used / count:.2f}"
-            print(f"| {threads} | {count} | {cold:.1f} | {wall:.1f} | {each} | {coarse:.1f} |", flush=True)
+def recall(found: Sequence[np.ndarray], best: np.ndarray, depth: int) -> float:
+    """Return the share of the best that were found."""
+    return float(np.mean([np.isin(row[:depth], of).mean() for row, of in zip(best, found, strict=True)]))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A store with a FAISS index over it."""
+    """An index that is measured, or its vectors with another FAISS index."""
 
-    folder: Path
-    store: Callable[[], VectorReader]
+    path: Path
+    faiss: Path
     spec: FaissSpec
     projection: ProjectionSpec
 
-    def open(self) -> tuple[FaissIndex, Funnel]:
-        """Open both anew."""
-        reader = self.store()
-        index = FaissIndex(self.folder / "search.faiss", self.spec, self.projection, reader.spec.parts)
-        return index, Funnel(index, reader, ())
+    def open(self) -> tuple[FaissIndex, Funnel, VectorReader]:
+        """Open all anew."""
+        reader = GradientIndex.open(self.path)._version.vectors()
+        index = FaissIndex(self.faiss, self.spec, self.projection, reader.spec.parts)
+        return index, Funnel(index, reader, ()), reader
+
+    def describe(self, queries: torch.Tensor, best: np.ndarray, repeats: int) -> str:
+        """Return a line of a table: type, size, recall of a batch and of single queries, time of one query."""
+        funnel = self.open()[1]
+        shares = []
+        for depth in DEPTHS:
+            together = [scored.ordinals for scored in funnel.search(queries, depth)]
+            alone = [funnel.search(query[None], depth)[0].ordinals for query in queries]
+            shares.append(f"{recall(together, best, depth):.3f} | {recall(alone, best, depth):.3f}")
+        wall, used = milliseconds(lambda: funnel.search(queries[:1], 10), repeats)
+        halved = f", halved {self.spec.folds} times" if self.spec.folds else ""
+        size = f"{self.faiss.stat().st_size / 1e6:,.0f}"
+        return f"| {self.spec.kind}{halved} | {size} | {' | '.join(shares)} | {wall:.1f} | {used:.1f} |"
+
+
+def truth(reader: VectorReader, queries: torch.Tensor, kept: Path) -> np.ndarray:
+    """Return the best parts by a full scan, computed once."""
+    if not kept.is_file():
+        start = time.perf_counter()
+        best, _ = scan(reader, queries, max(DEPTHS))
+        print(f"a full scan for {len(queries)} queries took {time.perf_counter() - start:.1f} s")
+        np.save(kept, best)
+    return np.asarray(np.load(kept))
+
+
+def times(bench: Bench, queries: torch.Tensor, repeats: int) -> None:
+    """Print a table: threads, queries, cold and warm time, time of each query and its share of a single one's."""
+    print(
+        "\n| threads | queries | cold, ms | warm, ms | a query, ms | of a single one's | processor, ms a query "
+        "| coarse alone, ms a query | its codes, GB/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    size = bench.faiss.stat().st_size
+    for threads in THREADS:
+        set_threads(threads)
+        single = 0.0
+        for count in COUNTS:
+            some, cold = queries[:count], []
+            for _ in range(3):
+                forget(bench.path)
+                funnel = bench.open()[1]
+                start = time.perf_counter()
+                funnel.search(some, 10)
+                cold.append(1000 * (time.perf_counter() - start))
+            index, funnel, _ = bench.open()
+            wall, used = milliseconds(partial(funnel.search, some, 10), repeats)
+            coarse, _ = milliseconds(partial(index.candidates, some, 200), repeats)
+            single = single or wall
+            print(
+                f"| {threads} | {count} | {statistics.median(cold):.1f} | {wall:.1f} | {wall / count:.2f} "
+                f"| {wall / count / single:.2f} | {used / count:.2f} | {coarse / count:.2f} "
+                f"| {size * count / coarse / 1e6:.1f} |",
+                flush=True,
+            )
 
 
 def baselines(reader: VectorReader, queries: torch.Tensor, rows: int, repeats: int) -> None:
     """Print what whole vectors cost FAISS Flat, numpy and torch, for as many rows as given."""
     faiss = import_faiss()
     set_threads(1)
-    codes, scales = reader.coded(np.arange(rows))
-    vectors = decode(codes, scales, 1, reader.spec.slices)
+    vectors = reader.decoded(np.arange(rows))
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors.numpy())
     half = vectors.bfloat16()
-    print(
-        f"\nWhole vectors, {rows:,} parts, one thread, ms:\n\n| queries | FAISS Flat | numpy | torch | torch bfloat16 |"
-    )
-    print("|---|---|---|---|---|")
-    for count in (1, 8, QUERIES):
+    print(f"\nWhole vectors, {rows:,} parts, one thread, ms:\n")
+    print("| queries | FAISS Flat | numpy | torch | torch bfloat16 |\n|---|---|---|---|---|")
+    for count in COUNTS:
         q = queries[:count]
-        ways = {
-            "flat": lambda q=q: flat.search(q.numpy(), 10),
-            "numpy": lambda q=q: q.numpy() @ vectors.numpy().T,
-            "torch": lambda q=q: q @ vectors.T,
-            "bf16": lambda q=q: q.bfloat16() @ half.T,
-        }
-        medians = [milliseconds(act, repeats)[0] for act in ways.values()]
+        ways: list[Callable[[], object]] = [
+            partial(flat.search, q.numpy(), 10),
+            partial(np.matmul, q.numpy(), vectors.numpy().T),
+            partial(torch.matmul, q, vectors.T),
+            partial(torch.matmul, q.bfloat16(), half.T),
+        ]
+        medians = [milliseconds(act, repeats)[0] for act in ways]
         print(f"| {count} | {' | '.join(f'{median:.1f}' for median in medians)} |", flush=True)
 
 
-def resident() -> float:
-    """Return the megabytes of memory that this process has of its own, mapped files apart."""
-    fields = Path("/proc/self/status").read_text().split()
-    return int(fields[fields.index("RssAnon:") + 1]) / 1000
+def opening(path: Path) -> None:
+    """Print what it takes to open the index in a process of its own, and to search it for the first time."""
+    print("\nOpening, in a process of its own; MB of its own memory, and of files that it has mapped:\n")
+    print(
+        "| files | open, ms | own MB | mapped MB | first search, ms | own MB | mapped MB |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    for name in ("dropped from memory", "in memory"):
+        if name != "in memory":
+            forget(path)
+        result = subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True)
+        print(f"| {name} | {result.stdout.strip()} |", flush=True)
+
+
+def exact(index: GradientIndex, repeats: int) -> None:
+    """Print what the exact re-rank costs beside a plain pass forward and backward over the same parts."""
+    engine, reranker = index._engine, index._reranker
+    generator = np.random.default_rng(0)
+    print(
+        "\n| threads | queries | candidates of each | parts in all | plain pass, s | re-rank, s | ratio "
+        "| query curvature, s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    total = index.manifest.stored_parts
+    for threads in THREADS:
+        set_threads(threads)
+        for queries, count in ((1, 100), (8, 100)):
+            asked = sample_queries(index._documents, queries, np.arange(total), 0).tokens
+            pool = np.sort(generator.choice(total, min(total, 2 * count), replace=False))
+            candidates = [np.sort(generator.choice(pool, count, replace=False)) for _ in range(queries)]
+            ordinals = np.unique(np.concatenate(candidates))
+            tokens = index._documents.tokens(ordinals)
+            batches = engine.batches(tokens, np.arange(len(ordinals)), np.ones(len(ordinals), np.int64), 0)
+
+            def plain(batches: list = batches) -> None:
+                """Forward and backward with frozen weights."""
+                for batch in batches:
+                    embedded = engine.loaded.model.get_input_embeddings()
+                    hook = embedded.register_forward_hook(lambda _m, _i, out: out.requires_grad_())
+                    try:
+                        engine.task.losses(batch).sum().backward()
+                    finally:
+                        hook.remove()
+
+            start = time.perf_counter()
+            held: dict[str, torch.Tensor] = reranker.precondition(asked, Silent())
+            curvature = time.perf_counter() - start
+            bare = milliseconds(plain, repeats)[0] / 1000
+            ranked = milliseconds(partial(reranker.influence, asked, candidates, Silent(), held), repeats)[0] / 1000
+            print(
+                f"| {threads} | {queries} | {count} | {len(ordinals)} | {bare:.2f} | {ranked:.2f} "
+                f"| {ranked / bare:.2f} | {curvature:.2f} |",
+                flush=True,
+            )
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index", type=Path)
-    parser.add_argument("--parts", type=int, help="size of the store; that of the index where it isn't given")
     parser.add_argument("--work", type=Path, default=Path(".cache/bench/search"))
-    parser.add_argument("--type", action="append", help="type of FAISS index; of further ones, recall alone")
+    parser.add_argument("--type", action="append", default=[], help="another type of FAISS index to build and compare")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--exact", action="store_true", help="measure the exact re-rank, and nothing else")
+    parser.add_argument("--prepare", action="store_true", help="make what is kept in --work, and stop")
     arguments = parser.parse_args()
-    opened = GradientIndex.open(arguments.index)
-    real, generator = opened._vectors_reader, np.random.default_rng(0)
-    folder = arguments.work / str(arguments.parts or "real")
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def store() -> VectorReader:
-        return (
-            opened._version.vectors() if arguments.parts is None else multiply(real, arguments.parts, folder, generator)
-        )
-
-    codes, scales = real.coded(np.sort(np.random.default_rng(2).choice(real.spec.parts, QUERIES, replace=False)))
+    index = GradientIndex.open(arguments.index)
+    if arguments.exact:
+        exact(index, arguments.repeats)
+        return
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    reader = index._vectors_reader
+    drawn = np.sort(np.random.default_rng(2).choice(reader.spec.parts, QUERIES, replace=False))
+    codes, scales = reader.coded(drawn)
     turned_codes = torch.from_numpy(turned(codes.numpy(), np.random.default_rng(1)))
-    queries = decode(turned_codes, scales, 1, real.spec.slices)
-    reader, projection = store(), opened._projection
-    set_threads(2)
-    start = time.perf_counter()
-    best, _ = scan(reader, queries, 100)
-    print(f"{reader.spec.parts:,} parts; a full scan for {QUERIES} queries takes {time.perf_counter() - start:.1f} s")
-    speed = bandwidth()
-    for number, kind in enumerate(arguments.type or ["auto"]):
-        set_threads(2)
-        start = time.perf_counter()
-        spec = build_faiss(folder / "search.faiss", reader, projection, kind=kind)
-        built, size = time.perf_counter() - start, (folder / "search.faiss").stat().st_size
-        bench = Bench(folder, store, spec, projection)
-        start, before = time.perf_counter(), resident()
-        funnel = bench.open()[1]
-        funnel.search(queries[:1], 10)
-        opening, grown = 1000 * (time.perf_counter() - start), resident() - before
-        print(
-            f"\n{spec.kind}, halved {spec.folds} times, {size / 1e6:,.0f} MB, built in {built:.0f} s; opened and first"
+    queries = decode(turned_codes, scales, 1, reader.spec.slices)
+    name = f"{arguments.index.name}-{index.manifest.projection['fingerprint'][:12]}"
+    best = truth(reader, queries, arguments.work / f"{name}.npy")
+    benches = [Bench(arguments.index, index._version.faiss, spec_of(index.manifest.search), index._projection)]
+    for kind in arguments.type:
+        path = arguments.work / f"{name}.{kind}.faiss"
+        benches.append(
+            Bench(arguments.index, path, build_faiss(path, reader, index._projection, kind=kind), index._projection)
         )
-        print(
-            f"searched in {opening:.0f} ms with {grown:.0f} MB of memory; one thread reads its bytes once in", end=" "
-        )
-        print(f"{1000 * size / speed:.1f} ms ({speed / 1e9:.1f} GB/s); {recall(reader, funnel, queries, best)}")
-        if number == 0:
-            measure(bench, queries, arguments.repeats)
+    if arguments.prepare:
+        return
+    for threads in THREADS:
+        set_threads(threads)
+        print(f"{threads} threads read {bandwidth() / 1e9:.1f} GB/s")
+    print(
+        f"\n{reader.spec.parts:,} parts; recall of 32 queries together, and of each alone; one query on two threads:\n"
+    )
+    print(
+        "| type | MB | @10, batch | @10, alone | @100, batch | @100, alone | ms | processor ms |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    for bench in benches:
+        print(bench.describe(queries, best, arguments.repeats), flush=True)
+    times(benches[0], queries, arguments.repeats)
+    opening(arguments.index)
     baselines(reader, queries, min(reader.spec.parts, 4000), arguments.repeats)
 
 
