@@ -26,6 +26,11 @@ from gindex.serve.searching import search_routes
 from gindex.serve.service import Service
 
 CLIENT_GONE = 499
+_DESCRIPTION = """Which training documents made a language model say this?
+
+Every answer names the version of the index that it came from. Errors are `application/problem+json` whose `type` ends
+with the name of the error in `gindex.errors`; 429 and 503 say in `Retry-After` when to try again.
+"""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -116,7 +121,7 @@ async def _on_abandoned(_request: Request, _error: Exception) -> Response:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """Describe the application, with the bodies that routes read themselves and the form of every error."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_DESCRIPTION)
         bodies: list[Any] = [(kind, "validation") for kind in (SearchBody, BatchBody, ExplainBody, AddBody, Problem)]
         _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
