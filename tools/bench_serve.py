@@ -1,12 +1,13 @@
 """Measure a service against the library, and soak it.
 
-    python tools/bench_serve.py load INDEX [--clients 1 4 16 32 64] [--seconds 5]
+    python tools/bench_serve.py load INDEX [--kinds vectors text] [--clients 1 4 16 32 64] [--seconds 5] [--pin]
     python tools/bench_serve.py soak INDEX [--seconds 600]
 
-`load` starts `gindex serve INDEX` and asks it over loopback from processes of their own, with ready vectors in NumPy's
-format and with text. The library's figures are taken in this process before and after, on the same queries: one query
-at a time, and in batches of 32. `soak` works on a copy of the index: vectors from eight clients, a document added or
-deleted every few seconds, compacted now and then, and a client killed every few seconds.
+`load` starts `gindex serve INDEX` and asks it over loopback from one process, with ready vectors in NumPy's format or
+with text. The library's figures are taken in this process before and after, on the same queries: one query at a time,
+and in batches of 32. With `--pin` the library and then the service have the first core, one thread each, and the
+clients the second, so that neither takes time from the other. `soak` works on a copy of the index: vectors from eight
+clients, a document added or deleted every few seconds, compacted now and then, and a client killed every few seconds.
 """
 
 import argparse
@@ -27,15 +28,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fleet
 import httpx2
 import numpy as np
 
-WARM, KILL_SECONDS, TEXTS = (
-    0.5,
-    4.0,
-    ["A race condition is", "The kernel is", "A byte is", "To hack is", "The compiler is", "A bug is"],
-)
-HEADERS = {"Content-Type": "application/x-npy"}
+STEP_SECONDS, KILL_SECONDS = 3.0, 4.0
+TEXTS = ["A race condition is", "The kernel is", "A byte is", "To hack is", "The compiler is", "A bug is"]
+PATH = "/v1/indexes/index/search"
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @contextmanager
@@ -55,70 +55,46 @@ def service(folder: Path, *flags: str) -> Iterator[tuple[str, subprocess.Popen[s
         process.wait()
 
 
-def bodies(kind: str, dimension: int, number: int) -> list[tuple[bytes, dict[str, str]]]:
-    """Queries of one client."""
+def requests_of(kind: str, dimension: int, number: int) -> list[bytes]:
+    """Queries of one client, ready to be sent."""
     if kind == "text":
         ask = [json.dumps({"prompt": text, "completion": f" {number}"}).encode() for text in TEXTS]
-        return [(content, {"Content-Type": "application/json"}) for content in ask]
+        return [fleet.request(PATH, "application/json", content) for content in ask]
     made = []
     for vector in np.random.default_rng(number).standard_normal((16, dimension)).astype(np.float32):
         out = io.BytesIO()
         np.save(out, vector)
-        made.append((out.getvalue(), HEADERS))
+        made.append(fleet.request(PATH, "application/x-npy", out.getvalue()))
     return made
 
 
-def ask(url: str, queries: list[tuple[bytes, dict[str, str]]], until: object, report: object) -> None:
-    """One client: ask one query after the other, and report the time of each and the statuses."""
-    times, statuses, turn = [], {}, 0
-    with httpx2.Client(timeout=60) as client:
-        while time.time() < until.value:
-            content, headers = queries[turn % len(queries)]
-            start = time.perf_counter()
-            status = client.post(f"{url}/v1/indexes/index/search", content=content, headers=headers).status_code
-            times.append((time.time(), time.perf_counter() - start))
-            statuses[status] = statuses.get(status, 0) + 1
-            turn += 1
-    report.put((times, statuses))
+def clients(report: object, core: int | None, port: int, requests: list[list[bytes]], seconds: float) -> None:
+    """Run a fleet, for a process of its own."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    report.put(fleet.run(port, requests, seconds))
 
 
-def threads(
-    url: str, clients: list[list[tuple[bytes, dict[str, str]]]], until: object, report: object, started
-) -> None:
-    """Several clients in one process, which begin together with those of the others."""
-    running = [threading.Thread(target=ask, args=(url, queries, until, report)) for queries in clients]
-    started.wait()
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
+def measure(url: str, requests: list[list[bytes]], seconds: float, core: int | None = None) -> fleet.Answers:
+    """Return what clients in another process saw."""
+    report = SPAWN.Queue()
+    running = SPAWN.Process(target=clients, args=(report, core, port_of(url), requests, seconds))
+    running.start()
+    found = report.get()
+    running.join()
+    assert set(found.statuses) <= {200, 429}, found.statuses
+    return found
 
 
-def measure(url: str, kind: str, dimension: int, clients: int, seconds: float) -> tuple[list[float], float]:
-    """Return the seconds of every request after the warm-up, and requests a second."""
-    processes = multiprocessing.get_context("spawn")
-    workers = min(2, clients)
-    report, until, started = processes.Queue(), processes.Value("d", 2e10), processes.Barrier(workers + 1)
-    queries = [bodies(kind, dimension, number) for number in range(clients)]
-    running = [
-        processes.Process(target=threads, args=(url, queries[n::workers], until, report, started))
-        for n in range(workers)
-    ]
-    for worker in running:
-        worker.start()
-    started.wait()
-    begin = time.time() + WARM
-    until.value = end = begin + seconds
-    found = [report.get() for _ in range(clients)]
-    for worker in running:
-        worker.join()
-    assert {status for _, statuses in found for status in statuses} <= {200, 429}, "an error"
-    times = [took for of, _ in found for at, took in of if begin <= at <= end]
-    return times, len(times) / seconds
+def port_of(url: str) -> int:
+    """Return the port in an address."""
+    return int(url.rpartition(":")[2])
 
 
-def load(folder: Path, clients: list[int], seconds: float, kinds: list[str]) -> None:
+def load(folder: Path, counts: list[int], seconds: float, kinds: list[str], pin: bool) -> None:
     """Print the table of loads."""
+    if pin:
+        os.sched_setaffinity(0, {0})  # before the libraries count their cores; the service inherits it
     from gindex import GradientIndex, Query
 
     index = GradientIndex.open(folder)
@@ -141,35 +117,31 @@ def load(folder: Path, clients: list[int], seconds: float, kinds: list[str]) -> 
     rows = []
     with service(folder, *([] if "text" in kinds else ["--no-model"])) as (url, process):
         for kind in kinds:
-            for count in clients:
-                spent, served = cpu(process), requests(url)
-                times, rate = measure(url, kind, dimension, count, seconds)
-                each = 1000 * (cpu(process) - spent) / max(1, requests(url) - served)
-                points = np.percentile(np.array(times) * 1000, [50, 90, 99])
-                rows.append((kind, count, *points, each, rate))
+            for count in counts:
+                requests = [requests_of(kind, dimension, number) for number in range(count)]
+                spent = cpu(process)
+                found = measure(url, requests, seconds, core=1 if pin else None)
+                total = sum(found.statuses.values())
+                costs = [1000 * (cpu(process) - spent) / total, 1000 * found.processor / total]
+                points = np.percentile(np.array(found.seconds) * 1000, [50, 90, 99])
+                rows.append((kind, count, [*points, *costs], len(found.seconds) / seconds))
     after = {key: library(*key) for key in before}
     print("| queries | library | median, ms | processor, ms a query | a second |\n|---|---|---|---|---|")
     for (kind, batch), took in before.items():
         median, spent = (statistics.median(of) for of in zip(*took, *after[kind, batch], strict=True))
-        print(
-            f"| {kind} | batches of {batch} | {median * 1000:.1f} | {spent * 1000 / batch:.1f} | {batch / median:.0f} |"
-        )
-    print("\n| queries | clients | median, ms | 90% | 99% | processor, ms a query | a second |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, count, *points, rate in rows:
-        print(f"| {kind} | {count} | {' | '.join(f'{point:.1f}' for point in points)} | {rate:.0f} |")
+        costs = f"{median * 1000:.1f} | {spent * 1000 / batch:.2f}"
+        print(f"| {kind} | {'one' if batch == 1 else batch} at a time | {costs} | {batch / median:.0f} |")
+    print("\n| queries | clients | median, ms | 90% | 99% | processor, ms a query | of the client | a second |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind, count, numbers, rate in rows:
+        shown = [f"{number:.1f}" for number in numbers[:3]] + [f"{number:.2f}" for number in numbers[3:]]
+        print(f"| {kind} | {count} | {' | '.join(shown)} | {rate:.0f} |")
 
 
 def cpu(process: subprocess.Popen[str]) -> float:
     """Seconds of processor time that a process has taken."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def requests(url: str) -> float:
-    """Searches that a service has answered."""
-    found = re.findall(r'gindex_requests_total.*search",status="200"} (\S+)', httpx2.get(f"{url}/metrics").text)
-    return sum(map(float, found))
 
 
 def resident(process: subprocess.Popen[str]) -> float:
@@ -185,7 +157,6 @@ def soak(folder: Path, seconds: float) -> None:
     from gindex.upkeep.compact import compact
     from gindex.upkeep.history import prune
 
-    processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place:
         copy = Path(shutil.copytree(folder, Path(place, "index")))
         index = GradientIndex.open(copy)
@@ -194,28 +165,22 @@ def soak(folder: Path, seconds: float) -> None:
         ids = [hit.document_id for hit in found.hits]
         more = Path(place, "more.jsonl")
         with service(copy, "--no-model", "--reload-seconds", "0.5") as (url, process):
-            report, until, started = processes.Queue(), processes.Value("d", 2e10), processes.Barrier(3)
-            clients = [bodies("vectors", dimension, number) for number in range(8)]
-            running = [
-                processes.Process(target=threads, args=(url, clients[n::2], until, report, started)) for n in range(2)
-            ]
-            for worker in running:
-                worker.start()
+            requests = [requests_of("vectors", dimension, number) for number in range(9)]
+            report = SPAWN.Queue()
+            running = SPAWN.Process(target=clients, args=(report, None, port_of(url), requests[:8], seconds))
+            running.start()
             versions, killed, memory, step = 1, 0, [], 0
-            started.wait()
-            until.value = end = time.time() + seconds
-            next_step = time.time() + 3
-            while time.time() < end:
-                unread = processes.Queue()
-                victim = processes.Process(target=ask, args=(url, clients[0], until, unread))
+            next_step = time.time() + STEP_SECONDS
+            while running.is_alive() and report.empty():
+                victim = SPAWN.Process(target=fleet.run, args=(port_of(url), requests[8:], 2 * seconds))
                 victim.start()
                 time.sleep(KILL_SECONDS)
                 os.kill(victim.pid, signal.SIGKILL)
                 victim.join()
                 killed += 1
-                memory.append((time.time(), resident(process)))
+                memory.append(resident(process))
                 if time.time() >= next_step:
-                    step, next_step = step + 1, time.time() + 3
+                    step, next_step = step + 1, time.time() + STEP_SECONDS
                     index = index.refresh()
                     if step % 10 == 0:
                         compact(Layout(copy))
@@ -226,19 +191,17 @@ def soak(folder: Path, seconds: float) -> None:
                     elif ids:
                         index.delete([ids.pop()])
                     versions += 1
-            statuses: dict[int, int] = {}
-            for _ in clients:
-                for status, count in report.get()[1].items():
-                    statuses[status] = statuses.get(status, 0) + count
-            for worker in running:
-                worker.join()
+            answers = report.get()
+            running.join()
             metrics = httpx2.get(f"{url}/metrics").text
             reloads = int(float(re.search(r'gindex_reloads_total{index="index"} (\S+)', metrics)[1]))
+            served = re.findall(r'gindex_requests_total{.*search",status="(\d+)"} (\S+)', metrics)
     quarter = len(memory) // 4
-    parts = [statistics.median(m for _, m in memory[n * quarter : (n + 1) * quarter]) for n in range(4)]
-    print(f"{seconds:.0f} s, {sum(statuses.values()):,} requests, statuses {statuses}, {killed} clients killed")
-    print(f"{versions} versions committed, {reloads} switched to")
-    print(f"memory in MB, median of each quarter: {', '.join(f'{part:.0f}' for part in parts)}")
+    parts = [statistics.median(memory[n * quarter : (n + 1) * quarter]) for n in range(4)]
+    print(f"{seconds:.0f} s, {answers.statuses.total():,} requests of the clients that lived, {dict(answers.statuses)}")
+    print(f"statuses that the service counted: {', '.join(f'{status}: {float(n):,.0f}' for status, n in served)}")
+    print(f"{killed} clients killed, {versions} versions committed, {reloads} switched to")
+    print(f"memory in MB, median of each quarter: {', '.join(f'{part:.1f}' for part in parts)}")
 
 
 if __name__ == "__main__":
@@ -248,8 +211,9 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32, 64])
     parser.add_argument("--kinds", nargs="+", default=["vectors", "text"])
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--pin", action="store_true", help="one core for what is measured, the other for the clients")
     given = parser.parse_args()
     if given.what == "load":
-        load(given.index, given.clients, given.seconds or 5, given.kinds)
+        load(given.index, given.clients, given.seconds or 5, given.kinds, given.pin)
     else:
         soak(given.index, given.seconds or 600)

@@ -22,7 +22,7 @@ class ServeConfig:
     gradient_seconds: float = option(30.0, "Longest gradient pass of a batch.")
     search_seconds: float = option(10.0, "Longest search of a batch.")
     exact_seconds: float = option(120.0, "Longest exact re-rank or explanation.")
-    body_seconds: float = option(20.0, "Longest time that a request's body may take to arrive.")
+    body_seconds: float = option(20.0, "Longest time that a request's headers, and then its body, may take to arrive.")
     reload_seconds: float = option(1.0, "How often the indexes are looked at for a new version.")
     max_body: int = option(16 << 20, "Most bytes of a request's body.")
     max_k: int = option(1000, "Most hits of a query, and most candidates of its stages.")

@@ -114,6 +114,18 @@ def test_a_slow_body_is_cut_off(start, built):
         assert client.recv(65536).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow", HEAD.format(2).encode()[:-2]])
+def test_slow_headers_are_cut_off(start, built, sent):
+    running = start(f"index={built}", prompts=False, body_seconds=1.0)
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.settimeout(10)
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" if sent else b"")  # a later request is held to it too
+        assert not sent or client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(sent)
+        began = time.monotonic()
+        assert client.recv(65536) == b"" and time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize("stage", ["exact", "explain"])
 def test_work_that_nobody_waits_for_ends(start, built, stage):
     """The exact stages look at every step whether anyone still waits."""
