@@ -32,8 +32,9 @@ from gindex.curvature.inverse import (
 )
 from gindex.curvature.kinds import fit_in_memory
 from gindex.curvature.ranks import ranks
+from gindex.curvature.second_level import fit_second_level
 from gindex.errors import NonFiniteError
-from gindex.gradient.codes import encode
+from gindex.gradient.codes import decode, encode
 from gindex.gradient.exact import document_gradients, exact_influence, precondition_queries
 from gindex.gradient.norms import whitened_norms
 from gindex.gradient.projection import LayerShape, ProjectionSpec
@@ -269,7 +270,9 @@ class Attribution(Generic[Batch]):
                 yield len(batch.ordinals), lambda b=batch, s=seeds: self.task.sampled_losses(b, s)  # type: ignore[misc]
 
 
-def coded_scores(queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: ProjectionSpec) -> Tensor:
+def coded_scores(
+    queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: ProjectionSpec, mu: float | None = None
+) -> Tensor:
     """Return the scores [Q, N] of vectors as an index stores them, coded, for queries that are not.
 
     Args:
@@ -277,7 +280,12 @@ def coded_scores(queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: Projec
         vectors_ND: Vectors of documents [N, D].
         bits: Bits a coordinate: 1, 2, 4, 8 or 16.
         spec: The projection, whose slices are scaled each by itself.
+        mu: That of the second level of curvature, which is fitted on what the codes stand for; None for none.
     """
     slices = list(spec.slices.values())
     codes, scales_NS = encode(vectors_ND, bits, slices)
+    if mu is not None:
+        decoded_ND = decode(codes, scales_NS, bits, slices)
+        level = fit_second_level(lambda: [decoded_ND], spec.dimension, mu, count=len(decoded_ND))
+        queries_QD = level.apply(queries_QD, 2)
     return slice_scores(codes, scales_NS, bits, slices, queries_QD).sum(0)

@@ -146,6 +146,13 @@ def test_vectors_of_a_dimension_that_holds_all_score_like_exact_influence(settin
     signs = coded_scores(queries, documents, 1, path.projection.spec)
     decoded = decode(*encode(documents, 1, slices), 1, slices)
     torch.testing.assert_close(signs, queries @ decoded.T, rtol=0, atol=tolerance)
+    # (V^T V / c + mu I)^-1 V^T = V^T (V V^T / c + mu I)^-1, which is small.
+    decoded = decode(*encode(documents, 8, slices), 8, slices).double()
+    gram, c = decoded @ decoded.T, decoded.square().sum() / decoded.shape[1]
+    inverse = torch.linalg.inv((gram / c + 0.1 * torch.eye(len(gram), dtype=WIDE)) / 1.1)
+    second = coded_scores(queries, documents, 8, path.projection.spec, mu=0.1)
+    expected = (queries.double() @ decoded.T @ inverse).float()
+    torch.testing.assert_close(second, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_vectors_of_sampled_labels_differ_by_seed_and_not_by_batch(setting):

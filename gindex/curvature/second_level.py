@@ -38,6 +38,9 @@ DENSE_DIMENSION = 2048
 RANK = 1024
 """Leading directions above that."""
 
+SPARE = 16
+"""Directions looked for beyond the number of vectors: a random basis of as many columns may miss the last ones."""
+
 PASSES = 2
 """Passes over the vectors above that; one up to it."""
 
@@ -165,7 +168,13 @@ def leading_directions(moment: SecondMoment) -> tuple[Tensor, Tensor]:
 
 
 def fit_second_level(
-    blocks: Callable[[], Iterable[Tensor]], dimension: int, mu: float = MU, rank: int = RANK, passes: int | None = None
+    blocks: Callable[[], Iterable[Tensor]],
+    dimension: int,
+    mu: float = MU,
+    *,
+    count: int | None = None,
+    rank: int = RANK,
+    passes: int | None = None,
 ) -> SecondLevel:
     """Return R for vectors that are given in blocks, as often as asked for.
 
@@ -173,7 +182,8 @@ def fit_second_level(
         blocks: Gives the vectors, float32 [N, D] each, from the first on.
         dimension: D. Up to `DENSE_DIMENSION`, C is formed.
         mu: See `second_level`.
-        rank: K, above that.
+        count: How many vectors there are, where that is known: fewer directions then may be enough.
+        rank: Most directions K, above that.
         passes: Passes over the vectors; None takes as many as suit the dimension.
 
     Raises:
@@ -183,7 +193,11 @@ def fit_second_level(
     passes = suited_passes(dimension) if passes is None else passes
     if rank < 1 or passes < 1:
         raise ConfigError(f"second level: expected a rank and passes of at least 1, got {rank} and {passes}")
-    basis_DK = None if dimension <= DENSE_DIMENSION else first_basis(dimension, rank)
+    basis_DK = (
+        None
+        if dimension <= DENSE_DIMENSION
+        else first_basis(dimension, rank if count is None else min(rank, count + SPARE))
+    )
     for number in range(passes):
         moment = SecondMoment(dimension, basis_DK)
         for vectors_ND in blocks():

@@ -12,16 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.curvature.second_level import RANK, fit_second_level, suited_passes
+from gindex.curvature.second_level import fit_second_level, suited_passes
 from gindex.progress import Progress
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 
 BLOCK = 1024
 """Vectors that are decoded at once."""
-
-SPARE = 16
-"""Directions looked for beyond the number of parts: with as many as there are, a random basis may miss the last."""
 
 
 def fit_stored(reader: VectorReader, excluded: npt.NDArray[np.int64], mu: float, progress: Progress) -> StoredLevel:
@@ -47,7 +44,6 @@ def fit_stored(reader: VectorReader, excluded: npt.NDArray[np.int64], mu: float,
                 yield reader.decoded(ordinals[start : start + BLOCK])
                 phase.advance(len(ordinals[start : start + BLOCK]))
 
-        rank = min(RANK, len(usable) + SPARE)
-        level = fit_second_level(lambda: decoded(usable), spec.dimension, mu, rank)
+        level = fit_second_level(lambda: decoded(usable), spec.dimension, mu, count=len(usable))
         norms = [level.apply(vectors_ND).norm(dim=1) for vectors_ND in decoded(every)]
     return StoredLevel(**vars(level), norms_N=torch.cat(norms))

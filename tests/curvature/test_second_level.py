@@ -110,7 +110,7 @@ def test_float32_blocks_agree_with_float64(monkeypatch):
     monkeypatch.setattr(module, "DENSE_DIMENSION", 8)
     vectors = correlated(30)
     blocks = [block.float() for block in vectors.split(8)]
-    got = fit_second_level(lambda: iter(blocks), D, rank=38)
+    got = fit_second_level(lambda: iter(blocks), D, count=len(vectors))
     expected = vectors @ dense(vectors, got.mu)
     # Products are float32, and directions below its rounding are left out.
     assert float((got.apply(vectors) - expected).norm() / expected.norm()) < 1e-4
