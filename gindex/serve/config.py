@@ -16,7 +16,10 @@ class ServeConfig:
     port: int = option(8080, "Port to listen on; 0 takes a free one.")
     device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...")
     batch: int = option(32, "Most queries in one gradient pass and one search.")
-    window_ms: float = option(2.0, "Milliseconds a batch waits for more queries, where the one before was shared.")
+    window_ms: float = option(
+        2.0,
+        "Milliseconds a batch waits for more queries, where the one before was shared; longer where batches take long.",
+    )
     queue: int = option(256, "Most queries that wait; one more is answered 429.")
     queue_seconds: float = option(10.0, "Longest wait in the queue.")
     gradient_seconds: float = option(30.0, "Longest gradient pass of a batch.")

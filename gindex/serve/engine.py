@@ -2,11 +2,13 @@
 
 One thread runs everything that touches the model, so that no two passes meet. Whatever waits when it is free goes into
 one gradient pass, and searches with the same options into one search. A batch waits for more only where the one before
-was shared: a lone client is never kept waiting for others.
+was shared: a lone client is never kept waiting for others. Where batches take long, the next may wait a little longer
+for them to be answered and ask again, for a larger batch costs less a query.
 """
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -25,6 +27,9 @@ from gindex.serve.metrics import Metrics
 
 logger = logging.getLogger("gindex.serve")
 
+WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
+"""A batch may wait for more this share of the time that the one before took, and at most so many seconds."""
+
 Result = TypeVar("Result")
 Answer = tuple[list[SearchResult], list[Histogram] | None]
 
@@ -40,6 +45,7 @@ class Engine:
         self._depth = 0
         self._changed = threading.Condition()
         self._closing = self._shared = self._gathering = False
+        self._took = 0.0
         self._thread = threading.Thread(target=self._run, name="gindex-engine", daemon=True)
 
     def start(self) -> None:
@@ -90,8 +96,9 @@ class Engine:
                 except BaseException as error:
                     future.set_exception(error)
             if batch:
-                self._shared = len(batch) > 1
+                self._shared, began = len(batch) > 1, time.monotonic()
                 self._answer(batch)
+                self._took = time.monotonic() - began
                 batch.clear()  # the thread that waits for the next batch keeps no version of an index alive
             elif not calls and self._ended():
                 return
@@ -109,7 +116,7 @@ class Engine:
                 self._changed.wait()
             if self._shared and not self._closing:
                 self._gathering = True
-                self._changed.wait_for(lambda: self._depth >= config.batch or self._closing, config.window_ms / 1000)
+                self._changed.wait_for(lambda: self._depth >= config.batch or self._closing, self._window)
                 self._gathering = False
             calls, size = list(self._calls), 0
             batch: list[Job] = []
@@ -124,6 +131,12 @@ class Engine:
         if size:
             self._metrics.batch.observe(size)
         return calls, batch
+
+    @property
+    def _window(self) -> float:
+        """Seconds that the next batch waits for more."""
+        window = self._config.window_ms / 1000
+        return window and max(window, min(WAITING_SHARE * self._took, LONGEST_WAIT))
 
     def _dropped(self, job: Job) -> bool:
         if job.abandoned:
