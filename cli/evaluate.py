@@ -5,7 +5,10 @@ import click
 from .evaluate_fidelity import fidelity
 from .evaluate_lds import lds
 from .evaluate_mislabel import mislabel
+from .evaluate_poison import poison
+from .evaluate_recall import recall
 from .evaluate_removal import removal
+from .evaluate_tail_patch import tail_patch
 
 
 @click.group()
@@ -15,11 +18,14 @@ def evaluate() -> None:
     \b
     Example:
         gindex evaluate fidelity runs/corpus --sample 16
+        gindex evaluate recall runs/facts --queries facts.jsonl
+        gindex evaluate poison runs/poisoned --queries bad.jsonl --where "planted = true"
+        gindex evaluate tail-patch runs/corpus --queries held-out.jsonl
         gindex evaluate lds digits --work runs/digits
         gindex evaluate removal digits --work runs/digits
         gindex evaluate mislabel digits --work runs/digits
     """  # noqa: D301 \b keeps click from wrapping the lines
 
 
-for command in (fidelity, lds, removal, mislabel):
+for command in (fidelity, recall, poison, tail_patch, lds, removal, mislabel):
     evaluate.add_command(command)

@@ -38,13 +38,15 @@ def lds(
 ) -> None:
     """Compare methods with retraining on random subsets (linear datamodelling score).
 
-    TRAINING is digits, tabular, package.module:function or file.py:function. The function is called with the ordinals
-    of the documents to train on and a seed, and returns the loss of every query. A method's prediction for a subset is
-    the sum of its scores over it. Intervals are 95%, by bootstrap over queries and subsets.
+    TRAINING is digits, tabular, fine-tuning:FOLDER, package.module:function or file.py:function. The function is called
+    with the ordinals of the documents to train on and a seed, and returns the loss of every query. FOLDER has a causal
+    language model in model/, documents.jsonl to fine-tune it on, and queries.jsonl. A method's prediction for a subset
+    is the sum of its scores over it. Intervals are 95%, by bootstrap over queries and subsets.
 
     \b
     Example:
         gindex evaluate lds digits --work runs/digits --plot lds.png
+        gindex evaluate lds fine-tuning:runs/small --work runs/small-lds --subsets 80 --repeats 2
         gindex evaluate lds fine_tune.py:train --documents 1200 --work runs/lds --scores mine=scores.npy
         gindex evaluate lds tabular --work runs/tabular --method ekfac --method identity --repeats 3 --json
     """  # noqa: D301 \b keeps click from wrapping the lines

@@ -1,49 +1,80 @@
 """Query files: JSON lines that commands read."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gindex.errors import QueryError
 
 if TYPE_CHECKING:
+    from gindex.evaluate.recall import Sought
     from gindex.search.hit import Query
 
+FIELDS = {"id", "prompt", "completion"}
+"""What a query may say."""
 
-def read_queries(path: Path) -> "list[Query]":
+
+def read_queries(path: Path, also: Collection[str] = ()) -> "list[Query]":
     """Read queries from JSON lines with the fields `id` (optional), `prompt` and `completion` (optional).
+
+    Args:
+        path: The file.
+        also: Other fields that may be there, and are not read.
 
     Raises:
         QueryError: The file is missing, or a line is not such an object; names file and line.
     """
+    return [_query(content) for _, content in _lines(path, {*FIELDS, *also})]
+
+
+def read_sought(path: Path) -> "list[Sought]":
+    """Read queries that have the ids of the documents that state their answer in the field `documents`.
+
+    Raises:
+        QueryError: See `read_queries`; or a query names no document.
+    """
+    from gindex.evaluate.recall import Sought
+
+    sought = []
+    for number, content in _lines(path, {*FIELDS, "documents"}):
+        documents = content.get("documents")
+        if not isinstance(documents, list) or not documents or not all(isinstance(name, str) for name in documents):
+            raise QueryError(f"{path}:{number}: expected a list of ids of documents in documents, found {documents!r}")
+        sought.append(Sought(query=_query(content), documents=tuple(dict.fromkeys(documents))))
+    return sought
+
+
+def _query(content: dict[str, Any]) -> "Query":
     from gindex.search.hit import Query
 
+    return Query(prompt=content["prompt"], completion=content.get("completion"), id=content.get("id"))
+
+
+def _lines(path: Path, known: set[str]) -> list[tuple[int, dict[str, Any]]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold what splitlines() splits at
     except (OSError, UnicodeDecodeError) as error:
         raise QueryError(f"{path}: expected a file of queries, found {error}; check --queries") from error
-    queries = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            content = _parse(path, number, line)
-            queries.append(Query(prompt=content["prompt"], completion=content.get("completion"), id=content.get("id")))
-    if not queries:
+    found = [(n, _parse(path, n, line, known)) for n, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
         raise QueryError(f"{path}: expected at least one query, found none; write one JSON object a line")
-    return queries
+    return found
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, str]:
+def _parse(path: Path, number: int, line: str, known: set[str]) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"{path}:{number}: expected a JSON object, found {error}") from error
-    known = {"id", "prompt", "completion"}
     if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        more = "".join(f", {field}" for field in sorted(known - FIELDS))
         raise QueryError(
-            f"{path}:{number}: expected an object with prompt and perhaps id and completion, found {found}"
+            f"{path}:{number}: expected an object with prompt and perhaps id and completion{more}, found {found}"
         )
-    for field, value in content.items():
+    for field in FIELDS & content.keys():
+        value = content[field]
         if not isinstance(value, str) and not (value is None and field != "prompt"):
             raise QueryError(f"{path}:{number}: expected text in {field}, found {type(value).__name__}")
     return content

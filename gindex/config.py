@@ -194,6 +194,27 @@ class MislabelConfig:
         _at_least("seed", self.seed, 0)
 
 
+OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TailPatchConfig:
+    """Which steps are taken to see whether documents make a target more likely."""
+
+    k: int = option(10, "Documents of each query and method to take a step on, each by itself.")
+    optimizer: str = option("adamw", "Optimiser of the step: adamw or sgd.")
+    rate: float = option(1e-4, "Learning rate of the step.")
+    candidates: int = option(100, "Parts that the method funnel re-ranks by exact influence.")
+    seed: int = option(0, "Seed of the random documents.")
+
+    def __post_init__(self) -> None:
+        _at_least("k", self.k, 1)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _positive("rate", self.rate)
+        _at_least("candidates", self.candidates, 1)
+        _at_least("seed", self.seed, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """All settings of a build."""

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 
 from gindex.config import ModelConfig
+from gindex.corpus.filters import parse_filter
+from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import LayerFactors
 from gindex.engine import Engine, recorded_projection
@@ -78,6 +80,45 @@ class OpenedVersion:
     def usable_parts(self) -> npt.NDArray[np.int64]:
         """Ordinals of the parts that a search may return: neither deleted nor without a vector."""
         return np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Where the model is and how it runs."""
+        return self._model
+
+    def ids(self, where: str | None = None) -> list[str]:
+        """Return the ids of the documents that a search may return, in the order of the index.
+
+        Args:
+            where: Only documents whose metadata pass this filter.
+
+        Raises:
+            FilterError: `where` does not parse, or names a field that no document has.
+        """
+        parts = self.usable_parts
+        if where is not None:
+            parts = np.intersect1d(parts, filtered_parts(self._documents, parse_filter(where)))
+        documents = np.unique(self._documents.part_documents()[parts])
+        names = dict(self._documents.rows("SELECT ordinal, id FROM documents"))
+        return [names[document] for document in documents.tolist()]
+
+    def lexical(self, text: str, k: int) -> list[tuple[str, float]]:
+        """Return the ids and BM25 scores of the k documents that match the words of a text best.
+
+        Raises:
+            QueryError: The text has no words.
+        """
+        found = lexical_documents(self._documents, text, k)
+        names = dict(self._documents.rows("SELECT ordinal, id FROM documents"))
+        return [(names[document], score) for document, score in found]
+
+    def tokens(self, document_id: str) -> list[npt.NDArray[np.uint32]]:
+        """Return the token ids of every part of a document, in order.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return [tokens for _, tokens in parts_of_id(self._documents, document_id)]
 
     @cached_property
     def _engine(self) -> Engine:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gindex.atomic import checksum
 from gindex.errors import ConfigError
+from gindex.evaluate.fine_tuning import FineTuning
 from gindex.evaluate.training import Experiment
 
 BUILT_IN = {
@@ -18,23 +19,29 @@ BUILT_IN = {
 }
 """Training functions that come with gindex."""
 
+FINE_TUNING = "fine-tuning:"
+"""What stands before the folder of a language model to fine-tune; see `gindex.evaluate.fine_tuning`."""
+
 
 def load_experiment(name: str, documents: int | None = None) -> Experiment:
     """Load what a user named.
 
     Args:
-        name: One of `BUILT_IN`, `package.module:function` or `path/to/file.py:function`. A class is called without
-            arguments, and what it makes is the function.
+        name: One of `BUILT_IN`, `fine-tuning:FOLDER`, `package.module:function` or `path/to/file.py:function`. A class
+            is called without arguments, and what it makes is the function.
         documents: N, where the function has no attribute `documents` that says so.
 
     Raises:
         ConfigError: There is no such function, it cannot be imported, or nothing says how many documents there are.
     """
+    if name.startswith(FINE_TUNING):
+        tuning = FineTuning(name.removeprefix(FINE_TUNING))
+        return Experiment(name=name, source=tuning.source, function=tuning, documents=tuning.documents)
     where, _, attribute = BUILT_IN.get(name, name).rpartition(":")
     if not where or not attribute:
         raise ConfigError(
             f"{name!r}: expected a training function as package.module:function or path/to/file.py:function, or one of "
-            f"{', '.join(BUILT_IN)}; found no colon"
+            f"{', '.join(BUILT_IN)}, {FINE_TUNING}FOLDER; found no colon"
         )
     module = _import(name, where)
     if not hasattr(module, attribute):

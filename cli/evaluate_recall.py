@@ -1,0 +1,76 @@
+"""`gindex evaluate recall`: are the documents found that state what a query asks for?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import GindexCommand
+from .index_evaluation import index_options, spread
+from .progress import terminal_progress
+from .queries import read_sought
+
+if TYPE_CHECKING:
+    from gindex.evaluate.recall import Recall
+
+
+@click.command(cls=GindexCommand)
+@index_options(["index", "funnel", "bm25"])
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="JSON lines with id, prompt, completion, and in documents the ids of those that state the answer.",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Parts that the funnel re-ranks by exact influence.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random order.")
+def recall(
+    index: Path,
+    methods: tuple[str, ...],
+    plot: Path | None,
+    model: str | None,
+    device: str,
+    as_json: bool,
+    queries: Path,
+    candidates: int,
+    seed: int,
+) -> None:
+    """Look in INDEX for the documents that are known to state what each query asks for.
+
+    Prints which share of them is among the first k, and the mean reciprocal rank of the first (MRR). Intervals are 95%,
+    by bootstrap over the queries.
+
+    \b
+    Example:
+        gindex evaluate recall runs/facts --queries facts.jsonl
+        gindex evaluate recall runs/facts --queries facts.jsonl --method index --method exact --json
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    sought = read_sought(queries)
+
+    from gindex.evaluate.index_plots import plot_recall
+    from gindex.evaluate.recall import evaluate_recall
+    from gindex.fidelity.plot import check_plot
+    from gindex.index import GradientIndex
+
+    if plot is not None:
+        check_plot(plot)
+    opened = GradientIndex.open(index, model=model, device=device)
+    measured = evaluate_recall(opened, sought, methods, terminal_progress(), candidates=candidates, seed=seed)
+    if plot is not None:
+        plot_recall(measured, plot)
+    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+
+
+def _text(measured: "Recall") -> str:
+    lines = [f"{measured.queries:,} queries, {measured.documents:,} documents"]
+    for name, method in measured.methods.items():
+        lines.append(f"{name:<7} MRR {spread(method.mrr)}")
+        lines += [f"{'':<7} recall@{k:<4} {spread(interval)}" for k, interval in method.recall.items()]
+    return "\n".join(lines)

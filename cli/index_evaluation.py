@@ -1,0 +1,50 @@
+"""What the evaluations that ask an index have in common: its options, methods, and lines of text."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gindex.fidelity.metrics import Interval
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+METHODS = ("index", "funnel", "exact", "bm25", "random")
+
+
+def index_options(methods: Sequence[str]) -> Callable[[Decorated], Decorated]:
+    """Add INDEX, --method with these defaults, --plot, --model, --device and --json."""
+
+    def add(function: Decorated) -> Decorated:
+        for decorate in reversed(
+            (
+                click.argument("index", type=click.Path(path_type=Path)),
+                click.option(
+                    "--method",
+                    "methods",
+                    multiple=True,
+                    type=click.Choice(METHODS),
+                    default=tuple(methods),
+                    show_default=True,
+                    help="What to compare: scores of the stored vectors, the funnel with --exact, exact influence of "
+                    "every document, BM25 for the query's words, a random order. Give it again for more.",
+                ),
+                click.option("--plot", type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf."),
+                click.option("--model", help="Folder or hub name of the model, where it has moved since the build."),
+                click.option(
+                    "--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ..."
+                ),
+                click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+            )
+        ):
+            function = decorate(function)
+        return function
+
+    return add
+
+
+def spread(interval: "Interval") -> str:
+    """Return a mean with its interval as text."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
