@@ -20,7 +20,7 @@ LEAST_QUERIES = 4
 STEP = 4
 """One in so many words of a code, 32 signs each, is looked at."""
 
-SHARE = 1 / 32
+SHARE = 1 / 64
 """Share of the parts that pass."""
 
 LEAST_PER_CANDIDATE = 10
@@ -90,10 +90,10 @@ class Sieve:
             passes_MQ = scores(self._words_NW[some], self._factors_N[some]) >= least_Q
             if allowed is not None:
                 passes_MQ &= allowed[some, None]
-            return np.packbits(passes_MQ, axis=0, bitorder="little")
+            return np.packbits(np.ascontiguousarray(passes_MQ.T), axis=1, bitorder="little")
 
         blocks = spread(block, range(0, len(self._words_NW), BLOCK))
-        return list(np.ascontiguousarray(np.concatenate(blocks).T))
+        return list(np.concatenate(blocks, axis=1))
 
 
 def _passing(count: int, total: int) -> int:

@@ -126,10 +126,10 @@ def test_spec_is_chosen_by_size_and_comes_back_from_json():
     coarse = choose_spec(100_000, 30720, 4.0)
     assert (coarse.kind, coarse.folds) == ("rabitq", 2)
     assert choose_spec(1_000_000, 30720, 4.0).folds == MAX_FOLDS
-    assert choose_spec(10_000_000, 30720, 4.0).kind == "ivf"
+    assert choose_spec(40_000_000, 30720, 4.0).kind == "ivf"
     assert choose_spec(100_000, 16384, 4.0, "fp16") == FaissSpec(kind="fp16", folds=3, scale=0.25)
     assert choose_spec(100_000, 16384, 0.0, "fp16").scale == 1.0
-    for spec in (flat, coarse, choose_spec(10_000_000, 30720, 4.0)):
+    for spec in (flat, coarse, choose_spec(40_000_000, 30720, 4.0)):
         assert spec_of(spec_record(spec)) == spec
     with pytest.raises(CorruptStoreError, match="expected a kind of FAISS index, found 'hnsw'"):
         spec_of(spec_record(flat) | {"kind": "hnsw"})
