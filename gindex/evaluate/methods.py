@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gindex.attribution import DAMPING, Attribution, coded_scores, tracked_layers
-from gindex.config import VectorConfig
+from gindex.config import SolverConfig, VectorConfig
 from gindex.evaluate.training import Scores
 from gindex.gradient.vector import VectorPath
 from gindex.model.tasks import TensorTask
@@ -52,7 +52,15 @@ class TensorMethods:
         """Return exact self-influence of the documents [N]."""
         return _scores(self.fitted(kind).self_influence(self.documents, damping_scale))
 
-    def projected(self, config: VectorConfig, damping_scale: float, kind: str = "ekfac", coded: bool = True) -> Scores:
+    def projected(
+        self,
+        config: VectorConfig,
+        damping_scale: float,
+        kind: str = "ekfac",
+        *,
+        coded: bool = True,
+        mu: float | None = None,
+    ) -> Scores:
         """Return the scores of vectors as an index stores them; at full precision where `coded` is not set.
 
         Args:
@@ -60,12 +68,25 @@ class TensorMethods:
             damping_scale: Damping of the vectors.
             kind: Curvature.
             coded: Whether documents are coded at the bits of the config.
+            mu: That of the second level of curvature, as `gindex index --second-level` has it; None for none.
         """
         path = self.path(config, damping_scale, kind)
         queries_QD, vectors_ND = self.vectors(path, kind)
         if not coded:
             return _scores(queries_QD @ vectors_ND.T)
-        return _scores(coded_scores(queries_QD, vectors_ND, config.bits, path.projection.spec))
+        return _scores(coded_scores(queries_QD, vectors_ND, config.bits, path.projection.spec, mu))
+
+    def refined(self, damping_scale: float, iterations: int = 20) -> Scores:
+        """Return influence by conjugate gradients on the exact Gauss-Newton matrix, preconditioned by EK-FAC."""
+        attribution, config = self.fitted("ekfac"), SolverConfig(iterations=iterations, tolerance=1e-3)
+        inverse = attribution.iterative_inverse(self.documents, damping_scale, config)
+        return _scores(attribution.influence_by(inverse, self.queries, self.documents))
+
+    def dense(self, damping_scale: float) -> Scores:
+        """Return influence by the inverse of the exact Gauss-Newton matrix, for models of a few thousand weights."""
+        attribution = self.fitted("ekfac")
+        inverse = attribution.dense_inverse(self.documents, damping_scale)
+        return _scores(attribution.influence_by(inverse, self.queries, self.documents))
 
     def trak_like(self, config: VectorConfig) -> Scores:
         """Return scores in the way of TRAK: projected raw gradients, and the inverse of their own second moment.

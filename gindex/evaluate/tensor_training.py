@@ -11,13 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gindex.attribution import DAMPING
 from gindex.config import VectorConfig
+from gindex.curvature.second_level import MU
 from gindex.errors import MissingDependencyError
 from gindex.evaluate.methods import TensorMethods
 from gindex.evaluate.perceptrons import Recipe, by_size, train_perceptrons
 from gindex.evaluate.training import Losses, Method, Ordinals
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import tensor_batches
+
+BATCH = 1024
+"""Documents of a batch: small models take longer to start than to run."""
 
 ATTRIBUTION_SEED = 0
 """Seed of the model, trained on all documents, that methods look at."""
@@ -86,7 +91,7 @@ class TensorTraining:
         """Train on all documents; return the methods of the result."""
         (model,) = self.train([torch.arange(self.documents).numpy()], [seed], labels)
         y = self.table.y if labels is None else labels
-        documents = tensor_batches(self.table.x, y)
+        documents = tensor_batches(self.table.x, y, BATCH)
         return TensorMethods(self.task(model), documents, tensor_batches(self.table.x_queries, self.table.y_queries))
 
     def methods(self) -> Mapping[str, Method]:
@@ -95,6 +100,10 @@ class TensorTraining:
         return {
             **{kind: partial(found.exact, kind) for kind in ("ekfac", "kfac", "diagonal", "identity")},
             f"index-{self.vectors.dimension}x{self.vectors.bits}": partial(found.projected, self.vectors, 1.0),
+            "refined-cg": partial(found.refined, DAMPING),
+            f"second-level-{self.vectors.dimension}x{self.vectors.bits}": partial(
+                found.projected, self.vectors, 1.0, mu=MU
+            ),
             f"raw-{self.vectors.dimension}x{self.vectors.bits}": partial(
                 found.projected, self.vectors, 1.0, "identity"
             ),
