@@ -20,6 +20,8 @@ MEASURES = {
     "recall@100": "true top 100 among the 100 best scores",
     "top10_in_50": "true top 10 among the 50 best scores",
     "top10_in_100": "true top 10 among the 100 best scores",
+    "top10_in_200": "true top 10 among the 200 best scores",
+    "top10_in_300": "true top 10 among the 300 best scores",
     "top10_in_500": "true top 10 among the 500 best scores",
 }
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fidelity_variants import Variant, VariantObserver, coded_scores, prepare, stored_bytes
+from fidelity_variants import Variant, VariantObserver, coded_scores, precondition, prepare, stored_bytes
 from torch import Tensor
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig
@@ -29,7 +29,7 @@ from gindex.corpus.table import DocumentTable
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
-from gindex.fidelity.metrics import agreement, summarise
+from gindex.fidelity.metrics import WINDOWS, agreement, summarise
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
 from gindex.progress import Silent
@@ -40,16 +40,15 @@ from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
 from gindex.store.version import Version
 
-MOST_CHARACTERS = 320
 BATCH_TOKENS = 1024
 EXACT_BYTES = 10 << 30  # preconditioned queries held at once: one pass for all
-SHOWN = ("pearson", "spearman", "recall@10", "top10_in_50", "top10_in_100")
+SHOWN = ("pearson", "spearman", "recall@10", *(f"top10_in_{window}" for window in WINDOWS))
 
 
-def write_corpus(source: Path, work: Path, documents: int) -> None:
+def write_corpus(source: Path, work: Path, documents: int, characters: int) -> None:
     """Write the documents to index, and other entries as queries: a third is prompt, the rest completion."""
     entries = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
-    entries = [entry for entry in entries if len(entry["text"]) <= MOST_CHARACTERS]
+    entries = [entry for entry in entries if len(entry["text"]) <= characters]
     random.Random(0).shuffle(entries)
     queries = []
     for entry in entries[documents : documents + 200]:
@@ -70,7 +69,7 @@ class Setting:
         work = arguments.work
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "documents.jsonl").is_file():
-            write_corpus(arguments.corpus, work, arguments.documents)
+            write_corpus(arguments.corpus, work, arguments.documents, arguments.characters)
         model = ModelConfig(name=str(arguments.model))
         config = BuildConfig(
             model=model,
@@ -144,19 +143,28 @@ def measure(setting: Setting, variants: Sequence[Variant], fractions: Mapping[st
 
     query_vectors = [torch.zeros(len(setting.queries), one.width) for one in prepared]
     for ordinals, found in vectors(setting.queries):
-        for whole, some in zip(query_vectors, found, strict=True):
-            whole[ordinals] = some
+        for every, some in zip(query_vectors, found, strict=True):
+            every[ordinals] = some
     shape = (len(setting.queries), len(setting.parts))
     scores = [{bits: np.zeros(shape, np.float32) for bits in one.variant.bits} for one in prepared]
+    whole = {n: torch.zeros(shape[1], one.width) for n, one in enumerate(prepared) if one.variant.preconditioned}
     start, done = time.monotonic(), 0
     for ordinals, found in vectors(None):
-        for one, queries_QD, vectors_ND, by_bits in zip(prepared, query_vectors, found, scores, strict=True):
-            for bits, scores_QN in by_bits.items():
-                scores_QN[:, ordinals] = coded_scores(queries_QD, vectors_ND, bits, one.slices).numpy()
+        for number, (one, vectors_ND) in enumerate(zip(prepared, found, strict=True)):
+            if number in whole:
+                whole[number][ordinals] = vectors_ND
+                continue
+            for bits, scores_QN in scores[number].items():
+                scores_QN[:, ordinals] = coded_scores(query_vectors[number], vectors_ND, bits, one.slices).numpy()
         done += len(ordinals)
         left = (time.monotonic() - start) / done * (shape[1] - done)
         print(f"\rdocuments {done}/{shape[1]}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    for number, vectors_ND in whole.items():
+        slices = prepared[number].slices
+        queries_QD = precondition(query_vectors[number], vectors_ND, slices)
+        for bits in scores[number]:
+            scores[number][bits] = coded_scores(queries_QD, vectors_ND, bits, slices).numpy()
     rows = []
     for one, by_bits in zip(prepared, scores, strict=True):
         for bits, scores_QN in by_bits.items():
@@ -219,10 +227,10 @@ def grid(setting: Setting, arguments: argparse.Namespace) -> tuple[list[Variant]
     needed = {"eigen": max(arguments.fractions)}
     if arguments.raw:
         sides = {layer.name: (16, 16) for layer in layers}
-        variants.append(
-            Variant(name="raw, random 16 x 16 a layer", basis="random16", ranks=sides, Lambda=ones, damping=0.0,
-                    projection=None, bits=(16, 1))
-        )  # fmt: skip
+        random = {"basis": "random16", "ranks": sides, "Lambda": ones, "damping": 0.0, "projection": None}
+        variants.append(Variant(name="raw, random 16 x 16 a layer", bits=(16, 1), **random))
+        name = "the same, bergson's preconditioner"
+        variants.append(Variant(name=name, bits=(16, 1), preconditioned=True, **random))
         needed["random16"] = 1.0
     return variants, needed
 
@@ -234,6 +242,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path(".cache/corpora/foldoc.jsonl"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--characters", type=int, default=320, help="longest entry that is taken")
     parser.add_argument("--fit-documents", type=int, default=500)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.25, 0.125, 0.0625])

@@ -37,6 +37,7 @@ class Variant:
         dimension: D.
         bits: Bit widths to code at; 32 for none.
         seed: Seed of the projection.
+        preconditioned: Queries take `precondition` after the pass over the documents.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Variant:
     dimension: int = 0
     bits: tuple[int, ...] = (1,)
     seed: int = 0
+    preconditioned: bool = False
 
 
 @dataclass
@@ -113,6 +115,23 @@ class VariantObserver(Observer):
                 out[:, slice(*one.slices[index])] = V.flatten(1)
             else:
                 one.add.add(out, layer.name, V.contiguous())
+
+
+def precondition(queries_QD: Tensor, vectors_ND: Tensor, slices: Sequence[tuple[int, int]]) -> Tensor:
+    """Apply (H + .1 mean(eigenvalues of H))^-1 to every slice of queries, as bergson 2.5.1 does by default.
+
+    Args:
+        queries_QD: Queries [Q, D].
+        vectors_ND: Vectors [N, D] of the documents; H is the mean of v v^T over them, slice by slice.
+        slices: Start and stop of each slice, one a layer.
+    """
+    pieces = []
+    for start, stop in slices:
+        V_NW = vectors_ND[:, start:stop].double()
+        H_WW = V_NW.T @ V_NW / len(V_NW)
+        H_WW.diagonal().add_(0.1 * float(H_WW.diagonal().mean()))
+        pieces.append(torch.linalg.solve(H_WW, queries_QD[:, start:stop].double().T).T.float())
+    return torch.cat(pieces, 1)
 
 
 def coded_scores(queries_QD: Tensor, vectors_ND: Tensor, bits: int, slices: Sequence[tuple[int, int]]) -> Tensor:

@@ -15,7 +15,7 @@ Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 RESAMPLES = 2000
 """Bootstrap resamples of the queries."""
 
-RECALLS, WINDOWS = (10, 100), (50, 100, 500)
+RECALLS, WINDOWS = (10, 100), (50, 100, 200, 300, 500)
 """k of recall@k, and the windows that the true top 10 are looked for in."""
 
 
