@@ -231,6 +231,28 @@ def bench_fit(engine: Engine, batches: list[TokenBatch], rounds: int) -> None:
     print_table(f"Fit, documents of {shape[1]} tokens, {shape[0]} a batch", seconds, tokens)
 
 
+def bench_formats(options: argparse.Namespace) -> None:
+    """Compare the vectors of both number formats, of the same documents with the same made-up factors."""
+    vectors = []
+    for dtype in ("float32", "bfloat16"):
+        engine = Engine.load(ModelConfig(name=options.model, dtype=dtype, device=options.device))
+        torch.manual_seed(0)
+        path = make_path(engine, options.fractions[0], 3.0, VectorConfig())
+        length = options.lengths[0]
+        batches = cut(token_stream(engine, options.text), length, options.tokens // length, options.batch_tokens)
+        vectors.append(torch.cat([engine.encode(path, batch).vectors for batch in batches]).cpu())
+    wide_ND, narrow_ND = vectors
+    cosines_N = torch.nn.functional.cosine_similarity(wide_ND, narrow_ND)
+    signs = float((wide_ND.sign() == narrow_ND.sign()).float().mean())
+    above = torch.triu(torch.ones(len(wide_ND), len(wide_ND)), 1).bool()
+    scores = torch.stack([(v @ v.T)[above] for v in vectors])
+    print(
+        f"\nbfloat16 against float32, {len(wide_ND)} documents of {length} tokens, leading {options.fractions[0]:g}\n"
+    )
+    print("| cosine of vectors, mean | least | equal signs | Pearson of scores |\n|---|---|---|---|")
+    print(f"| {cosines_N.mean():.4f} | {cosines_N.min():.4f} | {signs:.4f} | {torch.corrcoef(scores)[0, 1]:.4f} |")
+
+
 def main() -> None:
     """Parse the options and run every comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,8 +265,11 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.125])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["vectors", "fit"])
+    parser.add_argument("--only", choices=["vectors", "fit", "formats"])
     options = parser.parse_args()
+    if options.only == "formats":
+        bench_formats(options)
+        return
     engine = Engine.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
     stream = token_stream(engine, options.text)
     print(f"{options.model}, {engine.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)

@@ -48,7 +48,8 @@ def test_drawn_queries_leave_their_own_document_out(index, built):
     assert all(len(own) == 1 for own in left_out) and len(set.union(*left_out)) == 5
     for ranked, influence in zip(measured.ranked, measured.influence, strict=True):
         assert set(documents[ranked]).isdisjoint(documents[~ranked])
-        assert int(influence.argmax()) in np.flatnonzero(~ranked)  # which would have been the best hit
+        best = np.argsort(-influence)[:5]
+        assert not ranked[best].all()  # the query's own text would have been among the best hits
 
 
 def test_a_part_of_the_parts(index):
