@@ -36,12 +36,15 @@ def plot_removal(measured: Removal, path: Path) -> None:
     figure, axes = import_pyplot().subplots(figsize=(7, 4.5), layout="constrained")
     lines = dict.fromkeys((change.method, change.end) for change in measured.changes)
     colors = {method: f"C{n}" for n, method in enumerate(dict.fromkeys(m for m, _ in lines if m))}
-    for method, end in lines:
+    apart = 0.012 * max(
+        measured.config.removed
+    )  # between the points of one number, so that intervals do not cover others
+    for position, (method, end) in enumerate(lines):
         points = [change for change in measured.changes if (change.method, change.end) == (method, end)]
         means = np.array([point.change.mean for point in points])
         spans = np.array([[p.change.mean - p.change.low, p.change.high - p.change.mean] for p in points]).T.clip(min=0)
         axes.errorbar(
-            [point.removed for point in points],
+            [point.removed + apart * (position - len(lines) / 2) for point in points],
             means,
             yerr=spans,
             capsize=3,
