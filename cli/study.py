@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.studies.config import LayersConfig, SparsityConfig
+from gindex.studies.config import (
+    CrossLingualConfig,
+    LayersConfig,
+    MemorizationConfig,
+    ScaleConfig,
+    SparsityConfig,
+    WordOrderConfig,
+)
 
 from .command import Decorated, GindexCommand, config_option
 from .progress import terminal_progress
@@ -30,6 +37,10 @@ def study() -> None:
     Example:
         gindex study sparsity runs/corpus --out sparsity.html
         gindex study layers runs/corpus --out layers.html
+        gindex study word-order runs/corpus
+        gindex study cross-lingual runs/manpages
+        gindex study scale runs/corpus-small runs/corpus-large
+        gindex study memorization runs/corpus
     """  # noqa: D301 \b keeps click from wrapping the lines
 
 
@@ -115,6 +126,101 @@ def layers(index: Path, queries: tuple[str, ...], **options: Any) -> None:
 
     config = LayersConfig(**_settings(LayersConfig, options))
     _write(study_layers(_open(index, options), config, asked, terminal_progress()), options)
+
+
+@study.command("word-order", cls=GindexCommand)
+@index_argument
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="JSON lines with two phrases, first and second, and perhaps a document that has both in this order.",
+)
+@study_options(WordOrderConfig, "word-order")
+@model_option
+def word_order(index: Path, pairs: Path | None, **options: Any) -> None:
+    """Measure how influence falls when the phrases of a document are swapped, taken out or shuffled.
+
+    The query is the first phrase with the second as its completion. Without --pairs they are what documents drawn
+    from INDEX begin with.
+
+    \b
+    Example:
+        gindex study word-order runs/corpus --phrase-words 4
+        gindex study word-order runs/corpus --pairs pairs.jsonl
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    _check_out(options["out"])
+
+    from gindex.studies.word_order import read_pairs, study_word_order
+
+    config = WordOrderConfig(**_settings(WordOrderConfig, options))
+    given = read_pairs(pairs) if pairs is not None else None
+    _write(study_word_order(_open(index, options), config, given, terminal_progress()), options)
+
+
+@study.command("cross-lingual", cls=GindexCommand)
+@index_argument
+@study_options(CrossLingualConfig, "cross-lingual")
+@model_option
+def cross_lingual(index: Path, **options: Any) -> None:
+    """Measure the influence of passages on their translations.
+
+    Documents of INDEX need two metadata fields: their language, and the name of the passage, which translations share.
+
+    \b
+    Example:
+        gindex study cross-lingual runs/manpages
+        gindex study cross-lingual runs/bible --language-field lang --passage-field verse
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    _check_out(options["out"])
+
+    from gindex.studies.cross_lingual import study_cross_lingual
+
+    config = CrossLingualConfig(**_settings(CrossLingualConfig, options))
+    _write(study_cross_lingual(_open(index, options), config, terminal_progress()), options)
+
+
+@study.command(cls=GindexCommand)
+@click.argument("smaller", type=click.Path(path_type=Path))
+@click.argument("larger", type=click.Path(path_type=Path))
+@study_options(ScaleConfig, "scale")
+def scale(smaller: Path, larger: Path, **options: Any) -> None:
+    """Compare the indexes SMALLER and LARGER of two models over the same corpus.
+
+    Measures how many of a query's words the most influential documents of each share with it, and how influence ranks
+    against BM25.
+
+    \b
+    Example:
+        gindex study scale runs/corpus-small runs/corpus-large
+        gindex study scale runs/corpus-small runs/corpus-large --documents 20000 --sample 64
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    _check_out(options["out"])
+
+    from gindex.studies.scale import study_scale
+
+    config = ScaleConfig(**_settings(ScaleConfig, options))
+    indexes = (_open(smaller, options), _open(larger, options))
+    _write(study_scale(*indexes, config, terminal_progress()), options)
+
+
+@study.command(cls=GindexCommand)
+@index_argument
+@study_options(MemorizationConfig, "memorization")
+@model_option
+def memorization(index: Path, **options: Any) -> None:
+    """Compare self-influence with how far the model completes documents of INDEX verbatim.
+
+    \b
+    Example:
+        gindex study memorization runs/corpus
+        gindex study memorization runs/corpus --prompt-tokens 32 --completion-tokens 32
+    """  # noqa: D301 \b keeps click from wrapping the lines
+    _check_out(options["out"])
+
+    from gindex.studies.memorization import study_memorization
+
+    config = MemorizationConfig(**_settings(MemorizationConfig, options))
+    _write(study_memorization(_open(index, options), config, terminal_progress()), options)
 
 
 def _typed_queries(given: Sequence[str]) -> "dict[str, list[Query]] | None":

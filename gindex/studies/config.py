@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from gindex.config import option
 from gindex.errors import ConfigError
 
+MAY_BE_ZERO = ("seed", "parts", "documents")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
@@ -16,7 +18,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            low = 0 if each.name in ("seed", "parts") else 1
+            low = 0 if each.name in MAY_BE_ZERO else 1
             if not isinstance(value, str) and value < low:
                 raise ConfigError(f"--{each.name.replace('_', '-')}: expected at least {low}, got {value}")
 
@@ -40,3 +42,38 @@ class LayersConfig(RankingConfig):
     """`gindex study layers`."""
 
     top: int = option(20, "Most influential parts of each query whose influence is told apart.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordOrderConfig(StudyConfig):
+    """`gindex study word-order`."""
+
+    sample: int = option(64, "Documents to draw.")
+    phrase_words: int = option(6, "Words of each of the two phrases that a drawn document begins with.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossLingualConfig(StudyConfig):
+    """`gindex study cross-lingual`."""
+
+    sample: int = option(24, "Passages to draw; each is a query in every language.")
+    language_field: str = option("language", "Metadata field with the language of a document.")
+    passage_field: str = option("passage", "Metadata field that a passage and its translations share.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig(StudyConfig):
+    """`gindex study scale`."""
+
+    documents: int = option(0, "Documents to rank, drawn from the corpus; 0 ranks all.")
+    top: int = option(10, "Most influential documents of each query that are compared with it.")
+    query_words: int = option(40, "Words of a query: the first of its document, the second half as the completion.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorizationConfig(StudyConfig):
+    """`gindex study memorization`."""
+
+    sample: int = option(1000, "Most documents to draw, from those that are long enough.")
+    prompt_tokens: int = option(16, "Tokens of a document that the model is given.")
+    completion_tokens: int = option(24, "Tokens that it must go on with, just as they are in the document.")

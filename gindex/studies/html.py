@@ -6,14 +6,14 @@ from gindex.page import html_page
 from gindex.studies.report import Figure, Quote, Report, Section, Source, Table
 
 STYLE = """
-body { max-width: 46rem } h1 { font-size: 1.5rem; line-height: 1.3 } h2 { font-size: 1.15rem }
+body { max-width: 50rem } h1 { font-size: 1.5rem; line-height: 1.3 } h2 { font-size: 1.15rem }
 .findings { background: var(--soft); border-left: 4px solid var(--one); padding: .6rem 1rem .6rem 2rem; margin: 1rem 0 }
 .findings li + li { margin-top: .4rem }
-figure { margin: 1rem 0 } figure svg { width: 100%; max-width: 40rem; height: auto; display: block }
-figcaption, caption, .note { color: var(--faint); font-size: .85rem; line-height: 1.5; text-align: left }
-.table { overflow-x: auto; margin: 1rem 0 } caption { caption-side: bottom; padding-top: .4rem }
+figure { margin: 1rem 0 } figure svg { width: 100%; height: auto; display: block }
+figcaption, .note { color: var(--faint); font-size: .85rem; line-height: 1.5; text-align: left }
+.table { overflow-x: auto; margin: 1rem 0 0 } .table + .note { margin-top: .4rem }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.4 }
-th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap;
+th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line); white-space: nowrap;
          font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left; padding-left: 0 } th { color: var(--faint); font-weight: 600 }
 .quote { padding: .5rem .8rem; margin: .5rem 0; background: var(--soft); border-left: 4px solid var(--line);
@@ -53,10 +53,10 @@ def _figure(figure: Figure) -> str:
 
 
 def _table(table: Table) -> str:
-    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    caption = f"<p class=note>{escape(table.caption)}</p>\n" if table.caption else ""  # not as wide as the table may be
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
-    return f"<div class=table><table>{caption}<thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>\n"
+    return f"<div class=table><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>\n{caption}"
 
 
 def _quote(quote: Quote) -> str:

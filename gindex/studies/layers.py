@@ -31,13 +31,11 @@ LEAST_QUERIES = 6
 
 CAVEATS = (
     "Influence by layer is what a change of that layer's weights alone would do. Layers work together, and EK-FAC "
-    "takes their "
-    "curvature to be independent; a large share does not mean that the layer stores the fact.",
+    "takes their curvature to be independent; a large share does not mean that the layer stores the fact.",
     "Only tracked layers have a share: embeddings, norms and an untracked output head have none here.",
     "A layer with more weights has more room for influence; the table gives each group's share of the weights beside.",
     "The types of drawn queries come from the model's own loss. They stand for how well it predicts a text, not for "
-    "what the text is "
-    "about; give files of queries to compare subjects or tasks.",
+    "what the text is about; give files of queries to compare subjects or tasks.",
 )
 
 
@@ -130,17 +128,21 @@ def _report(material: Material, config: LayersConfig, ranked: Ranked, types: lis
     kind_means = {
         n: [mean_interval(by_kind[own, s], config.seed) for s in range(len(kinds))] for n, own in rows.items()
     }
-    overall = by_group.mean(0)
-    largest = int(np.argmax(overall))
-    spread = {name: int(np.argmax([mean.mean for mean in means])) for name, means in group_means.items()}
-    differing = {name: groups[place] for name, place in spread.items() if place != largest}
+    _, of_kinds = _grouped((weights / weights.sum())[None], [layer.name.rpartition(".")[2] for layer in layers])
+    overall = [mean_interval(column, config.seed) for column in by_group.T]
+    most, least = (int(pick([interval.mean for interval in overall])) for pick in (np.argmax, np.argmin))
+    tops = {
+        name: max(zip(means, groups, strict=True), key=lambda pair: pair[0].mean) for name, means in group_means.items()
+    }
     findings = (
-        f"The largest share of the influence of the top {config.top} parts sits in {groups[largest]}: "
-        f"{overall[largest]:.0%} over all "
-        f"queries, with {of_weights[0, largest]:.0%} of the tracked weights.",
-        "All types of queries have it there."
-        if not differing
-        else "Elsewhere it sits for " + ", ".join(f"{name} ({group})" for name, group in differing.items()) + ".",
+        f"Of the influence of a query's top {config.top} parts the most sits in {groups[most]}, "
+        f"{text(overall[most], '.0%')} with "
+        f"{of_weights[0, most]:.0%} of the tracked weights, and the least in {groups[least]}, "
+        f"{text(overall[least], '.0%')} with "
+        f"{of_weights[0, least]:.0%}.",
+        "By type the most sits in: "
+        + "; ".join(f"{name}, {group} ({text(mean, '.0%')})" for name, (mean, group) in tops.items())
+        + ".",
     )
     return Report(
         study="layers",
@@ -148,7 +150,7 @@ def _report(material: Material, config: LayersConfig, ranked: Ranked, types: lis
         findings=findings,
         sections=(
             _by_group(groups, group_means, of_weights[0], {name: int(own.sum()) for name, own in rows.items()}),
-            _by_kind(kinds, kind_means),
+            _by_kind(kinds, kind_means, of_kinds[0]),
         ),
         caveats=CAVEATS,
         sources=(material.source,),
@@ -159,6 +161,7 @@ def _report(material: Material, config: LayersConfig, ranked: Ranked, types: lis
             "groups": {n: dict(zip(groups, map(asdict, means), strict=True)) for n, means in group_means.items()},
             "kinds": {n: dict(zip(kinds, map(asdict, means), strict=True)) for n, means in kind_means.items()},
             "weights": dict(zip(groups, of_weights[0].tolist(), strict=True)),
+            "kind_weights": dict(zip(kinds, of_kinds[0].tolist(), strict=True)),
         },
     )
 
@@ -209,11 +212,11 @@ def _by_group(groups: list[str], means: dict[str, list[Any]], of_weights: Shares
     )
 
 
-def _by_kind(kinds: list[str], means: dict[str, list[Any]]) -> Section:
-    values = [[mean.mean for mean in found] for found in means.values()]
+def _by_kind(kinds: list[str], means: dict[str, list[Any]], of_weights: Shares) -> Section:
+    values = [*([mean.mean for mean in found] for found in means.values()), of_weights.tolist()]
     height = 1.2 + 0.32 * len(kinds)
     transposed = list(zip(*values, strict=True))
-    names = [name.replace(" ", "\n", 1) for name in means]
+    names = [name.replace(" ", "\n", 1) for name in (*means, "all weights")]
     return Section(
         title="By kind of layer",
         figures=(
@@ -223,7 +226,7 @@ def _by_kind(kinds: list[str], means: dict[str, list[Any]]) -> Section:
                     lambda axes: shade(axes, transposed, kinds, names, ".0%"),
                     height=height,
                 ),
-                caption="Mean share of all layers of the kind; a column adds up to 100%.",
+                caption="Mean share of all layers of the kind, and their share of the weights; columns add up to 100%.",
             ),
         ),
     )

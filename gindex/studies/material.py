@@ -62,6 +62,11 @@ class Material:
         """Return how many parts a ranking takes, where it takes at most so many; 0 takes all."""
         return min(most or len(self.usable), len(self.usable))
 
+    def first_parts(self) -> Ordinals:
+        """Return the ordinals of the parts that documents begin with, in order."""
+        _, first = np.unique(self.table.part_documents(), return_index=True)
+        return np.intersect1d(first, self.usable)
+
     def queries(self, count: int, seed: int) -> FidelityQueries:
         """Draw parts of the index, each of another document, to be queries.
 

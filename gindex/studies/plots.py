@@ -20,12 +20,15 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", PAPER: "--paper"} |
     zip(SERIES, ("--one", "--two", "--three", "--four"), strict=True)
 )
 
+REM_AN_INCH = 7.5
+"""Widest that an inch of a drawing is shown."""
+
 SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gindex",
     "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 10,
+    "font.size": 11,
+    "axes.titlesize": 11,
     "axes.edgecolor": LINE,
     "axes.labelcolor": FAINT,
     "axes.titlecolor": INK,
@@ -67,7 +70,7 @@ def draw(label: str, fill: Callable[[Any], None], *, width: float = 5.2, height:
     Args:
         label: What it shows, for those who cannot see it.
         fill: Draws into the axes.
-        width: Inches; text keeps 10 points, so that a narrow drawing is read on a telephone.
+        width: Inches; text keeps 11 points, so that a narrow drawing is read on a telephone.
         height: Inches.
     """
     import matplotlib
@@ -79,7 +82,12 @@ def draw(label: str, fill: Callable[[Any], None], *, width: float = 5.2, height:
         written = io.StringIO()
         none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=none)
-    return _inline(written.getvalue(), label)
+    return _inline(written.getvalue(), label, width)
+
+
+def suited_scale(values: Sequence[float]) -> str:
+    """Return the scale for positive values: logarithmic where they span more than a decade."""
+    return "log" if min(values) > 0 and max(values) > 10 * min(values) else "linear"
 
 
 def shade(axes: Any, values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], form: str) -> None:
@@ -105,7 +113,7 @@ def shade(axes: Any, values: Sequence[Sequence[float]], rows: Sequence[str], col
             axes.add_patch(
                 Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, color=colour, alpha=0.6 * abs(value) / most, lw=0)
             )
-            axes.text(x, y, format(value, form), ha="center", va="center", fontsize=9)
+            axes.text(x, y, format(value, form), ha="center", va="center", fontsize=10)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
@@ -115,11 +123,12 @@ def shade(axes: Any, values: Sequence[Sequence[float]], rows: Sequence[str], col
         spine.set_visible(False)
 
 
-def _inline(svg: str, label: str) -> str:
+def _inline(svg: str, label: str, width: float) -> str:
     """Return an SVG file as an element of a page: no header, the page's colours and fonts."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"#0[12]020\d", lambda match: f"var({VARIABLES[match[0]]})", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+    style = f"max-width: {REM_AN_INCH * width:.0f}rem"  # text of equal size on every wide screen
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}" style="{style}"', 1).strip()

@@ -28,18 +28,16 @@ FRACTIONS = (0.0001, 0.001, 0.01, 0.1)
 """Top fractions of the parts whose share is reported, where they are at least one part."""
 
 CAVEATS = (
-    "Influence here is that of EK-FAC: a linear estimate around the trained weights. It says which way a small change "
-    "of the corpus would push, not what a model trained without the top documents would say; they may stand in for "
-    "each "
-    "other.",
-    "A share is of the positive influence on one query, measured in nats and not divided by the number of documents. "
-    "Long parts have more to give than short ones.",
-    "The share of a fixed fraction depends on how many parts were ranked: the same tail looks more concentrated in a "
-    "larger corpus. Compare studies of like size.",
+    "Influence here is that of EK-FAC: a linear estimate around the trained weights. It says which way a small "
+    "change of the corpus would push, not what a model trained without the top documents would say; they may stand "
+    "in for each other.",
+    "A share is of the positive influence on one query, measured in nats and not divided by the number of documents."
+    " Long parts have more to give than short ones.",
+    "The share of a fixed fraction depends on how many parts were ranked: the same tail looks more concentrated in a"
+    " larger corpus. Compare studies of like size.",
     "A tail of a few hundred values can rule a power law out or leave it standing; it cannot prove one. A lognormal "
-    "tail looks much the same over so short a range and was not tried. Where parts were drawn rather than all ranked, "
-    "the far tail is "
-    "seen thinned out.",
+    "tail looks much the same over so short a range and was not tried. Where parts were drawn rather than all "
+    "ranked, the far tail is seen thinned out.",
 )
 
 
@@ -125,9 +123,9 @@ def _report(
         "influence on a "
         f"query, on average over {len(own)} queries; of Gaussian noise it would be {gaussian_share(top_fraction):.0%}.",
         f"A power law fits the tail of {plausible} of {len(own)} queries (p of at least 0.1); its exponent is "
-        f"{np.median(alphas):.2f} in the middle, from {alphas.min():.2f} to {alphas.max():.2f}. {beyond} tails are "
-        "clearly "
-        "heavier than an exponential.",
+        f"{np.median(alphas):.2f} in the middle, from {alphas.min():.2f} to {alphas.max():.2f}. Clearly heavier than "
+        "an "
+        f"exponential: {beyond} of the tails.",
     )
     return Report(
         study="sparsity",
@@ -155,7 +153,7 @@ def _shares(own: list[npt.NDArray[np.float32]], means: dict[float, Any]) -> Sect
         axes.legend(loc="upper left")
 
     rows = tuple(
-        (f"{f:.2%}", text(means[f], ".1%") if f in means else "less than one part", f"{gaussian_share(f):.1%}")
+        (f"{100 * f:g}%", text(means[f], ".1%") if f in means else "less than one part", f"{gaussian_share(f):.1%}")
         for f in FRACTIONS
     )
     return Section(
@@ -197,7 +195,7 @@ def _tails(own: list[npt.NDArray[np.float32]], fits: list[PowerLaw]) -> Section:
         axes.plot([], [], "o-", color=SERIES[2], markersize=3, label="power law stands")
         axes.plot([], [], "o-", color=SERIES[1], markersize=3, label="ruled out (p < 0.1)")
         axes.set(xlabel="exponent of the density", ylabel="queries", yticks=[])
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
     return Section(
         title="Shape of the tail",

@@ -3,6 +3,8 @@
 Axes: N values, R resamples.
 """
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -49,4 +51,13 @@ def top_share(values: Values, fraction: float) -> float | None:
 
 def text(value: Interval, form: str = ".2f") -> str:
     """Return a mean with its interval for readers."""
-    return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
+    mean, low, high = (re.sub(r"^-(0(\.0+)?%?)$", r"\1", f"{x:{form}}") for x in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def ratio_interval(numerators: Values, denominators: Values, seed: int = 0) -> Interval:
+    """Return the ratio of two means [N] with its 95% interval, by bootstrap over the pairs."""
+    above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(above), (RESAMPLES, len(above)))
+    low, high = np.quantile(above[drawn].mean(1) / below[drawn].mean(1), (0.025, 0.975))
+    return Interval(mean=float(above.mean() / below.mean()), low=float(low), high=float(high))
