@@ -1,6 +1,6 @@
 """Does influence cross languages? Passages and their translations, each a query to all others.
 
-Source: Grosse et al. 2023, arXiv:2308.03296, section 5.3.3.
+Source: Grosse et al. 2023, arXiv:2308.03296.
 
 Axes: Q queries, N parts, P passages, L languages, D documents (passage by language).
 """

@@ -1,6 +1,6 @@
 """Where in the model the influence sits, for queries of different types.
 
-Source: Grosse et al. 2023, arXiv:2308.03296, section 5.3.2.
+Source: Grosse et al. 2023, arXiv:2308.03296.
 
 Axes: L layers, S layer groups or kinds of layers, Q queries, N parts.
 """

@@ -1,6 +1,6 @@
 """How few documents carry the influence: shares of the top, and the shape of the tail.
 
-Source: Grosse et al. 2023, arXiv:2308.03296, section 5.2.1.
+Source: Grosse et al. 2023, arXiv:2308.03296.
 
 Axes: Q queries, N parts.
 """

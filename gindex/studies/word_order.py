@@ -1,6 +1,6 @@
 """Does influence heed the order of words? Phrases of a document are swapped, taken out and shuffled.
 
-Source: Grosse et al. 2023, arXiv:2308.03296, section 5.3.5.
+Source: Grosse et al. 2023, arXiv:2308.03296.
 
 Axes: P pairs of phrases, V variants of a document.
 """
