@@ -5,7 +5,7 @@ one whose tail is closest to its fit (Kolmogorov-Smirnov). The goodness of fit i
 from the fit above x_min and from the data below, that lie further from *their* fit than the data from theirs; below
 0.1 the power law is ruled out. The tail is also compared with an exponential one by Vuong's likelihood ratio.
 
-Source: Clauset, Shalizi & Newman 2009, arXiv:0706.1062, sections 3.1, 3.3, 4.1 and 5.1.
+Source: Clauset, Shalizi & Newman 2009, arXiv:0706.1062.
 
 Axes: N values, M values of a tail, C candidates for x_min.
 """

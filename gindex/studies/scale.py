@@ -1,6 +1,6 @@
 """Does a larger model learn from documents that share less of a query's words? Two indexes of one corpus.
 
-Source: Grosse et al. 2023, arXiv:2308.03296.1, on the top documents of models of several sizes.
+Source: Grosse et al. 2023, arXiv:2308.03296, on the top documents of models of several sizes.
 
 Axes: Q queries, D documents, M models (smaller, larger).
 """
