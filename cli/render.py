@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gindex.search.hit import Hit, SearchResult
+    from gindex.search.hit import Hit, Refinement, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
@@ -47,8 +47,19 @@ def result_text(result: "SearchResult") -> str:
         lines += ["", "most negative", *_hits_text(result.negative_hits)]
     took = result.timing_ms
     rerank = f", re-rank of {result.reranked} parts {took.rerank:.0f} ms" if result.reranked is not None else ""
+    if result.refinement is not None:
+        lines += ["", refinement_text(result.refinement)]
     lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
+
+
+def refinement_text(found: "Refinement") -> str:
+    """Write how a query was refined."""
+    end = "" if found.converged else ", not converged: the best iterate is used"
+    return (
+        f"refined by {found.method} over {counted(found.parts, 'part')}: {counted(found.iterations, 'iteration')}, "
+        f"residual {found.residual:.3g}{end}, {found.seconds:.1f} s"
+    )
 
 
 def _hits_text(hits: "Sequence[Hit]") -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, SearchOptions, default_of, help_of
+from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, default_of, help_of
 
 from .command import GindexCommand, config_option
 from .progress import terminal_progress
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "both", is_flag=True)
 @config_option(SearchOptions, "exact", is_flag=True)
 @config_option(SearchOptions, "candidates", type=click.IntRange(min=1))
+@config_option(SearchOptions, "refine", type=click.Choice(REFINEMENTS))
+@config_option(SearchOptions, "refine_parts", type=click.IntRange(min=0))
+@config_option(SearchOptions, "refine_iterations", type=click.IntRange(min=0))
+@config_option(SearchOptions, "refine_tolerance", type=float)
+@config_option(SearchOptions, "refine_scale", type=float)
 @config_option(SearchOptions, "stop_early", type=float, metavar="MISSES")
 @config_option(SearchOptions, "shortlist", type=click.IntRange(min=0))
 @config_option(SearchOptions, "scan", is_flag=True)
@@ -76,6 +81,7 @@ def search(
     Example:
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
         gindex search runs/corpus "A compiler is" --completion " a program" --exact --candidates 50
+        gindex search runs/corpus "A compiler is" --completion " a program" --exact --refine cg --refine-parts 64
         gindex search http://127.0.0.1:8080/corpus "A compiler is" --completion " a program"
         gindex search runs/corpus --queries queries.jsonl --json
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"

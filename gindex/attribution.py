@@ -20,7 +20,7 @@ from torch import Tensor
 from gindex.config import CURVATURES, CurvatureConfig, SolverConfig, VectorConfig, default_of
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
-from gindex.curvature.gauss_newton import GaussNewton, WeightSpace
+from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import (
     CgInverse,
     Damping,
@@ -202,9 +202,9 @@ class Attribution(Generic[Batch]):
             NonFiniteError: A query or document has a gradient that is not finite.
             DivergenceError: LiSSA diverges.
         """
-        space = WeightSpace(self.layers)
-        found = [document_gradients(self.layers, space, count, losses) for count, losses in self._passes(queries)]
-        return self.influence_of(space.split(inverse.apply(torch.cat(found))), documents)
+        found = [document_gradients(self.layers, count, losses) for count, losses in self._passes(queries)]
+        x_QW = inverse.apply(torch.cat([gradients for gradients, _ in found]))
+        return self.influence_of(found[0][1].split(x_QW), documents)
 
     def _damping(self, scale: float) -> Damping:
         return Damping(self.layers, self.factors.__getitem__, scale)

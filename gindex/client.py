@@ -20,7 +20,7 @@ from gindex import errors
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, GindexError, MissingDependencyError, ServiceError, UnavailableError
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
-from gindex.search.hit import Hit, Query, SearchResult, Timing
+from gindex.search.hit import Hit, Query, Refinement, SearchResult, Timing
 
 try:
     import httpx2 as httpx
@@ -326,6 +326,7 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
         timing_ms=Timing(**record["timing_ms"]),
         negative_hits=ends[1],
         reranked=record.get("reranked"),
+        refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
         version=version,
     )
 

@@ -288,6 +288,17 @@ class SearchOptions:
     scan: bool = option(False, "Score every stored vector, without the FAISS index.")
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
     candidates: int = option(100, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    refine: str | None = option(
+        None,
+        "With --exact, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
+        "(lissa): closer to the truth, and slow.",
+    )
+    refine_parts: int = option(
+        256, "Parts that the matrix of --refine is a mean over, drawn with the build's seed; 0 takes all."
+    )
+    refine_iterations: int = option(SolverConfig.iterations, help_of(SolverConfig, "iterations"))
+    refine_tolerance: float = option(SolverConfig.tolerance, help_of(SolverConfig, "tolerance"))
+    refine_scale: float = option(SolverConfig.scale, help_of(SolverConfig, "scale"))
     stop_early: float | None = option(
         None,
         "With --exact, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
@@ -323,6 +334,10 @@ class SearchOptions:
         _one_of("group_score", self.group_score, GROUP_SCORES)
         if self.negative and self.both:
             raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
+        _at_least("refine_parts", self.refine_parts, 0)
+        self.solver()
+        if self.refine is not None and not self.exact:
+            raise ConfigError("--refine: expected --exact, whose influence it refines; add --exact or leave it out")
         if self.stop_early is not None:
             _positive("stop_early", self.stop_early)
             if not self.exact or self.hybrid or self.group_by != "part" or self.dedupe is not None:
@@ -332,3 +347,16 @@ class SearchOptions:
                 )
         if self.dedupe is not None and not 0 < self.dedupe <= 1:
             raise ConfigError(f"--dedupe: expected a cosine in (0, 1], got {self.dedupe}")
+
+    def solver(self) -> SolverConfig:
+        """Return the solver of `refine`.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        return SolverConfig(
+            method=REFINEMENTS[0] if self.refine is None else self.refine,
+            iterations=self.refine_iterations,
+            tolerance=self.refine_tolerance,
+            scale=self.refine_scale,
+        )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -380,9 +379,7 @@ class GradientIndex(OpenedVersion):
         if not encoded:
             return []
         tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = None
-        if options.exact and len(tokens) == len(encoded):
-            rerank = partial(self._reranker.influence, tokens, progress=progress, held={})
+        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
         vectors_QD = torch.stack([query.vector_D for query in encoded])
         found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
         counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]

@@ -1,29 +1,34 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from gindex.config import ModelConfig
+from gindex.config import ModelConfig, SearchOptions
 from gindex.corpus.filters import parse_filter
 from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.corpus.table import DocumentTable
-from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
 from gindex.errors import MismatchError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
-from gindex.progress import Silent
+from gindex.progress import Progress, Silent
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
+from gindex.search.hit import Clock
+from gindex.search.queries import QueryTokens
+from gindex.search.refine import Refiner, refine_sample
 from gindex.search.rerank import Reranker
-from gindex.search.searcher import Searcher
+from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
 from gindex.store.reader import VectorReader
@@ -184,6 +189,30 @@ class OpenedVersion:
 
     @cached_property
     def _reranker(self) -> Reranker:
+        return Reranker(self._engine, self._factor_loader, self.manifest.damping["exact"], self._documents)
+
+    @cached_property
+    def _factor_loader(self) -> FactorLoader:
         self._version.check_factors()  # before a native library reads them
-        factors = self._engine.factors(self._layout, self.manifest.layers)
-        return Reranker(self._engine, factors.load, self.manifest.damping["exact"], self._documents)
+        return self._engine.factors(self._layout, self.manifest.layers).load
+
+    def _rerank(
+        self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> Rerank | None:
+        """Return what re-ranks the candidates of queries exactly, refined or not; None where it isn't asked for."""
+        if not options.exact:
+            return None
+        exact = partial(self._reranker.influence, tokens, progress=progress, held={})
+        if options.refine is None:
+            return exact
+        damping = self.manifest.damping["exact"]
+        refiner = Refiner(self._engine, self._factor_loader, damping, self._documents, options.solver())
+        usable = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
+        parts = refine_sample(usable, options.refine_parts, int(self.manifest.settings["seed"]))
+
+        def precondition(some: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
+            found, reports = refiner.solve(some, parts, progress)
+            clock.refinements += reports
+            return found
+
+        return partial(exact, precondition=precondition, query_bytes=refiner.query_bytes)

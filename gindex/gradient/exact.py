@@ -80,21 +80,20 @@ def layer_influence(
 
 
 def document_gradients(
-    layers: Sequence[TrackedLayer], space: WeightSpace, documents: int, losses: Callable[[], Tensor]
-) -> Tensor:
-    """Return the gradients [N, W] of documents or queries, float32 or wider, whole and as they are.
+    layers: Sequence[TrackedLayer], documents: int, losses: Callable[[], Tensor]
+) -> tuple[Tensor, WeightSpace]:
+    """Return the gradients [N, W] of documents or queries, float32 or wider, and the weights as one axis.
 
     Args:
         layers: Tracked layers.
-        space: Their weights as one axis.
         documents: N.
         losses: Runs the model and returns the summed losses [N].
     """
-    parameter = next(layers[0].module.parameters())
+    space, parameter = WeightSpace(layers), next(layers[0].module.parameters())
     dtype = torch.promote_types(parameter.dtype, torch.float32)
     gradients_NW = torch.zeros(documents, space.size, dtype=dtype, device=parameter.device)
     observe(layers, _GradientObserver(space.split(gradients_NW)), documents, losses)
-    return gradients_NW
+    return gradients_NW, space
 
 
 class _GradientObserver(Observer):

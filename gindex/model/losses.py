@@ -70,6 +70,11 @@ class CausalLanguageModel:
         """Device of the model's weights."""
         return next(self.model.parameters()).device
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model tells apart: the width of its logits."""
+        return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return the model's logits [N, T, V]."""
         logits: Tensor = self.model(torch.from_numpy(batch.tokens).to(self.device), use_cache=False).logits

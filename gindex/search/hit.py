@@ -59,6 +59,27 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How a query was refined.
+
+    Attributes:
+        method: cg or lissa.
+        parts: Parts that the curvature was a mean over.
+        iterations: Products with the curvature; with LiSSA, with that of one batch.
+        residual: What is left, relative: the root of <r, M r> / <g, M g>, M the inverse by EK-FAC, g the gradient.
+        converged: Whether the residual is within the tolerance.
+        seconds: Time that it took; of queries that were solved for together, that of all.
+    """
+
+    method: str
+    parts: int
+    iterations: int
+    residual: float
+    converged: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """The answer to one query.
 
@@ -69,6 +90,7 @@ class SearchResult:
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
+        refinement: How the query was refined; None where it wasn't asked for.
         version: Version of the index that answered.
     """
 
@@ -78,15 +100,17 @@ class SearchResult:
     timing_ms: Timing
     negative_hits: tuple[Hit, ...] | None = None
     reranked: int | None = None
+    refinement: Refinement | None = None
     version: int | None = field(default=None, compare=False)
 
 
 @dataclass
 class Clock:
-    """Milliseconds of the stages of a search, and how many parts were re-ranked for each query."""
+    """Milliseconds of the stages of a search, how many parts were re-ranked for each query, and how it was refined."""
 
     start: float = field(default_factory=time.perf_counter)
     reranked: list[int] = field(default_factory=list)
+    refinements: list[Refinement] = field(default_factory=list)
     laps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("load", "gradient", "search", "rerank"), 0.0))
 
     def lap(self, name: str) -> None:
@@ -111,6 +135,7 @@ def answers(
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
     reranked: Sequence[int | None] = clock.reranked or [None] * len(queries)
+    refinements: Sequence[Refinement | None] = clock.refinements[: len(queries)] or [None] * len(queries)
     return [
         SearchResult(
             query=query,
@@ -119,9 +144,10 @@ def answers(
             timing_ms=timing,
             negative_hits=ends[1] if ends[1:] else None,
             reranked=exact,
+            refinement=refinement,
             version=version,
         )
-        for query, count, ends, exact in zip(queries, tokens, found, reranked, strict=True)
+        for query, count, ends, exact, refinement in zip(queries, tokens, found, reranked, refinements, strict=True)
     ]
 
 
@@ -138,6 +164,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         record["negative_hits"] = [_hit_record(hit) for hit in result.negative_hits]
     if result.reranked is not None:
         record["reranked"] = result.reranked
+    if result.refinement is not None:
+        record["refinement"] = asdict(result.refinement)
     return record | {"timing_ms": asdict(result.timing_ms)}
 
 

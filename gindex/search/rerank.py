@@ -6,7 +6,7 @@ passes once over all parts that one of its queries wants.
 Axes: L layers, Q queries, N candidates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,10 @@ from gindex.search.queries import QueryTokens, first_targets
 
 BLOCK_BYTES = 4 << 30
 """Most bytes of preconditioned query gradients that are held at once; one query is always taken."""
+
+
+Precondition = Callable[[Sequence[QueryTokens], Progress], dict[str, Tensor]]
+"""Returns the inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
 
 
 class Reranker:
@@ -57,6 +61,8 @@ class Reranker:
         candidates: Sequence[npt.NDArray[np.int64]],
         progress: Progress,
         held: dict[str, Tensor] | None = None,
+        precondition: Precondition | None = None,
+        query_bytes: int = 0,
     ) -> list[npt.NDArray[np.float32]]:
         """Return the influence of each query's candidate parts on it.
 
@@ -66,11 +72,13 @@ class Reranker:
             progress: Where the work is reported.
             held: Keeps the preconditioned gradients for the next call with the same queries, where one block holds
                 them; empty at first.
+            precondition: What preconditions the queries in the place of EK-FAC.
+            query_bytes: Bytes that it holds for each.
         """
         results: list[npt.NDArray[np.float32]] = []
-        blocks = list(self.blocks(len(queries)))
+        blocks = list(self.blocks(len(queries), query_bytes))
         for block in blocks:
-            preconditioned = held or self.precondition(queries[block], progress)
+            preconditioned = held or (precondition or self.precondition)(queries[block], progress)
             if held is not None and len(blocks) == 1:
                 held.update(preconditioned)
             ordinals = np.unique(np.concatenate(candidates[block]))
@@ -78,9 +86,9 @@ class Reranker:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)
         return results
 
-    def blocks(self, queries: int) -> Iterator[slice]:
-        """Cut queries into blocks whose preconditioned gradients may be held at once."""
-        each = self.engine.dtype.itemsize * sum(layer.parameters for layer in self.engine.table.layers)
+    def blocks(self, queries: int, more_bytes: int = 0) -> Iterator[slice]:
+        """Cut queries into blocks whose preconditioned gradients, and more bytes of each, may be held at once."""
+        each = more_bytes + self.engine.dtype.itemsize * sum(layer.parameters for layer in self.engine.table.layers)
         size = max(1, self._block_bytes // each)
         for start in range(0, queries, size):
             yield slice(start, start + size)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, SearchOptions, help_of
+from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, help_of
 
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
@@ -37,6 +37,11 @@ class Options(_Request):
     scan: Annotated[bool, _option("scan")] = False
     exact: Annotated[bool, _option("exact")] = False
     candidates: Annotated[Count, _option("candidates")] = 100
+    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")] = None
+    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 256
+    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")] = 10
+    refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")] = 0.01
+    refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")] = 0.0
     stop_early: Annotated[float | None, _option("stop_early")] = None
     where: Annotated[Text | None, _option("where")] = None
     bm25: Annotated[Text | None, _option("bm25")] = None
@@ -156,6 +161,17 @@ class TimingBody(BaseModel):
     total: float
 
 
+class RefinementBody(BaseModel):
+    """How a query was refined."""
+
+    method: str
+    parts: int
+    iterations: int
+    residual: Annotated[float, Field(description="What the solver left of the query's gradient, relative.")]
+    converged: bool
+    seconds: float
+
+
 class HistogramBody(BaseModel):
     """The spread of the scores of all parts; tails are pairs of rank and size."""
 
@@ -174,6 +190,7 @@ class ResultBody(BaseModel):
     hits: list[HitBody]
     negative_hits: list[HitBody] | None = None
     reranked: int | None = None
+    refinement: RefinementBody | None = None
     timing_ms: TimingBody
     histogram: HistogramBody | None = None
 

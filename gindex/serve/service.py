@@ -87,9 +87,11 @@ class Service:
             ConfigError: It asks for too much.
         """
         most = self.config.max_k
-        for name in ("k", "candidates", "shortlist", "bm25_candidates"):
+        for name in ("k", "candidates", "shortlist", "bm25_candidates", "refine_parts"):
             if getattr(options, name) > most and getattr(options, name) != getattr(SearchOptions(), name):
                 raise ConfigError(f"{name}: expected at most {most}, found more")
+        if options.refine is not None and not options.refine_parts:
+            raise ConfigError(f"refine_parts: expected from 1 to {most} over HTTP, found 0, all of them")
         if queries > self.config.max_queries:
             raise ConfigError(f"queries: expected at most {self.config.max_queries}, found {queries}")
 

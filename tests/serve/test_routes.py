@@ -209,3 +209,19 @@ def test_large_bodies(served):
         "/v1/indexes/index/search", content=blocks(), headers={"Content-Type": "application/json"}
     )
     refused(undeclared, 413)
+
+
+def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
+    settings = {"k": 3, "exact": True, "candidates": 8, "refine": "cg", "refine_parts": 6, "refine_iterations": 2}
+    answer = served.search({"prompt": PROMPT, "completion": COMPLETION, **settings}).json()
+    expected = json.loads(json.dumps(result_record(index.search(PROMPT, COMPLETION, **settings))))
+    assert answer["hits"] == expected["hits"]
+    assert answer["refinement"].pop("seconds") > 0 and expected["refinement"].pop("seconds") > 0
+    assert answer["refinement"] == expected["refinement"] and answer["refinement"]["iterations"] == 2
+    for changes, words in [
+        ({"exact": False}, "refine: expected --exact"),
+        ({"refine": "newton"}, "expected one of cg, lissa"),
+        ({"refine_parts": 0}, "refine_parts: expected from 1 to 1000 over HTTP"),
+        ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),
+    ]:
+        refused(served.search({"prompt": PROMPT, **settings, **changes}), 422, words)
