@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gindex.config import CorpusConfig
 from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
+from gindex.corpus.selection import lexical_documents
 from gindex.corpus.table import DocumentTable
 from gindex.progress import Silent
 from gindex.store.layout import VolumeLayout
@@ -131,7 +132,7 @@ def documents(folder: Path, count: int) -> None:
         os.waitpid(pid, 0)
     with DocumentTable.open(path) as table:
         start = time.perf_counter()
-        found = table.find("stack heap", 10)
+        found = lexical_documents(table, "stack heap", 10)
         print(f"full-text search: {(time.perf_counter() - start) * 1000:.0f} ms for {len(found)} hits")
 
 
