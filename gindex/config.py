@@ -291,7 +291,7 @@ class SearchOptions:
     refine: str | None = option(
         None,
         "With --exact, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
-        "(lissa). Slow; try it where retraining tells: it helped on one model and harmed on another (docs/how-true.md).",
+        "(lissa). Slow; against retraining it helped on one model and harmed on another (docs/how-true.md).",
     )
     refine_parts: int = option(
         256, "Parts that the matrix of --refine is a mean over, drawn with the build's seed; 0 takes all."
