@@ -21,6 +21,7 @@ from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
 from gindex.progress import Progress, Silent
+from gindex.search import workers
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
@@ -181,6 +182,7 @@ class OpenedVersion:
 
     @cached_property
     def _searcher(self) -> Searcher:
+        workers.start()
         return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
 
     @cached_property

@@ -35,6 +35,13 @@ def spread(act: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
     return [made for row in itertools.zip_longest(*shares) for made in row][: len(pieces)]
 
 
+def start() -> None:
+    """Start the threads, which takes longer than a search of a small index does."""
+    if threads() > 1:
+        # A thread that is being started is not idle, so each piece starts another one.
+        list(_pool().map(lambda _piece: None, range(threads())))
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "gindex-search", initializer=_stay_alone)
