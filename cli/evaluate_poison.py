@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import GindexCommand
-from .index_evaluation import index_options, spread
+from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_queries
 
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     help="JSON lines with prompt and completion: bad outputs of the model. One is enough.",
 )
 @click.option("--where", required=True, help='Filter that the planted documents alone pass, as "planted = true".')
-@click.option(
-    "--candidates",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Parts that the funnel re-ranks by exact influence.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random order.")
+@ranking_options
 def poison(
     index: Path,
     methods: tuple[str, ...],

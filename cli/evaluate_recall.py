@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import GindexCommand
-from .index_evaluation import index_options, spread
+from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_sought
 
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     required=True,
     help="JSON lines with id, prompt, completion, and in documents the ids of those that state the answer.",
 )
-@click.option(
-    "--candidates",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Parts that the funnel re-ranks by exact influence.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random order.")
+@ranking_options
 def recall(
     index: Path,
     methods: tuple[str, ...],

@@ -45,6 +45,21 @@ def index_options(methods: Sequence[str]) -> Callable[[Decorated], Decorated]:
     return add
 
 
+def ranking_options(function: Decorated) -> Decorated:
+    """Add --candidates and --seed, for evaluations of whole rankings."""
+    candidates = click.option(
+        "--candidates",
+        type=click.IntRange(min=1),
+        default=100,
+        show_default=True,
+        help="Parts that the funnel re-ranks by exact influence.",
+    )
+    seed = click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random order."
+    )
+    return candidates(seed(function))
+
+
 def spread(interval: "Interval") -> str:
     """Return a mean with its interval as text."""
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

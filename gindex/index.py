@@ -87,8 +87,7 @@ class GradientIndex(OpenedVersion):
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
-            resident: Read the FAISS index into memory. Otherwise it is mapped, which is quicker to begin with, and a
-                file that is cut short while it is searched ends the process.
+            resident: Read the FAISS index into memory; mapped, a file that is cut short meanwhile ends the process.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -98,8 +97,8 @@ class GradientIndex(OpenedVersion):
         """
         opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
         name = model or str(opened.manifest.model["name"])
-        dtype = str(opened.manifest.model["dtype"])
-        return cls(opened, ModelConfig(name=name, device=device, dtype=dtype), resident=resident)
+        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
+        return cls(opened, config, resident=resident)
 
     def add(
         self,

@@ -79,7 +79,8 @@ def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"{path}: expected a Python file, found none")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: expected a Python file that can be imported, found none")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
