@@ -209,8 +209,7 @@ class OpenedVersion:
             return exact
         damping = self.manifest.damping["exact"]
         refiner = Refiner(self._engine, self._factor_loader, damping, self._documents, options.solver())
-        usable = np.setdiff1d(np.arange(self.manifest.stored_parts), self._version.excluded)
-        parts = refine_sample(usable, options.refine_parts, int(self.manifest.settings["seed"]))
+        parts = refine_sample(self.usable_parts, options.refine_parts, int(self.manifest.settings["seed"]))
 
         def precondition(some: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
             found, reports = refiner.solve(some, parts, progress)
