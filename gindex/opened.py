@@ -165,9 +165,9 @@ class OpenedVersion:
     def _funnel(self) -> Funnel:
         if self.problems:
             return self._degraded_funnel()
-        path = self._version.checked(self._version.faiss)  # before a native library reads it
-        spec, parts = spec_of(self.manifest.search), self.manifest.stored_parts
-        index = FaissIndex(path, spec, self._projection, parts, mapped=not self._resident)
+        spec, parts, mapped = spec_of(self.manifest.search), self.manifest.stored_parts, not self._resident
+        check = self._version.checked  # before a native library reads it
+        index = FaissIndex(self._version.faiss, spec, self._projection, parts, mapped=mapped, check=check)
         return Funnel(index, self._vectors_reader, self._version.excluded, self._version.second_level())
 
     def _degraded_funnel(self) -> Funnel:
@@ -178,11 +178,15 @@ class OpenedVersion:
             path = Path(folder, "search.faiss")
             spec = build_faiss(path, reader, self._projection, level=level)
             index = FaissIndex(path, spec, self._projection, reader.spec.parts)
+            index.open()  # what is mapped outlives the folder
         return Funnel(index, reader, self._version.excluded, level)
 
     @cached_property
     def _searcher(self) -> Searcher:
         workers.start()
+        if self._resident:  # a service compares everything before it takes requests
+            self._funnel.index.open()
+            self._documents.compare()
         return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
 
     @cached_property

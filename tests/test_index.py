@@ -1,6 +1,7 @@
 """`GradientIndex` as its users see it, against influence computed with nothing but autograd."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -344,3 +345,52 @@ def test_no_index(tmp_path):
 def test_device_that_is_not_there(built):
     with pytest.raises(ModelError, match="--device nonsense"):
         GradientIndex.open(built, device="nonsense").search(PROMPT)
+
+
+def flip(path: Path, position: int) -> None:
+    """Turn a bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_opening_compares_neither_the_faiss_index_nor_the_documents(copy):
+    """Both are compared no later than they are needed, so that a large index opens at once."""
+    flip(copy / "search/00000001.faiss", -1)
+    documents = copy / "volumes/00000/documents.sqlite"
+    flip(documents, documents.read_bytes().index(b"d147the stack the heap") + 6)
+    index = GradientIndex.open(copy, device="cpu")
+    index.warm(model=False)
+    with pytest.raises(CorruptStoreError, match=r"00000001.faiss: expected CRC-32C"):
+        index.search_vectors(index.vectors.decoded(np.array([3])))
+    with pytest.raises(CorruptStoreError, match=r"documents.sqlite: expected CRC-32C"):
+        index.document("d3")
+    with pytest.raises(CorruptStoreError, match="CRC-32C"):
+        GradientIndex.open(copy, device="cpu", resident=True).warm(model=False)
+
+
+def test_documents_that_are_shown_are_compared_and_no_others(copy, index):
+    documents = copy / "volumes/00000/documents.sqlite"
+    content = documents.read_bytes()  # and what SQLite left of pages that it split
+    documents.write_bytes(content.replace(b"d147the stack the heap", b"d147the stock the heap"))
+    opened, wrong = GradientIndex.open(copy, device="cpu"), []
+    for part in range(index.manifest.stored_parts):
+        (expected,) = index.documents.parts([part])
+        try:
+            assert opened.documents.parts([part]) == [expected]
+        except CorruptStoreError as error:
+            assert re.search(r"documents.sqlite: expected document 147 as it was written", str(error)), error
+            wrong.append(expected.document_id)
+    assert wrong == ["d147"] * len(index.tokens("d147"))
+
+
+def test_index_without_checksums_of_rows_compares_its_documents_when_they_are_opened(copy):
+    path = copy / "manifests/00000001.json"
+    content = read_json(path)
+    content["files"] = [file for file in content["files"] if not file["path"].endswith("documents.crc32c")]
+    write_json(path, content)
+    (copy / "volumes/00000/documents.crc32c").unlink()
+    assert GradientIndex.open(copy, device="cpu").search(PROMPT, COMPLETION, k=3).hits
+    flip(copy / "volumes/00000/documents.sqlite", -1)
+    with pytest.raises(CorruptStoreError, match=r"documents.sqlite: expected CRC-32C"):
+        GradientIndex.open(copy, device="cpu").warm(model=False)

@@ -55,6 +55,8 @@ def connect(path: Path) -> sqlite3.Connection:
     with translated_errors(path):
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
+            for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):  # the file may be damaged
+                connection.execute(f"PRAGMA {pragma}")
             _check_format(connection, path)
         except BaseException:
             connection.close()

@@ -70,9 +70,7 @@ def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.ND
 
 def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the document ordinal of each part [N]."""
-    statement = "SELECT ordinal, document FROM parts WHERE ordinal IN (SELECT value FROM json_each(?))"
-    found = dict(table.rows(statement, [json.dumps(parts.tolist())]))
-    return np.array([found[ordinal] for ordinal in parts.tolist()], np.int64)
+    return np.array(table.documents_of(parts), np.int64)
 
 
 def _check_fields(table: DocumentTable, where: Filter) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
+from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
 from gindex.corpus.schema import connect, translated_errors
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 
@@ -26,6 +27,9 @@ Parameters = Sequence[int | float | str]
 
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
+
+_PARTS = ", ".join(f"p.{column}" for column in PART_COLUMNS)
+_DOCUMENTS = ", ".join(f"d.{column}" for column in DOCUMENT_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,31 +70,50 @@ class PartRecord:
     token_count: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    """A table, its open file, and what it is compared with; None where nothing is recorded, as while it is written."""
+
+    path: Path
+    connection: sqlite3.Connection
+    guard: Guard | None
+
+    def compare(self) -> None:
+        """Compare the whole file, once."""
+        if self.guard is not None:
+            self.guard.whole()
+
+
 class DocumentTable:
     """Document tables open for reading, as one; a context manager, safe to use from several threads.
 
-    Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked.
+    Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
+    are looked up by ordinal are compared with checksums of their own; anything else has the whole file compared first.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, sqlite3.Connection]], deleted: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]]) -> None:
         """Use `open`."""
         self._files = files
         self._deleted = deleted
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, *paths: Path, deleted: Sequence[tuple[int, int]] = ()) -> Self:
+    def open(
+        cls, *paths: Path, deleted: Sequence[tuple[int, int]] = (), guards: Sequence[Guard | None] | None = None
+    ) -> Self:
         """Open the tables at `paths` for reading.
 
         Args:
             paths: One or more, in the order of their ordinals.
             deleted: Deleted parts: start and stop of ranges of ordinals, in order.
+            guards: What each table is compared with; None where it is known to be whole.
 
         Raises:
             CorruptStoreError: A file is missing, or not a document table.
             FormatVersionError: It was written by a newer gindex.
         """
-        return cls([(path, connect(path)) for path in paths], deleted)
+        pairs = zip(paths, guards or [None] * len(paths), strict=True)
+        return cls([_File(path=path, connection=connect(path), guard=guard) for path, guard in pairs], deleted)
 
     def __enter__(self) -> Self:
         return self
@@ -103,8 +126,14 @@ class DocumentTable:
     def close(self) -> None:
         """Close the files."""
         with self._lock:
-            for _, connection in self._files:
-                connection.close()
+            for file in self._files:
+                file.connection.close()
+
+    def compare(self) -> None:
+        """Compare all files with their checksums, where that is not done; looking up rows does not need it."""
+        with self._lock:
+            for file in self._files:
+                file.compare()
 
     def counts(self) -> TableCounts:
         """Return the totals, deleted documents included."""
@@ -127,8 +156,16 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing, or its tokens are truncated.
         """
-        found = self._by_ordinal("SELECT ordinal, tokens, token_count FROM parts WHERE ordinal", ordinals)
-        return [self._decode_tokens(*entry) for entry in found]
+        found = self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)
+        return [self._decode_tokens(ordinal, tokens, count) for ordinal, *_, tokens, count in found]
+
+    def documents_of(self, ordinals: Ordinals) -> list[int]:
+        """Return the document ordinals of parts, in the order asked.
+
+        Raises:
+            CorruptStoreError: A part is missing.
+        """
+        return [row[1] for row in self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)]
 
     def parts(self, ordinals: Ordinals) -> list[PartRecord]:
         """Return parts with their text and metadata, in the order asked.
@@ -137,8 +174,7 @@ class DocumentTable:
             CorruptStoreError: A part is missing.
         """
         found = self._by_ordinal(
-            'SELECT p.ordinal, d.id, p.part, d.text, p.start, p."end", d.metadata, p.token_count '
-            "FROM parts p JOIN documents d ON d.ordinal = p.document WHERE p.ordinal",
+            f"SELECT {_PARTS}, {_DOCUMENTS} FROM parts p JOIN documents d ON d.ordinal = p.document WHERE p.ordinal",
             ordinals,
         )
         return [
@@ -150,7 +186,7 @@ class DocumentTable:
                 metadata=self._decode_metadata(metadata),
                 token_count=token_count,
             )
-            for ordinal, document_id, part, text, start, end, metadata, token_count in found
+            for ordinal, _, part, start, end, _, token_count, _, document_id, text, metadata in found
         ]
 
     def document(self, document_id: str) -> Document:
@@ -180,9 +216,10 @@ class DocumentTable:
 
     def document_ids(self) -> Iterator[str]:
         """Yield the ids of all documents, deleted ones included."""
-        for path, connection in self._files:
-            with translated_errors(path):
-                yield from (document_id for (document_id,) in connection.execute("SELECT id FROM documents"))
+        self.compare()
+        for file in self._files:
+            with translated_errors(file.path):
+                yield from (document_id for (document_id,) in file.connection.execute("SELECT id FROM documents"))
 
     def known(self, document_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of those documents that are there and not deleted, by their ids."""
@@ -221,10 +258,11 @@ class DocumentTable:
             Ordinals and scores over all tables, the largest score first.
         """
         found: list[tuple[int, float]] = []
-        for path, connection in self._files:
-            with self._lock, translated_errors(path):
-                best = connection.execute(statement, parameters)
-                alive = (entry for entry in best if not self._is_deleted(connection, entry[0]))
+        for file in self._files:
+            with self._lock, translated_errors(file.path):
+                file.compare()
+                best = file.connection.execute(statement, parameters)
+                alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 found += islice(alive, limit)
         return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]
 
@@ -237,32 +275,43 @@ class DocumentTable:
 
     def _column(self, statement: str) -> npt.NDArray[np.int64]:
         columns = []
-        for path, connection in self._files:
-            with self._lock, translated_errors(path):
-                columns.append(np.fromiter((value for (value,) in connection.execute(statement)), dtype=np.int64))
+        for file in self._files:
+            with self._lock, translated_errors(file.path):
+                file.compare()
+                values = file.connection.execute(statement)
+                columns.append(np.fromiter((value for (value,) in values), dtype=np.int64))
         return np.concatenate(columns)
 
     def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Run a statement on each table and return the rows of all, table by table."""
         rows: list[Any] = []
-        for path, connection in self._files:
-            with self._lock, translated_errors(path):
-                rows += connection.execute(statement, parameters).fetchall()
+        for file in self._files:
+            with self._lock, translated_errors(file.path):
+                file.compare()
+                rows += file.connection.execute(statement, parameters).fetchall()
         return rows
 
     def _where(self, statement: str, values: Sequence[int] | Sequence[str], group: str = "") -> list[Any]:
         """Run `statement ... IN (values)`, grouped where asked, in statements of bounded length."""
-        rows: list[Any] = []
-        for start in range(0, len(values), _QUERY_ORDINALS):
-            some = values[start : start + _QUERY_ORDINALS]
-            marks = ", ".join("?" * len(some))
-            rows += self._query(f"{statement} IN ({marks}){f' GROUP BY {group}' if group else ''}", some)
-        return rows
+        ending = f" GROUP BY {group}" if group else ""
+        return [row for some, marks in _bounded(values) for row in self._query(f"{statement} IN {marks}{ending}", some)]
 
     def _by_ordinal(self, statement: str, ordinals: Ordinals) -> list[Any]:
-        """Run `statement`, whose first column is the ordinal, for all ordinals; answer in the order asked."""
-        asked = [int(ordinal) for ordinal in ordinals]
-        found = {entry[0]: entry for entry in self._where(statement, asked)}
+        """Run `statement` for all ordinals, compare the rows, and answer in the order asked.
+
+        Its columns are all of a part, and then, where there are more, all of its document.
+        """
+        asked, found = [int(ordinal) for ordinal in ordinals], {}
+        for file in self._files:
+            for some, marks in _bounded(asked):
+                with self._lock, translated_errors(file.path):
+                    rows = file.connection.execute(f"{statement} IN {marks}", some).fetchall()
+                    sums = None if file.guard is None or not rows else file.guard.rows()
+                for row in rows:
+                    if sums is not None:
+                        sums.check_part(row[: len(PART_COLUMNS)])
+                        sums.check_document(row[len(PART_COLUMNS) :])
+                    found[row[0]] = row
         for ordinal in asked:
             if ordinal not in found:
                 raise CorruptStoreError(
@@ -272,7 +321,7 @@ class DocumentTable:
 
     @property
     def _names(self) -> str:
-        return os.path.commonpath([path for path, _ in self._files])
+        return os.path.commonpath([file.path for file in self._files])
 
     def _decode_tokens(self, ordinal: int, tokens: bytes, token_count: int) -> npt.NDArray[np.uint32]:
         if len(tokens) != 4 * token_count:
@@ -290,3 +339,10 @@ class DocumentTable:
                 f"{self._names}: expected metadata in JSON, found {metadata[:80]!r}; restore the table"
             ) from error
         return decoded
+
+
+def _bounded(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
+    """Yield values in lists of bounded length, each with the marks that stand for it in a statement."""
+    for start in range(0, len(values), _QUERY_ORDINALS):
+        some = values[start : start + _QUERY_ORDINALS]
+        yield some, f"({', '.join('?' * len(some))})"

@@ -4,6 +4,7 @@ Axes: Q queries, N parts, D dimension, F dimension in the index.
 """
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -134,12 +135,19 @@ def follow_faiss(
 
 
 class FaissIndex:
-    """An opened FAISS index, safe to use from several threads."""
+    """A FAISS index, opened by the first search, safe to use from several threads."""
 
     def __init__(
-        self, path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: int, *, mapped: bool = True
+        self,
+        path: Path,
+        spec: FaissSpec,
+        projection: ProjectionSpec,
+        parts: int,
+        *,
+        mapped: bool = True,
+        check: Callable[[Path], object] = lambda _path: None,
     ) -> None:
-        """Open an index.
+        """Open nothing yet.
 
         Args:
             path: The file.
@@ -147,21 +155,42 @@ class FaissIndex:
             projection: Projection of its vectors.
             parts: How many it holds.
             mapped: Map the file; otherwise read it.
+            check: Compares the file with its checksum, before FAISS reads it.
 
         Raises:
             MissingDependencyError: FAISS is not installed.
-            CorruptStoreError: The file is not such an index.
         """
-        self._faiss = faiss = import_faiss()
-        self._index = _read(faiss, path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-        expected = (TYPES[spec.kind], parts, _dimension(spec, projection), faiss.METRIC_INNER_PRODUCT)
-        found = (type(self._index).__name__, self._index.ntotal, self._index.d, self._index.metric_type)
+        self._faiss = import_faiss()
+        self.spec, self._projection = spec, projection
+        self._path, self._parts, self._mapped, self._check = path, parts, mapped, check
+        self._lock = threading.Lock()
+        self._opened: Any = None
+        self._gpu: Any = None
+
+    def open(self) -> Any:
+        """Compare and open the file, unless that is done, and return FAISS's index.
+
+        Raises:
+            CorruptStoreError: The file has another checksum, or is not such an index.
+        """
+        with self._lock:
+            if self._opened is None:
+                self._check(self._path)
+                opened = self._read()
+                self._gpu = to_gpu(self._faiss, opened) if self.spec.kind == "gpu" else None
+                self._opened = opened
+            return self._opened
+
+    def _read(self) -> Any:
+        faiss, spec = self._faiss, self.spec
+        index = _read(faiss, self._path, faiss.IO_FLAG_MMAP_IFC if self._mapped else 0)
+        expected = (TYPES[spec.kind], self._parts, _dimension(spec, self._projection), faiss.METRIC_INNER_PRODUCT)
+        found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
         if found != expected:
             raise CorruptStoreError(
-                f"{path}: expected (type, vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
+                f"{self._path}: expected (type, vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
             )
-        self.spec, self._projection = spec, projection
-        self._gpu = to_gpu(faiss, self._index) if spec.kind == "gpu" else None
+        return index
 
     def candidates(
         self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None = None
@@ -175,8 +204,9 @@ class FaissIndex:
             count: Parts wanted.
             allowed: Which parts may be found [N]; None where all may.
         """
+        self.open()
         queries_QF = _coarse(queries_QD, self.spec, self._projection)
-        count = min(count, self._index.ntotal)
+        count = min(count, self._parts)
         if self._gpu is not None and allowed is None and count <= GPU_MOST:
             scores, ordinals = self._gpu.search(queries_QF, count)
         else:
@@ -194,7 +224,7 @@ class FaissIndex:
         self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Search by pieces of queries or, where there are fewer of them than threads, of the parts."""
-        queries, total = len(queries_QF), self._index.ntotal
+        queries, total = len(queries_QF), self._parts
         if self._sieve is not None and self._sieve.serves(queries, count, total if allowed is None else allowed.sum()):
             passed = self._sieve.passed(queries_QF, count, allowed)
             found = spread(lambda n: self._search(queries_QF[n : n + 1], count, None, passed[n]), range(queries))
@@ -210,7 +240,7 @@ class FaissIndex:
         return _joined(spread(lambda share_QF: self._search(share_QF, count, None, bits), shares), 0)
 
     def _ranges(self, queries: int) -> list[tuple[int, int]]:
-        total = self._index.ntotal
+        total = self._parts
         pieces = min(threads(), total // PARTS_PER_THREAD)
         if self.spec.kind == "ivf" or queries >= pieces:
             return [(0, total)]
@@ -219,7 +249,8 @@ class FaissIndex:
 
     @cached_property
     def _sieve(self) -> Sieve | None:
-        return Sieve(self._faiss, self._index) if self.spec.kind == "rabitq" and self._index.d >= 32 * STEP else None
+        index = self.open()
+        return Sieve(self._faiss, index) if self.spec.kind == "rabitq" and index.d >= 32 * STEP else None
 
     def _search(
         self,
@@ -233,12 +264,12 @@ class FaissIndex:
             selectors.append(self._faiss.IDSelectorRange(*bounds))
         selector = self._faiss.IDSelectorAnd(*selectors) if len(selectors) > 1 else next(iter(selectors), None)
         if self.spec.kind == "ivf":
-            return search_ivf(self._faiss, self.spec, self._index, queries_QF, count, selector, QUERY_BITS)
+            return search_ivf(self._faiss, self.spec, self.open(), queries_QF, count, selector, QUERY_BITS)
         if self.spec.kind == "rabitq":
             parameters = self._faiss.RaBitQSearchParameters(sel=selector, qb=QUERY_BITS)
         else:
             parameters = self._faiss.SearchParameters(sel=selector)
-        found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = self._index.search(
+        found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = self.open().search(
             queries_QF, count, params=parameters
         )
         return found
@@ -254,8 +285,9 @@ class FaissIndex:
         if self.spec.kind == "ivf":
             return 0.0
         vectors = _stored(reader, ordinals, self.spec, self._projection, level)
-        expected = self._index.sa_decode(self._index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
-        found = self._index.reconstruct_n(int(ordinals[0]), len(ordinals))
+        index = self.open()
+        expected = index.sa_decode(index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
+        found = index.reconstruct_n(int(ordinals[0]), len(ordinals))
         lengths = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
         return float((np.linalg.norm(found - expected, axis=1) / lengths).max())
 

@@ -71,8 +71,7 @@ class Funnel:
             skipped: Parts that have no vector.
             level: The second level; None for none.
         """
-        self.level = level
-        self._index, self._reader = index, reader
+        self.index, self.level, self._reader = index, level, reader
         self._skipped = np.array(sorted(skipped), np.int64)
 
     def prepared(self, queries_QD: Tensor) -> Tensor:
@@ -109,10 +108,10 @@ class Funnel:
         """
         self.check(prepared_QD)
         parts = self._parts(selection.parts)
-        lossless = self._index.spec.lossless and selection.weights is None
+        lossless = self.index.spec.lossless and selection.weights is None
         count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
         total = self._reader.spec.parts if parts is None else len(parts)
-        if full or total <= count or (self._index.spec.lossless and selection.weights is not None):
+        if full or total <= count or (self.index.spec.lossless and selection.weights is not None):
             found = scan(self._reader, prepared_QD, k, parts=parts, weights=selection.weights)
             return [Scored(*pair) for pair in zip(*found, strict=True)]
         candidates = self._candidates(self.asked(prepared_QD), count, parts, selection.weights)
@@ -155,14 +154,14 @@ class Funnel:
     ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Return candidates and their scores by the index for each query."""
         if parts is None and weights is None:
-            return self._index.candidates(queries_QD, count)
+            return self.index.candidates(queries_QD, count)
         allowed = np.ones(self._reader.spec.parts, np.bool_)
         if parts is not None:
             allowed[:] = False
             allowed[parts] = True
         if weights is None:
-            return self._index.candidates(queries_QD, count, allowed)
-        found = [self._index.candidates(queries_QD, count, stratum) for stratum in strata(weights, allowed)]
+            return self.index.candidates(queries_QD, count, allowed)
+        found = [self.index.candidates(queries_QD, count, stratum) for stratum in strata(weights, allowed)]
         return [
             (np.concatenate([o for o, _ in of_query]), np.concatenate([s for _, s in of_query]))
             for of_query in zip(*found, strict=True)
@@ -172,7 +171,7 @@ class Funnel:
         self, queries_QD: Tensor, candidates: list[npt.NDArray[np.int64]], k: int, weights: Weights | None
     ) -> list[Scored]:
         """Score each query's candidates by the stored vectors; those that every query has, for all at once."""
-        common = np.array(self._index.spec.largest, np.int64)
+        common = np.array(self.index.spec.largest, np.int64)
         if len(queries_QD) < LEAST_SHARED:
             common = common[:0]
         own = [ordinals[~np.isin(ordinals, common)] for ordinals in candidates]

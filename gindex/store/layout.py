@@ -16,6 +16,7 @@ class VolumeLayout:
     """Paths of one volume: what one build, add or compact wrote.
 
     documents.sqlite     documents and their parts
+    documents.crc32c     checksums of its rows
     vectors/             Zarr v3 group: codes, scales, self_influence
     segments/00000.json  checksums of one finished segment
     pending.json         what an add was started with, until it is committed
@@ -28,6 +29,11 @@ class VolumeLayout:
     def documents(self) -> Path:
         """The document table."""
         return self.folder / "documents.sqlite"
+
+    @property
+    def row_checksums(self) -> Path:
+        """The checksums of the document table's rows."""
+        return self.folder / "documents.crc32c"
 
     @property
     def vectors(self) -> Path:

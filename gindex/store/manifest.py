@@ -239,6 +239,10 @@ class Manifest:
     def _files(self) -> dict[str, FileRecord]:
         return {file.path: file for file in self.files}
 
+    def names(self, root: Path, path: Path) -> bool:
+        """Say whether a file below the index's root is one of the version's."""
+        return path.relative_to(root).as_posix() in self._files
+
     def file(self, root: Path, path: Path) -> FileRecord:
         """Return the record of a file below the index's root.
 

@@ -1,11 +1,13 @@
 """One version of an index, opened for reading. It stays as it is, whatever is committed after it."""
 
 from collections.abc import Collection, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.row_checksums import Guard, RowChecksums
 from gindex.corpus.table import DocumentTable
 from gindex.errors import CorruptStoreError
 from gindex.store.factors import factor_files
@@ -87,9 +89,25 @@ class Version:
         return read_level(path, self.manifest.stored_parts, self.manifest.projection["dimension"])
 
     def table(self) -> DocumentTable:
-        """Open the document tables."""
-        paths = [self.checked(self.layout.volume(volume.number).documents) for volume in self.manifest.volumes]
-        return DocumentTable.open(*paths, deleted=self.manifest.deleted)
+        """Open the document tables, each compared with its checksums as far as it is used."""
+        paths = [self.layout.volume(volume.number).documents for volume in self.manifest.volumes]
+        guards = [self._guard(volume) for volume in self.manifest.volumes]
+        return DocumentTable.open(*paths, deleted=self.manifest.deleted, guards=guards)
+
+    def _guard(self, volume: VolumeRecord) -> Guard | None:
+        """Return what a table is compared with; compare all of it, where its rows have no checksums of their own."""
+        place = self.layout.volume(volume.number)
+        if not self.manifest.names(self.layout.root, place.row_checksums):  # as before there were any
+            self.checked(place.documents)
+            return None
+        documents = range(volume.first_document, volume.first_document + volume.documents)
+        parts = range(volume.first_part, volume.first_part + volume.parts)
+
+        @cache
+        def rows() -> RowChecksums:
+            return RowChecksums.read(self.checked(place.row_checksums), place.documents, documents, parts)
+
+        return Guard(whole=partial(self.checked, place.documents), rows=rows)
 
     def vectors(self) -> VectorReader:
         """Map the vectors."""

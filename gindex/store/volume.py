@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from gindex.corpus.row_checksums import write_row_checksums
 from gindex.corpus.table import TableCounts
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
@@ -34,9 +35,11 @@ def volume_record(
 
 
 def volume_files(layout: Layout, number: int, segments: Mapping[int, SegmentRecord]) -> list[FileRecord]:
-    """Return the records of all files of a finished volume."""
+    """Write the checksums of the document table's rows, and return the records of all files of a finished volume."""
     volume = layout.volume(number)
-    plain = [FileRecord.of(layout.root, path) for path in [volume.documents, *vector_metadata(volume)]]
+    write_row_checksums(volume.documents, volume.row_checksums)
+    paths = [volume.documents, volume.row_checksums, *vector_metadata(volume)]
+    plain = [FileRecord.of(layout.root, path) for path in paths]
     return plain + [file for n, segment in segments.items() for file in segment_files(layout, volume, n, segment)]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from gindex.atomic import sync
+from gindex.corpus.row_checksums import write_row_checksums
 from gindex.errors import CorruptStoreError
 from gindex.progress import Progress, Silent
 from gindex.store.layout import REMEDY, Layout
@@ -39,6 +40,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
     with writing(layout):
         manifest = Manifest.read(layout, latest_version(layout))
         problems = _damaged(layout, manifest)
+        rewritten = _write_row_checksums(layout, manifest, problems)
         derived = [name for name in sorted(manifest.derived) if problems.pop(name, None) is not None]
         lost: dict[int, list[int]] = {}
         for volume in manifest.volumes:
@@ -59,10 +61,22 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
             manifest = commit(layout, manifest, operation, **changes)
         return Repair(
             manifest=manifest,
-            rebuilt=tuple(sorted(manifest.derived)) if "search" in changes else (),
+            rebuilt=(*rewritten, *(sorted(manifest.derived) if "search" in changes else ())),
             lost=sum(len(parts) for parts in manifest.lost_parts),
             beyond=tuple(problems.values()),
         )
+
+
+def _write_row_checksums(layout: Layout, manifest: Manifest, problems: dict[str, str]) -> list[str]:
+    """Write damaged checksums of rows again where their table is whole: they come out as they were."""
+    written = []
+    for place in (layout.volume(volume.number) for volume in manifest.volumes):
+        sums, table = (path.relative_to(layout.root).as_posix() for path in (place.row_checksums, place.documents))
+        if sums in problems and table not in problems:
+            write_row_checksums(place.documents, place.row_checksums)
+            del problems[sums]
+            written.append(sums)
+    return written
 
 
 def _remove_records(layout: Layout, lost: dict[int, list[int]]) -> None:

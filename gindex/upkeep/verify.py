@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from gindex.corpus.row_checksums import row_checksums
 from gindex.corpus.schema import connect
 from gindex.engine import recorded_projection
 from gindex.errors import StoreError
@@ -113,6 +114,9 @@ def _tables(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
             with closing(connect(path)) as connection:
                 yield from (f"{path}: {problem}" for problem in _table(connection, volume, deep))
                 yield from _repeated(connection, manifest, seen, str(path))
+            sums = layout.volume(volume.number).row_checksums
+            if deep and manifest.names(layout.root, sums) and sums.read_bytes() != row_checksums(path):
+                yield f"{sums}: expected the checksums of the rows of {path.name}, found others"
         except (sqlite3.Error, StoreError) as error:
             yield f"{path}: expected a document table, found {error}"
     ((found,),) = seen.execute("SELECT COUNT(*) FROM ids")
@@ -199,6 +203,7 @@ def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
     try:
         projection = recorded_projection(layout, manifest)
         index = FaissIndex(version.faiss, spec_of(manifest.search), projection, manifest.stored_parts)
+        index.open()
         level = version.second_level()
     except StoreError as error:
         yield str(error)

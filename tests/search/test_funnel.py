@@ -55,7 +55,7 @@ def kind(request, monkeypatch) -> str:
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_funnel_agrees_with_the_scan(tmp_path, reader, projection, queries, kind, sign):
     funnel = make_funnel(tmp_path / "search.faiss", reader, projection, kind)
-    spec = funnel._index.spec
+    spec = funnel.index.spec
     assert (spec.kind, spec.lossless) == (kind, kind == "flat")
     found = funnel.search(sign * queries, 10)
     ordinals, scores = scan(reader, sign * queries, 10)
@@ -198,12 +198,12 @@ def test_file_that_is_not_the_index(tmp_path, make_reader, projection, content):
     spec = build_faiss(path, make_reader(3), projection)
     path.write_bytes(content)
     with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
-        FaissIndex(path, spec, projection, 3)
+        FaissIndex(path, spec, projection, 3).open()
 
 
 def test_missing_file(tmp_path, projection):
     with pytest.raises(CorruptStoreError, match=re.escape(str(tmp_path / "none"))):
-        FaissIndex(tmp_path / "none", FaissSpec(kind="flat", folds=0, scale=1.0), projection, 3)
+        FaissIndex(tmp_path / "none", FaissSpec(kind="flat", folds=0, scale=1.0), projection, 3).open()
 
 
 def test_candidates_are_best_first(tmp_path, reader, projection, queries: Tensor):

@@ -23,7 +23,9 @@ pytestmark = [
 def index(tmp_path, reader, projection) -> FaissIndex:
     path = tmp_path / "search.faiss"
     spec = build_faiss(path, reader, projection, kind="gpu")
-    return FaissIndex(path, spec, projection, reader.spec.parts)
+    index = FaissIndex(path, spec, projection, reader.spec.parts)
+    index.open()
+    return index
 
 
 def test_gpu_is_used_and_agrees_with_the_cpu(index, queries):

@@ -69,7 +69,7 @@ def test_scores_are_those_of_every_fourth_word(index, many, queries):
     """What passes is what a product with the decoded signs, in float64, puts first."""
     parts = many.spec.parts
     passed = np.stack([unpacked(bits, parts) for bits in index._sieve.passed(queries.numpy(), COUNT, None)])
-    decoded = index._index.reconstruct_n(0, parts).astype(np.float64)
+    decoded = index.open().reconstruct_n(0, parts).astype(np.float64)
     looked_at = np.flatnonzero(np.arange(768) // 32 % 4 == 0)
     scores = queries.numpy().astype(np.float64)[:, looked_at] @ decoded[:, looked_at].T
     for of_query, passes in zip(scores, passed, strict=True):

@@ -203,6 +203,16 @@ def test_repair_rebuilds_faiss(folder, built, damage):
     assert repair(layout).manifest.version == done.manifest.version  # nothing is left to do
 
 
+def test_repair_writes_checksums_of_rows_again(folder, built):
+    layout, name = Layout(folder), "volumes/00000/documents.crc32c"
+    for damaged in (b"", (built / name).read_bytes()[:-1] + b"x"):
+        (folder / name).write_bytes(damaged)
+        assert [name in problem for problem in verify(layout)["problems"]] == [True]
+        done = repair(layout)
+        assert done.rebuilt == (name,) and not done.beyond and version_numbers(layout) == [1]
+        assert files(folder) == files(built) and verify(layout, deep=True)["problems"] == []
+
+
 @pytest.mark.parametrize("name", ["factors/eigenbases-00000.safetensors", "volumes/00000/documents.sqlite"])
 def test_what_cannot_be_repaired_is_said(folder, name):
     (folder / name).unlink()

@@ -295,7 +295,8 @@ def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, floa
     version = Version.open(Layout(root), allow_degraded=allow_degraded)
     manifest = version.manifest
     projection = recorded_projection(version.layout, manifest)
-    index = FaissIndex(version.checked(version.faiss), spec_of(manifest.search), projection, manifest.stored_parts)
+    spec, parts = spec_of(manifest.search), manifest.stored_parts
+    index = FaissIndex(version.faiss, spec, projection, parts, check=version.checked)
     reader = version.vectors()
     funnel = Funnel(index, reader, version.excluded)
     version.check_factors()
