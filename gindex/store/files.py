@@ -32,7 +32,7 @@ class FileRecord:
     path: str
     bytes: int
     crc32c: str
-    chunks: str | None = None
+    chunks: str | None
 
     @classmethod
     def of(cls, root: Path, path: Path, chunks: str | None = None) -> "FileRecord":

@@ -1,10 +1,11 @@
 """Plain values into dataclasses, each checked against its annotation.
 
-Understood are the plain types, lists, tuples, dicts with names as keys, unions, dataclasses, and TypedDicts, whose
-names are exact. `Annotated[dict[str, Any], T]` is a dict that is checked as a T.
+Understood are the plain types, lists, tuples, dicts with names as keys, unions, dataclasses, and TypedDicts. Names are
+exact, but a field with a default may be missing. `Annotated[dict[str, Any], T]` is a dict that is checked as a T.
 """
 
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -46,10 +47,22 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
 
 
 def _fields(kind: Any, value: Any, where: str) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    for name in sorted(_of(dict, value, where).keys() ^ hints.keys()):
+    hints, optional = _names(kind)
+    for name in sorted((_of(dict, value, where).keys() ^ hints.keys()) - optional):
         raise ValueError(f"{'no' if name in hints else 'an unknown'} field {f'{where}.{name}'.removeprefix('.')}")
-    return {name: _parse(hint, value[name], f"{where}.{name}".removeprefix(".")) for name, hint in hints.items()}
+    return {
+        name: _parse(hint, value[name], f"{where}.{name}".removeprefix("."))
+        for name, hint in hints.items()
+        if name in value
+    }
+
+
+@cache
+def _names(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the annotations of a class by name, and the names that may be missing."""
+    own = fields(kind) if is_dataclass(kind) else ()
+    optional = (f.name for f in own if f.default is not MISSING or f.default_factory is not MISSING)
+    return get_type_hints(kind, include_extras=True), frozenset(optional)
 
 
 def _of(kind: type, value: Any, where: str) -> Any:

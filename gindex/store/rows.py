@@ -2,14 +2,16 @@
 
 The arrays hold uncompressed chunks of whole rows, each followed by its CRC-32C, so a row lies in the file as it lies in
 memory and reading it decodes nothing. A chunk's checksum is compared the first time that one of its rows is read; that
-the chunks' checksums are those of the manifest, when the shard is opened.
+the chunks' checksums are those of the manifest, when the shard is opened. The segment's record lists them: in the shard
+they lie a chunk apart, and reading them there reads half of it from a disk.
 
 Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a file holds offset and length of each
 chunk, little-endian uint64, then its own CRC-32C.
 """
 
+import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +67,25 @@ class RowsSpec:
 class MappedRows:
     """Read access to the rows of one array."""
 
-    def __init__(self, array: Path, spec: RowsSpec, recorded: Mapping[Path, str]) -> None:
+    def __init__(
+        self,
+        array: Path,
+        spec: RowsSpec,
+        recorded: Mapping[Path, str],
+        listed: Callable[[Path, int], bytes | None] = lambda _path, _shard: None,
+    ) -> None:
         """Map the array at `array`; shard files are opened when they are first needed.
 
         Args:
             array: Folder of the array.
             spec: Its shape.
-            recorded: What `chunk_checksum` must return for each shard; a shard that is not in it is not compared.
+            recorded: What `combined` must make of each shard's chunk checksums; a shard that is not in it is not
+                compared.
+            listed: Gives what `chunk_checksums` returned of a shard when it was written, by path and number; None where
+                that is not known, and read from the shard.
         """
         self.spec = spec
-        self._array, self._recorded = array, recorded
+        self._array, self._recorded, self._listed = array, recorded, listed
         self._shards: dict[int, _Shard] = {}
 
     def read(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
@@ -87,11 +98,16 @@ class MappedRows:
         order = np.argsort(shards, kind="stable")
         starts = np.flatnonzero(np.diff(shards[order], prepend=-1))
         if len(starts) == 1:
-            alone = self._shard(int(shards[0])).read(within)
+            shard = self._shard(int(shards[0]))
+            shard.fetch(within)
+            alone = shard.read(within)
             return alone if self.spec.width else alone[:, 0]
         rows = np.empty((len(ordinals), max(1, self.spec.width)), self.spec.dtype)
-        for where in np.split(order, starts[1:]) if len(order) else []:
-            rows[where] = self._shard(int(shards[where[0]])).read(within[where])
+        pieces = [(self._shard(int(shards[where[0]])), where) for where in np.split(order, starts[1:]) if len(where)]
+        for each, where in pieces:
+            each.fetch(within[where])
+        for each, where in pieces:
+            rows[where] = each.read(within[where])
         return rows if self.spec.width else rows[:, 0]
 
     def shards(self) -> Iterator[npt.NDArray[np.generic]]:
@@ -103,53 +119,75 @@ class MappedRows:
     def _shard(self, shard: int) -> "_Shard":
         if shard not in self._shards:
             path = self.spec.shard_path(self._array, shard)
-            self._shards[shard] = _Shard(path, self.spec, self._recorded.get(path))
+            recorded = self._recorded.get(path)
+            listed = None if recorded is None else self._listed(path, shard)
+            self._shards[shard] = _Shard(path, self.spec, recorded, listed)
         return self._shards[shard]
 
 
-def chunk_checksum(path: Path, spec: RowsSpec) -> str:
-    """Return the CRC-32C of the checksums of a shard's chunks, eight hexadecimal digits.
+def chunk_checksums(path: Path, spec: RowsSpec) -> bytes:
+    """Return the CRC-32C of each of a shard's chunks, four bytes each.
 
     Raises:
         CorruptStoreError: It is no shard.
     """
-    return _Shard(path, spec, None).chunk_checksum()
+    return _Shard(path, spec).chunk_checksums()
+
+
+def combined(checksums: bytes) -> str:
+    """Return the CRC-32C of the checksums of a shard's chunks, eight hexadecimal digits."""
+    return f"{google_crc32c.value(checksums):08x}"
 
 
 class _Shard:
     """One mapped shard file."""
 
-    def __init__(self, path: Path, spec: RowsSpec, recorded: str | None) -> None:
+    def __init__(self, path: Path, spec: RowsSpec, recorded: str | None = None, listed: bytes | None = None) -> None:
         self._path, self._spec = path, spec
         self._chunk_bytes = spec.chunk_rows * spec.row_bytes
         try:
-            # A plain array: slices of a memmap cost ten times as much.
-            self._bytes: npt.NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, mode="r"))
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise self._corrupt(f"a shard, found {error}") from error
+        # Of the rows around one that is read, those are wanted that `fetch` asks for.
+        self._map.madvise(mmap.MADV_RANDOM)
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._offsets = self._read_index()
         self._checked = np.zeros(len(self._offsets), bool)
-        if recorded is not None and self.chunk_checksum() != recorded:
-            raise self._corrupt("the shard that the manifest names, found another one")
+        if recorded is not None:
+            listed = listed or self.chunk_checksums()
+            if combined(listed) != recorded:
+                raise self._corrupt("the shard that the manifest names, found another one")
+        self._listed = None if listed is None else np.frombuffer(listed, "<u4")
         # Every stretch of the file that is as long as a row, by where it begins: indexing it copies rows, and no more.
         self._windows = np.lib.stride_tricks.sliding_window_view(self._bytes, spec.row_bytes)
 
-    def chunk_checksum(self) -> str:
+    def chunk_checksums(self) -> bytes:
         ends = self._offsets[self._offsets != _NO_CHUNK] + self._chunk_bytes
         if len(ends) and (ends.min() < self._chunk_bytes or ends.max() + _CRC_BYTES > len(self._bytes)):
             raise self._corrupt("chunks within the file, found some outside")
-        checksums = self._bytes[ends[:, None] + np.arange(_CRC_BYTES)]
-        return f"{google_crc32c.value(checksums.tobytes()):08x}"
+        return bytes(self._bytes[ends[:, None] + np.arange(_CRC_BYTES)].tobytes())
+
+    def fetch(self, rows: npt.NDArray[np.int64]) -> None:
+        """Let the system begin to read the chunks of some rows that were not read before."""
+        for chunk in self._unchecked(rows // self._spec.chunk_rows):
+            start = int(self._offsets[chunk])
+            if 0 <= start < len(self._bytes):
+                aligned = start - start % mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, aligned, start + self._chunk_bytes + _CRC_BYTES - aligned)
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         self._check_length()
         chunks, inner = np.divmod(rows, self._spec.chunk_rows)
-        checked = self._checked[chunks]
-        if not checked.all():
-            for chunk in np.unique(chunks[~checked]):
-                self._check(int(chunk))
+        for chunk in self._unchecked(chunks):
+            self._check(chunk)
         taken: npt.NDArray[np.uint8] = self._windows[self._offsets[chunks] + inner * self._spec.row_bytes]
         return taken.view(self._spec.dtype)
+
+    def _unchecked(self, chunks: npt.NDArray[np.int64]) -> list[int]:
+        checked = self._checked[chunks]
+        return [] if checked.all() else [int(chunk) for chunk in np.unique(chunks[~checked])]
 
     def _read_index(self) -> npt.NDArray[np.int64]:
         """Return each chunk's offset."""
@@ -171,6 +209,8 @@ class _Shard:
         content = self._bytes[max(0, start) : start + length]
         if start < 0 or len(content) != length or not _crc_matches(content):
             raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
+        if self._listed is not None and content[-_CRC_BYTES:].view("<u4")[0] != self._listed[chunk]:
+            raise self._corrupt(f"chunk {chunk} of the shard that the manifest names, found another one")
         self._checked[chunk] = True
 
     def _corrupt(self, what: str) -> CorruptStoreError:

@@ -5,7 +5,8 @@ written aside through Zarr, then renamed into the arrays.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from gindex.gradient.codes import code_bytes
 from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import VolumeLayout
 from gindex.store.parse import parse
-from gindex.store.rows import MappedRows, RowsSpec, chunk_checksum
+from gindex.store.rows import MappedRows, RowsSpec, chunk_checksums, combined
 
 CHUNK_ROWS = 64
 """Rows of codes in a chunk; segments are multiples of it."""
@@ -94,10 +95,17 @@ def empty_coded(spec: VectorSpec, parts: int) -> CodedVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRecord:
-    """A finished segment: its shards, and the parts without a vector, by ordinal, with the reason."""
+    """A finished segment: its shards, and the parts without a vector, by ordinal, with the reason.
+
+    Attributes:
+        files: Its shards, relative to the volume's folder.
+        skipped: Parts without a vector, by ordinal, with the reason.
+        chunks: `chunk_checksums` of each shard, by path, in hexadecimal digits; empty in older records.
+    """
 
     files: list[FileRecord]
     skipped: dict[str, str]
+    chunks: dict[str, str] = field(default_factory=dict)
 
 
 class VectorWriter:
@@ -129,18 +137,22 @@ class VectorWriter:
         """
         staging = self._volume.staging / f"segment-{number:05d}"
         remove_tree(staging)
-        files = []
+        files, chunks = [], {}
         for name, rows in self._spec.arrays.items():
             values = getattr(vectors, name)
             array = _zarr_array(staging / name, rows, len(values))
             array[:] = values
             target = rows.shard_path(self._volume.vectors / name, number)
             publish_written(rows.shard_path(staging / name, 0), target)
-            files.append(FileRecord.of(self._volume.folder, target, chunk_checksum(target, rows)))
+            checksums = chunk_checksums(target, rows)
+            files.append(FileRecord.of(self._volume.folder, target, combined(checksums)))
+            chunks[files[-1].path] = checksums.hex()
         segment = SegmentRecord(
-            files=files, skipped={str(ordinal): reason for ordinal, reason in sorted(skipped.items())}
+            files=files,
+            skipped={str(ordinal): reason for ordinal, reason in sorted(skipped.items())},
+            chunks=chunks,
         )
-        write_json(self._volume.segment(number), {"files": [vars(file) for file in files], "skipped": segment.skipped})
+        write_json(self._volume.segment(number), asdict(segment))
         remove_tree(staging)
         return segment
 
@@ -177,14 +189,27 @@ class VolumeReader:
             spec: Their shape.
             recorded: The manifest's checksums of each shard's chunks; None compares nothing, as while it is written.
         """
-        self.spec = spec
+        self.spec, self._volume = spec, volume
+        self._listed = cache(self._read_listed)
         self._rows = {
-            name: MappedRows(volume.vectors / name, rows, recorded or {}) for name, rows in spec.arrays.items()
+            name: MappedRows(volume.vectors / name, rows, recorded or {}, self._chunks_of)
+            for name, rows in spec.arrays.items()
         }
 
     def read(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         """Return rows of the array `name` as they are stored."""
         return self._rows[name].read(rows)
+
+    def _chunks_of(self, shard: Path, number: int) -> bytes | None:
+        """Return the checksums of a shard's chunks as the segment's record lists them; None where it doesn't."""
+        return self._listed(number).get(shard.relative_to(self._volume.folder).as_posix())
+
+    def _read_listed(self, segment: int) -> dict[str, bytes]:
+        try:
+            chunks = parse(SegmentRecord, read_json(self._volume.segment(segment))).chunks
+            return {name: bytes.fromhex(checksums) for name, checksums in chunks.items()}
+        except (CorruptStoreError, ValueError):
+            return {}  # the shards can do without
 
 
 def vector_metadata(volume: VolumeLayout) -> list[Path]:

@@ -25,7 +25,7 @@ from gindex.store import vectors as store
 from gindex.store.files import read_json
 from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader
-from gindex.store.rows import chunk_checksum
+from gindex.store.rows import chunk_checksums, combined
 from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader, choose_segment_parts
 
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -256,7 +256,7 @@ def test_shard_of_another_store_is_refused(tmp_path, name):
     layout, other = VolumeLayout(tmp_path / "one"), VolumeLayout(tmp_path / "other")
     write_store(layout, spec)
     paths = {n: rows.shard_path(layout.vectors / n, 0) for n, rows in spec.arrays.items()}
-    recorded = {path: chunk_checksum(path, spec.arrays[n]) for n, path in paths.items()}
+    recorded = {path: combined(chunk_checksums(path, spec.arrays[n])) for n, path in paths.items()}
     everything = write_store(other, spec, seed=1)
     everything.self_influence[:] += 1
     VectorWriter(other, spec).write(0, rows_of(everything, range(64)), {})
@@ -290,3 +290,27 @@ def test_failing_segment_is_not_published_and_can_be_written_again(tmp_path, mon
     written = writer.write(1, last, {65: "reason"})
     assert writer.finished(1) == written and read_json(layout.segment(1))["skipped"] == {"65": "reason"}
     assert {path: path.read_bytes() for path in layout.vectors.rglob("*") if path.is_file()} == whole
+
+
+def test_listed_checksums_are_used_and_not_needed(tmp_path):
+    """With the segment's record, a chunk that was written anew with a checksum that fits is found; without it, too."""
+    layout, spec = VolumeLayout(tmp_path), make_spec(70, 64, 2, ((0, 8),))
+    with chunks_of(4):
+        written = write_store(layout, spec)
+        paths = {name: rows.shard_path(layout.vectors / name, 0) for name, rows in spec.arrays.items()}
+        recorded = {path: combined(chunk_checksums(path, spec.arrays[name])) for name, path in paths.items()}
+
+        def codes(part: int) -> npt.NDArray[np.generic]:
+            return VectorReader([VolumeReader(layout, spec, recorded)]).coded(np.array([part]))[0].numpy()
+
+        content = paths["codes"].read_bytes()
+        other = bytes(8) + google_crc32c.value(bytes(8)).to_bytes(4, "little")  # four rows of two bytes
+        paths["codes"].write_bytes(content[: 15 * 12] + other + content[16 * 12 :])
+        np.testing.assert_array_equal(codes(59), written.codes[[59]])  # of another chunk
+        with pytest.raises(CorruptStoreError, match=r"codes/c/0/0: expected chunk 15 of .* found another one"):
+            codes(60)
+        layout.segment(0).write_text("{")
+        with pytest.raises(CorruptStoreError, match=r"codes/c/0/0: .*found another one"):
+            codes(59)
+        paths["codes"].write_bytes(content)
+        np.testing.assert_array_equal(codes(60), written.codes[[60]])
