@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gindex.atomic import publish
 from gindex.errors import CorruptStoreError, StoreError
-from gindex.gradient.codes import decode
-from gindex.gradient.projection import ProjectionSpec, fold
+from gindex.gradient.projection import ProjectionSpec
+from gindex.search.coarse import coarse, coarse_dimension, stored_coarse
 from gindex.search.faiss_gpu import GPU_MOST, to_gpu
 from gindex.search.faiss_ivf import LIST_TRAINING_PARTS, make_ivf, search_ivf
 from gindex.search.faiss_types import TYPES, FaissSpec, choose_spec, import_faiss
-from gindex.search.sieve import STEP, Sieve
+from gindex.search.sieve import STEP, Sieve, part_selector
 from gindex.search.weights import stored_norms
 from gindex.search.workers import spread, threads
 from gindex.store.layout import REMEDY
@@ -78,12 +77,12 @@ def build_faiss(
     spec = choose_spec(parts, reader.spec.dimension, _largest(reader, level=level), kind)
 
     def folded(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.concatenate([_stored(reader, block, spec, projection, level) for block in blocks(ordinals)])
+        return np.concatenate([stored_coarse(reader, block, spec, projection, level) for block in blocks(ordinals)])
 
     if spec.kind == "ivf":
         index, assign = make_ivf(faiss, spec, evenly_spaced(parts, spec.lists * LIST_TRAINING_PARTS), folded, parts)
     else:
-        index, assign = _empty(faiss, spec, _dimension(spec, projection)), None
+        index, assign = _empty(faiss, spec, coarse_dimension(spec, projection)), None
         # Signs relative to the mean, which is what RaBitQ learns, find less than the signs themselves.
         index.train(np.zeros((1, index.d), np.float32))
     for block in blocks(np.arange(parts)):
@@ -128,7 +127,7 @@ def follow_faiss(
         return build_faiss(path, reader, projection, done, kind)
     done(index.ntotal)
     for block in blocks(fresh):
-        index.add(_stored(reader, block, old, projection))
+        index.add(stored_coarse(reader, block, old, projection))
         done(len(block))
     _write(faiss, index, path)
     return _with_largest(old, reader)
@@ -184,7 +183,7 @@ class FaissIndex:
     def _read(self) -> Any:
         faiss, spec = self._faiss, self.spec
         index = _read(faiss, self._path, faiss.IO_FLAG_MMAP_IFC if self._mapped else 0)
-        expected = (TYPES[spec.kind], self._parts, _dimension(spec, self._projection), faiss.METRIC_INNER_PRODUCT)
+        expected = (TYPES[spec.kind], self._parts, coarse_dimension(spec, self._projection), faiss.METRIC_INNER_PRODUCT)
         found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
         if found != expected:
             raise CorruptStoreError(
@@ -205,7 +204,7 @@ class FaissIndex:
             allowed: Which parts may be found [N]; None where all may.
         """
         self.open()
-        queries_QF = _coarse(queries_QD, self.spec, self._projection)
+        queries_QF = coarse(queries_QD, self.spec, self._projection)
         count = min(count, self._parts)
         if self._gpu is not None and allowed is None and count <= GPU_MOST:
             scores, ordinals = self._gpu.search(queries_QF, count)
@@ -224,33 +223,34 @@ class FaissIndex:
         self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Search by pieces of queries or, where there are fewer of them than threads, of the parts."""
-        queries, total = len(queries_QF), self._parts
-        if self._sieve is not None and self._sieve.serves(queries, count, total if allowed is None else allowed.sum()):
-            passed = self._sieve.passed(queries_QF, count, allowed)
-            found = spread(lambda n: self._search(queries_QF[n : n + 1], count, None, passed[n]), range(queries))
-            return _joined(found, 0)
-        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        queries, total = len(queries_QF), self._parts if allowed is None else int(allowed.sum())
         ranges = self._ranges(queries)
+        if self._sieve is not None and self._sieve.serves(queries, count, total):
+            passed = self._sieve.passed(queries_QF, count, allowed)
+            pieces = [(n, bounds) for n in range(queries) for bounds in ranges]
+            found = spread(lambda of: self._search(queries_QF[of[0]][None], count, of[1], passed[of[0]]), pieces)
+            rows = [_best(found[n : n + len(ranges)], count) for n in range(0, len(found), len(ranges))]
+            return _joined(rows, 0)
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         if len(ranges) > 1:
-            found = spread(lambda bounds: self._search(queries_QF, count, bounds, bits), ranges)
-            scores, ordinals = _joined(found, 1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-            return np.take_along_axis(scores, order, 1), np.take_along_axis(ordinals, order, 1)
+            return _best(spread(lambda bounds: self._search(queries_QF, count, bounds, bits), ranges), count)
         shares = np.array_split(queries_QF, min(queries, threads()))
-        return _joined(spread(lambda share_QF: self._search(share_QF, count, None, bits), shares), 0)
+        return _joined(spread(lambda share_QF: self._search(share_QF, count, ranges[0], bits), shares), 0)
 
-    def _ranges(self, queries: int) -> list[tuple[int, int]]:
-        total = self._parts
-        pieces = min(threads(), total // PARTS_PER_THREAD)
+    def _ranges(self, queries: int) -> list[tuple[int, int] | None]:
+        """Divide the parts among threads that have too few queries; None stands for all."""
+        pieces = min(threads(), self._parts // PARTS_PER_THREAD)
         if self.spec.kind == "ivf" or queries >= pieces:
-            return [(0, total)]
-        bounds = np.linspace(0, total, pieces + 1).astype(int).tolist()
+            return [None]
+        bounds = np.linspace(0, self._parts, pieces + 1).astype(int).tolist()
         return list(itertools.pairwise(bounds))
 
     @cached_property
     def _sieve(self) -> Sieve | None:
         index = self.open()
-        return Sieve(self._faiss, index) if self.spec.kind == "rabitq" and index.d >= 32 * STEP else None
+        if self.spec.kind != "rabitq" or index.d < 32 * STEP:
+            return None
+        return Sieve(self._faiss, index, QUERY_BITS, self._ranges)
 
     def _search(
         self,
@@ -259,10 +259,7 @@ class FaissIndex:
         bounds: tuple[int, int] | None,
         bits: npt.NDArray[np.uint8] | None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        selectors = [] if bits is None else [self._faiss.IDSelectorBitmap(bits)]
-        if bounds is not None:
-            selectors.append(self._faiss.IDSelectorRange(*bounds))
-        selector = self._faiss.IDSelectorAnd(*selectors) if len(selectors) > 1 else next(iter(selectors), None)
+        selector = part_selector(self._faiss, bounds, bits)
         if self.spec.kind == "ivf":
             return search_ivf(self._faiss, self.spec, self.open(), queries_QF, count, selector, QUERY_BITS)
         if self.spec.kind == "rabitq":
@@ -284,7 +281,7 @@ class FaissIndex:
         """
         if self.spec.kind == "ivf":
             return 0.0
-        vectors = _stored(reader, ordinals, self.spec, self._projection, level)
+        vectors = stored_coarse(reader, ordinals, self.spec, self._projection, level)
         index = self.open()
         expected = index.sa_decode(index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
         found = index.reconstruct_n(int(ordinals[0]), len(ordinals))
@@ -301,6 +298,15 @@ def blocks(ordinals: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
     """Return at most `count` of the part ordinals, evenly spaced."""
     return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
+
+
+def _best(
+    found: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]], count: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the best of what was found of the same queries in several ranges of the parts."""
+    scores, ordinals = _joined(found, 1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(ordinals, order, 1)
 
 
 def _joined(
@@ -354,44 +360,3 @@ def _empty(faiss: Any, spec: FaissSpec, dimension: int) -> Any:
     if spec.kind == "rabitq":
         return faiss.IndexRaBitQ(dimension, faiss.METRIC_INNER_PRODUCT)
     return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-
-
-def _dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
-    """Return F."""
-    return sum((stop - start) >> spec.folds for start, stop in projection.slices.values())
-
-
-def _stored(
-    reader: VectorReader,
-    ordinals: npt.NDArray[np.int64],
-    spec: FaissSpec,
-    projection: ProjectionSpec,
-    level: StoredLevel | None = None,
-) -> npt.NDArray[np.float32]:
-    """Return what the index holds of stored vectors [N, F]; of those that are cut off only the rest is decoded."""
-    if level is not None:
-        return _coarse(level.apply(reader.decoded(ordinals)), spec, projection)
-    if spec.kind not in ("rabitq", "ivf") or not spec.folds:
-        return _coarse(reader.decoded(ordinals), spec, projection)
-    codes, scales_NS = reader.coded(ordinals)
-    bits, pieces = reader.spec.bits, []
-    for position, (start, stop) in enumerate(reader.spec.slices):
-        width = (stop - start) >> spec.folds
-        whole = -(-width // 8) * 8  # codes end on a byte
-        unit = 8 if bits == 16 else bits  # at 16 bits an element of the codes is a coordinate
-        piece = codes[:, start * unit // 8 : (start + whole) * unit // 8]
-        pieces.append(decode(piece, scales_NS[:, position : position + 1], bits, [(0, whole)])[:, :width])
-    return torch.cat(pieces, dim=1).numpy()
-
-
-def _coarse(vectors_ND: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> npt.NDArray[np.float32]:
-    """Return what the index holds of vectors, and is asked of queries, [N, F]."""
-    if not spec.folds:
-        halved = vectors_ND
-    elif spec.kind in ("rabitq", "ivf"):
-        leading = [(start, start + ((stop - start) >> spec.folds)) for start, stop in projection.slices.values()]
-        halved = torch.cat([vectors_ND[:, start:stop] for start, stop in leading], dim=1)
-    else:
-        halved = fold(vectors_ND, projection, spec.folds)
-    scaled = halved if spec.scale == 1.0 else halved * spec.scale
-    return np.ascontiguousarray(scaled.to(torch.float32).cpu().numpy())

@@ -3,6 +3,7 @@
 Axes: Q queries, N parts, D dimension.
 """
 
+import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,15 +17,12 @@ from gindex.errors import MismatchError, NonFiniteError
 from gindex.search.faiss_index import FaissIndex
 from gindex.search.scan import coded_scores, part_scores, scan
 from gindex.search.weights import Weights, strata
-from gindex.search.workers import spread
+from gindex.search.workers import spread, threads
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
-
-PIECE = 128
-"""Candidates of a query that one thread scores at once."""
 
 QUERIES_READ = 32
 """Queries whose candidates are read at once."""
@@ -193,7 +191,12 @@ class Funnel:
         bounds = list(zip([0, *stops[:-1]], stops, some, strict=True))
         ordinals = np.concatenate([own[query] for query in some])
         codes, scales = self._reader.coded(ordinals)
-        pieces = [(a, min(a + PIECE, stop), q) for start, stop, q in bounds for a in range(start, stop, PIECE)]
+        shares = -(-threads() // len(bounds))  # as many for each query as leave no thread idle
+        pieces = [
+            (int(a), int(b), query)
+            for start, stop, query in bounds
+            for a, b in itertools.pairwise(np.linspace(start, stop, shares + 1).astype(int))
+        ]
 
         def score(piece: tuple[int, int, int]) -> Tensor:
             start, stop, query = piece
