@@ -83,7 +83,7 @@ class FineTuning:
         Raises:
             ConfigError: A file is missing, or not what it should be.
         """
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()  # an index knows its sources by their names
         records = _read_lines(self.folder / "documents.jsonl", "text")
         self.texts = [str(record["text"]) for record in records]
         self.queries = [
