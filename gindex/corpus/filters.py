@@ -26,6 +26,9 @@ MAX_COMPARISONS = 200
 
 MAX_DEPTH = 50
 
+SHOWN = 30
+"""Most characters of a filter that an error about it shows."""
+
 Value = str | int | float
 
 _TOKEN = re.compile(
@@ -77,10 +80,11 @@ def parse_filter(text: str) -> Filter:
 
 
 def filter_error(text: str, position: int, expected: str, found: str) -> FilterError:
-    """Return an error that points at a position of a filter, its first character being 1."""
-    start, stop = max(0, position - 30), position + 20
-    excerpt = f"{'...' if start else ''}{text[start:position]}>>>{text[position:stop]}{'...' if text[stop:] else ''}"
-    return FilterError(f"--where, position {position + 1}: expected {expected}, found {found}; see {excerpt!r}")
+    """Return an error that names a position of a filter, its first character being 1, and what stands before it."""
+    before = text[:position].rstrip()
+    shown = before if len(before) <= SHOWN else f"...{before[-SHOWN:]}"
+    where = f"after {shown!r}" if before else "at the beginning"
+    return FilterError(f"--where, position {position + 1}: expected {expected}, found {found} {where}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class _Parser:
         self._text = text
         for position, character in enumerate(text):
             if "\ud800" <= character <= "\udfff":
-                raise filter_error(ascii(text), position, "Unicode text", "half a surrogate pair")
+                raise filter_error(text, position, "Unicode text", "half a surrogate pair")
         self._tokens = self._tokenize()
         self._next = 0
         self._depth = 0

@@ -111,7 +111,14 @@ def test_nothing_of_the_text_enters_the_statement():
 def test_refusals_show_the_position(text, position, expected):
     with pytest.raises(FilterError, match=f"--where, position {position}: expected ") as raised:
         parse_filter(text)
-    assert expected in str(raised.value) and ">>>" in str(raised.value)
+    assert expected in str(raised.value)
+    before = text[: position - 1].rstrip()
+    assert str(raised.value).endswith(f" after {before!r}" if before else " at the beginning")
+
+
+def test_refusals_show_the_end_of_what_stands_before():
+    with pytest.raises(FilterError, match=r"found '!' after '\.\.\.9 and year >= 1990 and year >='$"):
+        parse_filter("author = 'esr' and year < 2009 and year >= 1990 and year >= !")
 
 
 def test_size_is_bounded(connection):
