@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from gindex.page import html_page
 
 if TYPE_CHECKING:
-    from gindex.search.explain import Explanation, PartExplanation
+    from gindex.search.explain import Explanation, PartExplanation, TokenInfluence
 
 STYLE = """
 summary { font-weight: bold; margin: 2rem 0 .5rem; cursor: pointer }
 .query { padding: .5rem .8rem; background: var(--soft); border-left: 4px solid var(--faint); white-space: pre-wrap }
 .tokens { white-space: pre-wrap; line-height: 1.9; overflow-wrap: anywhere }
-.tokens span { border-radius: 3px; padding: .1em 0 } .tokens .context { opacity: .5 }
+.tokens span { border-radius: 3px; padding: .15em 0 } .tokens .context { opacity: .5 }
 .up { background: rgba(var(--positive), var(--share)) } .down { background: rgba(var(--negative), var(--share)) }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; line-height: 1.4 }
 td { padding: 1px 12px 1px 0; white-space: nowrap } td:last-child { width: 100%; padding-right: 0 }
@@ -29,12 +29,12 @@ def page(explanation: "Explanation") -> str:
     query = explanation.query
     completion = f"<b>{escape(query.completion)}</b>" if query.completion else ""
     largest = max((abs(t.influence) for part in explanation.parts for t in part.tokens), default=0.0) or 1.0
-    title = f"{explanation.document_id}: influence {explanation.influence:+.4g}"
+    title = f"{explanation.document_id}: influence {_figure(explanation.influence)}"
     body = f"""<h1>{escape(title)}</h1>
 <p class="query">{escape(query.prompt)}{completion}</p>
 {"".join(_part(part, largest, len(explanation.parts)) for part in explanation.parts)}
 <p class="note">Green: training on what the model reads at this token raises the query's log-likelihood; red: lowers it.
-The strongest colour is {largest:.4g}; hold the pointer over a token for its influence.</p>
+The strongest colour is {_figure(largest).removeprefix("+")}; hold the pointer over a token for its influence.</p>
 <h2>Layer groups</h2>{_bars(explanation.groups)}
 <details><summary>{len(explanation.layers)} layers</summary>{_bars(explanation.layers)}</details>
 <p class="note">Exact EK-FAC influence, not divided by the number of documents. Tokens add up to it, and so do
@@ -44,13 +44,19 @@ layers.</p>
 
 
 def _part(part: "PartExplanation", largest: float, parts: int) -> str:
-    title = f"<h2>Part {part.part}: influence {part.influence:+.4g}</h2>" if parts > 1 else "<h2>Tokens</h2>"
-    spans = "".join(
-        f'<span class="{_side(token.influence)}{" context" if token.context else ""}" title="{token.influence:+.4g}" '
-        f'style="--share: {abs(token.influence) / largest:.3f}">{escape(token.text)}</span>'
-        for token in part.tokens
-    )
+    title = f"<h2>Part {part.part}: influence {_figure(part.influence)}</h2>" if parts > 1 else "<h2>Tokens</h2>"
+    spans = "".join(_token(token, largest) for token in part.tokens).lstrip()
     return f'{title}<p class="tokens">{spans}</p>\n'
+
+
+def _token(token: "TokenInfluence", largest: float) -> str:
+    """Return a token, coloured but for the white space before it, unless it is nothing else."""
+    text = token.text.lstrip() or token.text
+    kind, share = f"{_side(token.influence)}{' context' if token.context else ''}", abs(token.influence) / largest
+    return (
+        f"{token.text[: len(token.text) - len(text)]}"
+        f'<span class="{kind}" title="{_figure(token.influence)}" style="--share: {share:.3f}">{escape(text)}</span>'
+    )
 
 
 def _bars(influence: Mapping[str, float]) -> str:
@@ -62,12 +68,15 @@ def _bars(influence: Mapping[str, float]) -> str:
 
 
 def _bar(name: str, value: float, zero: float, width: float) -> str:
-    figure = f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
     return (
-        f"<tr><td>{escape(name)}</td><td>{figure}</td><td><div class=track><div class=zero "
+        f"<tr><td>{escape(name)}</td><td>{_figure(value)}</td><td><div class=track><div class=zero "
         f'style="left: {zero:.2f}%"></div><div class="bar {_side(value)}" '
         f'style="left: {zero + min(0.0, width):.2f}%; width: {abs(width):.2f}%"></div></div></td></tr>\n'
     )
+
+
+def _figure(value: float) -> str:
+    return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
 
 
 def _side(influence: float) -> str:

@@ -11,6 +11,7 @@ from gindex import GradientIndex
 from gindex.config import SearchOptions
 from gindex.corpus.table import DocumentTable
 from gindex.errors import ConfigError, FilterError, MismatchError, NonFiniteError, QueryError
+from gindex.search.faiss_types import KINDS
 from gindex.search.hit import Query
 
 ROUNDING = 1e-4
@@ -56,6 +57,26 @@ def typed(request, built, tmp_path_factory):
     search = reindex(Layout(copy), request.param).search
     assert search["kind"] == request.param and 0.9 <= search["recall"]["at_10"] <= 1
     return GradientIndex.open(copy, device="cpu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recall_of_every_type_on_real_vectors(index, built, tmp_path, kind):
+    """Gradients of queries on the stored gradients of documents, against the full scan; a GPU's type on the CPU too."""
+    import shutil
+
+    from gindex.store.layout import Layout
+    from gindex.upkeep.reindex import reindex
+
+    copy = shutil.copytree(built, tmp_path / "index")
+    reindex(Layout(copy), kind)
+    opened = GradientIndex.open(copy, device="cpu")
+    texts = [index.documents.parts([part])[0].text for part in range(0, 120, 4)]
+    encoded = index.encode([Query(prompt=f"the {text} bug") for text in texts])
+    best = opened.search_encoded(encoded, k=10, scan=True)
+    found = opened.search_encoded(encoded, k=10, shortlist=60)
+    assert opened.manifest.stored_parts > 180  # or all would be candidates
+    shares = [len(set(names(a)) & set(names(b))) / 10 for a, b in zip(found, best, strict=True)]
+    assert np.mean(shares) >= (0.8 if kind == "ivf" else 0.98)  # ivf searches a quarter of its lists
 
 
 def names(result):
