@@ -9,6 +9,7 @@ bootstrap resamples. kronfluence comes with tools/setup.sh.
 
 import argparse
 import copy
+import re
 import sys
 import tempfile
 import time
@@ -43,6 +44,10 @@ def exact_methods(found: TensorMethods) -> Iterator[tuple[str, Method]]:
             yield f"exact {name}, damping {short(damping)}", partial(found.exact, kind, damping)
     for damping in DAMPINGS[:3]:
         yield f"EK-FAC refined by CG, damping {short(damping)}", partial(found.refined, damping)
+    for damping in (0.1, 1.0, 10.0):
+        for iterations in (2, 5, 10):
+            name = f"EK-FAC refined by CG, damping {short(damping)}, {iterations} iterations"
+            yield name, partial(found.refined, damping, iterations)
     if sum(layer.parameters for layer in found.layers) < DENSE_WEIGHTS:
         yield "exact Gauss-Newton, damping .1", partial(found.dense, 0.1)
 
@@ -179,6 +184,9 @@ def main() -> None:
     parser.add_argument("experiment", choices=("digits", "tabular"))
     parser.add_argument("--work", type=Path, required=True, help="Folder that keeps finished trainings.")
     parser.add_argument("--kronfluence", action="store_true", help="Run kronfluence beside, on tabular.")
+    parser.add_argument(
+        "--rows", type=re.compile, default=re.compile(""), help="Regular expression of the rows to compute, of all."
+    )
     arguments = parser.parse_args()
     if arguments.kronfluence and arguments.experiment != "tabular":
         parser.error("--kronfluence: its task here is regression; use it with tabular")
@@ -194,6 +202,7 @@ def main() -> None:
     methods |= dict(second_level_methods(found, dimension, experiment.documents))
     if arguments.kronfluence:
         methods |= dict(kronfluence_methods(found))
+    methods = {name: of for name, of in methods.items() if name == REFERENCE or arguments.rows.search(name)}
     measured = evaluate_lds(kept, methods, config, Silent())
     print(table(measured))
     print(

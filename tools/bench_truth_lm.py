@@ -237,12 +237,13 @@ def rows(methods: Methods) -> Iterator[Row]:
     yield projected("raw, Kronecker 16 x 16 a layer", 1.0, bits=1, **kronecker)
     yield "exact K-FAC, damping 0.1", None, lambda: methods.exact("kfac", 0.1)
     yield "exact diagonal, damping 0.1", None, lambda: methods.exact("diagonal", 0.1)
-    for iterations in (0, 2, 5, 10):
+    for iterations in (0, 2, 5):
         yield refined(0.1, iterations)
-    for iterations in (2, 5, 10):
-        yield refined(0.1, iterations, documents // 5)
     for iterations in (2, 5):
-        yield refined(1.0, iterations)
+        yield refined(0.1, iterations, documents // 5)
+    for damping in (10.0, 1.0):
+        for iterations in (2, 5):
+            yield refined(damping, iterations)
 
 
 def measure(scores: np.ndarray, subsets: list, outcomes_QM: np.ndarray) -> MethodLds:
