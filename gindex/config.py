@@ -264,7 +264,9 @@ class SolverConfig:
     """How the inverse of the Gauss-Newton matrix of some documents is applied."""
 
     method: str = option("cg", "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.")
-    iterations: int = option(10, "Most iterations of the solver; 0 keeps the EK-FAC influence.")
+    iterations: int = option(
+        2, "Most iterations of the solver: few lead EK-FAC's influence a little further; 0 keeps it as it is."
+    )
     tolerance: float = option(0.01, "Relative residual at which the solver stops.")
     scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
 
@@ -291,10 +293,11 @@ class SearchOptions:
     refine: str | None = option(
         None,
         "With --exact, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
-        "(lissa). Slow; against retraining it helped on one model and harmed on another (docs/how-true.md).",
+        "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
+        "model (docs/how-true.md).",
     )
     refine_parts: int = option(
-        256, "Parts that the matrix of --refine is a mean over, drawn with the build's seed; 0 takes all."
+        64, "Parts that the matrix of --refine is a mean over, drawn with the build's seed; 0 takes all."
     )
     refine_iterations: int = option(SolverConfig.iterations, help_of(SolverConfig, "iterations"))
     refine_tolerance: float = option(SolverConfig.tolerance, help_of(SolverConfig, "tolerance"))

@@ -38,8 +38,8 @@ class Options(_Request):
     exact: Annotated[bool, _option("exact")] = False
     candidates: Annotated[Count, _option("candidates")] = 100
     refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")] = None
-    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 256
-    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")] = 10
+    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 64
+    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")] = 2
     refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")] = 0.01
     refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")] = 0.0
     stop_early: Annotated[float | None, _option("stop_early")] = None
