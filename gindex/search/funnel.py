@@ -186,24 +186,27 @@ class Funnel:
     def _own_scores(
         self, queries_QD: Tensor, own: list[npt.NDArray[np.int64]], some: range, weights: Weights | None
     ) -> list[npt.NDArray[np.float32]]:
-        """Score the candidates of some queries, each query's its own; their vectors are read together."""
+        """Score the candidates of some queries, each query's its own; each thread reads the vectors of its share."""
         stops = np.cumsum([len(own[query]) for query in some]).tolist()
         bounds = list(zip([0, *stops[:-1]], stops, some, strict=True))
         ordinals = np.concatenate([own[query] for query in some])
-        codes, scales = self._reader.coded(ordinals)
-        shares = -(-threads() // len(bounds))  # as many for each query as leave no thread idle
+        each = -(-threads() // len(bounds))  # pieces of a query: as many as leave no thread idle
         pieces = [
             (int(a), int(b), query)
             for start, stop, query in bounds
-            for a, b in itertools.pairwise(np.linspace(start, stop, shares + 1).astype(int))
+            for a, b in itertools.pairwise(np.linspace(start, stop, each + 1).astype(int))
         ]
+        count = -(-len(pieces) // min(threads(), len(pieces)))
+        shares = [pieces[n : n + count] for n in range(0, len(pieces), count)]
 
-        def score(piece: tuple[int, int, int]) -> Tensor:
-            start, stop, query = piece
-            query_1D = queries_QD[query : query + 1]
-            return coded_scores(self._reader, codes[start:stop], scales[start:stop], query_1D)[0]
+        def score(share: list[tuple[int, int, int]]) -> Tensor:
+            first, last = share[0][0], share[-1][1]
+            codes, scales = self._reader.coded(ordinals[first:last])
+            rows = [(slice(start - first, stop - first), query) for start, stop, query in share]
+            scores = [coded_scores(self._reader, codes[n], scales[n], queries_QD[q : q + 1])[0] for n, q in rows]
+            return torch.cat(scores)
 
-        scores = torch.cat([*spread(score, pieces), torch.empty(0)]).numpy()
+        scores = torch.cat(spread(score, shares)).numpy()
         if weights is not None:
             scores = scores * weights[ordinals]
         return [scores[start:stop] for start, stop, _ in bounds]
