@@ -241,9 +241,8 @@ def rows(methods: Methods) -> Iterator[Row]:
         yield refined(0.1, iterations)
     for iterations in (2, 5):
         yield refined(0.1, iterations, documents // 5)
-    for damping in (10.0, 1.0):
-        for iterations in (2, 5):
-            yield refined(damping, iterations)
+    for iterations in (2, 5):
+        yield refined(10.0, iterations)
 
 
 def measure(scores: np.ndarray, subsets: list, outcomes_QM: np.ndarray) -> MethodLds:
