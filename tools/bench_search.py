@@ -227,9 +227,9 @@ def exact(index: GradientIndex, repeats: int) -> None:
     generator = np.random.default_rng(0)
     print(
         "\n| threads | queries | candidates of each | parts in all | plain pass, s | re-rank, s | ratio "
-        "| query curvature, s |"
+        "| of processor time | query curvature, s |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     total = index.manifest.stored_parts
     for threads in THREADS:
         set_threads(threads)
@@ -254,11 +254,12 @@ def exact(index: GradientIndex, repeats: int) -> None:
             start = time.perf_counter()
             held: dict[str, torch.Tensor] = reranker.precondition(asked, Silent())
             curvature = time.perf_counter() - start
-            bare = milliseconds(plain, repeats)[0] / 1000
-            ranked = milliseconds(partial(reranker.influence, asked, candidates, Silent(), held), repeats)[0] / 1000
+            bare, bare_used = milliseconds(plain, repeats)
+            rerank = partial(reranker.influence, asked, candidates, Silent(), held)
+            ranked, ranked_used = milliseconds(rerank, repeats)
             print(
-                f"| {threads} | {queries} | {count} | {len(ordinals)} | {bare:.2f} | {ranked:.2f} "
-                f"| {ranked / bare:.2f} | {curvature:.2f} |",
+                f"| {threads} | {queries} | {count} | {len(ordinals)} | {bare / 1000:.2f} | {ranked / 1000:.2f} "
+                f"| {ranked / bare:.2f} | {ranked_used / bare_used:.2f} | {curvature:.2f} |",
                 flush=True,
             )
 
