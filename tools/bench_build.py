@@ -1,11 +1,11 @@
-"""What a build costs beside training: gradients, whitening, projection and coding, and the fit of EK-FAC.
+"""What a build costs beside training: gradients, whitening, projection and coding.
 
     tools/fetch_model.py && python tools/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/bench_build.py --model .cache/models/SmolLM2-135M-Instruct --text .cache/corpora/foldoc.jsonl
 
 Every row is one kind of work on the same batches of real text, in one process. The kinds take turns, and a table gives
 the median of each and its ratio to the plain step: the forward and backward pass of a step of training, gradients of
-weights included. Where bergson can be imported, it takes part.
+weights included. Where bergson can be imported, it takes part. The fit of EK-FAC has a tool of its own: bench_fit.py.
 """
 
 import argparse
@@ -22,14 +22,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gindex.config import ModelConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, pad
-from gindex.curvature.covariance import SecondMoment
-from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.ekfac import LayerFactors
-from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine, projection_of
 from gindex.gradient.codes import encode
@@ -139,10 +135,17 @@ def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
     return work
 
 
-def in_turns(kinds: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time every kind of work once a round, after a round that doesn't count."""
+def frozen_pass(engine: Engine, batches: list[TokenBatch]) -> None:
+    """Run forward and backward passes without gradients of weights."""
+    with gradients_of_embeddings(engine.loaded.model):
+        for batch in batches:
+            step(engine.loaded.model, batch)
+
+
+def in_turns(kinds: dict[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
+    """Time every kind of work once a round, after a round that doesn't count if `warm_up`."""
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + 1) if warm_up else range(1, rounds + 1):
         for name, work in kinds.items():
             gc.collect()
             start = time.perf_counter()
@@ -173,11 +176,6 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
             for batch in batches:
                 step(model, batch)
 
-    def frozen() -> None:
-        with gradients_of_embeddings(model):
-            for batch in batches:
-                step(model, batch)
-
     def gindex(path: VectorPath) -> Callable[[], None]:
         slices = tuple(path.projection.spec.slices.values())
 
@@ -188,7 +186,7 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
 
         return work
 
-    kinds: dict[str, Callable[[], object]] = {"plain step": plain, "frozen pass": frozen}
+    kinds: dict[str, Callable[[], object]] = {"plain step": plain, "frozen pass": lambda: frozen_pass(engine, batches)}
     for fraction in fractions:
         kinds[f"gindex, leading {fraction:g}"] = gindex(make_path(engine, fraction, 3.0, config))
     bergson = bergson_work(model)
@@ -197,38 +195,6 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
     tokens = sum(batch.tokens.size for batch in batches)
     shape = batches[0].tokens.shape
     print_table(f"Vectors, documents of {shape[1]} tokens, {shape[0]} a batch", in_turns(kinds, rounds), tokens)
-
-
-def bench_fit(engine: Engine, batches: list[TokenBatch], rounds: int) -> None:
-    """Compare the two passes of the fit with the frozen pass over the same batches, and name the time between them."""
-    model, layers = engine.loaded.model, engine.table.layers
-    moments: list[dict[str, SecondMoment]] = []
-
-    def frozen() -> None:
-        with gradients_of_embeddings(model):
-            for batch in batches:
-                step(model, batch)
-
-    def covariances() -> None:
-        found = fit_covariances(layers, engine.task, batches, 0)
-        moments[:] = [found.activation_moments, found.gradient_moments]
-
-    covariances()
-    start = time.perf_counter()
-    sides = [{name: eigenbasis(m.mean(), name)[1] for name, m in side.items()} for side in moments]
-    print(f"\nEigendecompositions: {sum(map(len, sides))} matrices in {time.perf_counter() - start:.1f} s")
-    bases: tuple[dict[str, Tensor], dict[str, Tensor]] = tuple(  # type: ignore[assignment]
-        {name: Q.to(engine.dtype) for name, Q in side.items()} for side in sides
-    )
-    kinds = {
-        "frozen pass": frozen,
-        "covariances": covariances,
-        "eigenvalues": lambda: fit_eigenvalues(layers, engine.task, batches, bases, 0),
-    }
-    seconds = in_turns(kinds, rounds)
-    tokens = sum(batch.tokens.size for batch in batches)
-    shape = batches[0].tokens.shape
-    print_table(f"Fit, documents of {shape[1]} tokens, {shape[0]} a batch", seconds, tokens)
 
 
 def bench_formats(options: argparse.Namespace) -> None:
@@ -265,9 +231,9 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.125])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["vectors", "fit", "formats"])
+    parser.add_argument("--formats", action="store_true", help="compare the vectors of both number formats instead")
     options = parser.parse_args()
-    if options.only == "formats":
+    if options.formats:
         bench_formats(options)
         return
     engine = Engine.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
@@ -279,10 +245,7 @@ def main() -> None:
             continue
         documents = max(1, options.tokens // length)
         batches = cut(stream, length, documents, options.batch_tokens)
-        if options.only != "fit":
-            bench_vectors(engine, batches, options.rounds, options.fractions)
-        if options.only != "vectors":
-            bench_fit(engine, batches, options.rounds)
+        bench_vectors(engine, batches, options.rounds, options.fractions)
 
 
 if __name__ == "__main__":
