@@ -19,13 +19,16 @@ from gindex.errors import ConfigError
 from gindex.gradient.codes import code_bytes
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
+from gindex.search.rerank import BLOCK_BYTES
 from gindex.store.vectors import choose_segment_parts
 
 GIGABYTE = 10**9
 
-PROGRAM_BYTES = 2_000_000_000
-"""What Python, its libraries, mapped files and the allocator's slack take: on SmolLM2-135M a build peaks 1.9 GB above
-what the shapes account for."""
+PROGRAM_BYTES = 700_000_000
+"""What Python and its libraries take."""
+
+SPARE_BYTES = GIGABYTE
+"""What a build on a CPU takes beside the model and its factors where no bound is set."""
 
 TYPICAL_FRACTION = 0.25
 """Share of each eigenbasis that is reckoned with before it is chosen."""
@@ -61,17 +64,15 @@ def memory_need(engine: Engine, config: BuildConfig, parts: int, longest: int) -
         longest: Tokens of the longest part.
     """
     layers, size = engine.table.layers, engine.dtype.itemsize
-    weights = sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
     squares = sum(width**2 for width in sides(layers))
     values = sum(layer.parameters for layer in layers)
-    logits = CHUNK * vocabulary(engine) * (2 * size + 8)
     phases = (
         4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
         _vector_bytes(layers, config, size) + _segment_bytes(config, parts),
-        size * values + 8 * max(layer.parameters for layer in layers),  # one preconditioned query, one layer's factors
+        _fidelity_bytes(engine, config) + size * values,  # one preconditioned query
     )
-    return MemoryNeed(fixed=PROGRAM_BYTES + weights + logits + max(phases), token=_token_bytes(engine, longest))
+    return MemoryNeed(fixed=_standing_bytes(engine) + max(phases), token=_token_bytes(engine, longest))
 
 
 def within_memory(engine: Engine, config: BuildConfig, parts: int, longest: int) -> BuildConfig:
@@ -93,11 +94,31 @@ def within_memory(engine: Engine, config: BuildConfig, parts: int, longest: int)
     return replace(config, batch_tokens=min(config.batch_tokens or engine.usual_batch_tokens, most))
 
 
-def query_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
-    """Return how much of the memory bound is left for preconditioned queries, in bytes; at least one is always held."""
-    need = memory_need(engine, config, parts, longest)
+def model_and_factors(engine: Engine) -> int:
+    """Return the bytes of the model's weights and of its EK-FAC factors: eigenbases and corrected eigenvalues."""
+    layers = engine.table.layers
+    bases = engine.dtype.itemsize * sum(width**2 for width in sides(layers))
+    return weight_bytes(engine) + bases + 4 * sum(layer.parameters for layer in layers)
+
+
+def weight_bytes(engine: Engine) -> int:
+    """Return the bytes of the model's weights."""
+    return sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
+
+
+def query_bytes(engine: Engine, config: BuildConfig, longest: int) -> int:
+    """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
+
+    It is what the bound leaves, or, on a CPU without a bound, what `SPARE_BYTES` and the factors, which aren't held
+    then, leave.
+    """
+    if not config.memory and engine.device.type != "cpu":
+        return BLOCK_BYTES
     one = engine.dtype.itemsize * sum(layer.parameters for layer in engine.table.layers)
-    return one + int(config.memory * GIGABYTE) - need.of(config.batch_tokens or engine.usual_batch_tokens)
+    tokens = max(longest, config.batch_tokens or engine.usual_batch_tokens)
+    others = _standing_bytes(engine) + _fidelity_bytes(engine, config) + tokens * _token_bytes(engine, longest)
+    bound = int(config.memory * GIGABYTE) if config.memory else model_and_factors(engine) + SPARE_BYTES
+    return min(BLOCK_BYTES, max(one, bound - others))
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
@@ -108,6 +129,18 @@ def sides(layers: Sequence[TrackedLayer]) -> list[int]:
 def vocabulary(engine: Engine) -> int:
     """Return how many tokens the model knows."""
     return int(engine.loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+
+def _standing_bytes(engine: Engine) -> int:
+    """What every phase holds: the program, the model, logits of a chunk of positions."""
+    logits = CHUNK * vocabulary(engine) * (2 * engine.dtype.itemsize + 8)
+    return PROGRAM_BYTES + weight_bytes(engine) + logits
+
+
+def _fidelity_bytes(engine: Engine, config: BuildConfig) -> int:
+    """What measuring fidelity holds beside its queries: the path to vectors, and one layer's factors."""
+    layers, size = engine.table.layers, engine.dtype.itemsize
+    return _vector_bytes(layers, config, size) + 8 * max(layer.parameters for layer in layers)
 
 
 def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int) -> int:

@@ -42,7 +42,7 @@ from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_part
 from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
-from gindex.search.rerank import BLOCK_BYTES, Reranker
+from gindex.search.rerank import Reranker
 from gindex.search.search_index import make_search_index
 from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
@@ -284,21 +284,20 @@ class _Build:
         usable = np.setdiff1d(np.arange(reader.spec.parts), skipped)
         if not config.queries or not is_measurable(self.table, usable):
             return None
-        path = self.engine.vector_path(self.layout, work.layers, work.projection, work.index_damping)
         factors = self.engine.factors(self.layout, work.layers)
         longest = int(self.table.part_lengths().max())
-        room = query_bytes(self.engine, self.config, reader.spec.parts, longest) if self.config.memory else BLOCK_BYTES
+        room = query_bytes(self.engine, self.config, longest)
         reranker = Reranker(
             self.engine,
             factors.load,
             self.config.curvature.damping_scale,
             self.table,
             self.config.batch_tokens,
-            min(room, BLOCK_BYTES),
+            room,
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
         parts = sample_parts(usable, config.parts or None, self.config.seed)
-        return measure_fidelity(queries, parts, path, reader, reranker, self.progress).record()
+        return measure_fidelity(queries, parts, work.path, reader, reranker, self.progress).record()
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.

@@ -81,6 +81,13 @@ class VectorWork:
         """Where the vectors go."""
         return self.layout.volume(self.number)
 
+    @property
+    def path(self) -> VectorPath:
+        """The path from passes to vectors, prepared when it is first asked for."""
+        if self._path is None:
+            self._path = self.engine.vector_path(self.layout, self.layers, self.projection, self.index_damping)
+        return self._path
+
     def compute(self, progress: Progress, segments: Sequence[int] | None = None) -> dict[int, SegmentRecord]:
         """Compute and publish every segment that isn't there yet; all, or those asked for.
 
@@ -108,13 +115,11 @@ class VectorWork:
             return writer.finished(number) or self._segment(writer, number, phase)
 
     def _segment(self, writer: VectorWriter, number: int, phase: Phase) -> SegmentRecord:
-        if self._path is None:
-            self._path = self.engine.vector_path(self.layout, self.layers, self.projection, self.index_damping)
         rows = self.spec.segment_range(number)
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
-        batches = self.engine.encode_batches(self._path, tokens, first_targets, self.config.batch_tokens)
+        batches = self.engine.encode_batches(self.path, tokens, first_targets, self.config.batch_tokens)
         for positions, batch in batches:
             finite_N[positions] = _code(batch, self.spec, coded, positions)
             phase.advance(len(positions))
