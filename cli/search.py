@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, default_of, help_of
+from gindex.config import (
+    CANDIDATE_RANKS,
+    GROUP_SCORES,
+    GROUPINGS,
+    NORMALISATIONS,
+    REFINEMENTS,
+    SearchOptions,
+    default_of,
+    help_of,
+)
 
 from .command import GindexCommand, config_option
 from .progress import terminal_progress
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "both", is_flag=True)
 @config_option(SearchOptions, "exact", is_flag=True)
 @config_option(SearchOptions, "candidates", type=click.IntRange(min=1))
+@config_option(SearchOptions, "candidates_by", type=click.Choice(CANDIDATE_RANKS))
 @config_option(SearchOptions, "refine", type=click.Choice(REFINEMENTS))
 @config_option(SearchOptions, "refine_parts", type=click.IntRange(min=0))
 @config_option(SearchOptions, "refine_iterations", type=click.IntRange(min=0))

@@ -16,6 +16,7 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
 
@@ -290,6 +291,11 @@ class SearchOptions:
     scan: bool = option(False, "Score every stored vector, without the FAISS index.")
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
     candidates: int = option(100, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    candidates_by: str = option(
+        "both",
+        "What --exact takes candidates by: both, reciprocal ranks by score and by BM25 score for the query's words; "
+        "score, that of the vectors alone. The negative end is taken by score.",
+    )
     refine: str | None = option(
         None,
         "With --exact, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
@@ -311,7 +317,7 @@ class SearchOptions:
         None, "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\"."
     )
     bm25: str | None = option(None, "Only the documents with the best BM25 score for the words of this text.")
-    bm25_candidates: int = option(1000, "Documents that --bm25 and --hybrid take by BM25 score.")
+    bm25_candidates: int = option(1000, "Documents that --bm25, --hybrid and --exact take by BM25 score.")
     hybrid: bool = option(
         False, "Fuse the ranks by influence and by BM25 score for the query's words, or for those of --bm25."
     )
@@ -332,6 +338,7 @@ class SearchOptions:
             raise ConfigError(f"-k and --candidates: expected at least 1, got {self.k} and {self.candidates}")
         _at_least("shortlist", self.shortlist, 0)
         _at_least("bm25_candidates", self.bm25_candidates, 1)
+        _one_of("candidates_by", self.candidates_by, CANDIDATE_RANKS)
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("group_by", self.group_by, GROUPINGS)
         _one_of("group_score", self.group_score, GROUP_SCORES)

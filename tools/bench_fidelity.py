@@ -24,15 +24,17 @@ from fidelity_variants import Variant, VariantObserver, coded_scores, preconditi
 from torch import Tensor
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig
-from gindex.config import FidelityConfig
+from gindex.config import FidelityConfig, SearchOptions, default_of
+from gindex.corpus.selection import documents_of, lexical_documents
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
-from gindex.fidelity.metrics import WINDOWS, agreement, summarise
+from gindex.fidelity.metrics import WINDOWS, agreement, overlap, summarise
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
 from gindex.progress import Silent
+from gindex.search.candidates import Candidate, fused
 from gindex.search.hit import Query
 from gindex.search.queries import QueryTokens, first_targets, tokenize_query
 from gindex.search.rerank import Reranker
@@ -43,6 +45,7 @@ from gindex.store.version import Version
 BATCH_TOKENS = 1024
 EXACT_BYTES = 10 << 30  # preconditioned queries held at once: one pass for all
 SHOWN = ("pearson", "spearman", "recall@10", *(f"top10_in_{window}" for window in WINDOWS))
+BY_BOTH = tuple(f"both_in_{window}" for window in WINDOWS)
 
 
 def write_corpus(source: Path, work: Path, documents: int, characters: int) -> None:
@@ -87,7 +90,12 @@ class Setting:
         self.parts = np.arange(self.table.counts().parts)
         self.factors = FactorReader(self.layout, self.manifest.layers, torch.device("cpu"))
         lines = (work / "queries.jsonl").read_text(encoding="utf-8").splitlines()[: arguments.queries]
-        self.queries = [tokenize_query(Query(**json.loads(line)), self.engine.loaded) for line in lines]
+        asked = [Query(**json.loads(line)) for line in lines]
+        self.queries = [tokenize_query(query, self.engine.loaded) for query in asked]
+        most = default_of(SearchOptions, "bm25_candidates")
+        words = [f"{query.prompt}{query.completion or ''}" for query in asked]
+        self.lexical = [lexical_documents(self.table, text, most) for text in words] if arguments.words else []
+        self.documents = dict(enumerate(documents_of(self.table, self.parts).tolist()))
         self.influence = self._exact(work / f"influence-{arguments.queries}.npy")
 
     def _exact(self, path: Path) -> np.ndarray:
@@ -172,6 +180,15 @@ def measure(setting: Setting, variants: Sequence[Variant], fractions: Mapping[st
     return rows
 
 
+def within_both(setting: Setting, scores_N: np.ndarray, lexical: list, influence_N: np.ndarray) -> dict[str, float]:
+    """Return how many of the true top ten are among the best by reciprocal ranks, by score and by the query's words."""
+    order = np.argsort(-scores_N, kind="stable").tolist()
+    by_score = [Candidate(ordinal=n, score=float(scores_N[n]), merit=float(scores_N[n])) for n in order]
+    places_N = np.empty(len(order))
+    places_N[[c.ordinal for c in fused(by_score, setting.documents, lexical)]] = np.arange(len(order))
+    return {name: overlap(-places_N, influence_N, window, 10) for name, window in zip(BY_BOTH, WINDOWS, strict=True)}
+
+
 def row(one, bits: int, scores_QN: np.ndarray, setting: Setting, layers: Sequence[TrackedLayer]) -> dict:
     """Return one line of the table."""
     variant = one.variant
@@ -181,7 +198,10 @@ def row(one, bits: int, scores_QN: np.ndarray, setting: Setting, layers: Sequenc
         R, P = variant.ranks[layer.name]
         Lambda = variant.Lambda[layer.name]
         standing += effective_dimension(Lambda[:P, :R], variant.damping * float(Lambda.double().mean()))
-    measures = summarise([agreement(s, i) for s, i in zip(scores_QN, setting.influence, strict=True)])
+    values = [agreement(s, i) for s, i in zip(scores_QN, setting.influence, strict=True)]
+    for value, s, i, lexical in zip(values, scores_QN, setting.influence, setting.lexical, strict=False):
+        value |= within_both(setting, s, lexical, i)
+    measures = summarise(values)
     return {
         "vector": variant.name,
         "projection": variant.projection or "none",
@@ -251,6 +271,9 @@ def main() -> None:
     parser.add_argument("--projections", nargs="+", default=["count-sketch"])
     parser.add_argument("--bits", type=int, nargs="+", default=[1])
     parser.add_argument("--unprojected", action="store_true", help="add rows without projection")
+    parser.add_argument(
+        "--words", action="store_true", help="add candidates by score and by BM25, as --exact takes them"
+    )
     parser.add_argument("--raw", action="store_true", help="add rows without curvature")
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     arguments = parser.parse_args()
@@ -259,17 +282,17 @@ def main() -> None:
     if arguments.json:
         with arguments.json.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(r) + "\n" for r in rows)
-    print_table(rows)
+    print_table(rows, SHOWN + BY_BOTH if arguments.words else SHOWN)
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: list[dict], shown: Sequence[str]) -> None:
     """Print rows as Markdown."""
-    print("| vector | projection | D | bits | bytes | d_eff |", " | ".join(SHOWN), "|")
-    print("|---" * (6 + len(SHOWN)) + "|")
+    print("| vector | projection | D | bits | bytes | d_eff |", " | ".join(shown), "|")
+    print("|---" * (6 + len(shown)) + "|")
     for r in rows:
         cells = [r["vector"], r["projection"], f"{r['dimension']:,}", r["bits"], f"{r['bytes']:,}"]
         cells.append(f"{r['effective_dimension']:,}")
-        cells += [f"{r['measures'][n][0]:.3f}" if n in r["measures"] else "" for n in SHOWN]
+        cells += [f"{r['measures'][n][0]:.3f}" if n in r["measures"] else "" for n in shown]
         print("|", " | ".join(map(str, cells)), "|")
 
 

@@ -47,7 +47,7 @@ def lexical_documents(
     Raises:
         QueryError: The text has no words.
     """
-    words = list(dict.fromkeys(re.findall(r"\w+", text.lower())))[:MAX_WORDS]
+    words = words_of(text)
     if not words:
         raise QueryError(f"--bm25: expected text with at least one word, found {text[:80]!r}")
     statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
@@ -57,6 +57,11 @@ def lexical_documents(
         statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
         parameters += where.parameters
     return table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the different words of a text in their order, at most `MAX_WORDS`."""
+    return list(dict.fromkeys(re.findall(r"\w+", text.lower())))[:MAX_WORDS]
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:

@@ -20,7 +20,7 @@ Ranking = list[tuple[str, float]]
 INDEX, FUNNEL, EXACT, BM25, RANDOM = "index", "funnel", "exact", "bm25", "random"
 METHODS = {
     INDEX: "scores of the stored vectors",
-    FUNNEL: "the best candidates by score, re-ranked by exact influence; the others after them by score",
+    FUNNEL: "the candidates of --exact, re-ranked by exact influence; the others after them by score",
     EXACT: "exact influence of every document",
     BM25: "BM25 score of the query's words",
     RANDOM: "a random order",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gindex.config import SearchOptions
 from gindex.corpus.filters import parse_filter
-from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of
+from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of, words_of
 from gindex.corpus.table import DocumentTable, PartRecord
 from gindex.errors import ConfigError
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
@@ -59,7 +59,7 @@ class Searcher:
         Args:
             queries_QD: Query vectors.
             options: What to look for.
-            texts: Each query's words, for `hybrid` without `bm25`.
+            texts: Each query's words, for candidates by both ranks, and for `hybrid` without `bm25`.
             rerank: Computes exact influence; needed where `options.exact`.
             clock: Where the time is counted.
 
@@ -98,10 +98,13 @@ class Searcher:
 
     def _lexical(self, options: SearchOptions, texts: Sequence[str | None]) -> list[Lexical]:
         """Return the documents with the best BM25 scores for each query; empty where it isn't asked for."""
-        if options.bm25 is None and not options.hybrid:
-            return [[] for _ in texts]
         where = None if options.where is None else parse_filter(options.where)
         known: dict[str, Lexical] = {}
+        if _takes_both(options):
+            count = options.bm25_candidates
+            return [lexical_documents(self._table, t, count, where) if t and words_of(t) else [] for t in texts]
+        if options.bm25 is None and not options.hybrid:
+            return [[] for _ in texts]
         for text in texts:
             words = text if options.bm25 is None else options.bm25
             if words is None:
@@ -137,23 +140,37 @@ class Searcher:
             wanted *= GROWTH
 
     def _completed(self, run: "_Run", position: int, scored: Scored) -> list[Candidate]:
-        """Return candidates with those that a sum over documents, or the fusion with lexical ranks, needs beside."""
+        """Return ordered candidates: those of the funnel with those that lexical ranks or sums over documents add."""
         options, sign = run.options, run.signs[position]
         scores = dict(zip(scored.ordinals.tolist(), scored.scores.tolist(), strict=True))
-        beside: list[Ordinals] = []
-        if options.hybrid:
-            beside += parts_of(self._table, [document for document, _ in run.lexical[position]]).values()
+        both = bool(run.lexical[position]) and _takes_both(options) and sign > 0
+        if options.hybrid or both:
+            self._score(run, position, scores, [document for document, _ in run.lexical[position]])
+        if both:
+            scores = self._best_by_both(run, position, scores)
         if options.group_by == "document" and options.group_score == "sum":
-            asked = np.concatenate([scored.ordinals, *beside])
-            beside += parts_of(self._table, np.unique(documents_of(self._table, asked)).tolist()).values()
-        missing = np.array(sorted({int(n) for parts in beside for n in parts} - scores.keys()), np.int64)
-        missing = self._funnel.permitted(missing, run.selection)
+            asked = documents_of(self._table, np.array(list(scores), np.int64))
+            self._score(run, position, scores, np.unique(asked).tolist())
+        scale = run.scale(position)
+        candidates = [Candidate(ordinal=n, score=sign * scale * s, merit=scale * s) for n, s in scores.items()]
+        return candidates if both else ordered(candidates)
+
+    def _score(self, run: "_Run", position: int, scores: dict[int, float], documents: Sequence[int]) -> None:
+        """Add the scores of those parts of documents that lack one and may be found."""
+        parts = {int(n) for of in parts_of(self._table, documents).values() for n in of}
+        missing = self._funnel.permitted(np.array(sorted(parts - scores.keys()), np.int64), run.selection)
         if len(missing):
             query_1D = run.vectors_QD[position : position + 1]
             more = part_scores(self._reader, missing, query_1D, run.selection.weights)[0]
-            scores |= dict(zip(missing.tolist(), more.tolist(), strict=True))
-        scale = run.scale(position)
-        return ordered([Candidate(ordinal=n, score=sign * scale * s, merit=scale * s) for n, s in scores.items()])
+            scores.update(zip(missing.tolist(), more.tolist(), strict=True))
+
+    def _best_by_both(self, run: "_Run", position: int, scores: dict[int, float]) -> dict[int, float]:
+        """Return the scores of as many candidates as are re-ranked, the best by reciprocal ranks first."""
+        by_score = ordered([Candidate(ordinal=n, score=s, merit=s) for n, s in scores.items()])
+        ordinals = [candidate.ordinal for candidate in by_score]
+        documents = documents_of(self._table, np.array(ordinals, np.int64)).tolist()
+        best = fused(by_score, dict(zip(ordinals, documents, strict=True)), run.lexical[position])
+        return {c.ordinal: c.score for c in best[: max(run.options.k, run.options.candidates)]}
 
     def _exact(self, run: "_Run", found: list[list[Candidate]], rerank: Rerank) -> list[list[Candidate]]:
         """Order candidates by exact influence, weighted as their scores are; those that an early stop left drop out."""
@@ -288,6 +305,11 @@ class _Run:
         if self.options.normalise != "unit":
             return 1.0
         return 1.0 / max(self._norms[position], 1e-30)
+
+
+def _takes_both(options: SearchOptions) -> bool:
+    """Say whether candidates for the exact re-rank are taken by score and by the query's words."""
+    return options.exact and options.candidates_by == "both" and options.bm25 is None and not options.hybrid
 
 
 def _signed(queries_QD: Tensor, signs: Sequence[float]) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gindex.config import GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, help_of
+from gindex.config import CANDIDATE_RANKS, GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, help_of
 
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
@@ -37,6 +37,7 @@ class Options(_Request):
     scan: Annotated[bool, _option("scan")] = False
     exact: Annotated[bool, _option("exact")] = False
     candidates: Annotated[Count, _option("candidates")] = 100
+    candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")] = "both"
     refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")] = None
     refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 64
     refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")] = 2

@@ -227,6 +227,36 @@ def test_bm25_restricts_and_hybrid_fuses(index, built, brute):
         index.search("the stack", bm25="!?")
 
 
+@pytest.mark.parametrize("where", [None, "number < 100"])
+def test_exact_takes_candidates_by_score_and_words(index, where):
+    """Reference: both whole rankings, fused by hand; the re-rank orders what they put first."""
+    prompt, completion = "the stack of the parser", " heap race token"
+    scores = {(h.document_id, h.part): h.score for h in index.search(prompt, completion, k=500, where=where).hits}
+    words = index.search(prompt, completion, k=500, bm25=prompt + completion, bm25_candidates=500, where=where).hits
+    lexical = sorted({(-hit.lexical, int(hit.document_id[1:])) for hit in words})
+    rank_of = {f"d{number}": rank for rank, (_, number) in enumerate(lexical, start=1)}
+    merit = {
+        part: 1 / (60 + rank) + (1 / (60 + rank_of[part[0]]) if part[0] in rank_of else 0)
+        for rank, part in enumerate(sorted(scores, key=lambda part: -scores[part]), start=1)
+    }
+    expected = set(sorted(merit, key=lambda part: -merit[part])[:12])
+    found = index.search(prompt, completion, k=12, exact=True, candidates=12, where=where)
+    assert {(hit.document_id, hit.part) for hit in found.hits} == expected
+    by_score = index.search(prompt, completion, k=12, exact=True, candidates=12, candidates_by="score", where=where)
+    best = sorted(scores, key=lambda part: -scores[part])[:12]
+    assert {(hit.document_id, hit.part) for hit in by_score.hits} == set(best) != expected
+    influence = [hit.influence for hit in found.hits]
+    assert influence == sorted(influence, reverse=True) and all(hit.lexical is None for hit in found.hits)
+
+
+def test_words_choose_no_candidates_of_the_negative_end(index):
+    both = index.search("the stack", k=5, exact=True, candidates=5, both=True)
+    by_score = index.search("the stack", k=5, exact=True, candidates=5, negative=True, candidates_by="score")
+    assert {hit.document_id for hit in both.negative_hits} == {hit.document_id for hit in by_score.hits}
+    with pytest.raises(ConfigError, match="--candidates-by: expected one of both, score"):
+        index.search("the stack", exact=True, candidates_by="words")
+
+
 def test_hybrid_ranks_are_reciprocal_sums():
     from gindex.search.candidates import Candidate, fused
 
