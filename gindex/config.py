@@ -290,7 +290,7 @@ class SearchOptions:
     )
     scan: bool = option(False, "Score every stored vector, without the FAISS index.")
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
-    candidates: int = option(100, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    candidates: int = option(300, "Parts that --exact re-ranks, and that --hybrid takes by score.")
     candidates_by: str = option(
         "both",
         "What --exact takes candidates by: both, reciprocal ranks by score and by BM25 score for the query's words; "

@@ -31,7 +31,6 @@ from gindex.config import (
     CurvatureConfig,
     FidelityConfig,
     ModelConfig,
-    SearchOptions,
     default_of,
 )
 from gindex.corpus.batches import form_batches, pad
@@ -47,7 +46,8 @@ from gindex.search.queries import QueryTokens, first_targets, tokenize_query
 
 Ordinals = npt.NDArray[np.int64]
 
-CANDIDATES = int(default_of(SearchOptions, "candidates"))
+CANDIDATES = 100
+"""Documents that the funnel of a small corpus re-ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ class Options(_Request):
     shortlist: Annotated[int, Field(ge=0), _option("shortlist")] = 0
     scan: Annotated[bool, _option("scan")] = False
     exact: Annotated[bool, _option("exact")] = False
-    candidates: Annotated[Count, _option("candidates")] = 100
+    candidates: Annotated[Count, _option("candidates")] = 300
     candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")] = "both"
     refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")] = None
     refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 64
