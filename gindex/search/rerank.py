@@ -78,6 +78,7 @@ class Reranker:
         results: list[npt.NDArray[np.float32]] = []
         blocks = list(self.blocks(len(queries), query_bytes))
         for block in blocks:
+            preconditioned: dict[str, Tensor] = {}  # the last block goes before the next comes
             preconditioned = held or (precondition or self.precondition)(queries[block], progress)
             if held is not None and len(blocks) == 1:
                 held.update(preconditioned)
