@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gindex.config import CANDIDATE_RANKS, GROUP_SCORES, GROUPINGS, NORMALISATIONS, REFINEMENTS, SearchOptions, help_of
+from gindex.config import (
+    CANDIDATE_RANKS,
+    GROUP_SCORES,
+    GROUPINGS,
+    NORMALISATIONS,
+    REFINEMENTS,
+    SearchOptions,
+    default_of,
+    help_of,
+)
 
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
@@ -16,7 +25,7 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _option(name: str) -> Any:
-    return Field(description=help_of(SearchOptions, name))
+    return Field(default=default_of(SearchOptions, name), description=help_of(SearchOptions, name))
 
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
@@ -30,29 +39,29 @@ class _Request(BaseModel):
 class Options(_Request):
     """How to search; the fields of `SearchOptions` with its defaults."""
 
-    k: Annotated[Count, _option("k")] = 10
-    negative: Annotated[bool, _option("negative")] = False
-    both: Annotated[bool, _option("both")] = False
-    shortlist: Annotated[int, Field(ge=0), _option("shortlist")] = 0
-    scan: Annotated[bool, _option("scan")] = False
-    exact: Annotated[bool, _option("exact")] = False
-    candidates: Annotated[Count, _option("candidates")] = 300
-    candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")] = "both"
-    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")] = None
-    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")] = 64
-    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")] = 2
-    refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")] = 0.01
-    refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")] = 0.0
-    stop_early: Annotated[float | None, _option("stop_early")] = None
-    where: Annotated[Text | None, _option("where")] = None
-    bm25: Annotated[Text | None, _option("bm25")] = None
-    bm25_candidates: Annotated[Count, _option("bm25_candidates")] = 1000
-    hybrid: Annotated[bool, _option("hybrid")] = False
-    normalise: Annotated[str, Field(json_schema_extra=_choice(NORMALISATIONS)), _option("normalise")] = "none"
-    group_by: Annotated[str, Field(json_schema_extra=_choice(GROUPINGS)), _option("group_by")] = "part"
-    group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")] = "max"
-    dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")] = None
-    layers: Annotated[bool, _option("layers")] = False
+    k: Annotated[Count, _option("k")]
+    negative: Annotated[bool, _option("negative")]
+    both: Annotated[bool, _option("both")]
+    shortlist: Annotated[int, Field(ge=0), _option("shortlist")]
+    scan: Annotated[bool, _option("scan")]
+    exact: Annotated[bool, _option("exact")]
+    candidates: Annotated[Count, _option("candidates")]
+    candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")]
+    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")]
+    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")]
+    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")]
+    refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")]
+    refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")]
+    stop_early: Annotated[float | None, _option("stop_early")]
+    where: Annotated[Text | None, _option("where")]
+    bm25: Annotated[Text | None, _option("bm25")]
+    bm25_candidates: Annotated[Count, _option("bm25_candidates")]
+    hybrid: Annotated[bool, _option("hybrid")]
+    normalise: Annotated[str, Field(json_schema_extra=_choice(NORMALISATIONS)), _option("normalise")]
+    group_by: Annotated[str, Field(json_schema_extra=_choice(GROUPINGS)), _option("group_by")]
+    group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")]
+    dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")]
+    layers: Annotated[bool, _option("layers")]
     histogram: Annotated[bool, Field(description="Give the spread of the scores of all parts.")] = False
 
     def search_options(self) -> SearchOptions:
