@@ -68,7 +68,9 @@ class ModelConfig:
 
     name: str = option("", "Folder of a Hugging Face model, or its name on the hub.")
     device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...")
-    dtype: str = option("auto", "Number format of the passes: auto (bfloat16 for a 16-bit model), float32, bfloat16.")
+    dtype: str = option(
+        "auto", "Number format of the passes: auto (bfloat16 for a 16-bit model where that is fast), float32, bfloat16."
+    )
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
