@@ -63,4 +63,5 @@ class CountSketch(Projection):
         """Add the sketch of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
         order, signs_KW, where = self._dealt[name]
         dealt_NKW = V_NPR.flatten(1).index_select(1, order).view(-1, *signs_KW.shape)
-        out_ND[:, where] += torch.einsum("nkw,kw->nw", dealt_NKW, signs_KW.to(dealt_NKW.dtype))
+        # As one product, by `einsum`, this takes several times as long.
+        out_ND[:, where] += dealt_NKW.mul_(signs_KW).sum(1)
