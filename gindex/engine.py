@@ -30,14 +30,6 @@ Tokens = npt.NDArray[np.uint32]
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
-CPU_BATCH_BYTES = 300_000_000
-"""What the passes over a batch may keep on a CPU."""
-
-LEAST_BATCH_TOKENS = 64
-
-KEPT_VALUES = 1.5
-"""Values that a token's passes keep for each input and output of a tracked layer: 2.0 MB on SmolLM2-135M in float32."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Engine:
@@ -80,11 +72,7 @@ class Engine:
     @property
     def usual_batch_tokens(self) -> int:
         """Tokens of a batch that keep the device busy; more only take memory, which a CPU's caches don't reward."""
-        if self.device.type != "cpu":
-            return ACCELERATOR_BATCH_TOKENS
-        values = KEPT_VALUES * sum(layer.inputs + layer.outputs for layer in self.table.layers)
-        fitting = int(CPU_BATCH_BYTES / (values * self.dtype.itemsize))
-        return min(CPU_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, fitting))
+        return CPU_BATCH_TOKENS if self.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
 
     def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
         """Return what loads the factors of an index, for this model's device and number format.

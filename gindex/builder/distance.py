@@ -43,7 +43,7 @@ def mean_whitened_norm(
     factors = work.engine.factors(work.layout, work.layers)
     damping, count = work.config.curvature.damping_scale, len(tokens)
     norms = np.zeros(count)
-    batches = work.engine.batches(tokens, np.arange(count), np.ones(count, np.int64), work.config.batch_tokens)
+    batches = work.engine.batches(tokens, np.arange(count), np.ones(count, np.int64), work.batch_tokens.fit)
     with progress.phase("compare with the fit", count, "parts") as phase:
         for batch in batches:
             losses = partial(work.engine.task.losses, batch)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gindex.builder.memory import release
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import SecondMoment
 from gindex.curvature.eigenvalues import kronecker_eigenvalues
@@ -35,6 +36,7 @@ def fit_factors(
     numbers = range(len(engine.table.groups))
     if not all(layout.eigenbases(number).is_file() for number in numbers):
         _fit_bases(layout, engine, batches, kind, seed, progress)
+        release()
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
         Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
         for number, layers in enumerate(layers_by_group(engine.table)):

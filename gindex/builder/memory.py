@@ -1,11 +1,14 @@
 """What a build takes of memory, and batches that keep it within a bound.
 
 What a phase holds whatever the batch follows from the shapes. What a token costs is measured: one pass over a document
-of the corpus's greatest length is watched for what it keeps until the backward pass.
+of the corpus's greatest length is watched for what it keeps until the backward pass. A phase that holds less has room
+for larger batches.
 """
 
+import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ from gindex.model.layers import TrackedLayer
 from gindex.search.rerank import BLOCK_BYTES
 from gindex.store.vectors import choose_segment_parts
 
+T = TypeVar("T")
+
 GIGABYTE = 10**9
 
 PROGRAM_BYTES = 700_000_000
@@ -36,10 +41,16 @@ TYPICAL_FRACTION = 0.25
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
 
+LEAST_BATCH_TOKENS = 64
+"""Tokens of a batch that no memory goes too far for, where no bound was set."""
+
+EXACT_BATCH_TOKENS = 160
+"""Tokens of a batch of exact influence where not all queries fit: each query that is held saves a share of a pass."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Memory of a build, in bytes.
+    """Memory of one phase of a build, in bytes.
 
     Attributes:
         fixed: Taken whatever the batch: the program, the model, factors, tables.
@@ -53,9 +64,22 @@ class MemoryNeed:
         """Return the peak with batches of so many tokens."""
         return self.fixed + tokens * self.token
 
+    def within(self, bound: int) -> int:
+        """Return how many tokens a batch may have; negative where not even the rest is held."""
+        return (bound - self.fixed) // self.token
 
-def memory_need(engine: Engine, config: BuildConfig, parts: int, longest: int) -> MemoryNeed:
-    """Reckon what a build needs.
+
+@dataclass(frozen=True, kw_only=True)
+class ByPhase(Generic[T]):
+    """Something of each phase of a build whose passes take memory."""
+
+    fit: T
+    vectors: T
+    fidelity: T
+
+
+def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[MemoryNeed]:
+    """Reckon what the phases of a build need; measuring fidelity, with one query held.
 
     Args:
         engine: The loaded model.
@@ -66,32 +90,68 @@ def memory_need(engine: Engine, config: BuildConfig, parts: int, longest: int) -
     layers, size = engine.table.layers, engine.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
     values = sum(layer.parameters for layer in layers)
-    phases = (
+    fit = (
         4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
-        _vector_bytes(layers, config, size) + _segment_bytes(config, parts),
-        _fidelity_bytes(engine, config) + size * values,  # one preconditioned query
     )
-    return MemoryNeed(fixed=_standing_bytes(engine) + max(phases), token=_token_bytes(engine, longest))
+    vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
+    fidelity = _fidelity_bytes(engine, config) + size * values
+    standing, (saved, activations) = _standing_bytes(engine), _token_bytes(engine, longest)
+    whole = int(TOKEN_SLACK * (saved + activations))
+    # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
+    kept = int(TOKEN_SLACK * (saved + activations * max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)))
+    return ByPhase(
+        fit=MemoryNeed(fixed=standing + max(fit), token=whole),
+        vectors=MemoryNeed(fixed=standing + vectors, token=kept),
+        fidelity=MemoryNeed(fixed=standing + fidelity, token=whole),
+    )
 
 
-def within_memory(engine: Engine, config: BuildConfig, parts: int, longest: int) -> BuildConfig:
-    """Return the settings with batches that keep the build within its memory bound, if it has one.
+def batch_tokens(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[int]:
+    """Return the most tokens of a batch in each phase: as many as suit the device, or as memory allows.
+
+    Memory is bound by the settings, or, on a CPU where they say nothing of batches either, by the model, its factors
+    and `SPARE_BYTES`.
 
     Raises:
-        ConfigError: The bound can't hold the longest part.
+        ConfigError: The bound of the settings can't hold the longest part.
     """
-    if not config.memory:
-        return config
-    need, bound = memory_need(engine, config, parts, longest), int(config.memory * GIGABYTE)
-    if need.of(longest) > bound:
-        raise ConfigError(
-            f"--memory: expected at least {need.of(longest) / GIGABYTE:.1f} GB, which the model, its factors and one "
-            f"part of {longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with "
-            "--max-tokens"
-        )
-    most = max(longest, (bound - need.fixed) // need.token)
-    return replace(config, batch_tokens=min(config.batch_tokens or engine.usual_batch_tokens, most))
+    wanted = config.batch_tokens or engine.usual_batch_tokens
+    bound = _bound(engine, config)
+    if bound is None:
+        return ByPhase(fit=wanted, vectors=wanted, fidelity=wanted)
+    needs, least = memory_needs(engine, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
+    if config.memory:
+        least, most = longest, max(need.of(longest) for need in (needs.fit, needs.vectors, needs.fidelity))
+        if most > bound:
+            raise ConfigError(
+                f"--memory: expected at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of "
+                f"{longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with --max-tokens"
+            )
+    queries = max(0, config.fidelity.queries - 1) * _query_bytes(engine)
+    beside = needs.fidelity.within(bound - queries)
+    exact = beside if beside >= EXACT_BATCH_TOKENS else min(EXACT_BATCH_TOKENS, needs.fidelity.within(bound))
+    fit, vectors, fidelity = (
+        min(wanted, max(least, most)) for most in (needs.fit.within(bound), needs.vectors.within(bound), exact)
+    )
+    return ByPhase(fit=fit, vectors=vectors, fidelity=fidelity)
+
+
+def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
+    """Return the most that a build takes at a time, as far as that can be reckoned."""
+    needs, tokens = memory_needs(engine, config, parts, longest), batch_tokens(engine, config, parts, longest)
+    return max(
+        needs.fit.of(max(longest, tokens.fit)),
+        needs.vectors.of(max(longest, tokens.vectors)),
+        needs.fidelity.of(max(longest, tokens.fidelity)),
+    )
+
+
+def release() -> None:
+    """Give memory that a phase has freed back to the system, where the C library would keep it for later."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def model_and_factors(engine: Engine) -> int:
@@ -106,19 +166,22 @@ def weight_bytes(engine: Engine) -> int:
     return sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
 
 
-def query_bytes(engine: Engine, config: BuildConfig, longest: int) -> int:
+def query_room(engine: Engine, config: BuildConfig, tokens: int, longest: int) -> int:
     """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
 
-    It is what the bound leaves, or, on a CPU without a bound, what `SPARE_BYTES` and the factors, which aren't held
-    then, leave.
+    Args:
+        engine: The loaded model.
+        config: Its settings.
+        tokens: Tokens of a batch.
+        longest: Tokens of the longest part.
     """
-    if not config.memory and engine.device.type != "cpu":
+    bound = _bound(engine, config)
+    if bound is None:
         return BLOCK_BYTES
-    one = engine.dtype.itemsize * sum(layer.parameters for layer in engine.table.layers)
-    tokens = max(longest, config.batch_tokens or engine.usual_batch_tokens)
-    others = _standing_bytes(engine) + _fidelity_bytes(engine, config) + tokens * _token_bytes(engine, longest)
-    bound = int(config.memory * GIGABYTE) if config.memory else model_and_factors(engine) + SPARE_BYTES
-    return min(BLOCK_BYTES, max(one, bound - others))
+    saved, activations = _token_bytes(engine, longest)
+    others = _standing_bytes(engine) + _fidelity_bytes(engine, config)
+    others += max(tokens, longest) * int(TOKEN_SLACK * (saved + activations))
+    return min(BLOCK_BYTES, max(_query_bytes(engine), bound - others))
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
@@ -129,6 +192,18 @@ def sides(layers: Sequence[TrackedLayer]) -> list[int]:
 def vocabulary(engine: Engine) -> int:
     """Return how many tokens the model knows."""
     return int(engine.loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+
+def _bound(engine: Engine, config: BuildConfig) -> int | None:
+    if config.memory:
+        return int(config.memory * GIGABYTE)
+    if config.batch_tokens or engine.device.type != "cpu":
+        return None
+    return model_and_factors(engine) + SPARE_BYTES
+
+
+def _query_bytes(engine: Engine) -> int:
+    return engine.dtype.itemsize * sum(layer.parameters for layer in engine.table.layers)
 
 
 def _standing_bytes(engine: Engine) -> int:
@@ -156,8 +231,8 @@ def _segment_bytes(config: BuildConfig, parts: int) -> int:
     return 2 * row * min(parts, choose_segment_parts(parts, row))
 
 
-def _token_bytes(engine: Engine, longest: int) -> int:
-    """Measure what a token of a pass keeps, in the most hungry phase: all activations rotated, none truncated."""
+def _token_bytes(engine: Engine, longest: int) -> tuple[float, int]:
+    """Measure what a token's pass keeps: the model until it comes back, and activations, read and rotated."""
     tokens = np.arange(longest, dtype=np.uint32) % vocabulary(engine)
     batch = pad([tokens], [0], [1])
     owned = {p.untyped_storage().data_ptr() for p in engine.loaded.model.parameters()}
@@ -180,4 +255,4 @@ def _token_bytes(engine: Engine, longest: int) -> int:
     del graph
     layers = engine.table.layers
     kept = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
-    return int(TOKEN_SLACK * (sum(seen.values()) / longest + kept))
+    return sum(seen.values()) / longest, kept

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gindex.builder.memory import TYPICAL_FRACTION, memory_need, sides, vocabulary
+from gindex.builder.memory import TYPICAL_FRACTION, peak_bytes, sides, vocabulary
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import TableCounts
@@ -71,7 +71,6 @@ def make_plan(
         text_bytes: Size of the document table.
     """
     tracked = sum(layer.parameters for layer in engine.table.layers)
-    need = memory_need(engine, config, counts.parts, longest)
     return BuildPlan(
         documents=counts.documents,
         parts=counts.parts,
@@ -83,7 +82,7 @@ def make_plan(
         parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
         untracked=engine.table.untracked,
         seconds=_seconds(engine, config, counts, fit[1]),
-        memory_bytes=need.of(max(longest, config.batch_tokens or engine.usual_batch_tokens)),
+        memory_bytes=peak_bytes(engine, config, counts.parts, longest),
         disk_bytes=_disk(engine, config, counts.parts, text_bytes),
     )
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gindex.atomic import remove_tree
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
-from gindex.builder.memory import query_bytes, within_memory
+from gindex.builder.memory import batch_tokens, query_room, release
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (
@@ -173,7 +173,6 @@ class _Build:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        config = within_memory(engine, config, table.counts().parts, int(table.part_lengths().max()))
         return cls(layout=layout, config=config, progress=progress, engine=engine, table=table)
 
     def __enter__(self) -> "_Build":
@@ -195,10 +194,13 @@ class _Build:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, engine, config = self.layout, self.engine, self.config
         batches = self._fit_batches(self._fit_sample())
+        release()
         fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
         record_files(layout, list(factor_files(layout, len(engine.table.groups))))
         whole = layer_records(layout, engine.table, 1.0)
+        release()
         setting = choose_setting(layout, engine, self.table, config, whole, self.progress)
+        release()
         layers = layer_records(layout, engine.table, setting.rank_fraction)
         projection = projection_of(layers, config.vectors.projection, config.vectors.dimension, config.seed)
         spec = vector_spec(config.vectors, projection, self.table.counts().parts)
@@ -285,14 +287,14 @@ class _Build:
         if not config.queries or not is_measurable(self.table, usable):
             return None
         factors = self.engine.factors(self.layout, work.layers)
-        longest = int(self.table.part_lengths().max())
-        room = query_bytes(self.engine, self.config, longest)
+        tokens = work.batch_tokens.fidelity
+        room = query_room(self.engine, self.config, tokens, int(self.table.part_lengths().max()))
         reranker = Reranker(
             self.engine,
             factors.load,
             self.config.curvature.damping_scale,
             self.table,
-            self.config.batch_tokens,
+            tokens,
             room,
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
@@ -318,4 +320,5 @@ class _Build:
 
     def _fit_batches(self, sample: npt.NDArray[np.int64]) -> list[TokenBatch]:
         tokens = self.table.tokens(sample.tolist())
-        return self.engine.batches(tokens, sample, np.ones(len(sample), np.int64), self.config.batch_tokens)
+        most = batch_tokens(self.engine, self.config, self.table.counts().parts, int(self.table.part_lengths().max()))
+        return self.engine.batches(tokens, sample, np.ones(len(sample), np.int64), most.fit)

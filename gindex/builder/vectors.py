@@ -6,11 +6,13 @@ Several processes may share the work: a segment is computed by the one that clai
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from gindex.builder.memory import ByPhase, batch_tokens
 from gindex.builder.state import claimed
 from gindex.config import BuildConfig, VectorConfig
 from gindex.corpus.table import DocumentTable
@@ -76,6 +78,11 @@ class VectorWork:
     strict: bool = False
     _path: VectorPath | None = None
 
+    @cached_property
+    def batch_tokens(self) -> ByPhase[int]:
+        """Tokens of a batch."""
+        return batch_tokens(self.engine, self.config, self.spec.parts, int(self.table.part_lengths().max()))
+
     @property
     def volume(self) -> VolumeLayout:
         """Where the vectors go."""
@@ -119,7 +126,7 @@ class VectorWork:
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
-        batches = self.engine.encode_batches(self.path, tokens, first_targets, self.config.batch_tokens)
+        batches = self.engine.encode_batches(self.path, tokens, first_targets, self.batch_tokens.vectors)
         for positions, batch in batches:
             finite_N[positions] = _code(batch, self.spec, coded, positions)
             phase.advance(len(positions))

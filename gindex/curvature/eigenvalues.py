@@ -109,8 +109,8 @@ class EigenvalueObserver(Observer):
         self.documents[layer.name] = self.documents.get(layer.name, 0) + int(finite_N.sum())
 
     def means(self) -> dict[str, Tensor]:
-        """Return Lambda [O, I] by layer name, a mean over documents."""
-        return {name: total / max(1, self.documents[name]) for name, total in self.sums.items()}
+        """Turn the sums into Lambda [O, I] by layer name, a mean over documents; they aren't held twice."""
+        return {name: self.sums.pop(name).div_(max(1, self.documents[name])) for name in list(self.sums)}
 
 
 def _finite(x_NTX: Tensor) -> Tensor:

@@ -5,8 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gindex.builder.memory import GIGABYTE, memory_need, within_memory
-from gindex.config import BuildConfig, ModelConfig
+from gindex.builder.memory import (
+    EXACT_BATCH_TOKENS,
+    GIGABYTE,
+    SPARE_BYTES,
+    batch_tokens,
+    memory_needs,
+    model_and_factors,
+    peak_bytes,
+    query_room,
+)
+from gindex.config import BuildConfig, FidelityConfig, ModelConfig
 from gindex.corpus.batches import pad
 from gindex.engine import Engine
 from gindex.errors import ConfigError
@@ -17,30 +26,48 @@ def engine(model_folder) -> Engine:
     return Engine.load(ModelConfig(name=str(model_folder), device="cpu"))
 
 
-def test_without_a_bound_nothing_changes(engine):
-    config = BuildConfig()
-    assert within_memory(engine, config, 100, 32) is config
+def test_batches_as_large_as_suit_the_device_where_they_fit(engine):
+    tokens = batch_tokens(engine, BuildConfig(), 100, 32)
+    assert tokens.fit == tokens.vectors == tokens.fidelity == engine.usual_batch_tokens
+    assert batch_tokens(engine, BuildConfig(batch_tokens=5000), 100, 32).vectors == 5000
+    assert peak_bytes(engine, BuildConfig(), 100, 32) < model_and_factors(engine) + SPARE_BYTES
 
 
 def test_batches_fill_the_bound_and_no_more(engine):
-    need = memory_need(engine, BuildConfig(), 100, 32)
-    bound = (need.fixed + 200 * need.token + need.token // 2) / GIGABYTE
-    config = within_memory(engine, BuildConfig(memory=bound), 100, 32)
-    assert config.batch_tokens == 200
-    assert within_memory(engine, replace(config, batch_tokens=50, memory=bound), 100, 32).batch_tokens == 50
-    plenty = within_memory(engine, BuildConfig(memory=1000.0), 100, 32)
-    assert plenty.batch_tokens == engine.usual_batch_tokens
+    """Each phase by itself: what holds less has room for more."""
+    needs = memory_needs(engine, BuildConfig(), 100, 32)
+    need = max(needs.fit, needs.vectors, needs.fidelity, key=lambda need: need.of(200))
+    bound = need.of(200) + need.token // 2
+    config = BuildConfig(memory=bound / GIGABYTE)
+    tokens = batch_tokens(engine, config, 100, 32)
+    assert min(tokens.fit, tokens.vectors) == 200 and max(tokens.fit, tokens.vectors) > 200
+    assert bound - need.token < peak_bytes(engine, config, 100, 32) <= bound
+    assert batch_tokens(engine, replace(config, batch_tokens=50), 100, 32).fit == 50
+    assert batch_tokens(engine, BuildConfig(memory=1000.0), 100, 32).fit == engine.usual_batch_tokens
+
+
+def test_exact_influence_leaves_room_for_queries(engine):
+    config = BuildConfig(fidelity=FidelityConfig(queries=1_000_000))
+    needs = memory_needs(engine, config, 100, 32)
+    bound = needs.fidelity.of(400) / GIGABYTE
+    tokens = batch_tokens(engine, replace(config, memory=bound), 100, 32)
+    assert tokens.fidelity == EXACT_BATCH_TOKENS
+    one = query_room(engine, replace(config, memory=needs.fidelity.of(32) / GIGABYTE), 32, 32)
+    more = query_room(engine, replace(config, memory=bound), tokens.fidelity, 32)
+    assert one == 4 * sum(layer.parameters for layer in engine.table.layers)
+    assert more == pytest.approx(one + (400 - EXACT_BATCH_TOKENS) * needs.fidelity.token, abs=2)
 
 
 def test_a_bound_that_holds_no_part_says_what_would(engine):
-    need = memory_need(engine, BuildConfig(), 100, 32)
-    with pytest.raises(ConfigError, match=rf"at least {need.of(32) / GIGABYTE:.1f} GB.*32 tokens.*--max-tokens"):
-        within_memory(engine, BuildConfig(memory=0.001), 100, 32)
+    needs = memory_needs(engine, BuildConfig(), 100, 32)
+    most = max(need.of(32) for need in (needs.fit, needs.vectors, needs.fidelity))
+    with pytest.raises(ConfigError, match=rf"at least {most / GIGABYTE:.1f} GB.*32 tokens.*--max-tokens"):
+        batch_tokens(engine, BuildConfig(memory=0.001), 100, 32)
 
 
 def test_tokens_are_measured_at_their_peak(engine):
     """Reference: what the allocator hands out in a pass, by PyTorch's own profiler."""
-    need = memory_need(engine, BuildConfig(), 100, 60)
+    need = memory_needs(engine, BuildConfig(), 100, 60).fit
     batch = pad([torch.arange(60).numpy() % 20] * 40, range(40), [1] * 40)
     handle = engine.loaded.model.get_input_embeddings().register_forward_hook(
         lambda _module, _args, output: output.requires_grad_(True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gindex.builder.memory import GIGABYTE, SPARE_BYTES, memory_need, model_and_factors
+from gindex.builder.memory import GIGABYTE, SPARE_BYTES, batch_tokens, memory_needs, model_and_factors
 from gindex.config import BuildConfig, ModelConfig
 from gindex.engine import CPU_BATCH_TOKENS, Engine
 
@@ -61,11 +61,11 @@ def engine(deep):
 
 def test_build_takes_a_gigabyte_beside_model_and_factors(deep, engine, tmp_path):
     """Batches as large as smaller models get would break the bound."""
-    assert engine.usual_batch_tokens < CPU_BATCH_TOKENS
+    assert batch_tokens(engine, BuildConfig(), 8, LENGTH).fit < CPU_BATCH_TOKENS
     assert peak(deep, tmp_path / "index") <= model_and_factors(engine) + SPARE_BYTES
 
 
 def test_build_keeps_its_memory_bound(deep, engine, tmp_path):
-    need = memory_need(engine, BuildConfig(), 700, LENGTH)
-    bound = need.of(2 * LENGTH) / GIGABYTE
+    needs = memory_needs(engine, BuildConfig(), 700, LENGTH)
+    bound = max(need.of(2 * LENGTH) for need in (needs.fit, needs.vectors, needs.fidelity)) / GIGABYTE
     assert peak(deep, tmp_path / "bounded", memory=bound) <= bound * GIGABYTE

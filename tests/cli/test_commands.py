@@ -47,7 +47,9 @@ def test_full_rank_keeps_all_of_both_eigenbases(run, tmp_path, corpus_file, opti
     given[at : at + 2] = ["--full-rank"]
     assert run("build", corpus_file, "--out", tmp_path, *given).exit_code == 0
     layers = json.loads(next(tmp_path.glob("manifests/*.json")).read_text())["layers"]
-    assert layers and all((la["activation_rank"], la["gradient_rank"]) == (la["inputs"], la["outputs"]) for la in layers)
+    assert layers and all(
+        (la["activation_rank"], la["gradient_rank"]) == (la["inputs"], la["outputs"]) for la in layers
+    )
     both = run("build", corpus_file, "--out", tmp_path / "other", *options, "--full-rank")
     assert both.exit_code == 2 and "--full-rank and --rank-fraction exclude each other" in both.stderr
 
