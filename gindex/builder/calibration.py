@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gindex.builder.memory import batch_tokens
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
@@ -19,7 +20,10 @@ from gindex.store.layout import Layout
 from gindex.store.manifest import LayerRecord
 
 BATCH_DOCUMENTS, BATCH_LENGTH = 16, 128
-"""Documents of a batch, whose scores with one another are looked at, and the tokens that are taken of each."""
+"""Documents of a batch, whose scores with one another are looked at, and the tokens that are taken of each, at most."""
+
+FEW_DOCUMENTS, SHORT_LENGTH = 8, 32
+"""The same where memory is scarce: documents are cut short before there are fewer of them, down to this length."""
 
 
 def choose_setting(
@@ -65,10 +69,12 @@ def _calibrate(
     lengths = table.part_lengths()
     drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(lengths > 1))
     drawn = drawn[: config.curvature.calibration_documents]
-    groups = [drawn[start : start + BATCH_DOCUMENTS] for start in range(0, len(drawn), BATCH_DOCUMENTS)]
+    most = batch_tokens(engine, config, len(lengths), int(lengths.max())).calibration
+    documents, length = batch_shape(most, int(lengths.max()))
+    groups = [drawn[start : start + documents] for start in range(0, len(drawn), documents)]
     batches = []
     for group in groups:
-        tokens = [part[:BATCH_LENGTH] for part in table.tokens(group)]
+        tokens = [part[:length] for part in table.tokens(group)]
         batch = pad(tokens, group, np.ones(len(group), np.int64))
         batches.append((len(group), partial(engine.task.losses, batch)))
     with progress.phase("calibrate", len(drawn), "parts") as phase:
@@ -87,6 +93,12 @@ def _calibrate(
         for s in settings
     ]
     return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
+
+
+def batch_shape(tokens: int, longest: int) -> tuple[int, int]:
+    """Return how many documents a batch has, two at least, and how many tokens of each, for so many tokens in all."""
+    length = min(BATCH_LENGTH, longest, max(SHORT_LENGTH, tokens // FEW_DOCUMENTS))
+    return min(BATCH_DOCUMENTS, max(2, tokens // length)), length
 
 
 def slice_widths(engine: Engine, config: BuildConfig) -> dict[str, int]:

@@ -44,6 +44,9 @@ TOKEN_SLACK = 1.5
 LEAST_BATCH_TOKENS = 64
 """Tokens of a batch that no memory goes too far for, where no bound was set."""
 
+CALIBRATION_TOKENS = 2048
+"""Tokens of a batch of calibration, whose documents are compared with one another, where there is room for them."""
+
 EXACT_BATCH_TOKENS = 160
 """Tokens of a batch of exact influence where not all queries fit: each query that is held saves a share of a pass."""
 
@@ -74,6 +77,7 @@ class ByPhase(Generic[T]):
     """Something of each phase of a build whose passes take memory."""
 
     fit: T
+    calibration: T
     vectors: T
     fidelity: T
 
@@ -94,6 +98,7 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
         4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
     )
+    one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
     fidelity = _fidelity_bytes(engine, config) + size * values
     standing, (saved, activations) = _standing_bytes(engine), _token_bytes(engine, longest)
@@ -102,6 +107,7 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     kept = int(TOKEN_SLACK * (saved + activations * max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)))
     return ByPhase(
         fit=MemoryNeed(fixed=standing + max(fit), token=whole),
+        calibration=MemoryNeed(fixed=standing + one, token=whole),
         vectors=MemoryNeed(fixed=standing + vectors, token=kept),
         fidelity=MemoryNeed(fixed=standing + fidelity, token=whole),
     )
@@ -119,10 +125,10 @@ def batch_tokens(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     wanted = config.batch_tokens or engine.usual_batch_tokens
     bound = _bound(engine, config)
     if bound is None:
-        return ByPhase(fit=wanted, vectors=wanted, fidelity=wanted)
+        return ByPhase(fit=wanted, calibration=CALIBRATION_TOKENS, vectors=wanted, fidelity=wanted)
     needs, least = memory_needs(engine, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
     if config.memory:
-        least, most = longest, max(need.of(longest) for need in (needs.fit, needs.vectors, needs.fidelity))
+        least, most = longest, max(need.of(longest) for need in vars(needs).values())
         if most > bound:
             raise ConfigError(
                 f"--memory: expected at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of "
@@ -134,17 +140,15 @@ def batch_tokens(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     fit, vectors, fidelity = (
         min(wanted, max(least, most)) for most in (needs.fit.within(bound), needs.vectors.within(bound), exact)
     )
-    return ByPhase(fit=fit, vectors=vectors, fidelity=fidelity)
+    calibration = min(CALIBRATION_TOKENS, max(least, needs.calibration.within(bound)))
+    return ByPhase(fit=fit, calibration=calibration, vectors=vectors, fidelity=fidelity)
 
 
 def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
     """Return the most that a build takes at a time, as far as that can be reckoned."""
     needs, tokens = memory_needs(engine, config, parts, longest), batch_tokens(engine, config, parts, longest)
-    return max(
-        needs.fit.of(max(longest, tokens.fit)),
-        needs.vectors.of(max(longest, tokens.vectors)),
-        needs.fidelity.of(max(longest, tokens.fidelity)),
-    )
+    most: int = max(need.of(max(longest, vars(tokens)[phase])) for phase, need in vars(needs).items())
+    return most
 
 
 def release() -> None:

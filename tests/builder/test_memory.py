@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gindex.builder.calibration import batch_shape
 from gindex.builder.memory import (
     EXACT_BATCH_TOKENS,
     GIGABYTE,
@@ -36,7 +37,7 @@ def test_batches_as_large_as_suit_the_device_where_they_fit(engine):
 def test_batches_fill_the_bound_and_no_more(engine):
     """Each phase by itself: what holds less has room for more."""
     needs = memory_needs(engine, BuildConfig(), 100, 32)
-    need = max(needs.fit, needs.vectors, needs.fidelity, key=lambda need: need.of(200))
+    need = max(vars(needs).values(), key=lambda need: need.of(200))
     bound = need.of(200) + need.token // 2
     config = BuildConfig(memory=bound / GIGABYTE)
     tokens = batch_tokens(engine, config, 100, 32)
@@ -58,9 +59,18 @@ def test_exact_influence_leaves_room_for_queries(engine):
     assert more == pytest.approx(one + (400 - EXACT_BATCH_TOKENS) * needs.fidelity.token, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "longest", "shape"),
+    [(2048, 500, (16, 128)), (2048, 50, (16, 50)), (1024, 500, (8, 128)), (600, 500, (8, 75)), (300, 500, (8, 37)),
+     (100, 500, (3, 32)), (40, 500, (2, 32)), (40, 20, (2, 20))],
+)  # fmt: skip
+def test_calibration_cuts_documents_before_it_takes_fewer(tokens, longest, shape):
+    assert batch_shape(tokens, longest) == shape
+
+
 def test_a_bound_that_holds_no_part_says_what_would(engine):
     needs = memory_needs(engine, BuildConfig(), 100, 32)
-    most = max(need.of(32) for need in (needs.fit, needs.vectors, needs.fidelity))
+    most = max(need.of(32) for need in vars(needs).values())
     with pytest.raises(ConfigError, match=rf"at least {most / GIGABYTE:.1f} GB.*32 tokens.*--max-tokens"):
         batch_tokens(engine, BuildConfig(memory=0.001), 100, 32)
 
