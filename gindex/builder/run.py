@@ -286,6 +286,7 @@ class _Build:
         usable = np.setdiff1d(np.arange(reader.spec.parts), skipped)
         if not config.queries or not is_measurable(self.table, usable):
             return None
+        release()
         factors = self.engine.factors(self.layout, work.layers)
         tokens = work.batch_tokens.fidelity
         room = query_room(self.engine, self.config, tokens, int(self.table.part_lengths().max()))
