@@ -37,6 +37,16 @@ from gindex.store.manifest import LayerRecord
 BERGSON_SIDE = 16
 
 
+def model_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark of a model on real text."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--text", type=Path, required=True, help="JSON lines with the field `text`")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
 def token_stream(engine: Engine, text: Path) -> np.ndarray:
     """Return the tokens of a corpus of JSON lines, one document after another."""
     entries = [json.loads(line)["text"] for line in text.read_text(encoding="utf-8").splitlines()[:3000]]
@@ -221,11 +231,7 @@ def bench_formats(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the options and run every comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--text", type=Path, required=True, help="JSON lines with the field `text`")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="cpu")
+    parser = model_parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a round")
     parser.add_argument("--batch-tokens", type=int, default=1024)

@@ -9,7 +9,6 @@ to a folder. The kinds take turns, and a table gives medians and their ratios to
 without gradients of weights. kronfluence comes with tools/setup.sh; bergson takes part where it can be imported.
 """
 
-import argparse
 import copy
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_build import cut, frozen_pass, in_turns, token_stream
+from bench_build import cut, frozen_pass, in_turns, model_parser, token_stream
 
 from gindex.builder.factors import fit_factors
 from gindex.config import ModelConfig
@@ -132,11 +131,7 @@ def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callab
 
 def main() -> None:
     """Parse the options, time every fit and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--text", type=Path, required=True, help="JSON lines with the field `text`")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="cpu")
+    parser = model_parser(__doc__)
     parser.add_argument("--length", type=int, default=128, help="tokens of a document")
     parser.add_argument("--documents", type=int, default=64)
     parser.add_argument("--batch-tokens", type=int, default=1024)

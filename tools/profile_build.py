@@ -7,17 +7,15 @@ Every part is timed on its own, without the parts that it calls; what no part cl
 pass. Timers cost some microseconds a layer and batch. A plain frozen pass over the same batches stands beside the sum.
 """
 
-import argparse
 import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from bench_build import cut, frozen_pass, make_path, token_stream
+from bench_build import cut, frozen_pass, make_path, model_parser, token_stream
 
 import gindex.gradient.vector
 import gindex.model.losses
@@ -83,11 +81,7 @@ class Stopwatch:
 
 def main() -> None:
     """Parse the options, run the passes and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--text", type=Path, required=True, help="JSON lines with the field `text`")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="cpu")
+    parser = model_parser(__doc__)
     parser.add_argument("--length", type=int, default=128, help="tokens of a document")
     parser.add_argument("--documents", type=int, default=32)
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch; as a build takes them by default")
