@@ -36,18 +36,23 @@ def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) 
 
     Source: George et al. 2018, arXiv:1806.03884.
     """
-    return _sum_of_squares(a_NTI.to(Q_A.dtype) @ Q_A, s_NTO.to(Q_S.dtype) @ Q_S)
+    s_NTP = s_NTO.to(Q_S.dtype) @ Q_S
+    total_OI = _zeros(s_NTP, len(Q_A))
+    _add_squares(total_OI, a_NTI.to(Q_A.dtype) @ Q_A, s_NTP)
+    return total_OI
 
 
-def _sum_of_squares(a_NTI: Tensor, s_NTO: Tensor) -> Tensor:
+def _zeros(s_NTO: Tensor, I: int) -> Tensor:  # noqa: E741
+    return s_NTO.new_zeros(s_NTO.shape[2], I, dtype=torch.promote_types(s_NTO.dtype, torch.float32))
+
+
+def _add_squares(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
+    """Add the squares of document gradients to Lambda, in its number format."""
     if a_NTI.shape[:2] != s_NTO.shape[:2]:
         raise ShapeError(f"expected equal document and token axes, found {tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}")
-    dtype = torch.promote_types(s_NTO.dtype, torch.float32)
-    total = s_NTO.new_zeros(s_NTO.shape[2], a_NTI.shape[2], dtype=dtype)
     for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
-        G_OI = (s_TO.T @ a_TI).to(dtype)
-        total.addcmul_(G_OI, G_OI)
-    return total
+        G_OI = (s_TO.T @ a_TI).to(total_OI.dtype)
+        total_OI.addcmul_(G_OI, G_OI)
 
 
 def kronecker_eigenvalues(activation_I: Tensor, gradient_O: Tensor, tokens: float) -> Tensor:
@@ -104,8 +109,10 @@ class EigenvalueObserver(Observer):
         Q_S = self.gradient_bases[layer.name]
         if not finite_N.all():
             kept, g_NTO = kept[finite_N], g_NTO[finite_N]
-        squares = _sum_of_squares(kept, g_NTO.to(Q_S.dtype) @ Q_S)
-        self.sums[layer.name] = squares if layer.name not in self.sums else self.sums[layer.name].add_(squares)
+        s_NTP = g_NTO.to(Q_S.dtype) @ Q_S
+        if layer.name not in self.sums:
+            self.sums[layer.name] = _zeros(s_NTP, kept.shape[2])
+        _add_squares(self.sums[layer.name], kept, s_NTP)
         self.documents[layer.name] = self.documents.get(layer.name, 0) + int(finite_N.sum())
 
     def means(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-BLOCK = 512
+BLOCK = 384
 """Width of the blocks that a symmetric product is made of."""
 
 

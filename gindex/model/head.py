@@ -27,10 +27,9 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden_MH), CHUNK):
             chunk = slice(start, start + CHUNK)
             logits_CV = nn.functional.linear(hidden_MH[chunk], weight_VH, bias_V)
-            log_probabilities_CV = logits_CV.log_softmax(1, dtype=losses.dtype)
-            probabilities_CV = log_probabilities_CV.exp()
+            probabilities_CV = logits_CV.softmax(1, dtype=losses.dtype)
             labels_C1 = labels(probabilities_CV, chunk)[:, None]
-            losses[chunk] = -log_probabilities_CV.gather(1, labels_C1)[:, 0]
+            losses[chunk] = _losses(logits_CV, probabilities_CV, labels_C1)
             residual_CV = probabilities_CV.scatter_add_(1, labels_C1, -torch.ones_like(losses[chunk])[:, None])
             gradient_MH[chunk] = residual_CV.to(weight_VH.dtype) @ weight_VH
         ctx.save_for_backward(gradient_MH)
@@ -40,6 +39,13 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient_MH,) = ctx.saved_tensors
         return gradient_MH * upstream[0][:, None].to(gradient_MH.dtype), None, None, None
+
+
+def _losses(logits_CV: Tensor, probabilities_CV: Tensor, labels_C1: Tensor) -> Tensor:
+    """Return -log p [C] of the labels: by way of the largest logit, so that it is exact where p underflows."""
+    largest_C1, where_C1 = logits_CV.max(1, keepdim=True)
+    behind_C1 = largest_C1.to(probabilities_CV.dtype) - logits_CV.gather(1, labels_C1)
+    return (behind_C1 - probabilities_CV.gather(1, where_C1).log())[:, 0]
 
 
 def head_losses(hidden_MH: Tensor, head: nn.Linear, labels: LabelSource) -> Tensor:

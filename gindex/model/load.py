@@ -14,6 +14,7 @@ from torch import nn
 
 from gindex.config import ModelConfig
 from gindex.errors import ModelError, TokenizerError
+from gindex.model.attention import use_fast_attention
 
 FINGERPRINT_VALUES = 4096
 """Values of each parameter that enter the fingerprint, evenly spaced."""
@@ -69,6 +70,7 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
         dtype = _pick_dtype(config, device)
         model: nn.Module = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
         model = model.to(device).requires_grad_(False).eval()
+        use_fast_attention(model)
     except Exception as error:
         raise ModelError(
             f"{config.name}: expected a causal language model of transformers, could not load it "
