@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
@@ -73,6 +74,12 @@ class Engine:
     def usual_batch_tokens(self) -> int:
         """Tokens of a batch that keep the device busy; more only take memory, which a CPU's caches don't reward."""
         return CPU_BATCH_TOKENS if self.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that can be checkpointed: the layer groups that hold more than one layer."""
+        own = {layer.name for layer in self.table.layers}
+        return [self.loaded.model.get_submodule(group) for group in self.table.groups if group not in own]
 
     def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
         """Return what loads the factors of an index, for this model's device and number format.

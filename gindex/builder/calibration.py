@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gindex.builder.memory import batch_tokens
+from gindex.builder.memory import batch_sizes
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import DocumentTable
@@ -69,15 +69,15 @@ def _calibrate(
     lengths = table.part_lengths()
     drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(lengths > 1))
     drawn = drawn[: config.curvature.calibration_documents]
-    most = batch_tokens(engine, config, len(lengths), int(lengths.max())).calibration
-    documents, length = batch_shape(most, int(lengths.max()))
+    size = batch_sizes(engine, config, len(lengths), int(lengths.max())).calibration
+    documents, length = batch_shape(size.tokens, int(lengths.max()))
     groups = [drawn[start : start + documents] for start in range(0, len(drawn), documents)]
     batches = []
     for group in groups:
         tokens = [part[:length] for part in table.tokens(group)]
         batch = pad(tokens, group, np.ones(len(group), np.int64))
         batches.append((len(group), partial(engine.task.losses, batch)))
-    with progress.phase("calibrate", len(drawn), "parts") as phase:
+    with progress.phase("calibrate", len(drawn), "parts") as phase, size.passes(engine):
         expected = calibrate(
             engine.table.layers,
             engine.factors(layout, layers).load,

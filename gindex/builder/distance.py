@@ -43,8 +43,9 @@ def mean_whitened_norm(
     factors = work.engine.factors(work.layout, work.layers)
     damping, count = work.config.curvature.damping_scale, len(tokens)
     norms = np.zeros(count)
-    batches = work.engine.batches(tokens, np.arange(count), np.ones(count, np.int64), work.batch_tokens.fit)
-    with progress.phase("compare with the fit", count, "parts") as phase:
+    size = work.batch_sizes.fit
+    batches = work.engine.batches(tokens, np.arange(count), np.ones(count, np.int64), size.tokens)
+    with progress.phase("compare with the fit", count, "parts") as phase, size.passes(work.engine):
         for batch in batches:
             losses = partial(work.engine.task.losses, batch)
             found = whitened_norms(work.engine.table.layers, factors.load, damping, len(batch.ordinals), losses)

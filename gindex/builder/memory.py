@@ -6,9 +6,11 @@ for larger batches.
 """
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.errors import ConfigError
 from gindex.gradient.codes import code_bytes
+from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
 from gindex.search.rerank import BLOCK_BYTES
@@ -32,6 +35,9 @@ GIGABYTE = 10**9
 PROGRAM_BYTES = 700_000_000
 """What Python and its libraries take."""
 
+COMPILED_BYTES = 300_000_000
+"""What oneDNN's compiled products take beside that where a processor multiplies in 16 bits."""
+
 SPARE_BYTES = GIGABYTE
 """What a build on a CPU takes beside the model and its factors where no bound is set."""
 
@@ -41,13 +47,26 @@ TYPICAL_FRACTION = 0.25
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
 
+BLOCK_SLACK = 3.0
+"""The same of a checkpointed block, beside what enters all of them."""
+
+MAPPED_BYTES = 1 << 18
+"""Pieces of memory from this size on go back at once where that is wanted. It costs some 20% of a pass."""
+
+_MMAP_THRESHOLD, _LARGEST_THRESHOLD = -3, 32 << 20
+"""As malloc.h of glibc names and limits it."""
+
 LEAST_BATCH_TOKENS = 64
 """Tokens of a batch that no memory goes too far for, where no bound was set."""
+
+ENOUGH = 0.25
+"""Share of the tokens that are wanted in a batch below which its blocks are checkpointed: another forward pass then
+costs less than reading all weights for so few tokens."""
 
 CALIBRATION_TOKENS = 2048
 """Tokens of a batch of calibration, whose documents are compared with one another, where there is room for them."""
 
-EXACT_BATCH_TOKENS = 160
+EXACT_BATCH_TOKENS = 512
 """Tokens of a batch of exact influence where not all queries fit: each query that is held saves a share of a pass."""
 
 
@@ -58,18 +77,54 @@ class MemoryNeed:
     Attributes:
         fixed: Taken whatever the batch: the program, the model, factors, tables.
         token: Taken for each token of a batch.
+        checkpointed: The same where blocks are checkpointed.
     """
 
     fixed: int
     token: int
+    checkpointed: int
 
-    def of(self, tokens: int) -> int:
-        """Return the peak with batches of so many tokens."""
-        return self.fixed + tokens * self.token
+    def of(self, size: "BatchSize") -> int:
+        """Return the peak with batches of such a size."""
+        return self.fixed + size.tokens * (self.checkpointed if size.checkpointing else self.token)
 
-    def within(self, bound: int) -> int:
+    def within(self, bound: int, *, checkpointing: bool = False) -> int:
         """Return how many tokens a batch may have; negative where not even the rest is held."""
-        return (bound - self.fixed) // self.token
+        return (bound - self.fixed) // (self.checkpointed if checkpointing else self.token)
+
+    def least(self, tokens: int) -> int:
+        """Return the least that batches of so many tokens take."""
+        return self.fixed + tokens * min(self.token, self.checkpointed)
+
+    def fit(self, wanted: int, least: int, bound: int) -> "BatchSize":
+        """Return the batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
+
+        Args:
+            wanted: Tokens of a batch that suit the device.
+            least: Tokens that are taken in any case.
+            bound: Memory that there is, in bytes.
+        """
+        plain, checkpointed = self.within(bound), self.within(bound, checkpointing=True)
+        if plain >= ENOUGH * wanted or self.checkpointed >= self.token:
+            return BatchSize(tokens=min(wanted, max(least, plain)))
+        return BatchSize(tokens=min(wanted, max(least, checkpointed)), checkpointing=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSize:
+    """Most tokens of a batch, and whether blocks are checkpointed for it."""
+
+    tokens: int
+    checkpointing: bool = False
+
+    @contextmanager
+    def passes(self, engine: Engine) -> Iterator[None]:
+        """Run passes over such batches; where memory is scarce, what they free goes back to the system at once."""
+        if not self.checkpointing:
+            yield
+            return
+        with checkpointed(engine.blocks), _freed_at_once():
+            yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +148,26 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     """
     layers, size = engine.table.layers, engine.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
-    values = sum(layer.parameters for layer in layers)
+    values, largest = (total(layer.parameters for layer in layers) for total in (sum, max))
     fit = (
         4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
     )
-    one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
+    one = 8 * largest  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
     fidelity = _fidelity_bytes(engine, config) + size * values
-    standing, (saved, activations) = _standing_bytes(engine), _token_bytes(engine, longest)
-    whole = int(TOKEN_SLACK * (saved + activations))
+    standing, token = _standing_bytes(engine), _token_bytes(engine, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
-    kept = int(TOKEN_SLACK * (saved + activations * max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)))
-    return ByPhase(
-        fit=MemoryNeed(fixed=standing + max(fit), token=whole),
-        calibration=MemoryNeed(fixed=standing + one, token=whole),
-        vectors=MemoryNeed(fixed=standing + vectors, token=kept),
-        fidelity=MemoryNeed(fixed=standing + fidelity, token=whole),
-    )
+    kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
+
+    def need(fixed: int, activations: float = 1.0) -> MemoryNeed:
+        return MemoryNeed(fixed=standing + fixed, token=token.plain(activations), checkpointed=token.checkpointed)
+
+    return ByPhase(fit=need(max(fit)), calibration=need(one), vectors=need(vectors, kept), fidelity=need(fidelity))
 
 
-def batch_tokens(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[int]:
-    """Return the most tokens of a batch in each phase: as many as suit the device, or as memory allows.
+def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
+    """Return the batches of each phase: as large as suit the device, or as memory allows.
 
     Memory is bound by the settings, or, on a CPU where they say nothing of batches either, by the model, its factors
     and `SPARE_BYTES`.
@@ -125,30 +178,38 @@ def batch_tokens(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     wanted = config.batch_tokens or engine.usual_batch_tokens
     bound = _bound(engine, config)
     if bound is None:
-        return ByPhase(fit=wanted, calibration=CALIBRATION_TOKENS, vectors=wanted, fidelity=wanted)
+        usual = BatchSize(tokens=wanted)
+        return ByPhase(fit=usual, calibration=BatchSize(tokens=CALIBRATION_TOKENS), vectors=usual, fidelity=usual)
     needs, least = memory_needs(engine, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
     if config.memory:
-        least, most = longest, max(need.of(longest) for need in vars(needs).values())
+        least, most = longest, max(need.least(longest) for need in vars(needs).values())
         if most > bound:
             raise ConfigError(
                 f"--memory: expected at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of "
                 f"{longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with --max-tokens"
             )
-    queries = max(0, config.fidelity.queries - 1) * _query_bytes(engine)
-    beside = needs.fidelity.within(bound - queries)
-    exact = beside if beside >= EXACT_BATCH_TOKENS else min(EXACT_BATCH_TOKENS, needs.fidelity.within(bound))
-    fit, vectors, fidelity = (
-        min(wanted, max(least, most)) for most in (needs.fit.within(bound), needs.vectors.within(bound), exact)
+    queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(engine), min(wanted, EXACT_BATCH_TOKENS)
+    exact = needs.fidelity.fit(wanted, least, bound - queries)
+    if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
+        again = needs.fidelity.checkpointed < needs.fidelity.token
+        most = needs.fidelity.within(bound, checkpointing=again)
+        exact = BatchSize(tokens=min(few, max(least, most)), checkpointing=again)
+    return ByPhase(
+        fit=needs.fit.fit(wanted, least, bound),
+        calibration=needs.calibration.fit(CALIBRATION_TOKENS, least, bound),
+        vectors=needs.vectors.fit(wanted, least, bound),
+        fidelity=exact,
     )
-    calibration = min(CALIBRATION_TOKENS, max(least, needs.calibration.within(bound)))
-    return ByPhase(fit=fit, calibration=calibration, vectors=vectors, fidelity=fidelity)
 
 
 def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
     """Return the most that a build takes at a time, as far as that can be reckoned."""
-    needs, tokens = memory_needs(engine, config, parts, longest), batch_tokens(engine, config, parts, longest)
-    most: int = max(need.of(max(longest, vars(tokens)[phase])) for phase, need in vars(needs).items())
-    return most
+    needs, sizes = memory_needs(engine, config, parts, longest), batch_sizes(engine, config, parts, longest)
+    peaks: list[int] = [
+        need.of(replace(size, tokens=max(longest, size.tokens)))
+        for need, size in zip(vars(needs).values(), vars(sizes).values(), strict=True)
+    ]
+    return max(peaks)
 
 
 def release() -> None:
@@ -158,11 +219,23 @@ def release() -> None:
         trim(0)
 
 
+@contextmanager
+def _freed_at_once() -> Iterator[None]:
+    """Have the C library of Linux map large pieces of memory one by one, where it would keep holes between others."""
+    option = getattr(ctypes.CDLL(None), "mallopt", lambda _parameter, _value: 0)
+    option(_MMAP_THRESHOLD, MAPPED_BYTES)
+    try:
+        yield
+    finally:
+        option(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)  # where it ends up by itself in a process that frees large pieces
+        release()
+
+
 def model_and_factors(engine: Engine) -> int:
-    """Return the bytes of the model's weights and of its EK-FAC factors: eigenbases and corrected eigenvalues."""
+    """Return the bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
     layers = engine.table.layers
-    bases = engine.dtype.itemsize * sum(width**2 for width in sides(layers))
-    return weight_bytes(engine) + bases + 4 * sum(layer.parameters for layer in layers)
+    factors = sum(width**2 for width in sides(layers)) + sum(layer.parameters for layer in layers)
+    return weight_bytes(engine) + 4 * factors
 
 
 def weight_bytes(engine: Engine) -> int:
@@ -170,21 +243,21 @@ def weight_bytes(engine: Engine) -> int:
     return sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
 
 
-def query_room(engine: Engine, config: BuildConfig, tokens: int, longest: int) -> int:
+def query_room(engine: Engine, config: BuildConfig, size: BatchSize, longest: int) -> int:
     """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
 
     Args:
         engine: The loaded model.
         config: Its settings.
-        tokens: Tokens of a batch.
+        size: The batches.
         longest: Tokens of the longest part.
     """
     bound = _bound(engine, config)
     if bound is None:
         return BLOCK_BYTES
-    saved, activations = _token_bytes(engine, longest)
+    token = _token_bytes(engine, longest)
     others = _standing_bytes(engine) + _fidelity_bytes(engine, config)
-    others += max(tokens, longest) * int(TOKEN_SLACK * (saved + activations))
+    others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
     return min(BLOCK_BYTES, max(_query_bytes(engine), bound - others))
 
 
@@ -213,7 +286,8 @@ def _query_bytes(engine: Engine) -> int:
 def _standing_bytes(engine: Engine) -> int:
     """What every phase holds: the program, the model, logits of a chunk of positions."""
     logits = CHUNK * vocabulary(engine) * (2 * engine.dtype.itemsize + 8)
-    return PROGRAM_BYTES + weight_bytes(engine) + logits
+    compiled = COMPILED_BYTES if engine.device.type == "cpu" and engine.dtype.itemsize == 2 else 0
+    return PROGRAM_BYTES + compiled + weight_bytes(engine) + logits
 
 
 def _fidelity_bytes(engine: Engine, config: BuildConfig) -> int:
@@ -235,8 +309,52 @@ def _segment_bytes(config: BuildConfig, parts: int) -> int:
     return 2 * row * min(parts, choose_segment_parts(parts, row))
 
 
-def _token_bytes(engine: Engine, longest: int) -> tuple[float, int]:
-    """Measure what a token's pass keeps: the model until it comes back, and activations, read and rotated."""
+@dataclass(frozen=True, kw_only=True)
+class _TokenBytes:
+    """What a token's pass keeps.
+
+    Attributes:
+        saved: What the model keeps until it comes back.
+        activations: What its layers read, as it was read and rotated.
+        entering: What the model keeps where its blocks are checkpointed.
+        blocks: How many they are.
+    """
+
+    saved: float
+    activations: int
+    entering: float
+    blocks: int
+
+    def plain(self, activations: float = 1.0) -> int:
+        """Return what is taken for a token, with so much of the activations."""
+        return int(TOKEN_SLACK * (self.saved + activations * self.activations))
+
+    @property
+    def checkpointed(self) -> int:
+        """What is taken for a token where blocks are checkpointed."""
+        if not self.blocks:
+            return self.plain()
+        return int(self.entering + BLOCK_SLACK * (self.saved + self.activations) / self.blocks)
+
+
+_measured: WeakKeyDictionary[Engine, dict[int, _TokenBytes]] = WeakKeyDictionary()
+
+
+def _token_bytes(engine: Engine, longest: int) -> _TokenBytes:
+    """Measure what a token's pass keeps, over a document of the greatest length; once for an engine."""
+    found = _measured.setdefault(engine, {})
+    if longest not in found:
+        layers, blocks = engine.table.layers, engine.blocks
+        activations = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
+        saved = _saved_bytes(engine, longest)
+        with checkpointed(blocks):
+            entering = _saved_bytes(engine, longest)
+        found[longest] = _TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
+    return found[longest]
+
+
+def _saved_bytes(engine: Engine, longest: int) -> float:
+    """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
     tokens = np.arange(longest, dtype=np.uint32) % vocabulary(engine)
     batch = pad([tokens], [0], [1])
     owned = {p.untyped_storage().data_ptr() for p in engine.loaded.model.parameters()}
@@ -257,6 +375,4 @@ def _token_bytes(engine: Engine, longest: int) -> tuple[float, int]:
     finally:
         handle.remove()
     del graph
-    layers = engine.table.layers
-    kept = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
-    return sum(seen.values()) / longest, kept
+    return sum(seen.values()) / longest

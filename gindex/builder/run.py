@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gindex.atomic import remove_tree
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
-from gindex.builder.memory import batch_tokens, query_room, release
+from gindex.builder.memory import batch_sizes, query_room, release
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (
@@ -31,7 +31,6 @@ from gindex.builder.state import (
 )
 from gindex.builder.vectors import VectorWork, vector_spec
 from gindex.config import BuildConfig
-from gindex.corpus.batches import TokenBatch
 from gindex.corpus.fill import fill_table
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
@@ -193,9 +192,14 @@ class _Build:
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, engine, config = self.layout, self.engine, self.config
-        batches = self._fit_batches(self._fit_sample())
+        sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
+        size = batch_sizes(engine, config, self.table.counts().parts, longest).fit
+        batches = engine.batches(
+            self.table.tokens(sample.tolist()), sample, np.ones(len(sample), np.int64), size.tokens
+        )
         release()
-        fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
+        with size.passes(engine):
+            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
         record_files(layout, list(factor_files(layout, len(engine.table.groups))))
         whole = layer_records(layout, engine.table, 1.0)
         release()
@@ -288,19 +292,20 @@ class _Build:
             return None
         release()
         factors = self.engine.factors(self.layout, work.layers)
-        tokens = work.batch_tokens.fidelity
-        room = query_room(self.engine, self.config, tokens, int(self.table.part_lengths().max()))
+        size = work.batch_sizes.fidelity
+        room = query_room(self.engine, self.config, size, int(self.table.part_lengths().max()))
         reranker = Reranker(
             self.engine,
             factors.load,
             self.config.curvature.damping_scale,
             self.table,
-            tokens,
+            size.tokens,
             room,
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
         parts = sample_parts(usable, config.parts or None, self.config.seed)
-        return measure_fidelity(queries, parts, work.path, reader, reranker, self.progress).record()
+        with size.passes(self.engine):
+            return measure_fidelity(queries, parts, work.path, reader, reranker, self.progress).record()
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
@@ -318,8 +323,3 @@ class _Build:
         if 0 < wanted < len(usable):
             usable = np.random.default_rng(self.config.seed).choice(usable, wanted, replace=False)
         return np.flatnonzero(np.isin(documents, usable))
-
-    def _fit_batches(self, sample: npt.NDArray[np.int64]) -> list[TokenBatch]:
-        tokens = self.table.tokens(sample.tolist())
-        most = batch_tokens(self.engine, self.config, self.table.counts().parts, int(self.table.part_lengths().max()))
-        return self.engine.batches(tokens, sample, np.ones(len(sample), np.int64), most.fit)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gindex.builder.memory import ByPhase, batch_tokens
+from gindex.builder.memory import BatchSize, ByPhase, batch_sizes
 from gindex.builder.state import claimed
 from gindex.config import BuildConfig, VectorConfig
 from gindex.corpus.table import DocumentTable
@@ -79,9 +79,9 @@ class VectorWork:
     _path: VectorPath | None = None
 
     @cached_property
-    def batch_tokens(self) -> ByPhase[int]:
-        """Tokens of a batch."""
-        return batch_tokens(self.engine, self.config, self.spec.parts, int(self.table.part_lengths().max()))
+    def batch_sizes(self) -> ByPhase[BatchSize]:
+        """The batches of each phase."""
+        return batch_sizes(self.engine, self.config, self.spec.parts, int(self.table.part_lengths().max()))
 
     @property
     def volume(self) -> VolumeLayout:
@@ -126,10 +126,11 @@ class VectorWork:
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
-        batches = self.engine.encode_batches(self.path, tokens, first_targets, self.batch_tokens.vectors)
-        for positions, batch in batches:
-            finite_N[positions] = _code(batch, self.spec, coded, positions)
-            phase.advance(len(positions))
+        size = self.batch_sizes.vectors
+        with size.passes(self.engine):
+            for positions, batch in self.engine.encode_batches(self.path, tokens, first_targets, size.tokens):
+                finite_N[positions] = _code(batch, self.spec, coded, positions)
+                phase.advance(len(positions))
         bad = [parts[position] for position in np.flatnonzero(~finite_N)]
         return writer.write(number, coded, _name_skipped(self.table, bad, self.strict))
 

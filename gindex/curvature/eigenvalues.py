@@ -85,19 +85,19 @@ class EigenvalueObserver(Observer):
     gradient_bases: Mapping[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
     documents: dict[str, int] = field(default_factory=dict)
-    _rotated: dict[str, Tensor] = field(default_factory=dict)
+    _rotated: tuple[str, Tensor] | None = None
     _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
 
     def begin(self) -> None:
         """Start a batch: forget the activations of the one before."""
-        self._rotated.clear()
+        self._rotated = None
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
-        """Rotate activations [N, T, I - bias] into the eigenbasis."""
-        if layer.source not in self._rotated:
+        """Rotate activations [N, T, I - bias] into the eigenbasis; layers that share them are next to one another."""
+        if self._rotated is None or self._rotated[0] != layer.source:
             Q_A = self.activation_bases[layer.source]
-            self._rotated[layer.source] = append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
-        return self._rotated[layer.source]
+            self._rotated = layer.source, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
+        return self._rotated[1]
 
     def losses(self, losses_N: Tensor) -> None:
         """Leave out the documents whose loss [N] is not finite."""

@@ -84,15 +84,15 @@ class _VectorObserver(Observer):
         self.vectors = torch.zeros(documents, projection.spec.dimension, device=device)
         self.self_influence = torch.zeros(documents, device=device)
         self._factors, self._scales, self._projection = factors, scales, projection
-        self._kept: dict[tuple[str, bool], Tensor] = {}
+        self._kept: tuple[tuple[str, bool], Tensor] | None = None  # of the last layer: those that share are next
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         factors = self._factors[layer.name]
         key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S)
-        if key not in self._kept:
+        if self._kept is None or self._kept[0] != key:
             a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
-            self._kept[key] = a @ factors.Q_A if key[1] else a
-        return self._kept[key]
+            self._kept = key, a @ factors.Q_A if key[1] else a
+        return self._kept[1]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S

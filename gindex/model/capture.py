@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gindex.errors import ShapeError
+from gindex.model.checkpointing import Kept, is_checkpointed
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
 
@@ -26,7 +27,10 @@ class Observer(ABC):
 
     @abstractmethod
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
-        """Take the layer's activations (1 not appended); return what to keep until the backward pass."""
+        """Take the layer's activations (1 not appended); return what to keep until the backward pass.
+
+        In a checkpointed block, this comes in the backward pass too, right before the layer's gradients.
+        """
 
     def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers need not know
         """Take the documents' losses, between the forward and the backward pass."""
@@ -82,11 +86,11 @@ def _forward_hook(
                 f"{layer.name}: expected activations of {documents} documents, found shape {tuple(a.shape)}; "
                 "the layer mixes documents and cannot be tracked"
             )
-        kept = observer.activations(layer, _by_position(layer, a, documents))
+        load = _keep(layer, observer, a, documents)
 
         def backward(g: Tensor) -> None:
             g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
-            observer.gradients(layer, kept, g.detach().reshape(documents, -1, g.shape[-1]))
+            observer.gradients(layer, load(), g.detach().reshape(documents, -1, g.shape[-1]))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -96,6 +100,15 @@ def _forward_hook(
         return leaf.clone()  # what follows may work in place, which a leaf does not allow
 
     return forward
+
+
+def _keep(layer: TrackedLayer, observer: Observer, a: Tensor, documents: int) -> Callable[[], Any]:
+    """Return what gives the observer's view of the activations; of a checkpointed block, once they are there again."""
+    if is_checkpointed():
+        again = Kept(a)
+        return lambda: observer.activations(layer, _by_position(layer, again.take(), documents))
+    kept = observer.activations(layer, _by_position(layer, a, documents))
+    return lambda: kept
 
 
 def _by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:

@@ -10,7 +10,9 @@ from gindex.builder.memory import (
     EXACT_BATCH_TOKENS,
     GIGABYTE,
     SPARE_BYTES,
-    batch_tokens,
+    BatchSize,
+    MemoryNeed,
+    batch_sizes,
     memory_needs,
     model_and_factors,
     peak_bytes,
@@ -28,35 +30,50 @@ def engine(model_folder) -> Engine:
 
 
 def test_batches_as_large_as_suit_the_device_where_they_fit(engine):
-    tokens = batch_tokens(engine, BuildConfig(), 100, 32)
-    assert tokens.fit == tokens.vectors == tokens.fidelity == engine.usual_batch_tokens
-    assert batch_tokens(engine, BuildConfig(batch_tokens=5000), 100, 32).vectors == 5000
+    sizes = batch_sizes(engine, BuildConfig(), 100, 32)
+    assert sizes.fit == sizes.vectors == sizes.fidelity == BatchSize(tokens=engine.usual_batch_tokens)
+    assert batch_sizes(engine, BuildConfig(batch_tokens=5000), 100, 32).vectors == BatchSize(tokens=5000)
     assert peak_bytes(engine, BuildConfig(), 100, 32) < model_and_factors(engine) + SPARE_BYTES
 
 
 def test_batches_fill_the_bound_and_no_more(engine):
     """Each phase by itself: what holds less has room for more."""
     needs = memory_needs(engine, BuildConfig(), 100, 32)
-    need = max(vars(needs).values(), key=lambda need: need.of(200))
-    bound = need.of(200) + need.token // 2
+    need = max(vars(needs).values(), key=lambda need: need.of(BatchSize(tokens=600)))
+    bound = need.of(BatchSize(tokens=600)) + need.token // 2
     config = BuildConfig(memory=bound / GIGABYTE)
-    tokens = batch_tokens(engine, config, 100, 32)
-    assert min(tokens.fit, tokens.vectors) == 200 and max(tokens.fit, tokens.vectors) > 200
+    sizes = batch_sizes(engine, config, 100, 32)
+    assert min(sizes.fit.tokens, sizes.vectors.tokens) == 600 < max(sizes.fit.tokens, sizes.vectors.tokens)
     assert bound - need.token < peak_bytes(engine, config, 100, 32) <= bound
-    assert batch_tokens(engine, replace(config, batch_tokens=50), 100, 32).fit == 50
-    assert batch_tokens(engine, BuildConfig(memory=1000.0), 100, 32).fit == engine.usual_batch_tokens
+    assert batch_sizes(engine, replace(config, batch_tokens=50), 100, 32).fit == BatchSize(tokens=50)
+    assert batch_sizes(engine, BuildConfig(memory=1000.0), 100, 32).fit.tokens == engine.usual_batch_tokens
+
+
+def test_blocks_are_checkpointed_where_plain_batches_would_be_small():
+    need = MemoryNeed(fixed=1000, token=100, checkpointed=20)
+    assert need.fit(100, 10, 1000 + 25 * 100) == BatchSize(tokens=25)
+    assert need.fit(100, 10, 1000 + 24 * 100) == BatchSize(tokens=100, checkpointing=True)
+    assert need.fit(100, 10, 1000 + 60 * 20) == BatchSize(tokens=60, checkpointing=True)
+    assert need.fit(100, 10, 500) == BatchSize(tokens=10, checkpointing=True)
+    assert need.least(10) == 1200 == need.of(BatchSize(tokens=10, checkpointing=True))
+    one_block = MemoryNeed(fixed=1000, token=100, checkpointed=100)
+    assert one_block.fit(100, 10, 1000 + 20 * 100) == BatchSize(tokens=20)
 
 
 def test_exact_influence_leaves_room_for_queries(engine):
     config = BuildConfig(fidelity=FidelityConfig(queries=1_000_000))
     needs = memory_needs(engine, config, 100, 32)
-    bound = needs.fidelity.of(400) / GIGABYTE
-    tokens = batch_tokens(engine, replace(config, memory=bound), 100, 32)
-    assert tokens.fidelity == EXACT_BATCH_TOKENS
-    one = query_room(engine, replace(config, memory=needs.fidelity.of(32) / GIGABYTE), 32, 32)
-    more = query_room(engine, replace(config, memory=bound), tokens.fidelity, 32)
+    whole = BatchSize(tokens=EXACT_BATCH_TOKENS, checkpointing=needs.fidelity.checkpointed < needs.fidelity.token)
+    bound = (needs.fidelity.of(whole) + 1_000_000) / GIGABYTE
+    size = batch_sizes(engine, replace(config, memory=bound), 100, 32).fidelity
+    assert size == whole
+    tight = replace(config, memory=needs.fidelity.least(32) / GIGABYTE)
+    one, more = (
+        query_room(engine, tight, replace(size, tokens=32), 32),
+        query_room(engine, replace(config, memory=bound), size, 32),
+    )
     assert one == 4 * sum(layer.parameters for layer in engine.table.layers)
-    assert more == pytest.approx(one + (400 - EXACT_BATCH_TOKENS) * needs.fidelity.token, abs=2)
+    assert more == pytest.approx(one + 1_000_000, abs=2)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +87,15 @@ def test_calibration_cuts_documents_before_it_takes_fewer(tokens, longest, shape
 
 def test_a_bound_that_holds_no_part_says_what_would(engine):
     needs = memory_needs(engine, BuildConfig(), 100, 32)
-    most = max(need.of(32) for need in vars(needs).values())
+    most = max(need.least(32) for need in vars(needs).values())
     with pytest.raises(ConfigError, match=rf"at least {most / GIGABYTE:.1f} GB.*32 tokens.*--max-tokens"):
-        batch_tokens(engine, BuildConfig(memory=0.001), 100, 32)
+        batch_sizes(engine, BuildConfig(memory=0.001), 100, 32)
+
+
+def test_tokens_are_measured_once(engine, monkeypatch):
+    memory_needs(engine, BuildConfig(), 100, 31)
+    monkeypatch.setattr(engine.task, "losses", None)
+    assert memory_needs(engine, BuildConfig(), 100, 31).fit.token > 0
 
 
 def test_tokens_are_measured_at_their_peak(engine):

@@ -1,0 +1,77 @@
+"""Activation checkpointing: blocks of a model run again in the backward pass instead of keeping what they computed.
+
+A pass then holds what enters each block and the inside of one block at a time, for one more forward pass. Large batches
+fit where small ones, which read all weights for a few tokens, cost more than that.
+
+Source: Chen et al. 2016, arXiv:1604.06174.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_inside: ContextVar[bool] = ContextVar("inside a checkpointed block", default=False)
+
+
+@contextmanager
+def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Checkpoint the passes of blocks, none inside another."""
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(_replaced(block))
+        yield
+
+
+def is_checkpointed() -> bool:
+    """Say whether what runs now is a block that runs again in the backward pass, or does so already."""
+    return _inside.get()
+
+
+@contextmanager
+def _replaced(block: nn.Module) -> Iterator[None]:
+    own, plain = vars(block).get("forward"), block.forward
+    block.forward = partial(checkpoint, partial(_marked, plain), use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        del block.forward
+        if own is not None:
+            block.forward = own
+
+
+def _marked(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    token = _inside.set(True)
+    try:
+        return plain(*args, **kwargs)
+    finally:
+        _inside.reset(token)
+
+
+class Kept:
+    """A tensor that autograd keeps, as it keeps its own: in a checkpointed block it is dropped and computed again."""
+
+    def __init__(self, x: Tensor) -> None:
+        """Keep x, which needs no gradient."""
+        self._held: Tensor | None = _Hold.apply(torch.empty(0, requires_grad=True), x)  # type: ignore[no-untyped-call]
+
+    def take(self) -> Tensor:
+        """Return the tensor, once; inside a backward pass."""
+        assert self._held is not None, "taken twice"
+        (x,) = self._held.grad_fn.saved_tensors  # type: ignore[union-attr]
+        self._held = None
+        return x  # type: ignore[no-any-return]
+
+
+class _Hold(torch.autograd.Function):
+    """Joins a tensor to the graph as one that is saved for the backward pass, which never comes here."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return anchor.clone()
