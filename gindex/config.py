@@ -232,7 +232,9 @@ class BuildConfig:
         0, "Most tokens in one batch, padding included; one part is always taken; 0 takes what suits the device."
     )
     memory: float = option(
-        0.0, "Most memory to take, in GB, as reckoned beforehand: batches are made smaller to fit; 0 sets no bound."
+        0.0,
+        "Most memory to take, in GB, as reckoned beforehand: batches are made smaller, or blocks of the model "
+        "checkpointed, to fit; 0 sets no bound.",
     )
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ from gindex.engine import Engine, projection_of
 from gindex.gradient.codes import encode
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.attention import NAME
 from gindex.model.layers import TrackedLayer
 from gindex.store.manifest import LayerRecord
 
@@ -145,6 +146,21 @@ def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
     return work
 
 
+def as_loaded(model: torch.nn.Module, work: Callable[[], object]) -> Callable[[], None]:
+    """Return what does the work with the attention of transformers, where gindex takes its own."""
+
+    def act() -> None:
+        own = model.config._attn_implementation
+        if own == NAME:
+            model.set_attn_implementation("sdpa")
+        try:
+            work()
+        finally:
+            model.set_attn_implementation(own)
+
+    return act
+
+
 def frozen_pass(engine: Engine, batches: list[TokenBatch]) -> None:
     """Run forward and backward passes without gradients of weights."""
     with gradients_of_embeddings(engine.loaded.model):
@@ -196,12 +212,15 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
 
         return work
 
-    kinds: dict[str, Callable[[], object]] = {"plain step": plain, "frozen pass": lambda: frozen_pass(engine, batches)}
+    kinds: dict[str, Callable[[], object]] = {
+        "plain step": as_loaded(model, plain),
+        "frozen pass": as_loaded(model, lambda: frozen_pass(engine, batches)),
+    }
     for fraction in fractions:
         kinds[f"gindex, leading {fraction:g}"] = gindex(make_path(engine, fraction, 3.0, config))
     bergson = bergson_work(model)
     if bergson is not None:
-        kinds["bergson raw, 16 x 16"] = lambda: [bergson(batch) for batch in batches]
+        kinds["bergson raw, 16 x 16"] = as_loaded(model, lambda: [bergson(batch) for batch in batches])
     tokens = sum(batch.tokens.size for batch in batches)
     shape = batches[0].tokens.shape
     print_table(f"Vectors, documents of {shape[1]} tokens, {shape[0]} a batch", in_turns(kinds, rounds), tokens)

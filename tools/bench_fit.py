@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_build import cut, frozen_pass, in_turns, model_parser, token_stream
+from bench_build import as_loaded, cut, frozen_pass, in_turns, model_parser, token_stream
 
 from gindex.builder.factors import fit_factors
 from gindex.config import ModelConfig
@@ -97,7 +97,7 @@ def kronfluence_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Ca
             arguments = FactorArguments(strategy="ekfac")
             analyzer.fit_all_factors("factors", data, per_device_batch_size=documents, factor_args=arguments)
 
-    return work
+    return as_loaded(model, work)
 
 
 def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
@@ -126,7 +126,7 @@ def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callab
             )  # fmt: skip
             model.requires_grad_(False)
 
-    return work
+    return as_loaded(model, work)
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def main() -> None:
     tokens_NT = np.concatenate([batch.tokens for batch in batches])
     each, times = len(batches[0].tokens), PhaseTimes()
     kinds: dict[str, Callable[[], object] | None] = {
-        "frozen pass": lambda: frozen_pass(engine, batches),
+        "frozen pass": as_loaded(engine.loaded.model, lambda: frozen_pass(engine, batches)),
         "gindex": gindex_fit(engine, batches, times),
     }
     if not options.no_peers:

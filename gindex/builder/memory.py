@@ -47,7 +47,7 @@ TYPICAL_FRACTION = 0.25
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
 
-BLOCK_SLACK = 3.0
+BLOCK_SLACK = 5.0
 """The same of a checkpointed block, beside what enters all of them."""
 
 MAPPED_BYTES = 1 << 18
