@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gindex.builder.memory import release
+from gindex.builder.allocator import release
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import SecondMoment
 from gindex.curvature.eigenvalues import kronecker_eigenvalues

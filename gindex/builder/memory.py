@@ -1,23 +1,17 @@
 """What a build takes of memory, and batches that keep it within a bound.
 
-What a phase holds whatever the batch follows from the shapes. What a token costs is measured: one pass over a document
-of the corpus's greatest length is watched for what it keeps until the backward pass. A phase that holds less has room
-for larger batches.
+What a phase holds whatever the batch follows from the shapes. A phase that holds less has room for larger batches;
+where only small ones fit, blocks of the model are checkpointed.
 """
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from gindex.builder.allocator import freed_at_once
+from gindex.builder.token_bytes import token_bytes
 from gindex.config import BuildConfig
-from gindex.corpus.batches import pad
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.errors import ConfigError
@@ -43,18 +37,6 @@ SPARE_BYTES = GIGABYTE
 
 TYPICAL_FRACTION = 0.25
 """Share of each eigenbasis that is reckoned with before it is chosen."""
-
-TOKEN_SLACK = 1.5
-"""What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
-
-BLOCK_SLACK = 5.0
-"""The same of a checkpointed block, beside what enters all of them."""
-
-MAPPED_BYTES = 1 << 18
-"""Pieces of memory from this size on go back at once where that is wanted. It costs some 20% of a pass."""
-
-_MMAP_THRESHOLD, _LARGEST_THRESHOLD = -3, 32 << 20
-"""As malloc.h of glibc names and limits it."""
 
 LEAST_BATCH_TOKENS = 64
 """Tokens of a batch that no memory goes too far for, where no bound was set."""
@@ -123,7 +105,7 @@ class BatchSize:
         if not self.checkpointing:
             yield
             return
-        with checkpointed(engine.blocks), _freed_at_once():
+        with checkpointed(engine.blocks), freed_at_once():
             yield
 
 
@@ -156,7 +138,7 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     one = 8 * largest  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
     fidelity = _fidelity_bytes(engine, config) + size * values
-    standing, token = _standing_bytes(engine), _token_bytes(engine, longest)
+    standing, token = _standing_bytes(engine), token_bytes(engine, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
 
@@ -212,25 +194,6 @@ def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) ->
     return max(peaks)
 
 
-def release() -> None:
-    """Give memory that a phase has freed back to the system, where the C library would keep it for later."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-@contextmanager
-def _freed_at_once() -> Iterator[None]:
-    """Have the C library of Linux map large pieces of memory one by one, where it would keep holes between others."""
-    option = getattr(ctypes.CDLL(None), "mallopt", lambda _parameter, _value: 0)
-    option(_MMAP_THRESHOLD, MAPPED_BYTES)
-    try:
-        yield
-    finally:
-        option(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)  # where it ends up by itself in a process that frees large pieces
-        release()
-
-
 def model_and_factors(engine: Engine) -> int:
     """Return the bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
     layers = engine.table.layers
@@ -255,7 +218,7 @@ def query_room(engine: Engine, config: BuildConfig, size: BatchSize, longest: in
     bound = _bound(engine, config)
     if bound is None:
         return BLOCK_BYTES
-    token = _token_bytes(engine, longest)
+    token = token_bytes(engine, longest)
     others = _standing_bytes(engine) + _fidelity_bytes(engine, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
     return min(BLOCK_BYTES, max(_query_bytes(engine), bound - others))
@@ -264,11 +227,6 @@ def query_room(engine: Engine, config: BuildConfig, size: BatchSize, longest: in
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
     """Widths of all covariances that are kept: one a source, one a layer."""
     return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
-
-
-def vocabulary(engine: Engine) -> int:
-    """Return how many tokens the model knows."""
-    return int(engine.loaded.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
 
 def _bound(engine: Engine, config: BuildConfig) -> int | None:
@@ -285,7 +243,7 @@ def _query_bytes(engine: Engine) -> int:
 
 def _standing_bytes(engine: Engine) -> int:
     """What every phase holds: the program, the model, logits of a chunk of positions."""
-    logits = CHUNK * vocabulary(engine) * (2 * engine.dtype.itemsize + 8)
+    logits = CHUNK * engine.task.vocabulary * (2 * engine.dtype.itemsize + 8)
     compiled = COMPILED_BYTES if engine.device.type == "cpu" and engine.dtype.itemsize == 2 else 0
     return PROGRAM_BYTES + compiled + weight_bytes(engine) + logits
 
@@ -307,72 +265,3 @@ def _segment_bytes(config: BuildConfig, parts: int) -> int:
     """Codes of a segment, once while they are made and once while they are written."""
     row = code_bytes(config.vectors.dimension, config.vectors.bits)
     return 2 * row * min(parts, choose_segment_parts(parts, row))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TokenBytes:
-    """What a token's pass keeps.
-
-    Attributes:
-        saved: What the model keeps until it comes back.
-        activations: What its layers read, as it was read and rotated.
-        entering: What the model keeps where its blocks are checkpointed.
-        blocks: How many they are.
-    """
-
-    saved: float
-    activations: int
-    entering: float
-    blocks: int
-
-    def plain(self, activations: float = 1.0) -> int:
-        """Return what is taken for a token, with so much of the activations."""
-        return int(TOKEN_SLACK * (self.saved + activations * self.activations))
-
-    @property
-    def checkpointed(self) -> int:
-        """What is taken for a token where blocks are checkpointed."""
-        if not self.blocks:
-            return self.plain()
-        return int(self.entering + BLOCK_SLACK * (self.saved + self.activations) / self.blocks)
-
-
-_measured: WeakKeyDictionary[Engine, dict[int, _TokenBytes]] = WeakKeyDictionary()
-
-
-def _token_bytes(engine: Engine, longest: int) -> _TokenBytes:
-    """Measure what a token's pass keeps, over a document of the greatest length; once for an engine."""
-    found = _measured.setdefault(engine, {})
-    if longest not in found:
-        layers, blocks = engine.table.layers, engine.blocks
-        activations = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
-        saved = _saved_bytes(engine, longest)
-        with checkpointed(blocks):
-            entering = _saved_bytes(engine, longest)
-        found[longest] = _TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
-    return found[longest]
-
-
-def _saved_bytes(engine: Engine, longest: int) -> float:
-    """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
-    tokens = np.arange(longest, dtype=np.uint32) % vocabulary(engine)
-    batch = pad([tokens], [0], [1])
-    owned = {p.untyped_storage().data_ptr() for p in engine.loaded.model.parameters()}
-    seen: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-        lambda _module, _args, output: output.requires_grad_(True)
-    )
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            graph = engine.task.losses(batch)
-    finally:
-        handle.remove()
-    del graph
-    return sum(seen.values()) / longest

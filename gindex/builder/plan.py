@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gindex.builder.memory import TYPICAL_FRACTION, peak_bytes, sides, vocabulary
+from gindex.builder.memory import TYPICAL_FRACTION, peak_bytes, sides
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import TableCounts
@@ -109,7 +109,7 @@ def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
 def _pass_seconds(engine: Engine) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
-    tokens = np.arange(length, dtype=np.uint32) % min(100, vocabulary(engine))
+    tokens = np.arange(length, dtype=np.uint32) % min(100, engine.task.vocabulary)
     batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
     # Gradients flow from the embeddings up, as they do under observation.
     handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.atomic import remove_tree
+from gindex.builder.allocator import release
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
-from gindex.builder.memory import batch_sizes, query_room, release
+from gindex.builder.memory import batch_sizes, query_room
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (

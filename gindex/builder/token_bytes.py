@@ -1,0 +1,87 @@
+"""What a token's pass keeps in memory, measured: one over a document is watched for what waits for the way back."""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gindex.corpus.batches import pad
+from gindex.engine import Engine
+from gindex.model.checkpointing import checkpointed
+
+TOKEN_SLACK = 1.5
+"""What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
+
+BLOCK_SLACK = 5.0
+"""The same of a checkpointed block, beside what enters all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBytes:
+    """What a token's pass keeps.
+
+    Attributes:
+        saved: What the model keeps until it comes back.
+        activations: What its layers read, as it was read and rotated.
+        entering: What the model keeps where its blocks are checkpointed.
+        blocks: How many they are.
+    """
+
+    saved: float
+    activations: int
+    entering: float
+    blocks: int
+
+    def plain(self, activations: float = 1.0) -> int:
+        """Return what is taken for a token, with so much of the activations."""
+        return int(TOKEN_SLACK * (self.saved + activations * self.activations))
+
+    @property
+    def checkpointed(self) -> int:
+        """What is taken for a token where blocks are checkpointed."""
+        if not self.blocks:
+            return self.plain()
+        return int(self.entering + BLOCK_SLACK * (self.saved + self.activations) / self.blocks)
+
+
+_measured: WeakKeyDictionary[Engine, dict[int, TokenBytes]] = WeakKeyDictionary()
+
+
+def token_bytes(engine: Engine, longest: int) -> TokenBytes:
+    """Measure what a token's pass keeps, over a document of the greatest length; once for an engine."""
+    found = _measured.setdefault(engine, {})
+    if longest not in found:
+        layers, blocks = engine.table.layers, engine.blocks
+        activations = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
+        saved = _saved_bytes(engine, longest)
+        with checkpointed(blocks):
+            entering = _saved_bytes(engine, longest)
+        found[longest] = TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
+    return found[longest]
+
+
+def _saved_bytes(engine: Engine, longest: int) -> float:
+    """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
+    tokens = np.arange(longest, dtype=np.uint32) % engine.task.vocabulary
+    batch = pad([tokens], [0], [1])
+    owned = {p.untyped_storage().data_ptr() for p in engine.loaded.model.parameters()}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+        lambda _module, _args, output: output.requires_grad_(True)
+    )
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            graph = engine.task.losses(batch)
+    finally:
+        handle.remove()
+    del graph
+    return sum(seen.values()) / longest
