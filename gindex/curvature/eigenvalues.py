@@ -36,10 +36,10 @@ def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) 
 
     Source: George et al. 2018, arXiv:1806.03884.
     """
-    s_NTP = s_NTO.to(Q_S.dtype) @ Q_S
-    total_OI = _zeros(s_NTP, len(Q_A))
-    _add_squares(total_OI, a_NTI.to(Q_A.dtype) @ Q_A, s_NTP)
-    return total_OI
+    a_NTR, s_NTP = a_NTI.to(Q_A.dtype) @ Q_A, s_NTO.to(Q_S.dtype) @ Q_S
+    total_PR = _zeros(s_NTP, a_NTR.shape[2])
+    _add_squares(total_PR, a_NTR, s_NTP)
+    return total_PR
 
 
 def _zeros(s_NTO: Tensor, I: int) -> Tensor:  # noqa: E741
