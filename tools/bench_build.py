@@ -118,6 +118,18 @@ def gradients_of_embeddings(model: torch.nn.Module) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def plain_attention(model: torch.nn.Module) -> Iterator[None]:
+    """Take the attention of transformers, where gindex takes its own."""
+    own = model.config._attn_implementation
+    if own == NAME:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
 def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
     """Return what takes bergson's projected raw gradients of a batch, without its writing."""
     try:
@@ -138,7 +150,7 @@ def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
         collector = GradientCollector(
             model=model.base_model, processor=processor, data=data, cfg=config, skip_index=True
         )
-        with collector.with_batch(torch.ones_like(tokens, dtype=torch.bool)):
+        with collector.with_batch(torch.ones_like(tokens, dtype=torch.bool)), plain_attention(model):
             losses = forward_backward(model, tokens, tokens, {})
         collector.process_batch(list(range(len(tokens))), losses=losses)
         model.requires_grad_(False)
@@ -146,24 +158,9 @@ def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
     return work
 
 
-def as_loaded(model: torch.nn.Module, work: Callable[[], object]) -> Callable[[], None]:
-    """Return what does the work with the attention of transformers, where gindex takes its own."""
-
-    def act() -> None:
-        own = model.config._attn_implementation
-        if own == NAME:
-            model.set_attn_implementation("sdpa")
-        try:
-            work()
-        finally:
-            model.set_attn_implementation(own)
-
-    return act
-
-
 def frozen_pass(engine: Engine, batches: list[TokenBatch]) -> None:
     """Run forward and backward passes without gradients of weights."""
-    with gradients_of_embeddings(engine.loaded.model):
+    with gradients_of_embeddings(engine.loaded.model), plain_attention(engine.loaded.model):
         for batch in batches:
             step(engine.loaded.model, batch)
 
@@ -198,7 +195,7 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
     model, config = engine.loaded.model, VectorConfig()
 
     def plain() -> None:
-        with gradients_of_weights(model):
+        with gradients_of_weights(model), plain_attention(model):
             for batch in batches:
                 step(model, batch)
 
@@ -212,15 +209,12 @@ def bench_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fracti
 
         return work
 
-    kinds: dict[str, Callable[[], object]] = {
-        "plain step": as_loaded(model, plain),
-        "frozen pass": as_loaded(model, lambda: frozen_pass(engine, batches)),
-    }
+    kinds: dict[str, Callable[[], object]] = {"plain step": plain, "frozen pass": lambda: frozen_pass(engine, batches)}
     for fraction in fractions:
         kinds[f"gindex, leading {fraction:g}"] = gindex(make_path(engine, fraction, 3.0, config))
     bergson = bergson_work(model)
     if bergson is not None:
-        kinds["bergson raw, 16 x 16"] = as_loaded(model, lambda: [bergson(batch) for batch in batches])
+        kinds["bergson raw, 16 x 16"] = lambda: [bergson(batch) for batch in batches]
     tokens = sum(batch.tokens.size for batch in batches)
     shape = batches[0].tokens.shape
     print_table(f"Vectors, documents of {shape[1]} tokens, {shape[0]} a batch", in_turns(kinds, rounds), tokens)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_build import as_loaded, cut, frozen_pass, in_turns, model_parser, token_stream
+from bench_build import cut, frozen_pass, in_turns, model_parser, plain_attention, token_stream
 
 from gindex.builder.factors import fit_factors
 from gindex.config import ModelConfig
@@ -92,12 +92,12 @@ def kronfluence_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Ca
     data = TensorDataset(torch.from_numpy(tokens_NT.astype(np.int64)))
 
     def work() -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, plain_attention(model):
             analyzer = Analyzer("fit", model, task, cpu=True, output_dir=folder, disable_tqdm=True)
             arguments = FactorArguments(strategy="ekfac")
             analyzer.fit_all_factors("factors", data, per_device_batch_size=documents, factor_args=arguments)
 
-    return as_loaded(model, work)
+    return work
 
 
 def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
@@ -116,7 +116,7 @@ def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callab
     batches = [list(range(n, min(n + documents, len(rows)))) for n in range(0, len(rows), documents)]
 
     def work() -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, plain_attention(model):
             config = IndexConfig(run_path=str(Path(folder) / "run"), projection_dim=0)
             config.partial_run_path.mkdir(parents=True)
             model.get_input_embeddings().requires_grad_(True)  # as its own workers do
@@ -126,7 +126,7 @@ def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callab
             )  # fmt: skip
             model.requires_grad_(False)
 
-    return as_loaded(model, work)
+    return work
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def main() -> None:
     tokens_NT = np.concatenate([batch.tokens for batch in batches])
     each, times = len(batches[0].tokens), PhaseTimes()
     kinds: dict[str, Callable[[], object] | None] = {
-        "frozen pass": as_loaded(engine.loaded.model, lambda: frozen_pass(engine, batches)),
+        "frozen pass": lambda: frozen_pass(engine, batches),
         "gindex": gindex_fit(engine, batches, times),
     }
     if not options.no_peers:

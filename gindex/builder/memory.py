@@ -78,7 +78,7 @@ class MemoryNeed:
         """Return the least that batches of so many tokens take."""
         return self.fixed + tokens * min(self.token, self.checkpointed)
 
-    def fit(self, wanted: int, least: int, bound: int) -> "BatchSize":
+    def batches(self, wanted: int, least: int, bound: int) -> "BatchSize":
         """Return the batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
 
         Args:
@@ -130,12 +130,12 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     """
     layers, size = engine.table.layers, engine.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
-    values, largest = (total(layer.parameters for layer in layers) for total in (sum, max))
+    values = sum(layer.parameters for layer in layers)
     fit = (
         4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
     )
-    one = 8 * largest  # the factors of a layer, and what is made with them
+    one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
     fidelity = _fidelity_bytes(engine, config) + size * values
     standing, token = _standing_bytes(engine), token_bytes(engine, longest)
@@ -171,15 +171,15 @@ def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -
                 f"{longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with --max-tokens"
             )
     queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(engine), min(wanted, EXACT_BATCH_TOKENS)
-    exact = needs.fidelity.fit(wanted, least, bound - queries)
+    exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
         again = needs.fidelity.checkpointed < needs.fidelity.token
         most = needs.fidelity.within(bound, checkpointing=again)
         exact = BatchSize(tokens=min(few, max(least, most)), checkpointing=again)
     return ByPhase(
-        fit=needs.fit.fit(wanted, least, bound),
-        calibration=needs.calibration.fit(CALIBRATION_TOKENS, least, bound),
-        vectors=needs.vectors.fit(wanted, least, bound),
+        fit=needs.fit.batches(wanted, least, bound),
+        calibration=needs.calibration.batches(CALIBRATION_TOKENS, least, bound),
+        vectors=needs.vectors.batches(wanted, least, bound),
         fidelity=exact,
     )
 

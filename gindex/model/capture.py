@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gindex.errors import ShapeError
-from gindex.model.checkpointing import Kept, is_checkpointed
+from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
 
@@ -105,8 +105,8 @@ def _forward_hook(
 def _keep(layer: TrackedLayer, observer: Observer, a: Tensor, documents: int) -> Callable[[], Any]:
     """Return what gives the observer's view of the activations; of a checkpointed block, once they are there again."""
     if is_checkpointed():
-        again = Kept(a)
-        return lambda: observer.activations(layer, _by_position(layer, again.take(), documents))
+        take = keep(a)
+        return lambda: observer.activations(layer, _by_position(layer, take(), documents))
     kept = observer.activations(layer, _by_position(layer, a, documents))
     return lambda: kept
 

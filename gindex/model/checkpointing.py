@@ -53,19 +53,19 @@ def _marked(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         _inside.reset(token)
 
 
-class Kept:
-    """A tensor that autograd keeps, as it keeps its own: in a checkpointed block it is dropped and computed again."""
+def keep(x: Tensor) -> Callable[[], Tensor]:
+    """Let autograd keep a tensor as it keeps its own: in a checkpointed block it is dropped and computed again.
 
-    def __init__(self, x: Tensor) -> None:
-        """Keep x, which needs no gradient."""
-        self._held: Tensor | None = _Hold.apply(torch.empty(0, requires_grad=True), x)  # type: ignore[no-untyped-call]
+    Returns:
+        What returns the tensor, once, inside a backward pass. Nothing holds it afterwards.
+    """
+    held = [_Hold.apply(torch.empty(0, requires_grad=True), x)]  # type: ignore[no-untyped-call]
 
-    def take(self) -> Tensor:
-        """Return the tensor, once; inside a backward pass."""
-        assert self._held is not None, "taken twice"
-        (x,) = self._held.grad_fn.saved_tensors  # type: ignore[union-attr]
-        self._held = None
-        return x  # type: ignore[no-any-return]
+    def take() -> Tensor:
+        (again,) = held.pop().grad_fn.saved_tensors
+        return again  # type: ignore[no-any-return]
+
+    return take
 
 
 class _Hold(torch.autograd.Function):

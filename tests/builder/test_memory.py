@@ -51,13 +51,13 @@ def test_batches_fill_the_bound_and_no_more(engine):
 
 def test_blocks_are_checkpointed_where_plain_batches_would_be_small():
     need = MemoryNeed(fixed=1000, token=100, checkpointed=20)
-    assert need.fit(100, 10, 1000 + 25 * 100) == BatchSize(tokens=25)
-    assert need.fit(100, 10, 1000 + 24 * 100) == BatchSize(tokens=100, checkpointing=True)
-    assert need.fit(100, 10, 1000 + 60 * 20) == BatchSize(tokens=60, checkpointing=True)
-    assert need.fit(100, 10, 500) == BatchSize(tokens=10, checkpointing=True)
+    assert need.batches(100, 10, 1000 + 25 * 100) == BatchSize(tokens=25)
+    assert need.batches(100, 10, 1000 + 24 * 100) == BatchSize(tokens=100, checkpointing=True)
+    assert need.batches(100, 10, 1000 + 60 * 20) == BatchSize(tokens=60, checkpointing=True)
+    assert need.batches(100, 10, 500) == BatchSize(tokens=10, checkpointing=True)
     assert need.least(10) == 1200 == need.of(BatchSize(tokens=10, checkpointing=True))
     one_block = MemoryNeed(fixed=1000, token=100, checkpointed=100)
-    assert one_block.fit(100, 10, 1000 + 20 * 100) == BatchSize(tokens=20)
+    assert one_block.batches(100, 10, 1000 + 20 * 100) == BatchSize(tokens=20)
 
 
 def test_exact_influence_leaves_room_for_queries(engine):

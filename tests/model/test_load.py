@@ -1,5 +1,7 @@
 """Fingerprints name weights, whatever number format they are loaded in."""
 
+import os
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from gindex.errors import ModelError
 from gindex.model import load
 from gindex.model.load import (
     FINGERPRINT_VALUES,
+    PRIMITIVES,
     fast_bfloat16,
     fingerprint_model,
     load_model,
@@ -65,3 +68,14 @@ def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, x86, amx, mkldnn, fas
     monkeypatch.setattr(load.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: mkldnn)
     assert fast_bfloat16(torch.device("cpu")) is fast
     assert fast_bfloat16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("given", [None, "77"])
+def test_few_compiled_products_are_kept_unless_the_user_says_how_many(model_folder, monkeypatch, given):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    config = ModelConfig(name=str(model_folder), device="cpu")
+    load_model(config, load_tokenizer(config.name))
+    assert os.environ[name] == (given or str(PRIMITIVES))
