@@ -194,7 +194,7 @@ class FaissIndex:
     def candidates(
         self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None = None
     ) -> list[Candidates]:
-        """Return the `count` best parts for each of the queries [Q, D], and those of largest norm.
+        """Return the `count` best parts for each of the queries [Q, D].
 
         The scores are those of the stored vectors where `spec.lossless`, otherwise an approximation in another scale.
 
@@ -210,14 +210,7 @@ class FaissIndex:
             scores, ordinals = self._gpu.search(queries_QF, count)
         else:
             scores, ordinals = self._on_cpu(queries_QF, count, allowed)
-        return [self._with_largest(o[o >= 0], s[o >= 0], allowed) for o, s in zip(ordinals, scores, strict=True)]
-
-    def _with_largest(
-        self, ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None
-    ) -> Candidates:
-        more = np.array([n for n in self.spec.largest if allowed is None or allowed[n]], np.int64)
-        more = more[~np.isin(more, ordinals)]
-        return np.concatenate([ordinals, more]), np.concatenate([scores, np.full(len(more), -np.inf, np.float32)])
+        return [(o[o >= 0], s[o >= 0]) for o, s in zip(ordinals, scores, strict=True)]
 
     def _on_cpu(
         self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None

@@ -3,40 +3,25 @@
 Axes: Q queries, N parts, D dimension.
 """
 
-import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gindex.errors import MismatchError, NonFiniteError
-from gindex.search.faiss_index import FaissIndex
-from gindex.search.scan import coded_scores, part_scores, scan
+from gindex.search.faiss_index import Candidates, FaissIndex
+from gindex.search.rescoring import Rescorer
+from gindex.search.scan import scan
+from gindex.search.scored import Scored, best_of
 from gindex.search.weights import Weights, strata
-from gindex.search.workers import spread, threads
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
-
-QUERIES_READ = 32
-"""Queries whose candidates are read at once."""
-
-LEAST_SHARED = 8
-"""Queries from which the candidates that all of them have are scored for all at once."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Part ordinals, best first, and their scores."""
-
-    ordinals: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,10 +97,12 @@ class Funnel:
         if full or total <= count or (self.index.spec.lossless and selection.weights is not None):
             found = scan(self._reader, prepared_QD, k, parts=parts, weights=selection.weights)
             return [Scored(*pair) for pair in zip(*found, strict=True)]
-        candidates = self._candidates(self.asked(prepared_QD), count, parts, selection.weights)
+        allowed = self._allowed(parts, selection.weights)
+        candidates = self._candidates(self.asked(prepared_QD), count, allowed, selection.weights)
         if lossless:
-            return [_best(ordinals, scores, k) for ordinals, scores in candidates]
-        return self._rescored(prepared_QD, [ordinals for ordinals, _ in candidates], k, selection.weights)
+            return [best_of(ordinals, scores, k) for ordinals, scores in candidates]
+        largest = [n for n in self.index.spec.largest if allowed is None or allowed[n]]
+        return Rescorer(self._reader, prepared_QD, selection.weights).best(candidates, k, np.array(largest, np.int64))
 
     def permitted(self, parts: npt.NDArray[np.int64], selection: Selection) -> npt.NDArray[np.int64]:
         """Return those of the parts that may be found."""
@@ -147,81 +134,23 @@ class Funnel:
             selected = np.arange(self._reader.spec.parts)
         return selected[~np.isin(selected, self._skipped)]
 
-    def _candidates(
-        self, queries_QD: Tensor, count: int, parts: npt.NDArray[np.int64] | None, weights: Weights | None
-    ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Return candidates and their scores by the index for each query."""
+    def _allowed(self, parts: npt.NDArray[np.int64] | None, weights: Weights | None) -> npt.NDArray[np.bool_] | None:
+        """Return which parts may be found [N]; None where all may, and there are no weights to divide them by."""
         if parts is None and weights is None:
-            return self.index.candidates(queries_QD, count)
-        allowed = np.ones(self._reader.spec.parts, np.bool_)
+            return None
+        allowed = np.full(self._reader.spec.parts, parts is None)
         if parts is not None:
-            allowed[:] = False
             allowed[parts] = True
-        if weights is None:
+        return allowed
+
+    def _candidates(
+        self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None, weights: Weights | None
+    ) -> list[Candidates]:
+        """Return candidates and their scores by the index for each query."""
+        if allowed is None or weights is None:
             return self.index.candidates(queries_QD, count, allowed)
         found = [self.index.candidates(queries_QD, count, stratum) for stratum in strata(weights, allowed)]
         return [
             (np.concatenate([o for o, _ in of_query]), np.concatenate([s for _, s in of_query]))
             for of_query in zip(*found, strict=True)
         ]
-
-    def _rescored(
-        self, queries_QD: Tensor, candidates: list[npt.NDArray[np.int64]], k: int, weights: Weights | None
-    ) -> list[Scored]:
-        """Score each query's candidates by the stored vectors; those that every query has, for all at once."""
-        common = np.array(self.index.spec.largest, np.int64)
-        if len(queries_QD) < LEAST_SHARED:
-            common = common[:0]
-        own = [ordinals[~np.isin(ordinals, common)] for ordinals in candidates]
-        common_QC = self._scores(queries_QD, common, weights)
-        result = []
-        for start in range(0, len(queries_QD), QUERIES_READ):
-            some = range(start, min(start + QUERIES_READ, len(queries_QD)))
-            for query, own_N in zip(some, self._own_scores(queries_QD, own, some, weights), strict=True):
-                shared = np.isin(common, candidates[query])
-                scores = np.concatenate([own_N, common_QC[query, shared]])
-                result.append(_best(np.concatenate([own[query], common[shared]]), scores, k))
-        return result
-
-    def _own_scores(
-        self, queries_QD: Tensor, own: list[npt.NDArray[np.int64]], some: range, weights: Weights | None
-    ) -> list[npt.NDArray[np.float32]]:
-        """Score the candidates of some queries, each query's its own; each thread reads the vectors of its share."""
-        stops = np.cumsum([len(own[query]) for query in some]).tolist()
-        bounds = list(zip([0, *stops[:-1]], stops, some, strict=True))
-        ordinals = np.concatenate([own[query] for query in some])
-        each = -(-threads() // len(bounds))  # pieces of a query: as many as leave no thread idle
-        pieces = [
-            (int(a), int(b), query)
-            for start, stop, query in bounds
-            for a, b in itertools.pairwise(np.linspace(start, stop, each + 1).astype(int))
-        ]
-        count = -(-len(pieces) // min(threads(), len(pieces)))
-        shares = [pieces[n : n + count] for n in range(0, len(pieces), count)]
-
-        def score(share: list[tuple[int, int, int]]) -> Tensor:
-            first, last = share[0][0], share[-1][1]
-            codes, scales = self._reader.coded(ordinals[first:last])
-            rows = [(slice(start - first, stop - first), query) for start, stop, query in share]
-            scores = [coded_scores(self._reader, codes[n], scales[n], queries_QD[q : q + 1])[0] for n, q in rows]
-            return torch.cat(scores)
-
-        scores = torch.cat(spread(score, shares)).numpy()
-        if weights is not None:
-            scores = scores * weights[ordinals]
-        return [scores[start:stop] for start, stop, _ in bounds]
-
-    def _scores(
-        self, queries_QD: Tensor, ordinals: npt.NDArray[np.int64], weights: Weights | None
-    ) -> npt.NDArray[np.float32]:
-        if not len(ordinals):
-            return np.empty((len(queries_QD), 0), np.float32)
-        scores_QN: npt.NDArray[np.float32] = spread(
-            lambda parts: part_scores(self._reader, parts, queries_QD, weights), [ordinals]
-        )[0].numpy()
-        return scores_QN
-
-
-def _best(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Scored:
-    order = np.lexsort((ordinals, -scores))[:k]
-    return Scored(ordinals[order], scores[order])

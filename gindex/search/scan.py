@@ -58,11 +58,6 @@ def part_scores(
     return scores_QN if weights is None else scores_QN * torch.from_numpy(weights[parts])
 
 
-def coded_scores(reader: VectorReader, codes: Tensor, scales: Tensor, queries_QD: Tensor) -> Tensor:
-    """Return the scores [Q, N] of parts whose codes and scales were read from `reader`."""
-    return slice_scores(codes, scales, reader.spec.bits, reader.spec.slices, queries_QD).sum(0)
-
-
 def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], queries_QD: Tensor) -> Tensor:
     """Return the scores [S, Q, N] of parts, each slice (layer group) apart."""
     codes, scales = reader.coded(parts)

@@ -18,9 +18,10 @@ from gindex.corpus.selection import documents_of, filtered_parts, lexical_docume
 from gindex.corpus.table import DocumentTable, PartRecord
 from gindex.errors import ConfigError
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
-from gindex.search.funnel import Funnel, Scored, Selection
+from gindex.search.funnel import Funnel, Selection
 from gindex.search.hit import Clock, Hit
 from gindex.search.scan import part_scores, part_slice_scores
+from gindex.search.scored import Scored
 from gindex.search.stopping import expected_misses
 from gindex.search.weights import Normaliser
 from gindex.store.reader import VectorReader

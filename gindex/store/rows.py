@@ -9,6 +9,7 @@ Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a f
 chunk, little-endian uint64, then its own CRC-32C.
 """
 
+import itertools
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +52,11 @@ class RowsSpec:
         return max(1, self.width) * self.dtype.itemsize
 
     @property
+    def shard_chunks(self) -> int:
+        """Chunks in a shard."""
+        return self.shard_rows // self.chunk_rows
+
+    @property
     def shards(self) -> int:
         """Number of shard files."""
         return -(-self.rows // self.shard_rows)
@@ -87,34 +93,49 @@ class MappedRows:
         self.spec = spec
         self._array, self._recorded, self._listed = array, recorded, listed
         self._shards: dict[int, _Shard] = {}
+        self._checked = np.zeros(spec.shards * spec.shard_chunks, bool)
+        self._starts = np.zeros(len(self._checked), np.int64)
 
     def read(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-        """Return rows [len(ordinals), width] in the order asked.
+        """Return rows [len(ordinals), width] in the order asked; it is quicker where they ascend.
 
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
         """
-        shards, within = np.divmod(ordinals, self.spec.shard_rows)
-        order = np.argsort(shards, kind="stable")
-        starts = np.flatnonzero(np.diff(shards[order], prepend=-1))
-        if len(starts) == 1:
-            shard = self._shard(int(shards[0]))
-            shard.fetch(within)
-            alone = shard.read(within)
-            return alone if self.spec.width else alone[:, 0]
-        rows = np.empty((len(ordinals), max(1, self.spec.width)), self.spec.dtype)
-        pieces = [(self._shard(int(shards[where[0]])), where) for where in np.split(order, starts[1:]) if len(where)]
-        for each, where in pieces:
-            each.fetch(within[where])
-        for each, where in pieces:
-            rows[where] = each.read(within[where])
-        return rows if self.spec.width else rows[:, 0]
+        chunks, inner = np.divmod(ordinals, self.spec.chunk_rows)
+        shards = chunks // self.spec.shard_chunks
+        unchecked = ~self._checked[chunks]
+        if unchecked.any():
+            self._check(np.unique(chunks[unchecked]))
+        starts = self._starts[chunks] + inner * self.spec.row_bytes
+        order = None if (shards[1:] >= shards[:-1]).all() else np.argsort(shards, kind="stable")
+        if order is not None:
+            shards, starts = shards[order], starts[order]
+        rows = np.empty((len(ordinals), self.spec.row_bytes), np.uint8)
+        edges = np.flatnonzero(np.diff(shards, prepend=-1, append=-1)).tolist()
+        for first, last in itertools.pairwise(edges):
+            self._shards[int(shards[first])].copy(starts[first:last], rows[first:last])
+        if order is not None:
+            unsorted = np.empty_like(rows)
+            unsorted[order] = rows
+            rows = unsorted
+        values: npt.NDArray[np.generic] = rows.view(self.spec.dtype)
+        return values if self.spec.width else values[:, 0]
 
     def shards(self) -> Iterator[npt.NDArray[np.generic]]:
         """Yield the rows of every shard in order, one shard at a time."""
         for shard in range(self.spec.shards):
             start = shard * self.spec.shard_rows
             yield self.read(np.arange(start, start + self.spec.rows_in(shard)))
+
+    def _check(self, chunks: npt.NDArray[np.int64]) -> None:
+        """Compare chunks with their checksums, after the system began to read all of them."""
+        places = [divmod(chunk, self.spec.shard_chunks) for chunk in chunks.tolist()]
+        for shard, place in places:
+            self._shard(shard).fetch(place)
+        for chunk, (shard, place) in zip(chunks, places, strict=True):
+            self._starts[chunk] = self._shard(shard).check(place)
+            self._checked[chunk] = True
 
     def _shard(self, shard: int) -> "_Shard":
         if shard not in self._shards:
@@ -154,7 +175,6 @@ class _Shard:
         self._map.madvise(mmap.MADV_RANDOM)
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._offsets = self._read_index()
-        self._checked = np.zeros(len(self._offsets), bool)
         if recorded is not None:
             listed = listed or self.chunk_checksums()
             if combined(listed) != recorded:
@@ -169,29 +189,32 @@ class _Shard:
             raise self._corrupt("chunks within the file, found some outside")
         return bytes(self._bytes[ends[:, None] + np.arange(_CRC_BYTES)].tobytes())
 
-    def fetch(self, rows: npt.NDArray[np.int64]) -> None:
-        """Let the system begin to read the chunks of some rows that were not read before."""
-        for chunk in self._unchecked(rows // self._spec.chunk_rows):
-            start = int(self._offsets[chunk])
-            if 0 <= start < len(self._bytes):
-                aligned = start - start % mmap.PAGESIZE
-                self._map.madvise(mmap.MADV_WILLNEED, aligned, start + self._chunk_bytes + _CRC_BYTES - aligned)
+    def fetch(self, chunk: int) -> None:
+        """Let the system begin to read a chunk."""
+        start = int(self._offsets[chunk])
+        if 0 <= start < len(self._bytes):
+            aligned = start - start % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, aligned, start + self._chunk_bytes + _CRC_BYTES - aligned)
 
-    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+    def check(self, chunk: int) -> int:
+        """Compare a chunk with its checksum, and return where it begins."""
         self._check_length()
-        chunks, inner = np.divmod(rows, self._spec.chunk_rows)
-        for chunk in self._unchecked(chunks):
-            self._check(chunk)
-        taken: npt.NDArray[np.uint8] = self._windows[self._offsets[chunks] + inner * self._spec.row_bytes]
-        return taken.view(self._spec.dtype)
+        start, length = int(self._offsets[chunk]), self._chunk_bytes + _CRC_BYTES
+        content = self._bytes[max(0, start) : start + length]
+        if start < 0 or len(content) != length or not _crc_matches(content):
+            raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
+        if self._listed is not None and content[-_CRC_BYTES:].view("<u4")[0] != self._listed[chunk]:
+            raise self._corrupt(f"chunk {chunk} of the shard that the manifest names, found another one")
+        return start
 
-    def _unchecked(self, chunks: npt.NDArray[np.int64]) -> list[int]:
-        checked = self._checked[chunks]
-        return [] if checked.all() else [int(chunk) for chunk in np.unique(chunks[~checked])]
+    def copy(self, starts: npt.NDArray[np.int64], rows: npt.NDArray[np.uint8]) -> None:
+        """Copy what begins at `starts` to rows."""
+        self._check_length()
+        rows[:] = self._windows[starts]
 
     def _read_index(self) -> npt.NDArray[np.int64]:
         """Return each chunk's offset."""
-        chunks = self._spec.shard_rows // self._spec.chunk_rows
+        chunks = self._spec.shard_chunks
         tail = self._bytes[-(chunks * 16 + _CRC_BYTES) :]
         if len(tail) != chunks * 16 + _CRC_BYTES or not _crc_matches(tail):
             raise self._corrupt("a shard index with a matching checksum, found none")
@@ -202,16 +225,6 @@ class _Shard:
         with suppress(FileNotFoundError):  # what is mapped outlives its name
             if os.stat(self._path).st_size < len(self._bytes):
                 raise self._corrupt(f"{len(self._bytes):,} bytes, found the file cut short")
-
-    def _check(self, chunk: int) -> None:
-        start = int(self._offsets[chunk])
-        length = self._chunk_bytes + _CRC_BYTES
-        content = self._bytes[max(0, start) : start + length]
-        if start < 0 or len(content) != length or not _crc_matches(content):
-            raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
-        if self._listed is not None and content[-_CRC_BYTES:].view("<u4")[0] != self._listed[chunk]:
-            raise self._corrupt(f"chunk {chunk} of the shard that the manifest names, found another one")
-        self._checked[chunk] = True
 
     def _corrupt(self, what: str) -> CorruptStoreError:
         return CorruptStoreError(f"{self._path}: expected {what}; {REMEDY}")
