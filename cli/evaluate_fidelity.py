@@ -1,6 +1,5 @@
 """`gindex evaluate fidelity`: how far the scores of an index can be trusted."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import click
 from .command import GindexCommand
 from .progress import terminal_progress
 from .queries import read_queries
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.fidelity.measure import Fidelity
@@ -75,9 +75,7 @@ def fidelity(
         check_plot(plot)
     opened = GradientIndex.open(index, model=model, device=device)
     measured = opened.fidelity(asked, sample=sample, parts=parts, seed=seed, progress=terminal_progress())
-    if plot is not None:
-        plot_fidelity(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_fidelity, plot, as_json)
 
 
 def _text(measured: "Fidelity") -> str:

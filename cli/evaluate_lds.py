@@ -1,6 +1,5 @@
 """`gindex evaluate lds`: do sums of influence predict what training on a random subset does?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from gindex.config import LdsConfig
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options
 from .progress import terminal_progress
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.lds import Lds
@@ -63,9 +63,7 @@ def lds(
     experiment = load_experiment(training, documents)
     methods = compared(experiment, chosen, files)
     measured = evaluate_lds(Kept(experiment, work), methods, config, terminal_progress())
-    if plot is not None:
-        plot_lds(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_lds, plot, as_json)
 
 
 def _text(measured: "Lds") -> str:

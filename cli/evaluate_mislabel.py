@@ -1,6 +1,5 @@
 """`gindex evaluate mislabel`: does self-influence find labels that were changed?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from gindex.config import MislabelConfig
 from .command import GindexCommand, config_option
 from .experiment_options import experiment_options
 from .progress import terminal_progress
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.mislabel import Mislabel
@@ -53,9 +53,7 @@ def mislabel(
     if plot is not None:
         check_plot(plot)
     measured = evaluate_mislabel(Kept(load_experiment(training, documents), work), config, terminal_progress())
-    if plot is not None:
-        plot_mislabel(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_mislabel, plot, as_json)
 
 
 def _text(measured: "Mislabel") -> str:

@@ -1,6 +1,5 @@
 """`gindex evaluate poison`: are planted documents found from one bad output?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from .command import GindexCommand
 from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_queries
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.poison import Poison
@@ -58,9 +58,7 @@ def poison(
         check_plot(plot)
     opened = GradientIndex.open(index, model=model, device=device)
     measured = evaluate_poison(opened, asked, where, methods, terminal_progress(), candidates=candidates, seed=seed)
-    if plot is not None:
-        plot_poison(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_poison, plot, as_json)
 
 
 def _text(measured: "Poison") -> str:

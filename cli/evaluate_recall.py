@@ -1,6 +1,5 @@
 """`gindex evaluate recall`: are the documents found that state what a query asks for?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from .command import GindexCommand
 from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_sought
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.recall import Recall
@@ -56,9 +56,7 @@ def recall(
         check_plot(plot)
     opened = GradientIndex.open(index, model=model, device=device)
     measured = evaluate_recall(opened, sought, methods, terminal_progress(), candidates=candidates, seed=seed)
-    if plot is not None:
-        plot_recall(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_recall, plot, as_json)
 
 
 def _text(measured: "Recall") -> str:

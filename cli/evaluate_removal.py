@@ -1,6 +1,5 @@
 """`gindex evaluate removal`: does the loss rise when the documents on top are left out?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from gindex.config import RemovalConfig, default_of, help_of
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options
 from .progress import terminal_progress
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.removal import Removal
@@ -67,9 +67,7 @@ def removal(
     experiment = load_experiment(training, documents)
     methods = compared(experiment, chosen, files)
     measured = evaluate_removal(Kept(experiment, work), methods, config, terminal_progress())
-    if plot is not None:
-        plot_removal(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_removal, plot, as_json)
 
 
 def _text(measured: "Removal") -> str:

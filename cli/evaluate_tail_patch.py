@@ -1,6 +1,5 @@
 """`gindex evaluate tail-patch`: does a training step on a document make the target more likely?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from .command import GindexCommand, config_option
 from .index_evaluation import index_options, spread
 from .progress import terminal_progress
 from .queries import read_queries
+from .reports import report
 
 if TYPE_CHECKING:
     from gindex.evaluate.tail_patch import TailPatch
@@ -65,9 +65,7 @@ def tail_patch(
         check_plot(plot)
     opened = GradientIndex.open(index, model=model, device=device)
     measured = evaluate_tail_patch(opened, asked, methods, config, terminal_progress(), work)
-    if plot is not None:
-        plot_tail_patch(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else _text(measured))
+    report(measured, _text, plot_tail_patch, plot, as_json)
 
 
 def _text(measured: "TailPatch") -> str:

@@ -95,21 +95,23 @@ def track_layers(model: nn.Module, probe: Callable[[], object]) -> LayerTable:
         NothingToTrackError: No layer can be tracked.
     """
     model.requires_grad_(False)
-    candidates = {name: module for name, module in model.named_modules() if _affine_shape(module)}
+    modules = dict(model.named_modules())
+    shapes = {name: shape for name, module in modules.items() if (shape := _affine_shape(module)) is not None}
+    candidates = {name: modules[name] for name in shapes}
     calls = _watch(candidates, probe)
     shared = _shared_parameters(model)
     reasons: dict[str, str] = {}
     layers: list[TrackedLayer] = []
     sources: dict[tuple[int, bool, str], str] = {}
     for name in sorted(candidates, key=lambda n: calls[n].order):
-        reason = _reason_against(name, candidates[name], calls[name], shared)
+        reason = _reason_against(name, candidates[name], shapes[name], calls[name], shared)
         if reason:
             reasons[name] = reason
         else:
             has_bias = getattr(candidates[name], "bias", None) is not None
             cut = patch_geometry(module) if isinstance(module := candidates[name], nn.Conv2d) else ""
             source = sources.setdefault((calls[name].input_identity, has_bias, cut), name)
-            layers.append(_tracked(name, candidates[name], source, has_bias))
+            layers.append(_tracked(name, candidates[name], shapes[name], source, has_bias))
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
         raise NothingToTrackError(
@@ -170,9 +172,7 @@ def _affine_shape(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _tracked(name: str, module: nn.Module, source: str, has_bias: bool) -> TrackedLayer:
-    shape = _affine_shape(module)
-    assert shape is not None
+def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, has_bias: bool) -> TrackedLayer:
     match = _GROUP.match(name)
     return TrackedLayer(
         name=name,
@@ -192,12 +192,12 @@ def _shared_parameters(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
-def _reason_against(name: str, module: nn.Module, calls: _Calls, shared: dict[int, list[str]]) -> str | None:
+def _reason_against(
+    name: str, module: nn.Module, shape: tuple[int, int], calls: _Calls, shared: dict[int, list[str]]
+) -> str | None:
     tied = [
         other for p in module.parameters(recurse=False) for other in shared[id(p)] if other.rpartition(".")[0] != name
     ]
-    shape = _affine_shape(module)
-    assert shape is not None
     if tied:
         return f"tied to {tied[0]}"
     if isinstance(module, nn.Conv2d) and module.groups > 1:
