@@ -19,6 +19,7 @@ from gindex.errors import CorruptStoreError
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.devices import to_device
 from gindex.model.head import plain_head
 from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
@@ -55,7 +56,7 @@ class Engine:
             [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
         )
         table = track_layers(loaded.model, lambda: task.logits(probe))
-        head = plain_head(loaded.model, torch.from_numpy(probe.tokens).to(task.device))
+        head = plain_head(loaded.model, to_device(probe.tokens, task.device))
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
@@ -129,7 +130,7 @@ class Engine:
             losses=torch.empty(len(tokens), device=self.device),
         )
         for positions, encoded in self.encode_batches(path, tokens, first_targets, batch_tokens):
-            where = torch.from_numpy(positions).to(self.device)
+            where = to_device(positions, self.device)
             all_parts.vectors[where] = encoded.vectors
             all_parts.self_influence[where] = encoded.self_influence
             all_parts.losses[where] = encoded.losses

@@ -4,9 +4,12 @@ Several processes may share the work: a segment is computed by the one that clai
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,7 @@ from gindex.errors import NonFiniteError
 from gindex.gradient.codes import encode
 from gindex.gradient.projection import ProjectionSpec
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.devices import to_host
 from gindex.progress import Phase, Progress
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.manifest import LayerRecord
@@ -98,8 +102,9 @@ class VectorWork:
     def compute(self, progress: Progress, segments: Sequence[int] | None = None) -> dict[int, SegmentRecord]:
         """Compute and publish every segment that isn't there yet; all, or those asked for.
 
-        Batches are formed within a segment, so a segment comes out the same whenever it is computed. Segments that
-        another process has claimed are waited for, and computed here where that process dies.
+        Batches are formed within a segment, so a segment comes out the same whenever it is computed. One is written
+        while the next is computed. Segments that another process has claimed are waited for, and computed here where
+        that process dies.
 
         Raises:
             NonFiniteError: A document's loss or gradient is not finite, and `strict` is set.
@@ -107,32 +112,86 @@ class VectorWork:
         writer = VectorWriter(self.volume, self.spec)
         numbers = range(self.spec.segments) if segments is None else segments
         done: dict[int, SegmentRecord] = {}
-        with progress.phase("vectors", sum(len(self.spec.segment_range(n)) for n in numbers), "parts") as phase:
+        with (
+            progress.phase("vectors", sum(len(self.spec.segment_range(n)) for n in numbers), "parts") as phase,
+            _Writing(done) as writing,
+        ):
             for wait in (False, True):
                 for number in [n for n in numbers if n not in done]:
-                    found = writer.finished(number) or self._claim(writer, number, wait, phase)
+                    found = writer.finished(number)
                     if found is not None:
                         done[number] = found
+                    else:
+                        self._claim(writer, number, wait, phase, writing)
+                writing.finish()
         return {number: done[number] for number in numbers}
 
-    def _claim(self, writer: VectorWriter, number: int, wait: bool, phase: Phase) -> SegmentRecord | None:
-        with claimed(self.layout, self.number, number, wait) as mine:
-            if not mine:
-                return None
-            return writer.finished(number) or self._segment(writer, number, phase)
+    def _claim(self, writer: VectorWriter, number: int, wait: bool, phase: Phase, writing: "_Writing") -> None:
+        """Compute a segment and begin to write it, unless another process has claimed it, or is done with it."""
+        with ExitStack() as claim:
+            if not claim.enter_context(claimed(self.layout, self.number, number, wait)):
+                return
+            found = writer.finished(number)
+            if found is not None:
+                writing.done[number] = found
+                return
+            coded, skipped = self._segment(number, phase)
+            writing.begin(number, lambda: writer.write(number, coded, skipped), claim.pop_all())
 
-    def _segment(self, writer: VectorWriter, number: int, phase: Phase) -> SegmentRecord:
+    def _segment(self, number: int, phase: Phase) -> tuple[CodedVectors, dict[int, str]]:
+        """Return the codes of a segment, and the parts that have none, with the reason."""
         rows = self.spec.segment_range(number)
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
         size = self.batch_sizes.vectors
+        finish: Callable[[], None] = lambda: None  # noqa: E731
         with size.passes(self.engine):
             for positions, batch in self.engine.encode_batches(self.path, tokens, first_targets, size.tokens):
-                finite_N[positions] = _code(batch, self.spec, coded, positions)
-                phase.advance(len(positions))
+                fetch = _code(batch, self.spec)
+                finish()  # the batch before this one, once this one has been begun
+                finish = partial(_store, fetch, coded, finite_N, positions, phase)
+            finish()
         bad = [parts[position] for position in np.flatnonzero(~finite_N)]
-        return writer.write(number, coded, _name_skipped(self.table, bad, self.strict))
+        return coded, _name_skipped(self.table, bad, self.strict)
+
+
+class _Writing:
+    """Writes one segment at a time on a thread of its own, and lets go of its claim when it is there."""
+
+    def __init__(self, done: dict[int, SegmentRecord]) -> None:
+        self.done = done
+        self._thread = ThreadPoolExecutor(1, "gindex-write")
+        self._begun: tuple[int, Future[SegmentRecord]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._thread.shutdown()
+
+    def begin(self, number: int, write: Callable[[], SegmentRecord], claim: ExitStack) -> None:
+        """Begin to write a segment when the one before is written."""
+        with claim:  # let go of where the one before could not be written
+            self.finish()
+            held = claim.pop_all()
+
+        def act() -> SegmentRecord:
+            with held:
+                return write()
+
+        self._begun = number, self._thread.submit(act)
+
+    def finish(self) -> None:
+        """Wait for what was begun.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if self._begun is not None:
+            number, future = self._begun
+            self._begun = None
+            self.done[number] = future.result()
 
 
 def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dict[int, str]:
@@ -148,13 +207,20 @@ def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dic
     return skipped
 
 
-def _code(
-    batch: VectorBatch, spec: VectorSpec, out: CodedVectors, positions: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Code vectors [N] on their device into `out` at `positions`; return which are finite, the others become zeros."""
+def _code(batch: VectorBatch, spec: VectorSpec) -> Callable[[], list[npt.NDArray[np.generic]]]:
+    """Code vectors on their device, those that are not finite as zeros, and return what fetches them and which are."""
     finite_N = batch.finite
     codes, scales = encode(torch.where(finite_N[:, None], batch.vectors, 0.0), spec.bits, spec.slices)
-    out.codes[positions] = codes.cpu().numpy()
-    out.scales[positions] = scales.cpu().numpy()
-    out.self_influence[positions] = torch.where(finite_N, batch.self_influence, 0.0).cpu().numpy()
-    return finite_N.cpu().numpy()
+    return to_host([codes, scales, torch.where(finite_N, batch.self_influence, 0.0), finite_N])
+
+
+def _store(
+    fetch: Callable[[], list[npt.NDArray[np.generic]]],
+    out: CodedVectors,
+    finite_N: npt.NDArray[np.bool_],
+    positions: npt.NDArray[np.int64],
+    phase: Phase,
+) -> None:
+    """Put what is fetched at its positions."""
+    out.codes[positions], out.scales[positions], out.self_influence[positions], finite_N[positions] = fetch()
+    phase.advance(len(positions))

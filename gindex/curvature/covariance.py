@@ -6,6 +6,7 @@ Axes: N documents, T tokens, M real tokens, I layer inputs, O layer outputs.
 """
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from gindex.curvature.products import add_second_moment, symmetric
 from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
+from gindex.model.devices import kept_rows
 from gindex.model.layers import TrackedLayer
 
 
@@ -21,19 +23,23 @@ class SecondMoment:
     """A sum of outer products, its upper triangle, and how many tokens are in it."""
 
     total_XX: Tensor
-    tokens: int = 0
+    tokens: Tensor
 
-    def add(self, x_MX: Tensor) -> None:
-        """Add the finite ones of M tokens."""
-        finite_M = torch.isfinite(x_MX.sum(1))  # a NaN or an infinity spoils its token's sum
-        if not finite_M.all():
-            x_MX = x_MX[finite_M]
-        add_second_moment(self.total_XX, x_MX)
-        self.tokens += len(x_MX)
+    @classmethod
+    def zeros(cls, size: int, dtype: torch.dtype, device: torch.device) -> Self:
+        """Start with none."""
+        total_XX = torch.zeros(size, size, dtype=dtype, device=device)
+        return cls(total_XX, torch.zeros((), dtype=torch.int64, device=device))
+
+    def add(self, x_MX: Tensor, real_M: Tensor) -> None:
+        """Add those of M tokens that are real and finite."""
+        counted_M = real_M & torch.isfinite(x_MX.sum(1))  # a NaN or an infinity spoils its token's sum
+        add_second_moment(self.total_XX, kept_rows(x_MX, counted_M))
+        self.tokens += counted_M.sum()
 
     def mean(self) -> Tensor:
         """Return the mean over the tokens; zeros where there were none."""
-        return symmetric(self.total_XX) / max(1, self.tokens)
+        return symmetric(self.total_XX) / self.tokens.clamp(min=1)
 
 
 @dataclass(kw_only=True)
@@ -63,15 +69,14 @@ class CovarianceObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor | None, g_NTO: Tensor) -> None:
         """Add a batch's activations to A and its pseudo-gradients [N, T, O] to S."""
         if kept is not None:
-            mask_NT = real_positions(self._mask_NT, kept.shape[1], layer.name)
-            self._add(self.activation_moments, layer.source, append_one(kept[mask_NT], layer))
-        self._add(self.gradient_moments, layer.name, g_NTO[real_positions(self._mask_NT, g_NTO.shape[1], layer.name)])
+            self._add(self.activation_moments, layer.source, append_one(kept, layer), layer.name)
+        self._add(self.gradient_moments, layer.name, g_NTO, layer.name)
 
-    def _add(self, moments: dict[str, SecondMoment], name: str, x_MX: Tensor) -> None:
+    def _add(self, moments: dict[str, SecondMoment], name: str, x_NTX: Tensor, layer: str) -> None:
         if name not in moments:
-            size = x_MX.shape[1]
-            moments[name] = SecondMoment(torch.zeros(size, size, dtype=self.dtype, device=x_MX.device))
-        moments[name].add(x_MX)
+            moments[name] = SecondMoment.zeros(x_NTX.shape[2], self.dtype, x_NTX.device)
+        real_NT = real_positions(self._mask_NT, x_NTX.shape[1], layer)
+        moments[name].add(x_NTX.flatten(0, 1), real_NT.flatten())
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:

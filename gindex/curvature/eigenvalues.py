@@ -14,7 +14,11 @@ from torch import Tensor
 
 from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
+from gindex.model.devices import kept_rows
 from gindex.model.layers import TrackedLayer
+
+FORMED_VALUES = 1 << 26
+"""Most values of document gradients that an accelerator forms at once."""
 
 
 def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
@@ -50,9 +54,14 @@ def _add_squares(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
     """Add the squares of document gradients to Lambda, in its number format."""
     if a_NTI.shape[:2] != s_NTO.shape[:2]:
         raise ShapeError(f"expected equal document and token axes, found {tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}")
-    for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
-        G_OI = (s_TO.T @ a_TI).to(total_OI.dtype)
-        total_OI.addcmul_(G_OI, G_OI)
+    if total_OI.device.type == "cpu":  # one gradient at a time stays in the processor's cache
+        for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
+            G_OI = (s_TO.T @ a_TI).to(total_OI.dtype)
+            total_OI.addcmul_(G_OI, G_OI)
+        return
+    size = max(1, FORMED_VALUES // total_OI.numel())
+    for a_MTI, s_MTO in zip(a_NTI.split(size), s_NTO.split(size), strict=True):
+        total_OI += (s_MTO.mT @ a_MTI).to(total_OI.dtype).square_().sum(0)
 
 
 def kronecker_eigenvalues(activation_I: Tensor, gradient_O: Tensor, tokens: float) -> Tensor:
@@ -84,7 +93,7 @@ class EigenvalueObserver(Observer):
     activation_bases: Mapping[str, Tensor]
     gradient_bases: Mapping[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
-    documents: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, Tensor] = field(default_factory=dict)
     _rotated: tuple[str, Tensor] | None = None
     _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
 
@@ -107,17 +116,16 @@ class EigenvalueObserver(Observer):
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
         finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
         Q_S = self.gradient_bases[layer.name]
-        if not finite_N.all():
-            kept, g_NTO = kept[finite_N], g_NTO[finite_N]
-        s_NTP = g_NTO.to(Q_S.dtype) @ Q_S
+        a_NTR, s_NTP = kept_rows(kept, finite_N), kept_rows(g_NTO, finite_N).to(Q_S.dtype) @ Q_S
         if layer.name not in self.sums:
-            self.sums[layer.name] = _zeros(s_NTP, kept.shape[2])
-        _add_squares(self.sums[layer.name], kept, s_NTP)
-        self.documents[layer.name] = self.documents.get(layer.name, 0) + int(finite_N.sum())
+            self.sums[layer.name] = _zeros(s_NTP, a_NTR.shape[2])
+            self.documents[layer.name] = torch.zeros_like(finite_N.sum())
+        _add_squares(self.sums[layer.name], a_NTR, s_NTP)
+        self.documents[layer.name] += finite_N.sum()
 
     def means(self) -> dict[str, Tensor]:
         """Turn the sums into Lambda [O, I] by layer name, a mean over documents; they aren't held twice."""
-        return {name: self.sums.pop(name).div_(max(1, self.documents[name])) for name in list(self.sums)}
+        return {name: self.sums.pop(name).div_(self.documents[name].clamp(min=1)) for name in list(self.sums)}
 
 
 def _finite(x_NTX: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def fit_in_memory(
             layer.name: kronecker_eigenvalues(
                 values_A[layer.source],
                 values_S[layer.name],
-                covariances.gradient_moments[layer.name].tokens / documents,
+                int(covariances.gradient_moments[layer.name].tokens) / documents,
             )
             for layer in layers
         }

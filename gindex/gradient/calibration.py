@@ -19,6 +19,7 @@ from torch import Tensor
 from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
 from gindex.curvature.ranks import ranks
 from gindex.model.capture import Observer, append_one, observe
+from gindex.model.devices import to_device
 from gindex.model.layers import TrackedLayer
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.125, 0.0625)
@@ -95,9 +96,13 @@ class CalibrationObserver(Observer):
         """Whiten document gradients in every way and add their inner products."""
         factors = self._factors(layer.name)
         rows, weights = sampled_rows(layer.outputs, layer.inputs)
-        G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S[:, rows])
-        Lambda_SI = factors.Lambda[rows]
-        roots_S1 = weights.to(Lambda_SI).sqrt()[:, None]
+        there_S = to_device(rows.numpy(), factors.Lambda.device)
+        G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S[:, there_S])
+        Lambda_SI = factors.Lambda[there_S]
+        roots_S1 = to_device(weights.sqrt().numpy(), Lambda_SI.device).to(Lambda_SI.dtype)[:, None]
+        if self.exact_NN.device != G_NSI.device:  # with the first layer
+            self.exact_NN = self.exact_NN.to(G_NSI.device)
+            self.scores_NN = {setting: scores_NN.to(G_NSI.device) for setting, scores_NN in self.scores_NN.items()}
         for damping, settings in self._fractions.items():
             V_NSI = G_NSI * (whitening_scale(Lambda_SI, factors.damping(damping)) * roots_S1)
             if damping == self._exact_damping:
@@ -136,7 +141,7 @@ def sampled_rows(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
 def _gram(V_NPR: Tensor) -> Tensor:
     """Return the inner products [N, N] between whitened gradients."""
     V_NC = V_NPR.flatten(1)
-    return (V_NC @ V_NC.T).double().cpu()
+    return (V_NC @ V_NC.T).double()
 
 
 def noise(norms_NG: Tensor, coordinates: Sequence[int], widths: Sequence[int], bits: int) -> Tensor:
@@ -195,12 +200,12 @@ def calibrate(
         observer = CalibrationObserver(factors, exact_damping, settings, documents)
         observe(layers, observer, documents, losses)
         for setting, (stored, unprojected) in found.items():
-            norms_NG = torch.stack([observer.norms_N[setting, group] for group in groups], 1)
+            norms_NG = torch.stack([observer.norms_N[setting, group] for group in groups], 1).cpu()
             coordinates = [observer.coordinates[setting, group] for group in groups]
             added = noise(norms_NG, coordinates, list(budget.widths.values()), budget.bits)
-            scores_NN = observer.scores_NN[setting]
-            stored += expected_pearson(observer.exact_NN, scores_NN, added)
-            unprojected += expected_pearson(observer.exact_NN, scores_NN, torch.zeros_like(added))
+            exact_NN, scores_NN = observer.exact_NN.cpu(), observer.scores_NN[setting].cpu()
+            stored += expected_pearson(exact_NN, scores_NN, added)
+            unprojected += expected_pearson(exact_NN, scores_NN, torch.zeros_like(added))
         done(documents)
     return {setting: Expectation(stored=_mean(pair[0]), unprojected=_mean(pair[1])) for setting, pair in found.items()}
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gindex.corpus.batches import TokenBatch
+from gindex.model.devices import to_device
 from gindex.model.head import CHUNK, LabelSource, head_losses
 
 BLOCK = 128
@@ -80,13 +81,12 @@ class CausalLanguageModel:
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return the model's logits [N, T, V]."""
-        logits: Tensor = self.model(torch.from_numpy(batch.tokens).to(self.device), use_cache=False).logits
+        logits: Tensor = self.model(to_device(batch.tokens, self.device), use_cache=False).logits
         return logits
 
     def outputs(self, batch: TokenBatch) -> Tensor:
         """Return the logits [M, V] that predict target tokens, float32 or wider, differentiable."""
-        targets = torch.from_numpy(batch.targets[:, 1:]).to(self.device)
-        return _wide(self.logits(batch)[:, :-1][targets])
+        return _wide(self.logits(batch)[self._predicting(batch)])
 
     def output_hessian(self, outputs_MV: Tensor, v_MV: Tensor) -> Tensor:
         """Return (diag(p) - p p^T) v [M, V]."""
@@ -94,25 +94,29 @@ class CausalLanguageModel:
 
     def losses(self, batch: TokenBatch) -> Tensor:
         """Return the summed loss [N] over each document's target tokens, in nats."""
-        labels = torch.from_numpy(batch.tokens[:, 1:][batch.targets[:, 1:]]).to(self.device)
+        labels = to_device(batch.tokens[:, 1:][batch.targets[:, 1:]], self.device)
         return self._summed(batch, lambda _probabilities_CV, chunk: labels[chunk])
 
     def sampled_losses(self, batch: TokenBatch, seeds: Sequence[int]) -> Tensor:
         """Return the summed loss [N] with every target token replaced by a sample from the model."""
         drawn = [_uniforms(seed, targets_T) for seed, targets_T in zip(seeds, batch.targets, strict=True)]
-        uniforms = torch.from_numpy(np.concatenate(drawn)).to(self.device)
+        uniforms = to_device(np.concatenate(drawn), self.device)
         return self._summed(batch, lambda probabilities_CV, chunk: sample_labels(probabilities_CV, uniforms[chunk]))
 
     def _summed(self, batch: TokenBatch, labels: LabelSource) -> Tensor:
-        targets = torch.from_numpy(batch.targets[:, 1:]).to(self.device)
+        predicting = documents_M, _ = self._predicting(batch)
         if self.head is None:
-            losses_M = _logits_losses(self.logits(batch)[:, :-1][targets], labels)
+            losses_M = _logits_losses(self.logits(batch)[predicting], labels)
         else:
-            tokens = torch.from_numpy(batch.tokens).to(self.device)
+            tokens = to_device(batch.tokens, self.device)
             hidden_NTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
-            losses_M = head_losses(hidden_NTH[:, :-1][targets], self.head, labels)
-        documents = torch.nonzero(targets)[:, 0]
-        return losses_M.new_zeros(len(batch.ordinals)).index_add(0, documents, losses_M)
+            losses_M = head_losses(hidden_NTH[predicting], self.head, labels)
+        return losses_M.new_zeros(len(batch.ordinals)).index_add(0, documents_M, losses_M)
+
+    def _predicting(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Return the document and the position [M] before each target token, found on the host."""
+        documents_M, positions_M = to_device(np.stack(np.nonzero(batch.targets[:, 1:])), self.device)
+        return documents_M, positions_M
 
 
 def _logits_losses(logits_MV: Tensor, labels: LabelSource) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gindex.errors import LabelError, ModelError, ShapeError
+from gindex.model.devices import to_device
 from gindex.model.losses import sample_labels, softmax_hessian
 from gindex.model.tensors import Inputs, TensorBatch
 
@@ -89,7 +90,7 @@ class Classification(TensorTask):
         """Return the cross-entropy [N] of labels drawn from the model."""
         outputs_NV = self.outputs(batch)
         drawn = np.array([np.random.Generator(np.random.Philox(seed)).random(dtype=np.float32) for seed in seeds])
-        labels_N = sample_labels(outputs_NV.detach().softmax(1), torch.from_numpy(drawn).to(self.device))
+        labels_N = sample_labels(outputs_NV.detach().softmax(1), to_device(drawn, self.device))
         return F.cross_entropy(outputs_NV, labels_N, reduction="none")
 
     def output_hessian(self, outputs_NV: Tensor, v_NV: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def fit(setting, batches, dtype=torch.float64, seed=5):
 
 
 def tokens_of(covariances):
-    (tokens,) = {moment.tokens for moment in covariances.gradient_moments.values()}
+    (tokens,) = {int(moment.tokens) for moment in covariances.gradient_moments.values()}
     return tokens
 
 

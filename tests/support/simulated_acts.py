@@ -1,0 +1,87 @@
+"""What tests have done on the simulated accelerator, in the process that has it."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import simulated_device as simulated
+import torch
+from simulated_device import DEVICE
+
+from gindex import GradientIndex
+from gindex.config import BuildConfig, ModelConfig
+from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.fit import fit_covariances, fit_eigenvalues
+from gindex.engine import Engine, projection_of
+from gindex.gradient.projections import make_projection
+from gindex.gradient.vector import VectorPath
+from gindex.store.manifest import LayerRecord
+
+QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
+
+
+def build(sources: list[str], folder: Path, config: BuildConfig) -> dict[str, int]:
+    """Build on the device; return what crossed."""
+    simulated.crossed.clear()
+    GradientIndex.build(sources, folder, config)
+    return dict(simulated.crossed)
+
+
+def found(folder: Path, device: str) -> list[tuple[str, int, float]]:
+    """Return the hits of an exact search."""
+    hits = GradientIndex.open(folder, device=device).search(**QUERY, k=10, exact=True).hits
+    return [(hit.document_id, hit.part, float(hit.influence or 0)) for hit in hits]
+
+
+def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
+    """Return what crosses for a batch in each kind of pass, with so many of the model's layers tracked."""
+    engine = Engine.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
+    tokens = [np.arange(1, n, dtype=np.uint32) for n in (9, 12, 12, 14)]
+    batch, *more = engine.batches(tokens, np.arange(4), np.ones(4, np.int64), 64)
+    assert not more
+    layers = engine.table.layers[:tracked]
+    bases = (
+        {layer.source: torch.eye(layer.inputs, device=DEVICE) for layer in layers},
+        {layer.name: torch.eye(layer.outputs, device=DEVICE) for layer in layers},
+    )
+    factors = {
+        layer.name: LayerFactors(
+            Q_A=bases[0][layer.source],
+            Q_S=bases[1][layer.name],
+            Lambda=torch.ones(layer.outputs, layer.inputs, device=DEVICE),
+            mean_eigenvalue=1.0,
+        )
+        for layer in layers
+    }
+    records = [
+        LayerRecord(
+            name=layer.name,
+            group=layer.group,
+            source=layer.source,
+            inputs=layer.inputs,
+            outputs=layer.outputs,
+            activation_rank=layer.inputs,
+            gradient_rank=layer.outputs,
+            mean_eigenvalue=1.0,
+        )
+        for layer in layers
+    ]
+    spec = projection_of(records, "count-sketch", 512, 0)
+    path = VectorPath(layers, factors, 0.1, make_projection(spec, engine.device))
+    passes = {
+        "covariances": partial(fit_covariances, layers, engine.task, [batch], 0),
+        "eigenvalues": partial(fit_eigenvalues, layers, engine.task, [batch], bases, 0),
+        "vectors": partial(engine.encode, path, batch),
+    }
+    result = {}
+    for name, act in passes.items():
+        simulated.crossed.clear()
+        act()
+        result[name] = Counter(simulated.crossed)
+    return result
+
+
+def mix() -> None:
+    """Add a tensor of the host to one of the device."""
+    torch.ones(3, device=DEVICE) + torch.ones(3)
