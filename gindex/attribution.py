@@ -273,7 +273,7 @@ class Attribution(Generic[Batch]):
 def coded_scores(
     queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: ProjectionSpec, mu: float | None = None
 ) -> Tensor:
-    """Return the scores [Q, N] of vectors as an index stores them, coded, for queries that are not.
+    """Return the scores [Q, N], on the CPU, of vectors as an index stores them, coded, for queries that are not.
 
     Args:
         queries_QD: Vectors of queries [Q, D].
@@ -283,7 +283,8 @@ def coded_scores(
         mu: That of the second level of curvature, which is fitted on what the codes stand for; None for none.
     """
     slices = list(spec.slices.values())
-    codes, scales_NS = encode(vectors_ND, bits, slices)
+    codes, scales_NS = (of.cpu() for of in encode(vectors_ND, bits, slices))
+    queries_QD = queries_QD.cpu()
     if mu is not None:
         decoded_ND = decode(codes, scales_NS, bits, slices)
         level = fit_second_level(lambda: [decoded_ND], spec.dimension, mu, count=len(decoded_ND))

@@ -74,6 +74,13 @@ def test_layers_cost_no_crossing(device, model_folder):
     assert one["covariances"].total() <= 6 and one["eigenvalues"].total() <= 5  # with how many losses are finite
 
 
+def test_attribution_without_an_index(device):
+    expected, got = (device.submit(acts.attributed, name).result() for name in ("cpu", DEVICE))
+    assert expected.keys() == got.keys()
+    for name, scores in expected.items():
+        torch.testing.assert_close(got[name], scores, rtol=1e-3, atol=1e-4 * float(scores.abs().max()), msg=name)
+
+
 def test_both_sides_do_not_mix(device):
     with pytest.raises(RuntimeError, match="expected all tensors on simulated:0"):
         device.submit(acts.mix).result()

@@ -8,14 +8,18 @@ import numpy as np
 import simulated_device as simulated
 import torch
 from simulated_device import DEVICE
+from torch import Tensor, nn
 
 from gindex import GradientIndex
-from gindex.config import BuildConfig, ModelConfig
+from gindex.attribution import Attribution, coded_scores, tracked_layers
+from gindex.config import BuildConfig, ModelConfig, SolverConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine, projection_of
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.tasks import Classification
+from gindex.model.tensors import tensor_batches
 from gindex.store.manifest import LayerRecord
 
 QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
@@ -85,3 +89,29 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
 def mix() -> None:
     """Add a tensor of the host to one of the device."""
     torch.ones(3, device=DEVICE) + torch.ones(3)
+
+
+def attributed(device: str) -> dict[str, Tensor]:
+    """Return what a classifier's attribution is on a device, of every kind, on the host."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(device)
+    x, y = torch.randn(20, 4), torch.randint(3, (20,))
+    task = Classification(model)
+    documents = tensor_batches(x[:15].to(device), y[:15].to(device))
+    queries = tensor_batches(x[15:].to(device), y[15:].to(device))
+    attribution = Attribution.fit(task, tracked_layers(task, documents), documents)
+    cg = attribution.iterative_inverse(documents, config=SolverConfig(method="cg", iterations=5))
+    lissa = attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=5))
+    path = attribution.vector_path(VectorConfig(dimension=64), 0.1)
+    q, v = attribution.vectors(path, queries).vectors, attribution.vectors(path, documents).vectors
+    found = {
+        "influence": attribution.influence(queries, documents),
+        "self-influence": attribution.self_influence(documents),
+        "cg": attribution.influence_by(cg, queries, documents),
+        "lissa": attribution.influence_by(lissa, queries, documents),
+        "dense": attribution.influence_by(attribution.dense_inverse(documents), queries, documents),
+        "one bit": coded_scores(q, v, 1, path.projection.spec),
+        "eight bits": coded_scores(q, v, 8, path.projection.spec),
+        "second level": coded_scores(q, v, 8, path.projection.spec, mu=0.1),
+    }
+    return {name: scores.cpu() for name, scores in found.items()}

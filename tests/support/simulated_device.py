@@ -64,6 +64,7 @@ def install() -> None:
     library.impl("empty_strided", _empty_strided, "PrivateUse1")
     library.impl("eye", _eye, "PrivateUse1")  # torch's own makes an empty tensor and then resizes it
     library.impl("_copy_from", _copy, "PrivateUse1")
+    library.impl("_efficientzerotensor", _zeros, "PrivateUse1")
     globals()["_library"] = library  # what it holds ends with it
 
 
@@ -78,6 +79,10 @@ def _empty(size: Any, *, dtype: torch.dtype | None = None, **_options: Any) -> T
 
 def _empty_strided(size: Any, stride: Any, *, dtype: torch.dtype | None = None, **_options: Any) -> Tensor:
     return Simulated(torch.empty_strided(size, stride, dtype=dtype or torch.get_default_dtype()))
+
+
+def _zeros(size: Any, *, dtype: torch.dtype | None = None, **_options: Any) -> Tensor:
+    return Simulated(torch.zeros(size, dtype=dtype))
 
 
 def _eye(size: int, *, dtype: torch.dtype | None = None, **_options: Any) -> Tensor:
