@@ -55,10 +55,14 @@ class Rescorer:
             k: How many.
             common: Parts that are candidates of every query: they are scored for all of them at once.
         """
-        if sum(len(of) for of, _ in candidates) < LOOK_TWICE:
-            every = [np.union1d(of, common) for of, _ in candidates]
-            return [best_of(of, scores, k) for of, scores in zip(every, self._scores(every), strict=True)]
-        common, common_QC = np.sort(common), self._common(np.sort(common))
+        if sum(len(of) for of, _ in candidates) >= LOOK_TWICE:
+            return self._in_two_rounds(candidates, k, np.sort(common))
+        every = [np.union1d(of, common) for of, _ in candidates]
+        return [best_of(of, scores, k) for of, scores in zip(every, self._scores(every), strict=True)]
+
+    def _in_two_rounds(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Scored]:
+        """Score the first of each query's candidates, and then those of the others that may be among the best."""
+        common_QC = self._common(common)
         own = [(of[alone], scores[alone]) for of, scores in candidates for alone in [~_among(of, common)]]
         first = [of[: self._first(len(of), k)] for of, _ in own]
         known, rest = [], []
