@@ -262,6 +262,6 @@ def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int
 
 
 def _segment_bytes(config: BuildConfig, parts: int) -> int:
-    """Codes of a segment, once while they are made and once while they are written."""
+    """Codes of a segment that is made, and of the one before while it is written, which takes them twice."""
     row = code_bytes(config.vectors.dimension, config.vectors.bits)
-    return 2 * row * min(parts, choose_segment_parts(parts, row))
+    return 3 * row * min(parts, choose_segment_parts(parts, row))

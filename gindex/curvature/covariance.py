@@ -14,7 +14,7 @@ from torch import Tensor
 from gindex.curvature.products import add_second_moment, symmetric
 from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
-from gindex.model.devices import kept_rows
+from gindex.model.devices import kept_rows, to_device
 from gindex.model.layers import TrackedLayer
 
 
@@ -64,7 +64,9 @@ class CovarianceObserver(Observer):
 
     def losses(self, losses_N: Tensor) -> None:
         """Leave out the documents whose loss [N] is not finite."""
-        self._mask_NT = self._mask_NT.to(losses_N.device) & torch.isfinite(losses_N)[:, None]
+        if self._mask_NT.device != losses_N.device:
+            self._mask_NT = to_device(self._mask_NT.numpy(), losses_N.device)
+        self._mask_NT = self._mask_NT & torch.isfinite(losses_N)[:, None]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor | None, g_NTO: Tensor) -> None:
         """Add a batch's activations to A and its pseudo-gradients [N, T, O] to S."""

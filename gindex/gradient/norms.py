@@ -48,4 +48,4 @@ class _NormObserver(Observer):
         factors = self._factors(layer.name)
         G_NPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
         V_NPR = G_NPR * whitening_scale(factors.Lambda, factors.damping(self._damping_scale))
-        self.squares = self.squares.to(V_NPR.device) + V_NPR.square().sum((1, 2))
+        self.squares = self.squares.to(V_NPR.device) + V_NPR.square().sum((1, 2)).to(self.squares.dtype)

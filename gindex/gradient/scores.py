@@ -7,7 +7,6 @@ Axes: Q queries, N documents, D dimension, B bytes a document, S slices, W slice
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,6 +84,7 @@ class RoundedQueries(ReadyQueries):
             slices: Start and stop of each slice.
         """
         self._halves_2QD, self._steps_SQ1, self._totals_SQ1, self._slices = halves_2QD, steps_SQ1, totals_SQ1, slices
+        self._made: list[tuple[int, int, Tensor]] = []
 
     @classmethod
     def of(cls, queries_QD: Tensor, slices: Slices) -> "RoundedQueries":
@@ -109,16 +109,17 @@ class RoundedQueries(ReadyQueries):
 
         For bits c, <q, 2 c - 1>, exact but for the rounding of q.
         """
-        sums = np.concatenate([_sums(codes.numpy(), *group) for group in self._columns]).astype(np.float64)
+        sums = np.concatenate([_sums(codes.numpy(), *group) for group in self._columns()]).astype(np.float64)
         high_SQN, low_SQN = np.split(sums, 2, axis=1)
         scores_SQN = (
             (2 * (256 * high_SQN + low_SQN) - self._totals_SQ1) * self._steps_SQ1 * scales_NS.numpy().T[:, None]
         )
         return torch.from_numpy(scores_SQN.astype(np.float32))
 
-    @cached_property
     def _columns(self) -> list[tuple[int, int, Tensor]]:
         """Where adjacent slices that are taken together begin and end, and their columns [S, 2 Q, W] of a product."""
+        if self._made:  # a `cached_property` would have threads wait for each other's
+            return self._made
         halves_CD = self._halves_2QD.flatten(0, 1)
         count = max(1, COLUMNS // len(halves_CD))
         groups = []
@@ -129,6 +130,7 @@ class RoundedQueries(ReadyQueries):
             for columns_CW, (a, b) in zip(columns_SCW, some, strict=True):
                 columns_CW[:, a - first : b - first] = halves_CD[:, a:b]
             groups.append((first, last, columns_SCW))
+        self._made = groups
         return groups
 
 

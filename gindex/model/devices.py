@@ -22,10 +22,11 @@ def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[npt.NDArray[np.generic]]]:
     """Begin to copy tensors of one device to the host, and return what waits for them."""
-    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    # Only CUDA says when a copy that isn't waited for is there.
+    copies = [tensor.to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
     done = torch.cuda.Event() if tensors[0].is_cuda else None
     if done is not None:
-        done.record()
+        done.record(torch.cuda.current_stream(tensors[0].device))  # which need not be the current device
 
     def wait() -> list[npt.NDArray[np.generic]]:
         if done is not None:

@@ -140,12 +140,13 @@ def may_reach(least: float, approximate_R: Scores, approximate_N: Scores, scores
         approximate_N: Scores by the index of what is known.
         scores_N: Its scores by the stored vectors.
     """
-    square = float(approximate_N @ approximate_N)
+    known_N, exact_N = approximate_N.astype(np.float64), scores_N.astype(np.float64)
+    square = float(known_N @ known_N)
     if not square > 0:
         return np.ones(len(approximate_R), np.bool_)
-    slope = float(scores_N @ approximate_N) / square
-    deviation = float(np.sqrt(np.square(scores_N - slope * approximate_N).mean()))
-    reaches_R: npt.NDArray[np.bool_] = slope * approximate_R + DEVIATIONS * deviation >= least
+    slope = float(exact_N @ known_N) / square
+    deviation = float(np.sqrt(np.square(exact_N - slope * known_N).mean()))
+    reaches_R: npt.NDArray[np.bool_] = slope * approximate_R.astype(np.float64) + DEVIATIONS * deviation >= least
     return reaches_R
 
 

@@ -102,6 +102,11 @@ class MappedRows:
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
         """
+        if len(ordinals) and not 0 <= ordinals.min() <= ordinals.max() < self.spec.rows:
+            raise CorruptStoreError(
+                f"{self._array}: expected rows from 0 to {self.spec.rows - 1:,}, found {ordinals.min():,} to "
+                f"{ordinals.max():,}; {REMEDY}"
+            )
         chunks, inner = np.divmod(ordinals, self.spec.chunk_rows)
         shards = chunks // self.spec.shard_chunks
         unchecked = ~self._checked[chunks]

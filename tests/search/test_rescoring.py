@@ -98,3 +98,13 @@ def test_threads_share_the_rows_of_one_query(make_reader, queries, count, monkey
     expected = scan(reader, queries[:1], count, parts=np.sort(ordinals))
     assert scores.ordinals.tolist() == expected[0][0].tolist()
     assert torch.equal(torch.from_numpy(scores.scores), torch.from_numpy(expected[1][0]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e18])
+def test_may_reach_in_any_unit(scale):
+    generator = np.random.default_rng(3)
+    known = generator.standard_normal(50).astype(np.float32) + 5
+    exact = known + 0.1 * generator.standard_normal(50).astype(np.float32)
+    asked = np.linspace(0, 9, 40).astype(np.float32)
+    found = may_reach(scale * 6.0, np.float32(scale) * asked, np.float32(scale) * known, np.float32(scale) * exact)
+    assert found.tolist() == may_reach(6.0, asked, known, exact).tolist() and 0 < found.sum() < 40

@@ -226,6 +226,16 @@ def test_missing_shard_is_never_zeros(tmp_path, name):
         read_everything(layout, spec)
 
 
+@pytest.mark.parametrize("ordinal", [-1, 70, 10_000])
+def test_rows_that_are_not_there(tmp_path, ordinal):
+    layout, spec = VolumeLayout(tmp_path), make_spec(70, 64, 1, ((0, 8),))
+    write_store(layout, spec)
+    reader = VectorReader([VolumeReader(layout, spec)])
+    reader.decoded(np.arange(70))  # every chunk has been compared
+    with pytest.raises(CorruptStoreError, match=f"expected rows from 0 to 69, found 3 to|found {ordinal:,} to"):
+        reader.decoded(np.array([3, ordinal]))
+
+
 def test_shard_index_that_points_past_the_end(tmp_path):
     """A consistent index, but no chunk where it points: the checksum of nothing must not pass for a match."""
     layout, spec = VolumeLayout(tmp_path), make_spec(7, 64, 2, ((0, 8),))
