@@ -24,7 +24,7 @@ from gindex.search.explain import Explanation, explain
 from gindex.search.hit import Clock, Query, SearchResult, answers
 from gindex.search.outliers import Outlier, find_outliers
 from gindex.search.queries import QueryTokens, first_targets, tokenize_query
-from gindex.search.scan import BLOCK, part_scores
+from gindex.search.scan import BLOCK, part_scores, ready_for
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
 from gindex.store.version import Version
@@ -230,12 +230,12 @@ class GradientIndex(OpenedVersion):
             NonFiniteError: See `search_vectors`.
         """
         self._funnel.check(vectors_QD)
-        prepared_QD = self._funnel.prepared(vectors_QD)
+        queries = ready_for(self._vectors_reader, self._funnel.prepared(vectors_QD))
         parts = self.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
         blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
-        return np.concatenate([part_scores(self._vectors_reader, b, prepared_QD).numpy() for b in blocks], 1)
+        return np.concatenate([part_scores(self._vectors_reader, b, queries).numpy() for b in blocks], 1)
 
     def document(self, document_id: str) -> Document:
         """Return a document with its whole text.

@@ -6,6 +6,7 @@ processors have units for, are several times cheaper than decoding to float32.
 Axes: Q queries, N documents, D dimension, B bytes a document, S slices, W slice width, C columns of a product.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,19 +48,31 @@ def slice_scores(codes: Tensor, scales_NS: Tensor, bits: int, slices: Slices, qu
 
 def ready(queries_QD: Tensor, bits: int, slices: Slices) -> "ReadyQueries":
     """Prepare queries, once, for any number of products with vectors of so many bits and such slices."""
-    return RoundedQueries.of(queries_QD, slices) if bits == 1 else ReadyQueries(queries_QD, bits, slices)
+    return RoundedQueries.of(queries_QD, slices) if bits == 1 else WideQueries(queries_QD, bits, slices)
 
 
-class ReadyQueries:
+class ReadyQueries(ABC):
+    """Queries [Q, D] that are ready for products with coded vectors."""
+
+    @abstractmethod
+    def one(self, query: int) -> "ReadyQueries":
+        """Return one of them alone."""
+
+    @abstractmethod
+    def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
+        """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
+
+
+class WideQueries(ReadyQueries):
     """Queries that coded vectors are decoded for."""
 
     def __init__(self, queries_QD: Tensor, bits: int, slices: Slices) -> None:
         """Keep the queries; see `slice_scores` for what they are."""
         self._queries_QD, self._bits, self._slices = queries_QD, bits, slices
 
-    def one(self, query: int) -> "ReadyQueries":
+    def one(self, query: int) -> "WideQueries":
         """Return one of them alone."""
-        return ReadyQueries(self._queries_QD[query : query + 1], self._bits, self._slices)
+        return WideQueries(self._queries_QD[query : query + 1], self._bits, self._slices)
 
     def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
         """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""

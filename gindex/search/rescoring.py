@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.gradient.scores import ready
 from gindex.search.faiss_index import Candidates
+from gindex.search.scan import part_scores, ready_for
 from gindex.search.scored import Scored, best_of
 from gindex.search.weights import Weights
 from gindex.search.workers import spread, threads
@@ -44,7 +44,7 @@ class Rescorer:
     def __init__(self, reader: VectorReader, queries_QD: Tensor, weights: Weights | None) -> None:
         """Prepare the queries [Q, D]; `weights` [parts] are what the score of each part is multiplied by, if any."""
         self._reader, self._weights = reader, weights
-        self._queries = ready(queries_QD, reader.spec.bits, reader.spec.slices)
+        self._queries = ready_for(reader, queries_QD)
 
     def best(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Scored]:
         """Return the k best of each query's candidates.
@@ -62,7 +62,7 @@ class Rescorer:
 
     def _in_two_rounds(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Scored]:
         """Score the first of each query's candidates, and then those of the others that may be among the best."""
-        common_QC = self._common(common)
+        (common_QC,) = spread(lambda of: part_scores(self._reader, of, self._queries, self._weights).numpy(), [common])
         own = [(of[alone], scores[alone]) for of, scores in candidates for alone in [~_among(of, common)]]
         first = [of[: self._first(len(of), k)] for of, _ in own]
         known, rest = [], []
@@ -120,15 +120,6 @@ class Rescorer:
     def _pieces(self, queries: int, rows: int) -> int:
         """Return into how many pieces the rows of a query are divided: so many that no thread is idle, if worth it."""
         return max(1, min(-(-threads() // queries), rows // ROWS_PER_THREAD))
-
-    def _common(self, ordinals: Ordinals) -> Scores:
-        """Score parts for all queries [Q, C]."""
-
-        def score(parts: Ordinals) -> Scores:
-            scores_QC: Scores = self._queries.slice_scores(*self._reader.coded(parts)).sum(0).numpy()
-            return scores_QC if self._weights is None else scores_QC * self._weights[parts]
-
-        return spread(score, [ordinals])[0]
 
 
 def may_reach(least: float, approximate_R: Scores, approximate_N: Scores, scores_N: Scores) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.gradient.scores import slice_scores
+from gindex.gradient.scores import ReadyQueries, ready
 from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
 
@@ -40,9 +40,10 @@ def scan(
         parts = np.arange(reader.spec.parts)
     best_QK = torch.empty(len(queries_QD), 0)
     ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64)
+    queries = ready_for(reader, queries_QD)
     for start in range(0, len(parts), BLOCK):
         block = parts[start : start + BLOCK]
-        scores_QN = part_scores(reader, block, queries_QD, weights)
+        scores_QN = part_scores(reader, block, queries, weights)
         best_QK = torch.cat([best_QK, scores_QN], 1)
         ordinals_QK = torch.cat([ordinals_QK, torch.from_numpy(block).expand(len(queries_QD), -1)], 1)
         order = best_QK.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -50,15 +51,19 @@ def scan(
     return ordinals_QK.numpy(), best_QK.numpy()
 
 
+def ready_for(reader: VectorReader, queries_QD: Tensor) -> ReadyQueries:
+    """Prepare queries for products with the stored vectors."""
+    return ready(queries_QD, reader.spec.bits, reader.spec.slices)
+
+
 def part_scores(
-    reader: VectorReader, parts: npt.NDArray[np.int64], queries_QD: Tensor, weights: Weights | None = None
+    reader: VectorReader, parts: npt.NDArray[np.int64], queries: ReadyQueries, weights: Weights | None = None
 ) -> Tensor:
     """Return the scores [Q, N] of parts, weighted."""
-    scores_QN = part_slice_scores(reader, parts, queries_QD).sum(0)
+    scores_QN = part_slice_scores(reader, parts, queries).sum(0)
     return scores_QN if weights is None else scores_QN * torch.from_numpy(weights[parts])
 
 
-def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], queries_QD: Tensor) -> Tensor:
+def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], queries: ReadyQueries) -> Tensor:
     """Return the scores [S, Q, N] of parts, each slice (layer group) apart."""
-    codes, scales = reader.coded(parts)
-    return slice_scores(codes, scales, reader.spec.bits, reader.spec.slices, queries_QD)
+    return queries.slice_scores(*reader.coded(parts))

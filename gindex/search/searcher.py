@@ -20,7 +20,7 @@ from gindex.errors import ConfigError
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
 from gindex.search.funnel import Funnel, Selection
 from gindex.search.hit import Clock, Hit
-from gindex.search.scan import part_scores, part_slice_scores
+from gindex.search.scan import part_scores, part_slice_scores, ready_for
 from gindex.search.scored import Scored
 from gindex.search.stopping import expected_misses
 from gindex.search.weights import Normaliser
@@ -161,8 +161,8 @@ class Searcher:
         parts = {int(n) for of in parts_of(self._table, documents).values() for n in of}
         missing = self._funnel.permitted(np.array(sorted(parts - scores.keys()), np.int64), run.selection)
         if len(missing):
-            query_1D = run.vectors_QD[position : position + 1]
-            more = part_scores(self._reader, missing, query_1D, run.selection.weights)[0]
+            query = ready_for(self._reader, run.vectors_QD[position : position + 1])
+            more = part_scores(self._reader, missing, query, run.selection.weights)[0]
             scores.update(zip(missing.tolist(), more.tolist(), strict=True))
 
     def _best_by_both(self, run: "_Run", position: int, scores: dict[int, float]) -> dict[int, float]:
@@ -276,8 +276,8 @@ class Searcher:
     def _layers(self, run: "_Run", position: int, candidate: Candidate) -> dict[str, float]:
         """Return the score of each layer group, as reported: signed and weighted."""
         ordinals = np.array(candidate.members or (candidate.ordinal,), np.int64)
-        query_1D, weights = run.vectors_QD[position : position + 1], run.selection.weights
-        scores_SN = run.signs[position] * part_slice_scores(self._reader, ordinals, query_1D)[:, 0]
+        query, weights = ready_for(self._reader, run.vectors_QD[position : position + 1]), run.selection.weights
+        scores_SN = run.signs[position] * part_slice_scores(self._reader, ordinals, query)[:, 0]
         if weights is not None:
             scores_SN = scores_SN * torch.from_numpy(weights[ordinals])
         scores_S = scores_SN.sum(1) * run.scale(position)

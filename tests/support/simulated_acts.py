@@ -15,12 +15,12 @@ from gindex.attribution import Attribution, coded_scores, tracked_layers
 from gindex.config import BuildConfig, ModelConfig, SolverConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.engine import Engine, projection_of
+from gindex.engine import Engine
+from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
-from gindex.store.manifest import LayerRecord
 
 QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
 
@@ -58,20 +58,8 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
         )
         for layer in layers
     }
-    records = [
-        LayerRecord(
-            name=layer.name,
-            group=layer.group,
-            source=layer.source,
-            inputs=layer.inputs,
-            outputs=layer.outputs,
-            activation_rank=layer.inputs,
-            gradient_rank=layer.outputs,
-            mean_eigenvalue=1.0,
-        )
-        for layer in layers
-    ]
-    spec = projection_of(records, "count-sketch", 512, 0)
+    shapes = [LayerShape(name=n, group=n, rows=f.Q_S.shape[1], columns=f.Q_A.shape[1]) for n, f in factors.items()]
+    spec = ProjectionSpec(layers=tuple(shapes), dimension=512, seed=0)
     path = VectorPath(layers, factors, 0.1, make_projection(spec, engine.device))
     passes = {
         "covariances": partial(fit_covariances, layers, engine.task, [batch], 0),

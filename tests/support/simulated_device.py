@@ -6,6 +6,7 @@ every value that the host has to wait for. It is installed for a whole process, 
 Source: torch's device for Python backends (`torch.utils.backend_registration`), which is experimental.
 """
 
+import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -112,9 +113,9 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     own = [x for x in tensors if isinstance(x, Simulated)]
     foreign = [x for x in tensors if not isinstance(x, Simulated) and x.dim()]
     if own and foreign:
-        raise RuntimeError(
-            f"{name}: expected all tensors on {DEVICE}, found one of shape {foreign[0].shape} on the CPU"
-        )
+        error = f"{name}: expected all tensors on {DEVICE}, found one of shape {tuple(foreign[0].shape)} on the CPU"
+        print(error, file=sys.stderr)  # raised within a backward pass it ends the process, and is not seen
+        raise RuntimeError(error)
     by_mask = name == "aten::index.Tensor" and any(x.dtype == torch.bool for x in args[1] if x is not None)
     if name in _WAITED_FOR or by_mask:
         crossed["waited for"] += 1
