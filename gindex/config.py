@@ -16,6 +16,12 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+USUAL_TOKENS = 512
+"""Tokens of the longest part, where the settings say nothing and the model takes as many."""
+
+PERMISSIONS = ("trust_remote_code", "allow_pickle")
+"""What a caller may allow a model to do, fields of `ModelConfig`."""
+
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
@@ -56,10 +62,15 @@ class CorpusConfig:
 
     text_field: str = option("text", "Field of a record that holds the document's text.")
     id_field: str = option("id", "Field that holds the document id; records without it are numbered by file and line.")
-    max_tokens: int = option(512, "Longest part in tokens; a longer document is cut into parts that all count.")
+    max_tokens: int | None = option(
+        None,
+        "Longest part in tokens; a longer document is cut into parts that all count. "
+        f"Automatic: {USUAL_TOKENS}, or what the model takes where that is less.",
+    )
 
     def __post_init__(self) -> None:
-        _at_least("max_tokens", self.max_tokens, 2)
+        if self.max_tokens is not None:
+            _at_least("max_tokens", self.max_tokens, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,8 @@ class ModelConfig:
     dtype: str = option(
         "auto", "Number format of the passes: auto (bfloat16 for a 16-bit model where that is fast), float32, bfloat16."
     )
+    trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.")
+    allow_pickle: bool = option(False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.")
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
@@ -258,9 +271,14 @@ class BuildConfig:
         return cls(**settings | {name: kind(**settings[name]) for name, kind in components.items()})
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the index's content: all but the device, the batches and what is measured."""
+        """Return the settings that decide the index's content: all but the device, the batches and what is measured.
+
+        What a caller allows a model to do is not among them: an index must not allow it to the next one.
+        """
         everything = asdict(self)
-        del everything["model"]["device"], everything["batch_tokens"], everything["memory"], everything["fidelity"]
+        del everything["batch_tokens"], everything["memory"], everything["fidelity"]
+        for name in ("device", *PERMISSIONS):
+            del everything["model"][name]
         return everything
 
 

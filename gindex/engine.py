@@ -19,10 +19,11 @@ from gindex.errors import CorruptStoreError
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.causality import check_long, ordinary_tokens
 from gindex.model.devices import to_device
 from gindex.model.head import plain_head
 from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
-from gindex.model.load import LoadedModel, load_model, load_tokenizer
+from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
@@ -50,7 +51,7 @@ class Engine:
             TokenizerError: It has no usable tokenizer.
             NothingToTrackError: It has no layer to track.
         """
-        loaded = load_model(config, load_tokenizer(config.name))
+        loaded = load_model(config)
         task = CausalLanguageModel(loaded.model)
         probe = pad(
             [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
@@ -60,6 +61,21 @@ class Engine:
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
+
+    def check_length(self, tokens: int) -> None:
+        """Check that the model takes parts of so many tokens, and is causal over them.
+
+        Raises:
+            ModelError: It does not, or is not.
+        """
+        loaded = self.loaded
+        check_long(
+            type(loaded.model).__name__,
+            self.task.losses,
+            ordinary_tokens(loaded.tokenizer, self.task.vocabulary),
+            tokens,
+            self.dtype,
+        )
 
     @property
     def device(self) -> torch.device:

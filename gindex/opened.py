@@ -129,12 +129,13 @@ class OpenedVersion:
     @cached_property
     def _engine(self) -> Engine:
         engine = Engine.load(self._model)
-        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
-        for what, fingerprint in found.items():
-            if fingerprint != self.manifest.model[what]:
+        for what, fingerprint in engine.loaded.identity.items():
+            recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
+            if fingerprint != recorded:
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
-                    f"built with, found {fingerprint[:12]}; give that one with --model"
+                    f"{self._model.name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"found {fingerprint[:12] or 'none'}; give that one with --model"
+                    + (", its own code with --trust-remote-code" if what == "code" else "")
                 )
         return engine
 

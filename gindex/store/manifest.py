@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from gindex.config import BuildConfig
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
@@ -29,6 +29,8 @@ class _Model(TypedDict):
     dtype: str
     parameters: int
     tracked_parameters: int
+    buffers: NotRequired[str]
+    code: NotRequired[str]
 
 
 class _Weight(TypedDict):
