@@ -57,14 +57,6 @@ def disproved(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> d
     return {name: reason for name, proof in proofs.items() if (reason := proof.reason())}
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Return |found - expected| / |expected|, 0 where they are equal; what is not finite in both counts as equal."""
-    wide = torch.promote_types(expected.dtype, torch.float32)
-    difference = torch.where(expected.isfinite() | found.isfinite(), found.to(wide) - expected.to(wide), 0)
-    error = float(torch.linalg.vector_norm(difference))
-    return error / float(torch.linalg.vector_norm(expected.nan_to_num(0, 0, 0), dtype=wide)) if error else 0.0
-
-
 def _losses(probe: Probe, documents: int) -> Tensor:
     """Return a loss [N] of each document that all its outputs take part in, each in its own way."""
     outputs = probe(documents)

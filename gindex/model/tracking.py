@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gindex.errors import NothingToTrackError
 from gindex.model.choice import LayerChoice, output_head
 from gindex.model.convolution import patch_geometry
+from gindex.model.differences import is_same_product
 from gindex.model.layers import (
     LayerTable,
     TrackedLayer,
@@ -27,7 +28,7 @@ from gindex.model.layers import (
     layer_input,
     resourced,
 )
-from gindex.model.proof import Probe, disproved, relative_error
+from gindex.model.proof import Probe, disproved
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
@@ -35,12 +36,7 @@ MAX_WIDTH = 32768
 PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 6
 """Documents of the two batches that a model is tried on. With two numbers, an axis that only happens to have the length
 of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
-each in order by chance: that has a probability below e^-11, however many are routed."""
-
-OUTPUT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-"""How far a layer's output may be from its affine map, relative: the same product in another order, in TF32 at worst.
-Other formats round to 8 bits or more, which moves few values by a step of .4%."""
-COARSE_OUTPUT_TOLERANCE = 5e-3
+each in order by chance: that has a probability of e^-11 at most."""
 
 LEAST_SHARE = 0.5
 """Share of the model's body below which it is said aloud how little is tracked."""
@@ -90,7 +86,7 @@ class _Calls:
     order: int = 1 << 62
     input_identity: tuple[int, int] = (0, 0)
     graded: bool = True
-    error: float = 0.0
+    affine: bool = True
 
 
 @dataclass(kw_only=True)
@@ -146,7 +142,7 @@ class _Candidates:
             seen.graded &= torch.is_grad_enabled()
             inputs.append(x)
             if checked and seen.count[documents] == 1:
-                seen.error = max(seen.error, _output_error(module, x, output))
+                seen.affine &= _is_affine(module, x, output)
 
         return watch
 
@@ -189,13 +185,11 @@ def _by_document(seen: _Calls) -> bool:
     return all(len(shape) > 1 and shape[0] == documents for documents, shape in seen.shapes.items())
 
 
-def _output_error(module: nn.Module, x: Tensor, output: object) -> float:
-    """Return how far an output is from the affine map, relative, over what is tolerated."""
+def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
+    """Say whether an output is what the layer's weight and bias make of its input."""
     with torch.no_grad():
         expected = affine_output(module, x)
-        if not isinstance(output, Tensor) or output.shape != expected.shape:
-            return float("inf")
-        return relative_error(output, expected) / OUTPUT_TOLERANCE.get(expected.dtype, COARSE_OUTPUT_TOLERANCE)
+        return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
 
 
 def _reason_of_form(
@@ -227,7 +221,7 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
         return f"called {max(seen.count.values())} times in one forward pass"
     if not seen.graded:
         return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
-    if not seen.error <= 1:
+    if not seen.affine:
         return f"its output is not the affine map of its weight and bias ({type(module).__name__}, or a hook on it)"
     return None
 
