@@ -19,9 +19,6 @@ REFINEMENTS = ("cg", "lissa")
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
 
-PERMISSIONS = ("trust_remote_code", "allow_pickle")
-"""What a caller may allow a model to do, fields of `ModelConfig`."""
-
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
@@ -84,9 +81,24 @@ class ModelConfig:
     )
     trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.")
     allow_pickle: bool = option(False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.")
+    untrack: tuple[str, ...] = option(
+        (), "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more."
+    )
+    track: tuple[str, ...] = option(
+        (),
+        "Layers to track although --untrack, or the default for an output head of more than 8,192 tokens, leaves them "
+        "out; a name or a pattern.",
+    )
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
+        for name in ("untrack", "track"):  # lists, where they come out of JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides an index's content; patterns of layers only where there are any."""
+        patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
+        return {"name": self.name, "dtype": self.dtype} | patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,10 +287,8 @@ class BuildConfig:
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
-        everything = asdict(self)
+        everything = asdict(self) | {"model": self.model.settings()}
         del everything["batch_tokens"], everything["memory"], everything["fidelity"]
-        for name in ("device", *PERMISSIONS):
-            del everything["model"][name]
         return everything
 
 

@@ -20,6 +20,7 @@ from gindex.errors import MismatchError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search import workers
 from gindex.search.faiss_index import FaissIndex, build_faiss
@@ -128,8 +129,10 @@ class OpenedVersion:
 
     @cached_property
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
-        for what, fingerprint in engine.loaded.identity.items():
+        return Engine.load(self._model, self.manifest.layers, self._check_model)
+
+    def _check_model(self, loaded: LoadedModel) -> None:
+        for what, fingerprint in loaded.identity.items():
             recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
                 raise MismatchError(
@@ -137,7 +140,6 @@ class OpenedVersion:
                     f"found {fingerprint[:12] or 'none'}; give that one with --model"
                     + (", its own code with --trust-remote-code" if what == "code" else "")
                 )
-        return engine
 
     @cached_property
     def _projection(self) -> ProjectionSpec:

@@ -82,8 +82,8 @@ def run_add(
         version = Version.open(layout)
         version.check_factors()
         projection = recorded_projection(layout, version.manifest)
-        engine = load_engine(config)
-        check_same_model(layout, version.manifest.model, engine.loaded.identity)
+        recorded = version.manifest
+        engine = load_engine(config, recorded, lambda loaded: check_same_model(layout, recorded.model, loaded.identity))
         origin = [asdict(source) for source in fingerprint_sources(sources)]
         started = {
             "replace": replace_ids,

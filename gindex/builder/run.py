@@ -41,7 +41,7 @@ from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
-from gindex.model.load import read_model
+from gindex.model.load import LoadedModel, read_model
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
 from gindex.search.rerank import Reranker
@@ -97,7 +97,7 @@ def run_build(
     config = settled(sources, config)
     fingerprints = fingerprint_sources(sources)
     check_start(layout, config, fingerprints)
-    engine = load_engine(config)  # before anything is written: a model that is refused leaves nothing behind
+    engine = _engine(layout, config)  # before anything is written: a model that is refused leaves nothing behind
     with building(layout), ExitStack() as stack:
         with alone(layout):
             if version_numbers(layout):
@@ -113,6 +113,14 @@ def run_build(
             if version_numbers(layout):
                 return Version.open(layout).manifest  # another builder was here first
             return build.commit(work, segments, fingerprints)
+
+
+def _engine(layout: Layout, config: BuildConfig) -> Engine:
+    """Load the model; where the index is finished, it must be the recorded one, and the recorded layers are tracked."""
+    if not version_numbers(layout):
+        return load_engine(config)
+    finished = Manifest.read(layout, latest_version(layout))
+    return load_engine(config, finished, lambda loaded: check_same_model(layout, finished.model, loaded.identity))
 
 
 def _finish(
@@ -149,14 +157,21 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
-def load_engine(config: BuildConfig) -> Engine:
+def load_engine(
+    config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
+) -> Engine:
     """Load the model and check that the settings suit it, before any work is done.
+
+    Args:
+        config: All settings.
+        manifest: That of the index, where there is one: its layers are tracked.
+        check: Called with the model; see `Engine.load`.
 
     Raises:
         ModelError: The model cannot be taken, or fails on parts as long as they may be.
-        ConfigError: The dimension doesn't suit the model.
+        ConfigError: The dimension doesn't suit the model, or a pattern of layers does nothing.
     """
-    engine = Engine.load(config.model)
+    engine = Engine.load(config.model, None if manifest is None else manifest.layers, check)
     slice_widths(engine, config)  # raises ConfigError
     engine.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return engine

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from gindex.errors import ShapeError
@@ -39,9 +40,10 @@ class TensorBatch:
             return real
         return np.ones((len(self.ordinals), 1), dtype=bool)
 
-    def first(self, count: int) -> Inputs:
-        """Return the inputs of `count` copies of the first document: something to try the model on."""
-        return _each(self.inputs, lambda x: x[:1].expand(count, *x.shape[1:]))
+    def some(self, count: int) -> Inputs:
+        """Return the inputs of `count` documents, the first ones, over again where there are fewer."""
+        rows = torch.arange(count) % len(self.ordinals)
+        return _each(self.inputs, lambda x: x[rows.to(x.device)])
 
 
 def tensor_batches(
