@@ -77,7 +77,7 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
     first_TV = together_NTV[0]
     if not torch.isfinite(first_TV).any():
         raise ModelError(
-            f"{name}: expected finite logits, found NaN or infinity alone; the weights are damaged, or need --dtype float32"
+            f"{name}: expected finite logits, found NaN or infinity; the weights are damaged or need --dtype float32"
         )
     mixed = float(_changes(first_TV, others_NTV[0]).median())
     if mixed > rounding:
