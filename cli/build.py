@@ -20,7 +20,7 @@ from gindex.config import (
     VectorConfig,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .render import duration, size
 
@@ -49,6 +49,7 @@ BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 @config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@permission_options
 @config_option(BuildConfig, "batch_tokens", type=int)
 @config_option(BuildConfig, "memory", type=float)
 @config_option(BuildConfig, "seed", type=int)
@@ -101,7 +102,7 @@ def _config(options: dict[str, Any]) -> BuildConfig:
 
     return BuildConfig(
         corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
-        model=ModelConfig(**pick("name", "device", "dtype")),
+        model=ModelConfig(**pick("name", "device", "dtype"), **permissions()),
         curvature=CurvatureConfig(
             **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
         ),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gindex.corpus.batches import TokenBatch
-from gindex.errors import ModelError
+from gindex.errors import ModelError, NonFiniteError
 from gindex.model.quiet import first_line
 
 LENGTH = 24
@@ -60,7 +60,8 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
         device: Device of the model.
 
     Raises:
-        ModelError: A logit depends on what it must not depend on, or none is finite.
+        ModelError: A logit depends on what it must not depend on.
+        NonFiniteError: No logit is finite.
     """
     length = min(LENGTH, most)
     cuts = sorted({cut for cut in (length // 4, length // 2, length - 1) if 0 < cut < length})
@@ -76,8 +77,8 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
     rounding, seen = ROUNDING.get(together_NTV.dtype, ROUNDING_16), SEEN.get(together_NTV.dtype, SEEN_16)
     first_TV = together_NTV[0]
     if not torch.isfinite(first_TV).any():
-        raise ModelError(
-            f"{name}: expected finite logits, found NaN or infinity alone; the weights are damaged, or need --dtype float32"
+        raise NonFiniteError(
+            f"{name}: expected finite logits, found NaN or infinity; the weights are damaged or need --dtype float32"
         )
     mixed = float(_changes(first_TV, others_NTV[0]).median())
     if mixed > rounding:

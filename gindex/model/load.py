@@ -121,6 +121,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
 
     Raises:
         ModelError: There is no such model, it is not whole, not causal, or unreadable, or the device is not there.
+        NonFiniteError: Its logits are NaN or infinite.
         TokenizerError: It has no tokenizer, or one without character offsets.
     """
     device = pick_device(config.device)
@@ -262,6 +263,7 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
 
     Raises:
         ModelError: It does not, or is not.
+        NonFiniteError: Its logits are NaN or infinite.
     """
     device = next(model.parameters()).device
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]

@@ -81,8 +81,9 @@ def _remedy(model: nn.Module, missing: set[str], unexpected: set[str]) -> str:
         return "it is a classifier or reward model: give the language model that it was made from"
     if any("lora_" in key for key in unexpected):
         return "it holds an adapter: merge it with peft's merge_and_unload()"
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    heads = {n for n, p in model.named_parameters() if head is not None and any(p is own for own in head.parameters())}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    own = {id(weight) for weight in head.parameters()} if isinstance(head, nn.Module) else set()
+    heads = {key for key, weight in model.named_parameters() if id(weight) in own}
     if missing and missing <= heads:
         return "it is a base model without its head: save it from the class that it was trained in"
     return "save the model again with save_pretrained(), from the class that it was trained in"

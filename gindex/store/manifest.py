@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from gindex.config import BuildConfig
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
@@ -22,15 +22,20 @@ class _Source(TypedDict):
     sha256: str | None
 
 
-class _Model(TypedDict):
+class _Identity(TypedDict, total=False):
+    """What identifies the model beside its weights: see `gindex.model.load`. Older manifests have none of these."""
+
+    buffers: str
+    code: str
+
+
+class _Model(_Identity):
     name: str
     model: str
     tokenizer: str
     dtype: str
     parameters: int
     tracked_parameters: int
-    buffers: NotRequired[str]
-    code: NotRequired[str]
 
 
 class _Weight(TypedDict):
