@@ -18,7 +18,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, CurvatureConfig, SolverConfig, VectorConfig, default_of
+from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, SolverConfig, VectorConfig, default_of
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
 from gindex.curvature.gauss_newton import GaussNewton
@@ -47,7 +47,7 @@ from gindex.model.layers import LayerTable, TrackedLayer, resourced
 from gindex.model.losses import OutputTask
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
-from gindex.model.tracking import LEAST_SHARE, track_layers
+from gindex.model.tracking import track_layers
 from gindex.progress import Progress, Silent
 
 logger = logging.getLogger(__name__)

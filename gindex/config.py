@@ -23,6 +23,10 @@ CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
 
+LEAST_SHARE = 0.5
+"""Share of a model's body below which it is said aloud how little of it is tracked."""
+
+
 def option(default: Any, help: str) -> Any:
     """Define a config field with the help text that the command line shows."""
     return field(default=default, metadata={"help": help})

@@ -288,8 +288,10 @@ class _Build:
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,
-                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
+                "parameters": table.parameters,
                 "tracked_parameters": tracked,
+                "body_parameters": table.body,
+                "tracked_body_parameters": table.tracked_body,
             },
             layers=list(work.layers),
             untracked=[asdict(weight) for weight in table.untracked],

@@ -24,6 +24,7 @@ class TrackedLayer:
         has_bias: Whether activations get a 1 appended.
         group: Name of the layer group (transformer block) whose slice of the vector it shares.
         source: Name of the first tracked layer that reads the same activations (1 included); these share A and Q_A.
+        body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
     """
@@ -35,6 +36,7 @@ class TrackedLayer:
     has_bias: bool
     group: str
     source: str
+    body: bool = True
     beside: nn.Module | None = None
 
     @property
@@ -45,29 +47,28 @@ class TrackedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class UntrackedWeight:
-    """A parameter that takes no part, with the reason."""
+    """A parameter that takes no part, with the reason, and whether it is of the model's body."""
 
     name: str
     parameters: int
     reason: str
+    body: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTable(Sequence[TrackedLayer]):
     """The tracked layers in forward order, as a sequence of them, and every weight that is not tracked.
 
+    The body of a model is all of it but embeddings (`nn.Embedding`, heads that are tied to them included) and the
+    output head (`get_output_embeddings`, where a model has that).
+
     Attributes:
         layers: The tracked layers.
         untracked: The other weights.
-        body: Weights of the model's body: all but those of embeddings (`nn.Embedding`, tied heads included) and of the
-            output head (`get_output_embeddings`, where a model has that).
-        tracked_body: How many of them are tracked.
     """
 
     layers: tuple[TrackedLayer, ...]
     untracked: tuple[UntrackedWeight, ...]
-    body: int
-    tracked_body: int
 
     @overload
     def __getitem__(self, index: int) -> TrackedLayer: ...
@@ -96,6 +97,16 @@ class LayerTable(Sequence[TrackedLayer]):
     def parameters(self) -> int:
         """Weights of the whole model."""
         return sum(layer.parameters for layer in self.layers) + sum(weight.parameters for weight in self.untracked)
+
+    @property
+    def body(self) -> int:
+        """Weights of the body."""
+        return self.tracked_body + sum(weight.parameters for weight in self.untracked if weight.body)
+
+    @property
+    def tracked_body(self) -> int:
+        """Those of them that are tracked."""
+        return sum(layer.parameters for layer in self.layers if layer.body)
 
     @property
     def share(self) -> float:

@@ -38,9 +38,6 @@ PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 6
 of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
 each in order by chance: that has a probability of e^-11 at most."""
 
-LEAST_SHARE = 0.5
-"""Share of the model's body below which it is said aloud how little is tracked."""
-
 _GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 
@@ -74,7 +71,9 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
             f"{type(model).__name__}: expected at least one Linear, Conv1D or Conv2d layer to track, found none"
             f"{f' ({listed})' if listed else ''}; use a model with dense or convolutional layers"
         )
-    return _table(model, layers, found.reasons)
+    head = output_head(model)
+    layers = tuple(replace(layer, body=layer.module is not head) for layer in layers)
+    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, found.reasons)))
 
 
 @dataclass
@@ -246,22 +245,18 @@ def _shared_parameters(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
-def _table(model: nn.Module, layers: tuple[TrackedLayer, ...], reasons: Mapping[str, str]) -> LayerTable:
-    outside = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+def _outside(model: nn.Module) -> set[int]:
+    """Return the identities of the parameters that are not of the body."""
+    found = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     head = output_head(model)
-    outside |= {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    return found if head is None else found | {id(parameter) for parameter in head.parameters()}
+
+
+def _untracked(
+    model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str]
+) -> Iterator[UntrackedWeight]:
     tracked = {id(parameter) for layer in layers for parameter in affine_parameters(layer.module)}
-    body = {id(p): p.numel() for p in model.parameters() if id(p) not in outside}
-    return LayerTable(
-        layers=layers,
-        untracked=tuple(_untracked(model, tracked, reasons)),
-        body=sum(body.values()),
-        tracked_body=sum(count for identity, count in body.items() if identity in tracked),
-    )
-
-
-def _untracked(model: nn.Module, tracked: set[int], reasons: Mapping[str, str]) -> Iterator[UntrackedWeight]:
-    modules = dict(model.named_modules())
+    modules, outside = dict(model.named_modules()), _outside(model)
     for identity, names in _shared_parameters(model).items():
         if identity in tracked:
             continue
@@ -269,7 +264,8 @@ def _untracked(model: nn.Module, tracked: set[int], reasons: Mapping[str, str]) 
         reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
-        yield UntrackedWeight(name=names[0], parameters=model.get_parameter(names[0]).numel(), reason=reason)
+        parameters = model.get_parameter(names[0]).numel()
+        yield UntrackedWeight(name=names[0], parameters=parameters, reason=reason, body=identity not in outside)
 
 
 def _owner(parameter: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
-from gindex.errors import ShapeError
+from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.tracking import track_layers
@@ -186,6 +186,21 @@ def test_a_layer_that_mixes_documents_is_refused_by_name():
     with pytest.raises(ShapeError, match=r"^0: expected activations of 3 documents, found shape \(4, 5\)"):
         observe(layers, Recorder(), 3, lambda: chain(torch.randn(4, 5, dtype=torch.float64)).square().sum(1))
     assert not any(module._forward_hooks for module in chain.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda chain, x: chain(chain[0](x)[:, :5]), "^0: expected one call in a pass, as when .*, found a second one"),
+        (lambda chain, x: chain[0](x), "^2: expected one call in a pass, as when the model was tried, found none"),
+        (lambda chain, x: chain[1:](torch.no_grad()(chain[0])(x)), "^0: expected a call with gradients .* without;"),
+    ],
+)
+def test_a_call_that_the_probe_did_not_see_is_refused_by_name(change, message):
+    chain, layers = small_chain()
+    with pytest.raises(TrackedLayerError, match=message + ".*leave it out, as with --untrack"):
+        observe(layers, Recorder(), 4, lambda: change(chain, torch.randn(4, 5, dtype=torch.float64)).square().sum(1))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in chain.modules())
 
 
 def test_losses_that_need_no_gradient_give_that_of_no_token():
