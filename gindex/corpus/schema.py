@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gindex.corpus.values import register
 from gindex.errors import CorruptStoreError, FormatVersionError, StoreError
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
@@ -58,6 +59,7 @@ def connect(path: Path) -> sqlite3.Connection:
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):  # the file may be damaged
                 connection.execute(f"PRAGMA {pragma}")
             _check_format(connection, path)
+            register(connection)
         except BaseException:
             connection.close()
             raise

@@ -6,11 +6,12 @@ Axes: N parts.
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.filters import Filter, filter_error
+from gindex.corpus.filters import Filter, filter_error, written_name
 from gindex.corpus.table import DocumentTable
 from gindex.errors import QueryError
 
@@ -80,13 +81,25 @@ def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDAr
 
 def _check_fields(table: DocumentTable, where: Filter) -> None:
     for field in where.fields:
-        statement = "SELECT 1 FROM documents WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1"
-        if not table.rows(statement, [field.path]):
-            keys = table.rows(
-                "SELECT DISTINCT key FROM (SELECT metadata FROM documents LIMIT 1000), json_each(metadata)"
-            )
-            known = ", ".join(sorted(str(key) for (key,) in keys)[:20]) or "no fields"
+        statement = f"SELECT 1 FROM documents WHERE {field.known.text} LIMIT 1"
+        if not table.rows(statement, field.known.parameters):
+            known = ", ".join(_field_names(table)[:20]) or "no fields"
             raise filter_error(where.text, field.position, f"a field of the documents ({known})", field.name)
+
+
+def _field_names(table: DocumentTable) -> list[str]:
+    """Return the fields of the first documents of each table, fields within fields too, as filters write them."""
+    names: set[str] = set()
+
+    def collect(fields: dict[str, Any], before: str) -> None:
+        for name, value in fields.items():
+            names.add(before + written_name(name))
+            if isinstance(value, dict) and value:
+                collect(value, f"{before}{written_name(name)}.")
+
+    for (metadata,) in table.rows("SELECT metadata FROM documents LIMIT 1000"):
+        collect(json.loads(metadata), "")
+    return sorted(names)
 
 
 def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, npt.NDArray[np.uint32]]]:
