@@ -1,7 +1,6 @@
 """`gindex build`."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -19,6 +19,9 @@ REFINEMENTS = ("cg", "lissa")
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
 
+PERMISSIONS = ("trust_remote_code", "allow_pickle")
+"""What a caller may allow a model to do, fields of `ModelConfig`."""
+
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
