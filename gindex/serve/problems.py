@@ -29,6 +29,7 @@ from gindex.errors import (
     UnknownDocumentError,
     UnknownIndexError,
 )
+from gindex.search.hit import FailedQuery, failure_record
 
 logger = logging.getLogger("gindex.serve")
 
@@ -93,6 +94,14 @@ def problem_of(error: Exception) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(status, name, _detail(error, status), headers)
+
+
+def failure_of(failed: FailedQuery) -> dict[str, Any]:
+    """Return what stands in a batch's answer in the place of a query that has none; it tells what a problem would."""
+    status = status_of(failed.error)
+    name = "InternalError" if status == 500 else _public_name(failed.error)
+    error = {"type": f"urn:gindex:{name}", "detail": _detail(failed.error, status)}
+    return failure_record(failed) | {"error": error}
 
 
 def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:

@@ -88,7 +88,7 @@ async function search(event) {
     show();
     if (event) at("results").focus({ preventScroll: true });
   } catch (error) {
-    if (mine === running) at("results").hidden = true;
+    if (mine === running) at("results").hidden = at("notes").hidden = true;
     fail(error);
   } finally {
     if (mine === running) at("go").disabled = false;
@@ -101,6 +101,8 @@ function show() {
   const took = answer.timing_ms;
   at("status").textContent = `${answer.query.tokens} tokens · gradient ${took.gradient.toFixed(0)} ms · search ` +
     `${took.search.toFixed(1)} ms${took.rerank ? ` · exact re-rank ${(took.rerank / 1000).toFixed(1)} s` : ""} · version ${answer.version}`;
+  at("notes").textContent = (answer.notes ?? []).map((note) => `Note: ${note}.`).join(" ");
+  at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
   const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
