@@ -83,7 +83,7 @@ class GradientIndex(OpenedVersion):
 
         Args:
             path: The index directory.
-            model: Folder or hub name of the model, where it has moved since the build.
+            model: Folder or hub name of the model; None looks for it where the build recorded it.
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
@@ -96,8 +96,7 @@ class GradientIndex(OpenedVersion):
             FormatVersionError: A newer gindex wrote it.
         """
         opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
-        name = model or str(opened.manifest.model["name"])
-        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
+        config = ModelConfig(name=model or "", device=device, dtype=str(opened.manifest.model["dtype"]))
         return cls(opened, config, resident=resident)
 
     def add(
@@ -112,7 +111,7 @@ class GradientIndex(OpenedVersion):
         progress: Progress | None = None,
     ) -> Addition:
         """Add documents as a new version; `refresh` opens it. See `gindex.builder.add.run_add`."""
-        config = add_config(self.manifest, self._model, text_field, id_field, batch_tokens)
+        config = add_config(self.manifest, self.model_config, text_field, id_field, batch_tokens)
         return run_add(self._layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:

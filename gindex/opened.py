@@ -1,6 +1,7 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
-from gindex.errors import MismatchError
+from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
@@ -32,6 +33,7 @@ from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
+from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 
@@ -44,7 +46,8 @@ class OpenedVersion:
 
         Args:
             version: The version.
-            model: Where the model is, checked against the version's when it is loaded.
+            model: Where the model is, checked against the version's when it is loaded; without a name it is looked for
+                where the manifest says that it is.
             resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
@@ -89,8 +92,18 @@ class OpenedVersion:
 
     @property
     def model_config(self) -> ModelConfig:
-        """Where the model is and how it runs."""
-        return self._model
+        """Where the model is and how it runs.
+
+        Raises:
+            ModelError: It is nowhere that the manifest says.
+        """
+        return self._model_configs()[0]
+
+    def _model_configs(self) -> list[ModelConfig]:
+        """Return where the model may be, the likeliest place first."""
+        if self._model.name:
+            return [self._model]
+        return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.
@@ -128,12 +141,24 @@ class OpenedVersion:
 
     @cached_property
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
+        errors: list[GindexError] = []
+        for config in self._model_configs():
+            try:
+                engine = self._checked_engine(config)
+            except (ModelError, MismatchError) as error:
+                errors.append(error)
+            else:
+                self._model = config  # where it was found, for what loads it again
+                return engine
+        raise errors[0]
+
+    def _checked_engine(self, config: ModelConfig) -> Engine:
+        engine = Engine.load(config)
         found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
         for what, fingerprint in found.items():
             if fingerprint != self.manifest.model[what]:
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
+                    f"{config.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
                     f"built with, found {fingerprint[:12]}; give that one with --model"
                 )
         return engine

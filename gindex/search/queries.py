@@ -153,8 +153,8 @@ def _shortened(query: Query, encoding: Encoding, found: QueryTokens, most: int, 
     ids = np.concatenate([found.ids[:before], found.ids[before + left_out :]])
     rest = (query.prompt + (query.completion or ""))[encoding.offsets[before + left_out][0] :]
     note = (
-        f"of {len(found.ids)} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'},"
-        f" to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"
+        f"of {len(found.ids)} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
+        f", to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"
     )
     return QueryTokens(ids, max(1, before, found.first_target - left_out), (*found.notes, note))
 

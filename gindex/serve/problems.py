@@ -15,9 +15,14 @@ from gindex.errors import (
     BusyError,
     ConfigError,
     CorpusError,
+    CorruptStoreError,
+    FormatVersionError,
     GindexError,
     MismatchError,
+    MissingDependencyError,
+    ModelError,
     NonFiniteError,
+    NotAnIndexError,
     OverloadedError,
     QueryError,
     RequestError,
@@ -63,6 +68,15 @@ _SAFE_WORDS = {
     BusyError: "expected no other writer, found one; try again",
 }
 
+_REASONS: list[tuple[type[GindexError], str]] = [
+    (MismatchError, "its model is not the one that it was built with; start the service with --model"),
+    (ModelError, "its model was not found or cannot be loaded; the log says why, and --model names another place"),
+    (NotAnIndexError, "its folder holds no finished index"),
+    (FormatVersionError, "a newer gindex made it"),
+    (CorruptStoreError, "files of it are missing or damaged; gindex verify lists them"),
+    (MissingDependencyError, "a package that it needs is not installed; the log names it"),
+]
+
 
 class RefusedError(RequestError):
     """A request that is refused with a status of its own."""
@@ -94,6 +108,11 @@ def problem_of(error: Exception) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(status, name, _detail(error, status), headers)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why an index is not ready, in words that tell nothing of the machine; the log has the whole message."""
+    return next((words for kind, words in _REASONS if isinstance(error, kind)), "it cannot be opened; the log says why")
 
 
 def failure_of(failed: FailedQuery) -> dict[str, Any]:

@@ -303,6 +303,7 @@ class IndexAnswer(BaseModel):
 
     name: str
     ready: bool
+    reason: Annotated[str | None, Field(description="Why it is not ready.")] = None
     version: int | None = None
     created: str | None = None
     documents: int | None = None

@@ -239,8 +239,9 @@ async function start() {
   at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
   const complete = readAddress();
   badge();
-  if (indexes.some((index) => index.name === at("index").value && !index.ready)) {
-    at("status").textContent = "The index is not ready yet; it is looked at again every second …";
+  const waiting = indexes.find((index) => index.name === at("index").value && !index.ready);
+  if (waiting) {
+    at("status").textContent = `The index is not ready: ${waiting.reason}. It is looked at again every second …`;
     setTimeout(start, 1000);
     return;
   }
