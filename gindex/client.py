@@ -20,7 +20,7 @@ from gindex import errors
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, GindexError, MissingDependencyError, ServiceError, UnavailableError
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
-from gindex.search.hit import Hit, Query, Refinement, SearchResult, Timing
+from gindex.search.hit import FailedQuery, Hit, Outcome, Query, Refinement, SearchResult, Timing, answered
 from gindex.store.coverage import Coverage
 
 try:
@@ -61,13 +61,15 @@ class _Calls:
     def path(self, rest: str = "") -> str:
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
-    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[SearchResult]]":
+    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[Outcome]]":
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
         content = yield "POST", self.path("/search/batch"), {"queries": queries, **changed}
-        return [result_of(record, content["version"]) for record in content["results"]]
+        return [_outcome_of(record, content["version"], self.base) for record in content["results"]]
 
-    def explain(self, document_id: str, prompt: str, completion: str | None) -> "_Call[Explanation]":
+    def explain(self, document_id: str, prompt: str, completion: str | None, long_queries: str) -> "_Call[Explanation]":
         body = {"document_id": document_id, "prompt": prompt, "completion": completion}
+        if long_queries != DEFAULT_OPTIONS.long_queries:
+            body["long_queries"] = long_queries
         content = yield "POST", self.path("/explain"), body
         return explanation_of(content)
 
@@ -101,7 +103,7 @@ class _Calls:
             raise ServiceError(f"{self.base}: expected JSON, found {response.status_code} without it") from error
         if response.is_success:
             return content
-        raise _error_of(content, response.status_code, self.base)
+        raise _error_of(content, self.base, f"an answer, found {response.status_code}")
 
     def unreachable(self, error: Exception) -> UnavailableError:
         found = str(error) or type(error).__name__
@@ -165,19 +167,33 @@ class Client:
         self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """Answer many queries; see `GradientIndex.search_many`."""
+        return answered(self.search_each(queries, options, **settings))
+
+    def search_each(
+        self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+    ) -> list[Outcome]:
+        """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
         options = replace(options, **settings)
-        return [result for some in _texts(queries) for result in self._run(self._calls.search(some, options))]
+        return [found for some in _texts(queries) for found in self._run(self._calls.search(some, options))]
 
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
         options = replace(options, **settings)
-        return [result for some in _vectors(vectors) for result in self._run(self._calls.search(some, options))]
+        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        return answered([found for call in calls for found in self._run(call)])
 
-    def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    def explain(
+        self,
+        document_id: str,
+        prompt: str,
+        completion: str | None = None,
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+    ) -> Explanation:
         """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
-        return self._run(self._calls.explain(document_id, prompt, completion))
+        return self._run(self._calls.explain(document_id, prompt, completion, long_queries))
 
     def document(self, document_id: str) -> dict[str, Any]:
         """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
@@ -260,19 +276,33 @@ class AsyncClient:
         self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """See `Client.search_many`."""
+        return answered(await self.search_each(queries, options, **settings))
+
+    async def search_each(
+        self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+    ) -> list[Outcome]:
+        """See `Client.search_each`."""
         options = replace(options, **settings)
-        return [r for some in _texts(queries) for r in await self._run(self._calls.search(some, options))]
+        return [found for some in _texts(queries) for found in await self._run(self._calls.search(some, options))]
 
     async def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """See `Client.search_vectors`."""
         options = replace(options, **settings)
-        return [r for some in _vectors(vectors) for r in await self._run(self._calls.search(some, options))]
+        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        return answered([found for call in calls for found in await self._run(call)])
 
-    async def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    async def explain(
+        self,
+        document_id: str,
+        prompt: str,
+        completion: str | None = None,
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+    ) -> Explanation:
         """See `Client.explain`."""
-        return await self._run(self._calls.explain(document_id, prompt, completion))
+        return await self._run(self._calls.explain(document_id, prompt, completion, long_queries))
 
     async def document(self, document_id: str) -> dict[str, Any]:
         """See `Client.document`."""
@@ -328,9 +358,18 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
         negative_hits=ends[1],
         reranked=record.get("reranked"),
         refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
+        notes=tuple(record.get("notes") or ()),
         version=version,
         coverage=None if record.get("coverage") is None else Coverage.of_record(record["coverage"]),
     )
+
+
+def _outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
+    """Return the result, or the failure, of one of many queries."""
+    error = record.get("error")
+    if error is None:
+        return result_of(record, version)
+    return FailedQuery(query=Query(**record["query"]), error=_error_of(error, where, "a result"))
 
 
 def explanation_of(content: dict[str, Any]) -> Explanation:
@@ -344,7 +383,7 @@ def explanation_of(content: dict[str, Any]) -> Explanation:
         for part in content["parts"]
     )
     fields = {name: content[name] for name in ("document_id", "influence", "layers", "groups")}
-    return Explanation(query=Query(**content["query"]), parts=parts, **fields)
+    return Explanation(query=Query(**content["query"]), parts=parts, notes=tuple(content.get("notes") or ()), **fields)
 
 
 def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
@@ -368,11 +407,11 @@ def _vectors(vectors: Any) -> Iterator[list[dict[str, Any]]]:
         yield [{"id": str(n), "vector": base64.b64encode(v.tobytes()).decode()} for n, v in block]
 
 
-def _error_of(content: Any, status: int, where: str) -> GindexError:
+def _error_of(content: Any, where: str, expected: str) -> GindexError:
     """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
     problem = content if isinstance(content, dict) else {}
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):
         kind = ServiceError
-    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected an answer, found {status}')}")
+    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
     return found

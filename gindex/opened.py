@@ -1,6 +1,7 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
-from gindex.errors import MismatchError
+from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
@@ -33,6 +34,7 @@ from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
+from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 
@@ -45,7 +47,8 @@ class OpenedVersion:
 
         Args:
             version: The version.
-            model: Where the model is, checked against the version's when it is loaded.
+            model: Where the model is, checked against the version's when it is loaded; without a name it is looked for
+                where the manifest says that it is.
             resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
@@ -90,8 +93,18 @@ class OpenedVersion:
 
     @property
     def model_config(self) -> ModelConfig:
-        """Where the model is and how it runs."""
-        return self._model
+        """Where the model is and how it runs.
+
+        Raises:
+            ModelError: It is nowhere that the manifest says.
+        """
+        return self._model_configs()[0]
+
+    def _model_configs(self) -> list[ModelConfig]:
+        """Return where the model may be, the likeliest place first."""
+        if self._model.name:
+            return [self._model]
+        return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.
@@ -129,14 +142,26 @@ class OpenedVersion:
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine.load(self._model, self.manifest.layers, self._check_model)
+        errors: list[GindexError] = []
+        for config in self._model_configs():
+            try:
+                engine = self._checked_engine(config)
+            except (ModelError, MismatchError) as error:
+                errors.append(error)
+            else:
+                self._model = config  # where it was found, for what loads it again
+                return engine
+        raise errors[0]
 
-    def _check_model(self, loaded: LoadedModel) -> None:
+    def _checked_engine(self, config: ModelConfig) -> Engine:
+        return Engine.load(config, self.manifest.layers, partial(self._check_model, config.name))
+
+    def _check_model(self, name: str, loaded: LoadedModel) -> None:
         for what, fingerprint in loaded.identity.items():
             recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
                     f"found {fingerprint[:12] or 'none'}; give that one with --model"
                     + (", its own code with --trust-remote-code" if what == "code" else "")
                 )

@@ -50,6 +50,7 @@ from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.model_place import model_place
 from gindex.store.pending import remove_claims
 from gindex.store.reader import VectorReader
 from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
@@ -150,7 +151,7 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         ConfigError: Parts would be longer than the model takes.
     """
     for source in sources:
-        next(expand(source), None)
+        expand(source)
     most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
     if wanted is not None and wanted > most:
         raise ConfigError(f"--max-tokens: expected at most {most}, which the model takes, got {wanted}")
@@ -285,6 +286,7 @@ class _Build:
             settings=self.config.settings(),
             sources=origin,
             model=self.engine.loaded.identity
+            | model_place(self.config.model.name, layout.root)
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,

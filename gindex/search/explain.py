@@ -20,7 +20,12 @@ from gindex.search.hit import Query
 
 
 def explain(
-    engine: Engine, table: DocumentTable, preconditioned: Mapping[str, Any], document_id: str, query: Query
+    engine: Engine,
+    table: DocumentTable,
+    preconditioned: Mapping[str, Any],
+    document_id: str,
+    query: Query,
+    notes: tuple[str, ...] = (),
 ) -> Explanation:
     """Recompute one document exactly, a part at a time.
 
@@ -30,6 +35,7 @@ def explain(
         preconditioned: H^-1 G [1, O, I] of the query by layer name.
         document_id: The document.
         query: What the preconditioned gradient is of.
+        notes: What is to be told of the query.
 
     Raises:
         StoreError: There is no such document.
@@ -68,6 +74,7 @@ def explain(
         parts=tuple(parts),
         layers={layer.name: value for layer, value in zip(tracked, by_layer.tolist(), strict=True)},
         groups=groups,
+        notes=notes,
     )
 
 

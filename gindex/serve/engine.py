@@ -16,10 +16,11 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
+from gindex.config import LONG_QUERIES
 from gindex.errors import GindexError, OverloadedError, TimeLimitError, UnavailableError
 from gindex.index import GradientIndex
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Query, SearchResult
+from gindex.search.hit import FailedQuery, Outcome, Query, answered
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
 from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch
@@ -31,7 +32,7 @@ WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
 """A batch may wait for more this share of the time that the one before took, and at most so many seconds."""
 
 Result = TypeVar("Result")
-Answer = tuple[list[SearchResult], list[Histogram] | None]
+Answer = tuple[list[Outcome], list[Histogram | None] | None]
 
 
 class Engine:
@@ -155,7 +156,8 @@ class Engine:
         by_index = sorted(searches, key=lambda job: id(job.index))
         for _, group in groupby(by_index, key=lambda job: id(job.index)):
             of_index = list(group)
-            self._isolated(self._encode, of_index)
+            for long_queries in LONG_QUERIES:
+                self._isolated(self._encode, [job for job in of_index if job.options.long_queries == long_queries])
             ready = [job for job in of_index if job.encoded]
             kinds = {(job.options, job.histogram) for job in ready}
             for kind in kinds:
@@ -181,11 +183,13 @@ class Engine:
 
     def _encode(self, jobs: list[SearchJob]) -> None:
         texts = [query for job in jobs for query in job.texts]
-        encoded: list[EncodedQuery] = []
+        encoded: list[EncodedQuery | FailedQuery] = []
         if texts:
             for job in jobs:
                 job.enter("gradient", self._config.gradient_seconds)
-            encoded = jobs[0].index.encode(texts, max_tokens=self._config.max_tokens)
+            encoded = jobs[0].index.encode(
+                texts, long_queries=jobs[0].options.long_queries, max_tokens=self._config.max_tokens
+            )
         vectors = iter(encoded)
         for job in jobs:
             job.take(vectors)
@@ -199,7 +203,7 @@ class Engine:
                 job.enter("search", self._config.search_seconds)
         queries = [query for job in jobs for query in job.encoded]
         results = index.search_encoded(queries, options, progress=Watch(jobs))
-        shapes = histogram_of(index, queries) if jobs[0].histogram else None
+        shapes = _histograms(index, queries) if jobs[0].histogram else None
         answers: list[Answer] = []
         start = 0
         for job in jobs:
@@ -211,9 +215,11 @@ class Engine:
     def _explain(self, jobs: list[ExplainJob]) -> None:
         (job,) = jobs
         job.enter("explain", self._config.exact_seconds)
-        self._deliver(
-            jobs, [job.index.explain(job.document_id, job.query.prompt, job.query.completion, progress=Watch(jobs))]
+        query, document_id = job.query, job.document_id
+        found = job.index.explain(
+            document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=Watch(jobs)
         )
+        self._deliver(jobs, [found])
 
     def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Any]) -> None:
         for job in jobs:
@@ -226,8 +232,17 @@ class Engine:
             loop.call_soon_threadsafe(_finish, done)
 
 
-def _timed(result: SearchResult, job: Job) -> SearchResult:
+def _histograms(index: GradientIndex, queries: Sequence[EncodedQuery | FailedQuery]) -> list[Histogram | None]:
+    """Return the spread of the scores of each query, None for those without a vector."""
+    encoded = [query for query in queries if isinstance(query, EncodedQuery)]
+    found = iter(histogram_of(index, encoded) if encoded else [])
+    return [next(found) if isinstance(query, EncodedQuery) else None for query in queries]
+
+
+def _timed(result: Outcome, job: Job) -> Outcome:
     """Count the gradient pass, which came before the search, with its time."""
+    if isinstance(result, FailedQuery):
+        return result
     gradient = 1000 * job.seconds.get("gradient", 0.0)
     timing = replace(result.timing_ms, gradient=gradient, total=result.timing_ms.total + gradient)
     return replace(result, timing_ms=timing)
@@ -240,4 +255,4 @@ def _finish(done: Sequence[tuple[Job, Any]]) -> None:
 
 def warm_query(index: GradientIndex) -> None:
     """Take one gradient, so that the first query finds everything loaded."""
-    index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1)
+    answered(index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1))

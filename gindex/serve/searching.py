@@ -12,9 +12,9 @@ from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.search.encoded import EncodedQuery
 from gindex.search.explain import explanation_record
-from gindex.search.hit import Query, result_record
+from gindex.search.hit import FailedQuery, Query, result_record
 from gindex.serve.jobs import ExplainJob, SearchJob
-from gindex.serve.problems import RefusedError, dump
+from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
     BatchAnswer,
@@ -71,9 +71,12 @@ def search_routes(service: Service) -> APIRouter:
         service.check(search_options, len(queries))
         job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
         results, shapes = await service.answered(request, served, job)
-        records = [result_record(result) for result in results]
+        if not batch and isinstance(results[0], FailedQuery):
+            raise results[0].error
+        records = [failure_of(r) if isinstance(r, FailedQuery) else result_record(r) for r in results]
         for record, shape in zip(records, shapes or [], strict=False):
-            record["histogram"] = asdict(shape)
+            if shape is not None:
+                record["histogram"] = asdict(shape)
         answer = {"index": name, "version": index.manifest.version}
         return answer | ({"results": records} if batch else records[0])
 
@@ -100,7 +103,10 @@ def search_routes(service: Service) -> APIRouter:
 
     @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchBody, npy=True))
     async def search_batch(request: Request, name: str) -> Response:
-        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension]."""
+        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension].
+
+        A query that has no answer has an `error` in the place of its hits; the others are answered.
+        """
         service.reader(request)
         return _answer(await search(request, name, batch=True))
 
@@ -113,7 +119,7 @@ def search_routes(service: Service) -> APIRouter:
         _need_prompts(prompts=service.prompts)
         index = served.current
         query = Query(prompt=body.prompt, completion=body.completion)
-        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query)
+        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query, body.long_queries)
         found = await service.answered(request, served, job)
         return _answer({"index": name, "version": index.manifest.version} | explanation_record(found))
 
