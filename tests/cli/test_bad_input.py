@@ -184,7 +184,7 @@ def test_missing_model(fails, tmp_path, corpus_file, options):
 
 def test_folder_that_is_no_model(fails, tmp_path, corpus_file, options):
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path)
-    assert f"{tmp_path}: expected a model folder with config.json, found none" in line
+    assert f"{tmp_path}: expected a model folder with config.json, found an empty folder" in line
 
 
 def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_folder):
