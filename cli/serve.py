@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
 from gindex.serve.config import ServeConfig
 
@@ -81,7 +82,7 @@ def serve(
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex serve: expected the package {error.name}, found none; install gindex[serve]"
+            f"gindex serve: expected the package {error.name}, found none; {install_hint('serve')}"
         ) from error
     from gindex.serve.keys import Keys
     from gindex.serve.served import places_of

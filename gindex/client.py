@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from gindex import errors
 from gindex.config import SearchOptions
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, GindexError, MissingDependencyError, ServiceError, UnavailableError
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
 from gindex.search.hit import FailedQuery, Hit, Outcome, Query, Refinement, SearchResult, Timing, answered
@@ -26,7 +27,7 @@ from gindex.store.coverage import Coverage
 try:
     import httpx2 as httpx
 except ModuleNotFoundError as error:
-    raise MissingDependencyError("gindex.client: expected httpx2, found none; install gindex[client]") from error
+    raise MissingDependencyError(f"gindex.client: expected httpx2, found none; {install_hint('client')}") from error
 
 Result = TypeVar("Result")
 _Call = Generator[tuple[str, str, Any], Any, Result]

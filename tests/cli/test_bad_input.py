@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from gindex.distribution import install_hint
 from gindex.locks import held
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
@@ -435,5 +436,5 @@ def test_build_without_out_or_model(fails, corpus_file, options):
 def test_faiss_that_is_not_installed(fails, tmp_path, corpus_file, options, built, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     for arguments in (["build", corpus_file, "--out", tmp_path / "index", *options], ["search", built, "the stack"]):
-        assert "pip install 'gindex[cpu]' or 'gindex[gpu]'" in fails(DEPENDENCY, *arguments)
+        assert install_hint("cpu", "gpu") in fails(DEPENDENCY, *arguments)
     assert not (tmp_path / "index").exists()
