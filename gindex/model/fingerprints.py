@@ -44,13 +44,18 @@ def fingerprint_code(model: nn.Module, folder: Path) -> str:
         model: The model.
         folder: Its folder; the code is there, or where transformers put that of another model.
     """
-    if type(model).__module__.startswith("transformers."):
+    if not is_own(model):
         return TRANSFORMERS
     files = sorted(folder.glob("*.py")) or sorted(Path(inspect.getfile(type(model))).parent.glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def is_own(model: nn.Module) -> bool:
+    """Say whether a model's class is none of transformers' own."""
+    return not type(model).__module__.startswith("transformers.")
 
 
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -21,9 +21,11 @@ from gindex.model.fingerprints import (
     fingerprint_code,
     fingerprint_model,
     fingerprint_tokenizer,
+    is_own,
 )
 from gindex.model.folder import ModelFolder
 from gindex.model.limits import most_tokens
+from gindex.model.own_code import made_anew
 from gindex.model.places import find_model
 from gindex.model.quiet import first_line, quiet
 from gindex.model.whole import check_whole, ignored_missing
@@ -198,12 +200,12 @@ def _load_tokenizer(read: ModelSettings, config: ModelConfig) -> Any:
 def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    name, folder = config.name, read.folder
+    name, folder, dtype = config.name, read.folder, _pick_dtype(config, read.settings, device)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder.path),
             config=read.settings,
-            dtype=_pick_dtype(config, read.settings, device),
+            dtype=dtype,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=not folder.pickled,
             weights_only=True,
@@ -220,6 +222,8 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
     hidden = set() if folder.pickled else ignored_missing(model, folder.stored)
     check_whole(name, model, {**report, "missing_keys": {*report["missing_keys"], *hidden}})
     _check_cross_attention(name, model)
+    if is_own(model):
+        model = made_anew(name, model, dtype)
     try:
         model = model.to(device).requires_grad_(False).eval()
         use_fast_attention(model)

@@ -340,6 +340,41 @@ def test_code_of_its_own_runs_only_where_it_is_trusted(own_code, tmp_path, monke
     assert "--trust-remote-code" in refused(own_code)  # not even now that it has run
 
 
+BUFFERS = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own-llama"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("scale", torch.full((1,), 3.0), persistent=False)
+        self.shift = torch.full((1,), 0.5)
+        self.post_init()
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits * self.scale + self.shift
+        return output
+"""
+
+
+def test_what_a_class_of_its_own_makes_beside_weights_is_there(own_code):
+    """transformers leaves such buffers uninitialised, and such tensors without memory."""
+    edit(own_code, model_type="llama", auto_map={})
+    plain = load(own_code).model
+    edit(
+        own_code,
+        model_type="own-llama",
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    )
+    (own_code / "own.py").write_text(BUFFERS)
+    loaded, tokens = load(own_code, trust_remote_code=True).model, torch.arange(1, 9)[None]
+    assert loaded.scale.tolist() == [3.0]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, 3 * plain(tokens).logits + 0.5)
+
+
 def test_where_transformers_has_the_class_code_beside_it_stays_unread(own_code, tmp_path):
     expected = AutoModelForCausalLM.from_pretrained(own_code, trust_remote_code=True)
     (tmp_path / "sprung").unlink()
