@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic", "locks", "page"},
+    {"config", "progress", "atomic", "locks", "page", "threads", "workers"},
     {"corpus"},
     {"model"},
     {"curvature"},
