@@ -1,6 +1,5 @@
 """`gindex serve`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,6 @@ def serve(
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = ServeConfig(**settings, **permissions())
-    # Read when OpenMP is loaded, which is below: threads that spin while they wait take the processor from HTTP.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from gindex.serve.app import make_app
         from gindex.serve.server import Server, bind, is_open

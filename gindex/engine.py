@@ -6,12 +6,13 @@ Axes: N parts, D dimension, Q queries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
@@ -26,6 +27,7 @@ from gindex.model.head import plain_head
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.passes import alone, plain
 from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
@@ -48,6 +50,7 @@ class Engine:
     table: LayerTable
 
     @classmethod
+    @plain()
     def load(
         cls,
         config: ModelConfig,
@@ -76,7 +79,8 @@ class Engine:
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
         if recorded is not None:
             _check_layers(config.name, table, recorded)
-        head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
+        with alone(loaded.model):
+            head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
@@ -88,13 +92,9 @@ class Engine:
             ModelError: It does not, or is not.
         """
         loaded = self.loaded
-        check_long(
-            type(loaded.model).__name__,
-            self.task.losses,
-            ordinary_tokens(loaded.tokenizer, self.task.vocabulary),
-            tokens,
-            self.dtype,
-        )
+        ordinary = ordinary_tokens(loaded.tokenizer, self.task.vocabulary)
+        with self.alone():
+            check_long(type(loaded.model).__name__, self.task.losses, ordinary, tokens, self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -117,6 +117,10 @@ class Engine:
         own = {layer.name for layer in self.table.layers}
         return [self.loaded.model.get_submodule(group) for group in self.table.groups if group not in own]
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Run the model otherwise than by the methods here: while no other thread does, in a neutral state."""
+        return alone(self.loaded.model)
+
     def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
         """Return what loads the factors of an index, for this model's device and number format.
 
@@ -126,6 +130,7 @@ class Engine:
         """
         return FactorReader(layout, layers, self.device, self.dtype)
 
+    @plain()
     def vector_path(
         self, layout: Layout, layers: Sequence[LayerRecord], projection: ProjectionSpec, damping: float
     ) -> VectorPath:
@@ -144,6 +149,7 @@ class Engine:
         """Return the vectors of one batch."""
         return path.encode(len(batch.ordinals), lambda: self.task.losses(batch))
 
+    @plain()
     def encode_all(
         self,
         path: VectorPath,
@@ -160,9 +166,9 @@ class Engine:
             batch_tokens: Most tokens in a batch; 0 takes what suits the device.
         """
         all_parts = VectorBatch(
-            vectors=torch.empty(len(tokens), path.projection.spec.dimension, device=self.device),
-            self_influence=torch.empty(len(tokens), device=self.device),
-            losses=torch.empty(len(tokens), device=self.device),
+            vectors=self._empty(len(tokens), path.projection.spec.dimension),
+            self_influence=self._empty(len(tokens)),
+            losses=self._empty(len(tokens)),
         )
         for positions, encoded in self.encode_batches(path, tokens, first_targets, batch_tokens):
             where = to_device(positions, self.device)
@@ -170,6 +176,9 @@ class Engine:
             all_parts.self_influence[where] = encoded.self_influence
             all_parts.losses[where] = encoded.losses
         return all_parts
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def encode_batches(
         self, path: VectorPath, tokens: Sequence[Tokens], first_targets: npt.NDArray[np.int64], batch_tokens: int

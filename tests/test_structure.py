@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "distribution", "progress", "atomic", "locks", "page"},
+    {"config", "distribution", "progress", "atomic", "locks", "page", "threads", "workers"},
     {"corpus"},
     {"model"},
     {"curvature"},

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gindex.model.choice import output_head
 from gindex.model.differences import is_same_product
+from gindex.model.passes import own
 
 CHUNK = 128
 """Positions whose logits are held at once."""
@@ -102,7 +103,7 @@ def _is_plain(model: nn.Module, body: nn.Module, head: nn.Linear, tokens_NT: Ten
         output.last_hidden_state = hidden
         return output
 
-    handle = body.register_forward_hook(replace)
+    handle = body.register_forward_hook(own(replace))
     try:
         logits = model(tokens_NT, use_cache=False).logits
     finally:
