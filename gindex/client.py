@@ -8,19 +8,22 @@ Neither torch nor FAISS is loaded.
 
 import asyncio
 import base64
+import json
 import random
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from gindex import errors
+from gindex.answers import NDJSON, Listener, error_of, explanation_of, result_of
 from gindex.config import SearchOptions
-from gindex.errors import ConfigError, GindexError, MissingDependencyError, ServiceError, UnavailableError
-from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
-from gindex.search.hit import Hit, Query, Refinement, SearchResult, Timing
+from gindex.errors import ConfigError, MismatchError, MissingDependencyError, ServiceError, UnavailableError
+from gindex.loopback import is_loopback
+from gindex.progress import Progress, Silent
+from gindex.search.explanation import Explanation
+from gindex.search.hit import Query, SearchResult
 
 try:
     import httpx2 as httpx
@@ -28,7 +31,19 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("gindex.client: expected httpx2, found none; install gindex[client]") from error
 
 Result = TypeVar("Result")
-_Call = Generator[tuple[str, str, Any], Any, Result]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent; slow work is answered in lines."""
+
+    method: str
+    url: str
+    body: Any = None
+    lines: bool = False
+
+
+_Call = Generator[_Request, Any, Result]
 
 DEFAULT_OPTIONS = SearchOptions()
 TIMEOUT = 120.0
@@ -55,6 +70,7 @@ class _Calls:
         self.base = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
         self.index = index or last
         self.headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self.through_proxies = not is_loopback(parts.hostname)
         self.retries = retries
 
     def path(self, rest: str = "") -> str:
@@ -62,28 +78,47 @@ class _Calls:
 
     def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[SearchResult]]":
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
-        content = yield "POST", self.path("/search/batch"), {"queries": queries, **changed}
+        content = yield _Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
         return [result_of(record, content["version"]) for record in content["results"]]
 
     def explain(self, document_id: str, prompt: str, completion: str | None) -> "_Call[Explanation]":
         body = {"document_id": document_id, "prompt": prompt, "completion": completion}
-        content = yield "POST", self.path("/explain"), body
+        content = yield _Request("POST", self.path("/explain"), body, lines=True)
         return explanation_of(content)
 
-    def get(self, rest: str = "") -> "_Call[dict[str, Any]]":
-        content: dict[str, Any] = yield "GET", self.path(rest), None
+    def info(self) -> "_Call[dict[str, Any]]":
+        content: dict[str, Any] = yield _Request("GET", self.path())
         return content
 
+    # Ids are in the body: an address has a limit, and of `..` in it something else is made on the way.
     def document(self, document_id: str) -> "_Call[dict[str, Any]]":
-        return self.get(f"/documents/{quote(document_id, safe='')}")
+        content: dict[str, Any] = yield _Request("POST", self.path("/document"), {"document_id": document_id})
+        return content
 
     def add(self, documents: Sequence[dict[str, Any]], replace: bool) -> "_Call[int]":
-        content = yield "POST", self.path("/documents"), {"documents": list(documents), "replace": replace}
+        body = {"documents": list(documents), "replace": replace}
+        content = yield _Request("POST", self.path("/documents"), body)
         return int(content["version"])
 
     def delete(self, document_id: str) -> "_Call[int]":
-        content = yield "DELETE", self.path(f"/documents/{quote(document_id, safe='')}"), None
+        content = yield _Request("POST", self.path("/document/delete"), {"document_id": document_id})
         return int(content["version"])
+
+    def sent(self, request: _Request) -> dict[str, Any]:
+        """Return a request as the HTTP library takes it.
+
+        Raises:
+            ConfigError: It holds half a surrogate pair, NaN or infinity.
+        """
+        headers = {"Accept": NDJSON} if request.lines else {}
+        if request.body is None:
+            return {"method": request.method, "url": request.url, "headers": headers}
+        try:
+            content = json.dumps(request.body, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:  # half a surrogate pair is one too
+            raise ConfigError(f"request: expected Unicode text and finite numbers, found that {error}") from error
+        headers["Content-Type"] = "application/json"
+        return {"method": request.method, "url": request.url, "content": content, "headers": headers}
 
     def wait(self, attempt: int, response: "httpx.Response | None") -> float | None:
         """Return the seconds to wait before the next attempt; None where there is no use in one."""
@@ -100,7 +135,7 @@ class _Calls:
             raise ServiceError(f"{self.base}: expected JSON, found {response.status_code} without it") from error
         if response.is_success:
             return content
-        raise _error_of(content, response.status_code, self.base)
+        raise error_of(content, response.status_code, self.base)
 
     def unreachable(self, error: Exception) -> UnavailableError:
         found = str(error) or type(error).__name__
@@ -140,7 +175,7 @@ class Client:
             ConfigError: The address is not of that form.
         """
         self._calls = _Calls(url, index, api_key, retries)
-        self._http = httpx.Client(headers=self._calls.headers, timeout=timeout)
+        self._http = httpx.Client(headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies)
 
     def __enter__(self) -> Self:
         return self
@@ -161,11 +196,16 @@ class Client:
         return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
 
     def search_many(
-        self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
     ) -> list[SearchResult]:
-        """Answer many queries; see `GradientIndex.search_many`."""
+        """Answer many queries; see `GradientIndex.search_many`. An exact search tells its place in the queue too."""
         options = replace(options, **settings)
-        return [result for some in _texts(queries) for result in self._run(self._calls.search(some, options))]
+        return [r for some in _texts(queries) for r in self._run(self._calls.search(some, options), progress)]
 
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
@@ -174,9 +214,11 @@ class Client:
         options = replace(options, **settings)
         return [result for some in _vectors(vectors) for result in self._run(self._calls.search(some, options))]
 
-    def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    def explain(
+        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+    ) -> Explanation:
         """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
-        return self._run(self._calls.explain(document_id, prompt, completion))
+        return self._run(self._calls.explain(document_id, prompt, completion), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
         """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
@@ -184,7 +226,7 @@ class Client:
 
     def info(self) -> dict[str, Any]:
         """Return what the index is: its version, size, recall and fidelity."""
-        return self._run(self._calls.get())
+        return self._run(self._calls.info())
 
     def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:
         """Add documents (`id`, `text` and metadata) and return the version that holds them."""
@@ -194,21 +236,27 @@ class Client:
         """Delete a document and return the version without it."""
         return self._run(self._calls.delete(document_id))
 
-    def _run(self, call: "_Call[Result]") -> Result:
+    def _run(self, call: "_Call[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
-                request = call.send(self._send(*request))
+                request = call.send(self._send(request, progress or Silent()))
         except StopIteration as end:
             found: Result = end.value
             return found
 
-    def _send(self, method: str, url: str, body: Any) -> Any:
-        attempt = 0
+    def _send(self, request: _Request, progress: Progress) -> Any:
+        attempt, sent = 0, self._calls.sent(request)
         while True:
             response = None
             try:
-                response = self._http.request(method, url, json=body)
+                with self._http.stream(**sent) as response, Listener(progress, self._calls.base) as listener:
+                    if not _in_lines(response):
+                        response.read()
+                    else:
+                        for line in response.iter_lines():
+                            listener.hear(line)
+                        return listener.answer
             except httpx.TransportError as error:
                 pause = self._calls.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
                 if pause is None:
@@ -235,7 +283,9 @@ class AsyncClient:
     ) -> None:
         """See `Client`."""
         self._calls = _Calls(url, index, api_key, retries)
-        self._http = httpx.AsyncClient(headers=self._calls.headers, timeout=timeout)
+        self._http = httpx.AsyncClient(
+            headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,11 +306,16 @@ class AsyncClient:
         return (await self.search_many([Query(prompt=prompt, completion=completion)], options, **settings))[0]
 
     async def search_many(
-        self, queries: Sequence[Query], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
     ) -> list[SearchResult]:
         """See `Client.search_many`."""
         options = replace(options, **settings)
-        return [r for some in _texts(queries) for r in await self._run(self._calls.search(some, options))]
+        return [r for some in _texts(queries) for r in await self._run(self._calls.search(some, options), progress)]
 
     async def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
@@ -269,9 +324,11 @@ class AsyncClient:
         options = replace(options, **settings)
         return [r for some in _vectors(vectors) for r in await self._run(self._calls.search(some, options))]
 
-    async def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    async def explain(
+        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+    ) -> Explanation:
         """See `Client.explain`."""
-        return await self._run(self._calls.explain(document_id, prompt, completion))
+        return await self._run(self._calls.explain(document_id, prompt, completion), progress)
 
     async def document(self, document_id: str) -> dict[str, Any]:
         """See `Client.document`."""
@@ -279,7 +336,7 @@ class AsyncClient:
 
     async def info(self) -> dict[str, Any]:
         """See `Client.info`."""
-        return await self._run(self._calls.get())
+        return await self._run(self._calls.info())
 
     async def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:
         """See `Client.add`."""
@@ -289,20 +346,27 @@ class AsyncClient:
         """See `Client.delete`."""
         return await self._run(self._calls.delete(document_id))
 
-    async def _run(self, call: "_Call[Result]") -> Result:
+    async def _run(self, call: "_Call[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
-                request = call.send(await self._send(*request))
+                request = call.send(await self._send(request, progress or Silent()))
         except StopIteration as end:
             found: Result = end.value
             return found
 
-    async def _send(self, method: str, url: str, body: Any) -> Any:
-        attempt = 0
+    async def _send(self, request: _Request, progress: Progress) -> Any:
+        attempt, sent = 0, self._calls.sent(request)
         while True:
             try:
-                response = await self._http.request(method, url, json=body)
+                async with self._http.stream(**sent) as response:
+                    if not _in_lines(response):
+                        await response.aread()
+                    else:
+                        with Listener(progress, self._calls.base) as listener:
+                            async for line in response.aiter_lines():
+                                listener.hear(line)
+                            return listener.answer
             except httpx.TransportError as error:
                 pause = self._calls.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
                 if pause is None:
@@ -315,41 +379,6 @@ class AsyncClient:
             attempt += 1
 
 
-def result_of(record: dict[str, Any], version: int) -> SearchResult:
-    """Return the result in a record that `result_record` made."""
-    ends = [None if record.get(end) is None else _hits_of(record[end]) for end in ("hits", "negative_hits")]
-    query = record["query"]
-    return SearchResult(
-        query=Query(prompt=query["prompt"], completion=query["completion"], id=query["id"]),
-        tokens=query["tokens"],
-        hits=ends[0] or (),
-        timing_ms=Timing(**record["timing_ms"]),
-        negative_hits=ends[1],
-        reranked=record.get("reranked"),
-        refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
-        version=version,
-    )
-
-
-def explanation_of(content: dict[str, Any]) -> Explanation:
-    """Return the explanation in a record that `explanation_record` made."""
-    parts = tuple(
-        PartExplanation(
-            part=part["part"],
-            influence=part["influence"],
-            tokens=tuple(TokenInfluence(**token) for token in part["tokens"]),
-        )
-        for part in content["parts"]
-    )
-    fields = {name: content[name] for name in ("document_id", "influence", "layers", "groups")}
-    return Explanation(query=Query(**content["query"]), parts=parts, **fields)
-
-
-def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
-    folded = ({"duplicates": tuple(hit["duplicates"])} if hit.get("duplicates") is not None else {} for hit in records)
-    return tuple(Hit(**(hit | more)) for hit, more in zip(records, folded, strict=True))
-
-
 def _texts(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
     for start in range(0, len(queries), BATCH):
         yield [asdict(query) for query in queries[start : start + BATCH]]
@@ -360,17 +389,11 @@ def _vectors(vectors: Any) -> Iterator[list[dict[str, Any]]]:
 
     vectors_QD = np.ascontiguousarray(vectors, "<f4")
     if vectors_QD.ndim != 2:
-        raise errors.MismatchError(f"query vectors: expected shape [queries, dimension], found {vectors_QD.shape}")
+        raise MismatchError(f"query vectors: expected shape [queries, dimension], found {vectors_QD.shape}")
     for start in range(0, len(vectors_QD), BATCH):
         block = enumerate(vectors_QD[start : start + BATCH], start)
         yield [{"id": str(n), "vector": base64.b64encode(v.tobytes()).decode()} for n, v in block]
 
 
-def _error_of(content: Any, status: int, where: str) -> GindexError:
-    """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
-    problem = content if isinstance(content, dict) else {}
-    kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
-    if not (isinstance(kind, type) and issubclass(kind, GindexError)):
-        kind = ServiceError
-    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected an answer, found {status}')}")
-    return found
+def _in_lines(response: "httpx.Response") -> bool:
+    return str(response.headers.get("content-type", "")).startswith(NDJSON)

@@ -6,7 +6,10 @@ Axes: N parts, D dimension, Q queries.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +35,9 @@ Tokens = npt.NDArray[np.uint32]
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
+TWIN_BATCH_TOKENS = 2048
+"""Most tokens of a batch of a twin: on an accelerator a pass stands still between batches alone."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Engine:
@@ -40,6 +46,7 @@ class Engine:
     loaded: LoadedModel
     task: CausalLanguageModel
     table: LayerTable
+    most_batch_tokens: int = ACCELERATOR_BATCH_TOKENS
 
     @classmethod
     def load(cls, config: ModelConfig) -> "Engine":
@@ -74,7 +81,25 @@ class Engine:
     @property
     def usual_batch_tokens(self) -> int:
         """Tokens of a batch that keep the device busy; more only take memory, which a CPU's caches don't reward."""
-        return CPU_BATCH_TOKENS if self.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
+        return CPU_BATCH_TOKENS if self.device.type == "cpu" else self.most_batch_tokens
+
+    @cached_property
+    def twin(self) -> "Engine":
+        """The same weights in modules of their own: a pass of the twin may stand still while one of this engine runs.
+
+        Made between two passes of this engine, whose hooks it would take along.
+        """
+        model, copies = self.loaded.model, {}
+        copies |= {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        twin = deepcopy(model, copies)
+        layers = tuple(replace(layer, module=copies[id(layer.module)]) for layer in self.table.layers)
+        return replace(
+            self,
+            loaded=replace(self.loaded, model=twin),
+            task=CausalLanguageModel(twin, None if self.task.head is None else copies[id(self.task.head)]),
+            table=replace(self.table, layers=layers),
+            most_batch_tokens=TWIN_BATCH_TOKENS,
+        )
 
     @property
     def blocks(self) -> list[nn.Module]:

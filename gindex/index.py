@@ -316,7 +316,7 @@ class GradientIndex(OpenedVersion):
         query = Query(prompt=prompt, completion=completion)
         tokens = tokenize_query(query, self._engine.loaded)
         preconditioned = self._reranker.precondition([tokens], progress or Silent())
-        return explain(self._engine, self._documents, preconditioned, document_id, query)
+        return explain(self._engine, self._documents, preconditioned, document_id, query, progress)
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
         """Return the parts of largest self-influence, without the model; see `search.outliers`.

@@ -1,9 +1,11 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +93,17 @@ class OpenedVersion:
     def model_config(self) -> ModelConfig:
         """Where the model is and how it runs."""
         return self._model
+
+    @cached_property
+    def twin(self) -> Self:
+        """This version with the modules of `Engine.twin`: long work on it may stand still while this one is asked."""
+        twin = type(self)(self._version, self._model, resident=self._resident)
+        for name in ("_projection", "_vectors_reader", "_documents", "_funnel", "_searcher"):
+            twin.__dict__[name] = getattr(self, name)
+        path = copy(self._path)
+        twin.__dict__["_engine"] = self._engine.twin
+        twin.__dict__["_path"], path.layers = path, self._engine.twin.table.layers
+        return twin
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.

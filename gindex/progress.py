@@ -1,9 +1,11 @@
-"""How long work reports where it is.
+"""How long work reports where it is, and stands still for other work.
 
-The library only announces phases and steps; whoever runs it (the command line, a notebook) decides what to show.
+The library only announces phases and steps; whoever runs it (the command line, a notebook) decides what to show. A
+service lets a long pass stand still between two layers, so that short ones need not wait for its end.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -36,3 +38,28 @@ class Silent:
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
         """Open a phase that reports nothing."""
         yield _SilentPhase()
+
+
+_own = threading.local()
+
+
+@contextmanager
+def pausing(act: Callable[[], None] | None) -> Iterator[None]:
+    """Call `act` wherever work of this thread may stand still or end, which it does by not returning or by raising.
+
+    Args:
+        act: What to call, between two layers of a pass and within the head of a model; None calls nothing.
+    """
+    before = getattr(_own, "act", None)
+    _own.act = act
+    try:
+        yield
+    finally:
+        _own.act = before
+
+
+def pause() -> None:
+    """Say that the work of this thread may stand still here."""
+    act = getattr(_own, "act", None)
+    if act is not None:
+        act()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic", "locks", "page"},
+    {"config", "progress", "atomic", "locks", "loopback", "page"},
     {"corpus"},
     {"model"},
     {"curvature"},
@@ -22,6 +22,7 @@ ORDER = [
     {"builder"},
     {"index"},
     {"evaluate"},
+    {"answers"},
     {"serve", "client", "studies"},
     {"cli"},
 ]

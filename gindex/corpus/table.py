@@ -7,7 +7,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,11 +20,12 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import connect, translated_errors
+from gindex.corpus.schema import asked_errors, connect, translated_errors
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 Parameters = Sequence[int | float | str]
+Errors = Callable[[Path], AbstractContextManager[None]]
 
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
@@ -243,8 +245,12 @@ class DocumentTable:
         return sum(count for (count,) in counts)
 
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
-        """Return what a SELECT statement with parameters finds in each table, table by table."""
-        return self._query(statement, parameters)
+        """Return what a SELECT statement with parameters finds in each table, table by table.
+
+        Raises:
+            FilterError: SQLite refuses the statement, which holds what a caller asked for.
+        """
+        return self._query(statement, parameters, asked_errors)
 
     def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
@@ -256,10 +262,13 @@ class DocumentTable:
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
+
+        Raises:
+            FilterError: See `rows`.
         """
         found: list[tuple[int, float]] = []
         for file in self._files:
-            with self._lock, translated_errors(file.path):
+            with self._lock, asked_errors(file.path):
                 file.compare()
                 best = file.connection.execute(statement, parameters)
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
@@ -282,11 +291,11 @@ class DocumentTable:
                 columns.append(np.fromiter((value for (value,) in values), dtype=np.int64))
         return np.concatenate(columns)
 
-    def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
+    def _query(self, statement: str, parameters: Parameters = (), errors: Errors = translated_errors) -> list[Any]:
         """Run a statement on each table and return the rows of all, table by table."""
         rows: list[Any] = []
         for file in self._files:
-            with self._lock, translated_errors(file.path):
+            with self._lock, errors(file.path):
                 file.compare()
                 rows += file.connection.execute(statement, parameters).fetchall()
         return rows

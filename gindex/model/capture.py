@@ -20,6 +20,7 @@ from gindex.errors import ShapeError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.progress import pause, pausing
 
 
 class Observer(ABC):
@@ -80,6 +81,7 @@ def _forward_hook(
     layer: TrackedLayer, observer: Observer, documents: int
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        pause()
         a = layer_input(args, kwargs).detach()
         if a.shape[0] != documents:
             raise ShapeError(
@@ -89,6 +91,7 @@ def _forward_hook(
         load = _keep(layer, observer, a, documents)
 
         def backward(g: Tensor) -> None:
+            pause()  # on an accelerator another thread comes here, which must never stand still
             g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
             observer.gradients(layer, load(), g.detach().reshape(documents, -1, g.shape[-1]))
 
@@ -138,8 +141,8 @@ def outputs_and_tangent(
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
     """
-    # Only the plain attention can be differentiated forward.
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    # Only the plain attention can be differentiated forward. It is set for all threads: no other pass may come between.
+    with pausing(None), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         handles = [
             layer.module.register_forward_hook(_tangent_hook(layer, directions[layer.name]), with_kwargs=True)
             for layer in layers

@@ -1,5 +1,6 @@
 """The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
 
+import errno
 import logging
 import re
 import threading
@@ -19,6 +20,7 @@ from gindex.upkeep.verify import verify
 logger = logging.getLogger("gindex.serve")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,17 @@ def places_of(arguments: Sequence[str]) -> list[Place]:
             raise ConfigError(f"{argument}: expected another name than {name!r}, which is taken; use NAME=FOLDER")
         places[name] = Place(name=name, path=path)
     return list(places.values())
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Say whether an error comes from too many open files, or too little memory or space: that harms no file."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class ServedIndex:
@@ -90,6 +103,11 @@ class ServedIndex:
     def path(self) -> Path:
         """Its folder."""
         return self._layout.root
+
+    def suspect(self, error: Exception) -> None:
+        """Give the present version up where a request found damage; not where the process lacked something."""
+        if not is_shortage(error):
+            self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """Give the present version up: its files are found damaged. It is opened again once they are whole."""

@@ -1,17 +1,15 @@
 """Running a service: its socket, its signals, its end."""
 
-import asyncio
-import ipaddress
 import os
 import socket
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
+from gindex.serve.protocol import protocol_of
 from gindex.serve.service import Service
 
 DRAIN_SECONDS = 30
@@ -40,45 +38,6 @@ def bind(config: ServeConfig) -> socket.socket:
     return listening
 
 
-def is_open(host: str) -> bool:
-    """Say whether others than this machine can reach an address."""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
-class _Protocol(HttpToolsProtocol):
-    """Closes a connection on which no request begins, or its headers do not end, in time."""
-
-    seconds: float
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect()
-
-    def on_headers_complete(self) -> None:
-        self._expect_nothing()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_nothing()
-        super().connection_lost(exc)
-
-    def _expect(self) -> None:
-        self._expect_nothing()
-        self._timer = self.loop.call_later(self.seconds, self.transport.close)
-
-    def _expect_nothing(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class Server(uvicorn.Server):
     """A server that drains at the first signal and ends at the second."""
 
@@ -87,7 +46,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=type("Protocol", (_Protocol,), {"seconds": service.config.body_seconds}),
+                http=protocol_of(service.config),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -104,12 +104,16 @@ class Service:
         gone = asyncio.ensure_future(left(request))
         try:
             self.engine.submit(job)
-            return await job.outcome(gone)
-        except CorruptStoreError as error:
-            served.fail(error)
-            raise
-        except OSError as error:
-            served.fail(error)
-            raise UnavailableError("expected the index to be readable, found that it is not") from error
+            return await self.outcome(served, job, gone)
         finally:
             gone.cancel()
+
+    async def outcome(self, served: ServedIndex, job: Job, gone: "asyncio.Future[Any]") -> Any:
+        """Wait for the result of a queued job, until `gone` is done; raises as `answered` does."""
+        try:
+            return await job.outcome(gone)
+        except (CorruptStoreError, OSError) as error:
+            served.suspect(error)
+            if isinstance(error, CorruptStoreError):
+                raise
+            raise UnavailableError("expected the index to be readable, found that it is not") from error
