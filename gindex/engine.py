@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +90,8 @@ class Engine:
 
         Made between two passes of this engine, whose hooks it would take along.
         """
-        model, copies = self.loaded.model, {}
-        copies |= {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        model = self.loaded.model
+        copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
         twin = deepcopy(model, copies)
         layers = tuple(replace(layer, module=copies[id(layer.module)]) for layer in self.table.layers)
         return replace(
