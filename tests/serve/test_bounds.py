@@ -42,6 +42,19 @@ def received(client: socket.socket) -> bytes:
     return found
 
 
+def answer(client: socket.socket) -> bytes:
+    """The next answer, byte by byte, so that nothing of the one behind it is lost."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        block = client.recv(1)
+        assert block, head
+        head += block
+    length, body = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]), b""
+    while len(body) < length:
+        body += client.recv(length - len(body))
+    return head + body
+
+
 def pushed(client: socket.socket, block: bytes, most: int) -> int:
     """Send blocks until the other end has closed, or `most` bytes; return how many were taken."""
     sent = 0
@@ -82,8 +95,8 @@ def test_long_headers_and_many_headers_are_refused_by_name(small):
     ):
         with connected(small) as client:
             client.sendall(head)
-            answer = received(client)
-        assert answer.startswith(b"HTTP/1.1 431 ") and b"application/problem+json" in answer and words in answer
+            found = received(client)
+        assert found.startswith(b"HTTP/1.1 431 ") and b"application/problem+json" in found and words in found
     with connected(small) as client:  # within both limits
         client.sendall(GET + b"X-A: " + b"a" * 3000 + b"\r\nConnection: close\r\n\r\n")
         assert received(client).startswith(b"HTTP/1.1 200 ")
@@ -93,18 +106,17 @@ def test_limits_hold_for_each_request_of_a_connection(small):
     with connected(small) as client:
         for _ in range(5):  # together far above the limit of one
             client.sendall(GET + b"X-A: " + b"a" * 3000 + b"\r\n\r\n")
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert answer(client).startswith(b"HTTP/1.1 200 ")
         client.sendall(b"".join(GET + b"\r\n" for _ in range(200)))  # at once, in one piece
-        found = b""
-        while found.count(b"HTTP/1.1 200 ") < 200:
-            found += client.recv(65536)
+        for _ in range(200):
+            assert answer(client).startswith(b"HTTP/1.1 200 ")
 
 
 def test_what_is_no_request_is_a_problem(small):
     with connected(small) as client:
         client.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        answer = received(client)
-    assert answer.startswith(b"HTTP/1.1 400 ") and b"urn:gindex:RequestError" in answer
+        found = received(client)
+    assert found.startswith(b"HTTP/1.1 400 ") and b"urn:gindex:RequestError" in found
 
 
 def test_a_body_that_goes_on_after_its_answer_ends(start, built):
@@ -112,11 +124,11 @@ def test_a_body_that_goes_on_after_its_answer_ends(start, built):
     running = start(f"index={built}", prompts=False, keys=keys, max_body=1 << 20, body_seconds=1.0)
     with connected(running) as client:  # refused without a key, before the body
         client.sendall(POST + b"Content-Length: 1000000000\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert answer(client).startswith(b"HTTP/1.1 401 ")
         assert pushed(client, b"a" * 65536, 64 << 20) < 32 << 20
     with connected(running) as client:  # and slowly
         client.sendall(POST + b"Content-Length: 1000000000\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert answer(client).startswith(b"HTTP/1.1 401 ")
         assert received(client) == b""
 
 
@@ -226,7 +238,7 @@ def test_no_filter_makes_an_index_unready(served, where):
     bad = served.search(BODY | {"where": where})
     assert bad.status_code in (200, 422), bad.text
     if bad.status_code == 422:
-        assert bad.json()["type"] == "urn:gindex:FilterError"
+        assert bad.json()["type"] in ("urn:gindex:FilterError", "urn:gindex:ConfigError")  # the latter of its length
     assert served.search(BODY).status_code == 200
     assert served.http.get("/readyz").json() == {"status": "ready", "indexes": {"index": True}}
 
@@ -271,6 +283,6 @@ def test_no_proxy_leads_to_this_machine(served, monkeypatch):
 def test_problems_of_the_parser_are_json(small):
     with connected(small) as client:
         client.sendall(b"GET /livez#fragment HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = received(client)
-    head, _, body = answer.partition(b"\r\n\r\n")
+        found = received(client)
+    head, _, body = found.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ") and json.loads(body)["status"] == 400

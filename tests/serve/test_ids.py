@@ -19,7 +19,7 @@ IDS = [
     "b", "a?b", "a#b", "a%b", "a%2Fb", "%", "%2F", "%25", "a b", " a", "a ", "a+b", "a&b=c", "a;b", "a\\b",
     'a"b', "a'b", "a\0b", "\0", "\t", "\x7f", "\u2028", "\u0085",
     "é", "e\u0301", "ﬁ", "K", "\u212a", "k", "日本", "\ufffd", "\ufeffa",
-    "\U0001f600", "documents", "documents/a", "document", "delete", "a/documents/b", "x" * 300, "y" * 9000, "",
+    "\U0001f600", "documents", "documents/a", "document", "delete", "a/documents/b", "x" * 300, "y" * 9000,
 ]  # fmt: skip
 """Ids that differ in what some layer of HTTP takes apart, tidies up, folds or cuts off."""
 
@@ -130,7 +130,7 @@ def test_every_id_is_deleted_and_no_other(start, odd, tmp_path):
     running, left = start(f"index={folder}", writable=True, prompts=False), set(IDS)
     with Client(f"{running.url}/index") as client:
         for number, name in enumerate(
-            ["doc-7\n", "a/../b", "..", ".", "a?b", "a#b", "\0", "a%2Fb", "", "e\u0301", "y" * 9000]
+            ["doc-7\n", "a/../b", "..", ".", "a?b", "a#b", "\0", "a%2Fb", "e\u0301", "y" * 9000]
         ):
             if number % 2:
                 assert by_hand(running, "DELETE", quote(name, safe="").encode())[0] == 200
