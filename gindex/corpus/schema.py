@@ -7,6 +7,7 @@ the documents' texts, which it does not hold a second time.
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,10 @@ _LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed da
 
 _ASKED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT)
 """Codes of what was asked for: a pattern that is too complex or too long, too deep an expression, too long a search."""
+
+
+_LOOK_STEPS = 20_000
+"""Steps of SQLite's machine, some tenths of a millisecond, after which it is asked whether a statement may go on."""
 
 
 def create(path: Path) -> sqlite3.Connection:
@@ -120,7 +125,22 @@ def asked_errors(path: Path) -> Iterator[None]:
             if isinstance(error, sqlite3.DatabaseError) and (is_damage(error) or _code(error) not in _ASKED):
                 raise
             # Numbers and texts that SQLite has no type for are refused before a statement runs.
-            raise FilterError(f"where: expected what SQLite can look for, found that {error}; simplify it") from error
+            found = "it takes too long" if "interrupted" in str(error) else error
+            raise FilterError(f"where: expected what SQLite can look for, found that {found}; simplify it") from error
+
+
+@contextmanager
+def limited(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """Interrupt a statement that takes longer than so many seconds; None sets no limit."""
+    if seconds is None:
+        yield
+        return
+    end = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, _LOOK_STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -7,8 +7,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,12 +19,11 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import asked_errors, connect, translated_errors
+from gindex.corpus.schema import asked_errors, connect, limited, translated_errors
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 Parameters = Sequence[int | float | str]
-Errors = Callable[[Path], AbstractContextManager[None]]
 
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
@@ -91,6 +89,9 @@ class DocumentTable:
 
     Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
     are looked up by ordinal are compared with checksums of their own; anything else has the whole file compared first.
+
+    Attributes:
+        most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
     def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]]) -> None:
@@ -98,6 +99,7 @@ class DocumentTable:
         self._files = files
         self._deleted = deleted
         self._lock = threading.Lock()
+        self.most_seconds: float | None = None
 
     @classmethod
     def open(
@@ -250,7 +252,12 @@ class DocumentTable:
         Raises:
             FilterError: SQLite refuses the statement, which holds what a caller asked for.
         """
-        return self._query(statement, parameters, asked_errors)
+        found: list[Any] = []
+        for file in self._files:
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
+                file.compare()
+                found += file.connection.execute(statement, parameters).fetchall()
+        return found
 
     def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
@@ -268,7 +275,7 @@ class DocumentTable:
         """
         found: list[tuple[int, float]] = []
         for file in self._files:
-            with self._lock, asked_errors(file.path):
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
                 best = file.connection.execute(statement, parameters)
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
@@ -291,11 +298,11 @@ class DocumentTable:
                 columns.append(np.fromiter((value for (value,) in values), dtype=np.int64))
         return np.concatenate(columns)
 
-    def _query(self, statement: str, parameters: Parameters = (), errors: Errors = translated_errors) -> list[Any]:
+    def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Run a statement on each table and return the rows of all, table by table."""
         rows: list[Any] = []
         for file in self._files:
-            with self._lock, errors(file.path):
+            with self._lock, translated_errors(file.path):
                 file.compare()
                 rows += file.connection.execute(statement, parameters).fetchall()
         return rows

@@ -64,7 +64,9 @@ def is_shortage(error: BaseException | None) -> bool:
 class ServedIndex:
     """One index: its present version, or why there is none."""
 
-    def __init__(self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool) -> None:
+    def __init__(
+        self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool, most_seconds: float
+    ) -> None:
         """Name it; `refresh` opens it.
 
         Args:
@@ -73,8 +75,10 @@ class ServedIndex:
             metrics: Where its state is told.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
+            most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
         self.name, self.engine, self.model = place.name, engine, model
+        self._most_seconds = most_seconds
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
         self._current: GradientIndex | None = None
         self._identity: tuple[int, int, int] | None = None
@@ -121,6 +125,9 @@ class ServedIndex:
             try:
                 self._refresh()
             except GindexError as error:
+                if is_shortage(error):
+                    logger.error("index %s: not looked at: %s", self.name, error)
+                    return
                 if self._current is not None or time.monotonic() >= self._retry_at:
                     self.fail(error)
                 self._retry_at = time.monotonic() + self._retry
@@ -168,6 +175,7 @@ class ServedIndex:
         if opened is None or opened is old:  # the same number made anew
             opened = GradientIndex.open(self._layout.root, device=self._device, resident=True)
         opened.warm(model=self.model)
+        opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()
         return opened
@@ -214,6 +222,6 @@ class Served:
                     index.refresh()
                 except Exception as error:  # a fault of ours in one index must not end the watch over the others
                     logger.exception("index %s", index.name)
-                    index.fail(error)
+                    index.suspect(error)
             self.loaded.set()
             self._closing.wait(self._seconds)

@@ -1,7 +1,10 @@
 """Running a service: its socket, its signals, its end."""
 
+import logging
 import os
+import resource
 import socket
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -11,6 +14,8 @@ from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
 from gindex.serve.protocol import protocol_of
 from gindex.serve.service import Service
+
+logger = logging.getLogger("gindex.serve")
 
 DRAIN_SECONDS = 30
 _FORCED = 1
@@ -38,6 +43,15 @@ def bind(config: ServeConfig) -> socket.socket:
     return listening
 
 
+def _within_files(config: ServeConfig) -> ServeConfig:
+    """Leave half of the files that the process may open to the indexes: connections are files too."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or config.max_connections <= most // 2:
+        return config
+    logger.warning("--max-connections: %d, half of the files that the process may open (ulimit -n)", most // 2)
+    return replace(config, max_connections=most // 2)
+
+
 class Server(uvicorn.Server):
     """A server that drains at the first signal and ends at the second."""
 
@@ -46,7 +60,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_of(service.config),
+                http=protocol_of(_within_files(service.config)),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

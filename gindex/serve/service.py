@@ -44,7 +44,17 @@ class Service:
         self.limit = RateLimit(config.rate)
         self.engine = Engine(config, self.metrics)
         self.indexes = Served(
-            [ServedIndex(p, self.engine, self.metrics, device=config.device, model=prompts) for p in places],
+            [
+                ServedIndex(
+                    place,
+                    self.engine,
+                    self.metrics,
+                    device=config.device,
+                    model=prompts,
+                    most_seconds=config.search_seconds,
+                )
+                for place in places
+            ],
             config.reload_seconds,
         )
         self.draining = False

@@ -250,6 +250,31 @@ def test_the_pattern_of_the_report_is_refused(served):
         client.search("the heap", where="id like '" + "a" * 50_001 + "'")
 
 
+def test_a_filter_that_takes_too_long_is_ended(start, built):
+    running = start(f"index={built}", prompts=False)
+    documents = running.service.indexes["index"].current.documents
+    assert documents.most_seconds == running.service.config.search_seconds
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
+    documents.most_seconds = 0.2
+    with pytest.raises(FilterError, match="too long"):
+        documents.rows(endless)
+    with pytest.raises(FilterError, match="too long"):
+        documents.ranked(endless, (), 1)
+    assert documents.rows("SELECT COUNT(*) FROM documents") == [(150,)]
+    documents.most_seconds = None
+
+
+def test_connections_leave_files_to_the_indexes(monkeypatch):
+    import resource
+
+    from gindex.serve.config import ServeConfig
+    from gindex.serve.server import _within_files
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 4096))
+    assert _within_files(ServeConfig(max_connections=512)).max_connections == 128
+    assert _within_files(ServeConfig(max_connections=100)).max_connections == 100
+
+
 def test_shortages_are_no_damage():
     import errno
 
