@@ -5,8 +5,8 @@ service lets a long pass stand still between two layers, so that short ones need
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 
@@ -40,26 +40,46 @@ class Silent:
         yield _SilentPhase()
 
 
+class Pauses(Protocol):
+    """Where work may stand still, and where no other may run beside it."""
+
+    def pause(self) -> None:
+        """Return when the work may go on, or raise to end it."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other work off for as long as the block takes."""
+        ...
+
+
 _own = threading.local()
 
 
 @contextmanager
-def pausing(act: Callable[[], None] | None) -> Iterator[None]:
-    """Call `act` wherever work of this thread may stand still or end, which it does by not returning or by raising.
+def pausing(pauses: Pauses | None) -> Iterator[None]:
+    """Let the work of this thread stand still, between two layers of a pass and within the head of a model.
 
     Args:
-        act: What to call, between two layers of a pass and within the head of a model; None calls nothing.
+        pauses: What is asked there; None lets it run on.
     """
-    before = getattr(_own, "act", None)
-    _own.act = act
+    before = getattr(_own, "pauses", None)
+    _own.pauses = pauses
     try:
         yield
     finally:
-        _own.act = before
+        _own.pauses = before
 
 
 def pause() -> None:
     """Say that the work of this thread may stand still here."""
-    act = getattr(_own, "act", None)
-    if act is not None:
-        act()
+    pauses = getattr(_own, "pauses", None)
+    if pauses is not None:
+        pauses.pause()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Say that the work of this thread changes something of the process, with which no other work may meet."""
+    pauses = getattr(_own, "pauses", None)
+    with pausing(None), nullcontext() if pauses is None else pauses.alone():
+        yield

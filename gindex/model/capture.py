@@ -20,7 +20,7 @@ from gindex.errors import ShapeError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
-from gindex.progress import pause, pausing
+from gindex.progress import pause, undisturbed
 
 
 class Observer(ABC):
@@ -141,8 +141,8 @@ def outputs_and_tangent(
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
     """
-    # Only the plain attention can be differentiated forward. It is set for all threads: no other pass may come between.
-    with pausing(None), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
+    with undisturbed(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         handles = [
             layer.module.register_forward_hook(_tangent_hook(layer, directions[layer.name]), with_kwargs=True)
             for layer in layers

@@ -43,7 +43,7 @@ class Answering:
         """Answer an exact search or an explanation, which stands still or ends where its watch says so."""
         job.watch = watch
         try:
-            with pausing(watch.pause):
+            with pausing(watch):
                 if isinstance(job, SearchJob):
                     self.batch([job])
                 else:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,6 +184,14 @@ class Watch:
         if self._turns.wanted:
             with self._job.standing_still():
                 self._turns.give_way()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep batches off for as long as the block takes."""
+        with ExitStack() as stack:
+            with self._job.standing_still():
+                stack.enter_context(self._turns.alone())
+            yield
 
     @contextmanager
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:

@@ -1,8 +1,8 @@
-"""Whose turn it is on a device: batches of searches, or slow work, which stands still for them."""
+"""Batches of searches and slow work on one device: slow work stands still while a batch runs."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 SHARE = 0.25
@@ -10,55 +10,66 @@ SHARE = 0.25
 
 
 class Turns:
-    """A turnstile for two threads: one with batches, one with slow work. Both waiting, they go in turn."""
+    """A turnstile for two threads: one with batches, one with slow work.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """Let nobody in yet."""
-        self._now = now
+    A batch begins at once, beside the step that slow work is at; slow work stops before the next one. To wait for that
+    step would take a search of ready vectors several times its own time.
+    """
+
+    def __init__(self) -> None:
+        """Let both in."""
         self._changed = threading.Condition()
-        self._busy = self._slow_was_last = self._batch_waits = self._slow_waits = False
-        self._began = self._least = 0.0
+        self._batch = self._slow = self._alone = False
+        self._free_at = 0.0
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Wait for the turn of a batch, and have it."""
+        """Run a batch, once slow work has had its share since the last one."""
         with self._changed:
-            self._batch_waits = True
-            self._changed.wait_for(lambda: not self._busy and (self._slow_was_last or not self._slow_waits))
-            self._batch_waits, self._busy = False, True
-        began = self._now()
+            self._changed.wait_for(lambda: not self._slow, max(0.0, self._free_at - time.monotonic()))
+            self._changed.wait_for(lambda: not self._alone)
+            self._batch = True
+        began = time.monotonic()
         try:
             yield
         finally:
-            self._leave(slow=False, least=SHARE * (self._now() - began))
+            with self._changed:
+                now = time.monotonic()
+                self._batch, self._free_at = False, now + SHARE * (now - began)
+                self._changed.notify_all()
 
     @contextmanager
     def slow(self) -> Iterator[None]:
-        """Wait for the turn of slow work, and have it until the end but for `give_way`."""
-        self._take_slow()
+        """Run slow work, which looks at `wanted` now and then."""
+        with self._changed:
+            self._slow = True  # from now on batches leave room between them
+            self._changed.wait_for(lambda: not self._batch)
         try:
             yield
         finally:
-            self._leave(slow=True, least=self._least)
+            with self._changed:
+                self._slow = False
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run slow work that no batch may meet, once none runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._batch)
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
 
     @property
     def wanted(self) -> bool:
-        """Whether slow work that runs is to give way now."""
-        return self._batch_waits and self._now() - self._began >= self._least
+        """Whether slow work is to stand still now."""
+        return self._batch
 
     def give_way(self) -> None:
-        """Let the batch that waits have its turn; return when slow work has it again."""
-        self._leave(slow=True, least=self._least)
-        self._take_slow()
-
-    def _take_slow(self) -> None:
+        """Return when no batch runs."""
         with self._changed:
-            self._slow_waits = True
-            self._changed.wait_for(lambda: not self._busy and not (self._slow_was_last and self._batch_waits))
-            self._slow_waits, self._busy = False, True
-            self._began = self._now()
-
-    def _leave(self, *, slow: bool, least: float) -> None:
-        with self._changed:
-            self._busy, self._slow_was_last, self._least = False, slow, least
-            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._batch)
