@@ -21,6 +21,13 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @config_option(ServeConfig, "host")
 @config_option(ServeConfig, "port", type=click.IntRange(0, 65535))
 @config_option(ServeConfig, "device")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]PLACE",
+    help="Folder or hub name of the model, where it has moved since the build: of the index NAME, or of all.",
+)
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that callers must have: NAME SCOPES KEY in "
               "each line, scopes read, write or read,write.")  # fmt: skip
 @click.option("--writable", is_flag=True, help="Let callers with the scope write add and delete documents.")
@@ -51,6 +58,7 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @config_option(ServeConfig, "rate", type=POSITIVE)
 def serve(
     indexes: tuple[str, ...],
+    models: tuple[str, ...],
     api_key_file: Path | None,
     writable: bool,
     no_model: bool,
@@ -67,6 +75,7 @@ def serve(
     \b
     Example:
         gindex serve runs/corpus
+        gindex serve runs/corpus --model path/to/model
         gindex serve small=runs/corpus runs/other --port 9000 --api-key-file keys.txt --writable
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
         gindex serve runs/corpus --allowed-host gindex.example.org
@@ -90,7 +99,7 @@ def serve(
     from gindex.store.layout import Layout
     from gindex.store.versions import latest_version
 
-    places = places_of(indexes)
+    places = places_of(indexes, models)
     for place in places:
         latest_version(Layout(place.path))
     keys = None if api_key_file is None else Keys.read(api_key_file)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gindex.config import VectorConfig as VectorConfig
     from gindex.errors import GindexError as GindexError
     from gindex.index import GradientIndex as GradientIndex
+    from gindex.search.hit import FailedQuery as FailedQuery
     from gindex.search.hit import Hit as Hit
     from gindex.search.hit import Query as Query
     from gindex.search.hit import SearchResult as SearchResult
@@ -26,6 +27,7 @@ _HOME = {
     "BuildConfig": "gindex.config",
     "CorpusConfig": "gindex.config",
     "CurvatureConfig": "gindex.config",
+    "FailedQuery": "gindex.search.hit",
     "GindexError": "gindex.errors",
     "GradientIndex": "gindex.index",
     "Hit": "gindex.search.hit",

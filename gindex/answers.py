@@ -13,7 +13,7 @@ from gindex import errors
 from gindex.errors import GindexError, ServiceError
 from gindex.progress import Phase, Progress
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
-from gindex.search.hit import Hit, Query, Refinement, SearchResult, Timing
+from gindex.search.hit import FailedQuery, Hit, Outcome, Query, Refinement, SearchResult, Timing
 
 NDJSON = "application/x-ndjson"
 """Media type of an answer in lines."""
@@ -66,7 +66,7 @@ class Listener:
         problem = self._last.get("problem")
         if problem is None:
             raise ServiceError(f"{self._where}: expected an answer, found that the lines end without one; try again")
-        raise error_of(problem, int(problem["status"]), self._where)
+        raise error_of(problem, self._where, "an answer")
 
     def _show(self, name: str, done: int, total: int | None, unit: str) -> None:
         if self._phase is None or name != self._shown or done < self._done:
@@ -90,8 +90,17 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
         negative_hits=ends[1],
         reranked=record.get("reranked"),
         refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
+        notes=tuple(record.get("notes") or ()),
         version=version,
     )
+
+
+def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
+    """Return the result, or the failure, of one of many queries."""
+    error = record.get("error")
+    if error is None:
+        return result_of(record, version)
+    return FailedQuery(query=Query(**record["query"]), error=error_of(error, where, "a result"))
 
 
 def explanation_of(content: dict[str, Any]) -> Explanation:
@@ -105,7 +114,7 @@ def explanation_of(content: dict[str, Any]) -> Explanation:
         for part in content["parts"]
     )
     fields = {name: content[name] for name in ("document_id", "influence", "layers", "groups")}
-    return Explanation(query=Query(**content["query"]), parts=parts, **fields)
+    return Explanation(query=Query(**content["query"]), parts=parts, notes=tuple(content.get("notes") or ()), **fields)
 
 
 def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
@@ -113,11 +122,11 @@ def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
     return tuple(Hit(**(hit | more)) for hit, more in zip(records, folded, strict=True))
 
 
-def error_of(content: Any, status: int, where: str) -> GindexError:
+def error_of(content: Any, where: str, expected: str) -> GindexError:
     """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
     problem = content if isinstance(content, dict) else {}
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):
         kind = ServiceError
-    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected an answer, found {status}')}")
+    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
     return found

@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from gindex.answers import NDJSON, Listener, error_of, explanation_of, result_of
+from gindex.answers import NDJSON, Listener, error_of, explanation_of, outcome_of
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, MismatchError, MissingDependencyError, ServiceError, UnavailableError
 from gindex.loopback import is_loopback
 from gindex.progress import Progress, Silent
 from gindex.search.explanation import Explanation
-from gindex.search.hit import Query, SearchResult
+from gindex.search.hit import Outcome, Query, SearchResult, answered
 
 try:
     import httpx2 as httpx
@@ -76,13 +76,15 @@ class _Calls:
     def path(self, rest: str = "") -> str:
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
-    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[SearchResult]]":
+    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[Outcome]]":
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
         content = yield _Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
-        return [result_of(record, content["version"]) for record in content["results"]]
+        return [outcome_of(record, content["version"], self.base) for record in content["results"]]
 
-    def explain(self, document_id: str, prompt: str, completion: str | None) -> "_Call[Explanation]":
+    def explain(self, document_id: str, prompt: str, completion: str | None, long_queries: str) -> "_Call[Explanation]":
         body = {"document_id": document_id, "prompt": prompt, "completion": completion}
+        if long_queries != DEFAULT_OPTIONS.long_queries:
+            body["long_queries"] = long_queries
         content = yield _Request("POST", self.path("/explain"), body, lines=True)
         return explanation_of(content)
 
@@ -135,7 +137,7 @@ class _Calls:
             raise ServiceError(f"{self.base}: expected JSON, found {response.status_code} without it") from error
         if response.is_success:
             return content
-        raise error_of(content, response.status_code, self.base)
+        raise error_of(content, self.base, f"an answer, found {response.status_code}")
 
     def unreachable(self, error: Exception) -> UnavailableError:
         found = str(error) or type(error).__name__
@@ -204,21 +206,39 @@ class Client:
         **settings: Any,
     ) -> list[SearchResult]:
         """Answer many queries; see `GradientIndex.search_many`. An exact search tells its place in the queue too."""
+        return answered(self.search_each(queries, options, progress=progress, **settings))
+
+    def search_each(
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[Outcome]:
+        """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
         options = replace(options, **settings)
-        return [r for some in _texts(queries) for r in self._run(self._calls.search(some, options), progress)]
+        return [found for some in _texts(queries) for found in self._run(self._calls.search(some, options), progress)]
 
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
         options = replace(options, **settings)
-        return [result for some in _vectors(vectors) for result in self._run(self._calls.search(some, options))]
+        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        return answered([found for call in calls for found in self._run(call)])
 
     def explain(
-        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+        self,
+        document_id: str,
+        prompt: str,
+        completion: str | None = None,
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
-        return self._run(self._calls.explain(document_id, prompt, completion), progress)
+        return self._run(self._calls.explain(document_id, prompt, completion, long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
         """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
@@ -314,21 +334,40 @@ class AsyncClient:
         **settings: Any,
     ) -> list[SearchResult]:
         """See `Client.search_many`."""
+        return answered(await self.search_each(queries, options, progress=progress, **settings))
+
+    async def search_each(
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[Outcome]:
+        """See `Client.search_each`."""
         options = replace(options, **settings)
-        return [r for some in _texts(queries) for r in await self._run(self._calls.search(some, options), progress)]
+        calls = (self._calls.search(some, options) for some in _texts(queries))
+        return [found for call in calls for found in await self._run(call, progress)]
 
     async def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """See `Client.search_vectors`."""
         options = replace(options, **settings)
-        return [r for some in _vectors(vectors) for r in await self._run(self._calls.search(some, options))]
+        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        return answered([found for call in calls for found in await self._run(call)])
 
     async def explain(
-        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+        self,
+        document_id: str,
+        prompt: str,
+        completion: str | None = None,
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+        progress: Progress | None = None,
     ) -> Explanation:
         """See `Client.explain`."""
-        return await self._run(self._calls.explain(document_id, prompt, completion), progress)
+        return await self._run(self._calls.explain(document_id, prompt, completion, long_queries), progress)
 
     async def document(self, document_id: str) -> dict[str, Any]:
         """See `Client.document`."""

@@ -18,6 +18,7 @@ CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 
 
 def option(default: Any, help: str) -> Any:
@@ -336,6 +337,11 @@ class SearchOptions:
         None, "Fold hits into a better one where their vectors' cosine is at least this, as 0.9, and count them."
     )
     layers: bool = option(False, "Give the score of each layer group.")
+    long_queries: str = option(
+        CUT,
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
+        "A completion is never cut.",
+    )
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.candidates < 1:
@@ -346,6 +352,7 @@ class SearchOptions:
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("group_by", self.group_by, GROUPINGS)
         _one_of("group_score", self.group_score, GROUP_SCORES)
+        _one_of("long_queries", self.long_queries, LONG_QUERIES)
         if self.negative and self.both:
             raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
         _at_least("refine_parts", self.refine_parts, 0)

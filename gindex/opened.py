@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
-from gindex.errors import MismatchError
+from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
@@ -34,6 +35,7 @@ from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
+from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 
@@ -46,7 +48,8 @@ class OpenedVersion:
 
         Args:
             version: The version.
-            model: Where the model is, checked against the version's when it is loaded.
+            model: Where the model is, checked against the version's when it is loaded; without a name it is looked for
+                where the manifest says that it is.
             resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
@@ -91,8 +94,18 @@ class OpenedVersion:
 
     @property
     def model_config(self) -> ModelConfig:
-        """Where the model is and how it runs."""
-        return self._model
+        """Where the model is and how it runs.
+
+        Raises:
+            ModelError: It is nowhere that the manifest says.
+        """
+        return self._model_configs()[0]
+
+    def _model_configs(self) -> list[ModelConfig]:
+        """Return where the model may be, the likeliest place first."""
+        if self._model.name:
+            return [self._model]
+        return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
 
     @cached_property
     def twin(self) -> Self:
@@ -141,12 +154,24 @@ class OpenedVersion:
 
     @cached_property
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
+        errors: list[GindexError] = []
+        for config in self._model_configs():
+            try:
+                engine = self._checked_engine(config)
+            except (ModelError, MismatchError) as error:
+                errors.append(error)
+            else:
+                self._model = config  # where it was found, for what loads it again
+                return engine
+        raise errors[0]
+
+    def _checked_engine(self, config: ModelConfig) -> Engine:
+        engine = Engine.load(config)
         found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
         for what, fingerprint in found.items():
             if fingerprint != self.manifest.model[what]:
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
+                    f"{config.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
                     f"built with, found {fingerprint[:12]}; give that one with --model"
                 )
         return engine

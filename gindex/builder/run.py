@@ -48,6 +48,7 @@ from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.model_place import model_place
 from gindex.store.pending import remove_claims
 from gindex.store.reader import VectorReader
 from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
@@ -249,6 +250,7 @@ class _Build:
             settings=self.config.settings(),
             sources=origin,
             model=fingerprints_of(self.engine.loaded)
+            | model_place(self.config.model.name, layout.root)
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,

@@ -34,6 +34,7 @@ from gindex.config import (
     default_of,
 )
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.evaluate.rankings import BM25, EXACT, FUNNEL, INDEX, rank, scores_of
 from gindex.evaluate.training import Scores
@@ -215,7 +216,7 @@ class FineTuning:
     @cached_property
     def _tokens(self) -> list[npt.NDArray[np.uint32]]:
         longest = min(self.recipe.max_tokens, self._loaded.max_tokens)
-        return [np.array(self._loaded.tokenizer(text).input_ids[:longest], np.uint32) for text in self.texts]
+        return [np.array(ids[:longest], np.uint32) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:

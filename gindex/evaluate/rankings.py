@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import REFUSE
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.progress import Progress
@@ -58,7 +59,9 @@ def rank(
         return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
     if method not in METHODS:
         raise ConfigError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
-    common: dict[str, Any] = {"group_by": "document", "group_score": "sum", "progress": progress}
+    common: dict[str, Any] = {
+        "group_by": "document", "group_score": "sum", "long_queries": REFUSE, "progress": progress
+    }  # fmt: skip
     parts = index.manifest.stored_parts
     if method == EXACT:
         found = index.search_many(queries, k=depth, scan=True, exact=True, candidates=parts, **common)

@@ -26,6 +26,8 @@ def explain(
     preconditioned: Mapping[str, Any],
     document_id: str,
     query: Query,
+    notes: tuple[str, ...] = (),
+    *,
     progress: Progress | None = None,
 ) -> Explanation:
     """Recompute one document exactly, a part at a time.
@@ -36,6 +38,7 @@ def explain(
         preconditioned: H^-1 G [1, O, I] of the query by layer name.
         document_id: The document.
         query: What the preconditioned gradient is of.
+        notes: What is to be told of the query.
         progress: Where the work is reported.
 
     Raises:
@@ -77,6 +80,7 @@ def explain(
         parts=tuple(parts),
         layers={layer.name: value for layer, value in zip(tracked, by_layer.tolist(), strict=True)},
         groups=groups,
+        notes=notes,
     )
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from gindex.config import LONG_QUERIES
 from gindex.errors import GindexError
 from gindex.index import GradientIndex
 from gindex.progress import pausing
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import SearchResult
+from gindex.search.hit import FailedQuery, Outcome
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
 from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch
@@ -18,7 +19,7 @@ from gindex.serve.metrics import Metrics
 
 logger = logging.getLogger("gindex.serve")
 
-Answer = tuple[list[SearchResult], list[Histogram] | None]
+Answer = tuple[list[Outcome], list[Histogram | None] | None]
 
 
 class Answering:
@@ -33,7 +34,8 @@ class Answering:
         by_index = sorted(searches, key=lambda job: id(job.index))
         for _, group in groupby(by_index, key=lambda job: id(job.index)):
             of_index = list(group)
-            self._isolated(self._encode, of_index)
+            for long_queries in LONG_QUERIES:
+                self._isolated(self._encode, [job for job in of_index if job.options.long_queries == long_queries])
             ready = [job for job in of_index if job.encoded]
             kinds = {(job.options, job.histogram) for job in ready}
             for kind in kinds:
@@ -79,11 +81,13 @@ class Answering:
 
     def _encode(self, jobs: list[SearchJob]) -> None:
         texts = [query for job in jobs for query in job.texts]
-        encoded: list[EncodedQuery] = []
+        encoded: list[EncodedQuery | FailedQuery] = []
         if texts:
             for job in jobs:
                 job.enter("gradient", self._config.gradient_seconds)
-            encoded = _index_of(jobs[0]).encode(texts, max_tokens=self._config.max_tokens)
+            encoded = _index_of(jobs[0]).encode(
+                texts, long_queries=jobs[0].options.long_queries, max_tokens=self._config.max_tokens
+            )
         vectors = iter(encoded)
         for job in jobs:
             job.take(vectors)
@@ -97,7 +101,7 @@ class Answering:
                 job.enter("search", self._config.search_seconds)
         queries = [query for job in jobs for query in job.encoded]
         results = index.search_encoded(queries, options, progress=jobs[0].watch)
-        shapes = histogram_of(index, queries) if jobs[0].histogram else None
+        shapes = _histograms(index, queries) if jobs[0].histogram else None
         answers: list[Answer] = []
         start = 0
         for job in jobs:
@@ -109,8 +113,10 @@ class Answering:
     def _explain(self, jobs: list[ExplainJob]) -> None:
         (job,) = jobs
         job.enter("explain", self._config.exact_seconds)
-        prompt, completion = job.query.prompt, job.query.completion
-        found = _index_of(job).explain(job.document_id, prompt, completion, progress=job.watch)
+        query, document_id = job.query, job.document_id
+        found = _index_of(job).explain(
+            document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=job.watch
+        )
         self._deliver(jobs, [found])
 
     def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Any]) -> None:
@@ -130,8 +136,17 @@ def _index_of(job: Job) -> GradientIndex:
     return job.index.twin if job.slow and texts else job.index
 
 
-def _timed(result: SearchResult, job: Job) -> SearchResult:
+def _histograms(index: GradientIndex, queries: Sequence[EncodedQuery | FailedQuery]) -> list[Histogram | None]:
+    """Return the spread of the scores of each query, None for those without a vector."""
+    encoded = [query for query in queries if isinstance(query, EncodedQuery)]
+    found = iter(histogram_of(index, encoded) if encoded else [])
+    return [next(found) if isinstance(query, EncodedQuery) else None for query in queries]
+
+
+def _timed(result: Outcome, job: Job) -> Outcome:
     """Count the gradient pass, which came before the search, with its time."""
+    if isinstance(result, FailedQuery):
+        return result
     gradient = 1000 * job.seconds.get("gradient", 0.0)
     timing = replace(result.timing_ms, gradient=gradient, total=result.timing_ms.total + gradient)
     return replace(result, timing_ms=timing)

@@ -119,7 +119,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "writable": service.writable,
     }
     if not served.ready:
-        return found
+        return found | {"reason": served.reason}
     manifest = served.current.manifest
     spec = spec_of(manifest.search)
     recall = manifest.search.get("recall")

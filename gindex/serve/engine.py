@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gindex.errors import OverloadedError, UnavailableError
 from gindex.index import GradientIndex
-from gindex.search.hit import Query
+from gindex.search.hit import Query, answered
 from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import Job, SearchJob
@@ -148,5 +148,5 @@ class Engine:
 
 def warm_query(index: GradientIndex) -> None:
     """Take one gradient, so that the first query finds everything loaded, what slow work needs included."""
-    index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1)
+    answered(index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1))
     index.twin  # noqa: B018

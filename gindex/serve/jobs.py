@@ -12,7 +12,7 @@ from gindex.errors import TimeLimitError
 from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Query
+from gindex.search.hit import FailedQuery, Query
 from gindex.serve.turns import Turns
 
 
@@ -135,7 +135,7 @@ class SearchJob(Job):
         """Take texts, or vectors, which have no gradient stage."""
         super().__init__(index, limit)
         self.queries, self.options, self.histogram = list(queries), options, histogram
-        self.encoded: list[EncodedQuery] = []
+        self.encoded: list[EncodedQuery | FailedQuery] = []
 
     @property
     def slow(self) -> bool:
@@ -152,7 +152,7 @@ class SearchJob(Job):
         """Those of its queries that need a gradient."""
         return [query for query in self.queries if isinstance(query, Query)]
 
-    def take(self, encoded: Iterator[EncodedQuery]) -> None:
+    def take(self, encoded: Iterator[EncodedQuery | FailedQuery]) -> None:
         """Put the encoded texts among the vectors."""
         self.encoded = [next(encoded) if isinstance(query, Query) else query for query in self.queries]
 
@@ -160,10 +160,10 @@ class SearchJob(Job):
 class ExplainJob(Job):
     """One document and one query to explain it for."""
 
-    def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query) -> None:
-        """Name both."""
+    def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query, long_queries: str) -> None:
+        """Name both, and what becomes of a query that is too long."""
         super().__init__(index, limit)
-        self.document_id, self.query = document_id, query
+        self.document_id, self.query, self.long_queries = document_id, query, long_queries
 
 
 class Watch:

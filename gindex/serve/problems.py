@@ -15,9 +15,14 @@ from gindex.errors import (
     BusyError,
     ConfigError,
     CorpusError,
+    CorruptStoreError,
+    FormatVersionError,
     GindexError,
     MismatchError,
+    MissingDependencyError,
+    ModelError,
     NonFiniteError,
+    NotAnIndexError,
     OverloadedError,
     QueryError,
     RequestError,
@@ -29,6 +34,7 @@ from gindex.errors import (
     UnknownDocumentError,
     UnknownIndexError,
 )
+from gindex.search.hit import FailedQuery, failure_record
 
 logger = logging.getLogger("gindex.serve")
 
@@ -61,6 +67,15 @@ _SAFE_WORDS = {
     UnknownDocumentError: "expected the id of a document, found none of that name; check the id",
     BusyError: "expected no other writer, found one; try again",
 }
+
+_REASONS: list[tuple[type[GindexError], str]] = [
+    (MismatchError, "its model is not the one that it was built with; start the service with --model"),
+    (ModelError, "its model was not found or cannot be loaded; the log says why, and --model names another place"),
+    (NotAnIndexError, "its folder holds no finished index"),
+    (FormatVersionError, "a newer gindex made it"),
+    (CorruptStoreError, "files of it are missing or damaged; gindex verify lists them"),
+    (MissingDependencyError, "a package that it needs is not installed; the log names it"),
+]
 
 
 class RefusedError(RequestError):
@@ -99,6 +114,19 @@ def problem_of(error: Exception) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(dump(content_of(error)), status, headers, MEDIA_TYPE)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why an index is not ready, in words that tell nothing of the machine; the log has the whole message."""
+    return next((words for kind, words in _REASONS if isinstance(error, kind)), "it cannot be opened; the log says why")
+
+
+def failure_of(failed: FailedQuery) -> dict[str, Any]:
+    """Return what stands in a batch's answer in the place of a query that has none; it tells what a problem would."""
+    status = status_of(failed.error)
+    name = "InternalError" if status == 500 else _public_name(failed.error)
+    error = {"type": f"urn:gindex:{name}", "detail": _detail(failed.error, status)}
+    return failure_record(failed) | {"error": error}
 
 
 def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:

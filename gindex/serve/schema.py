@@ -9,6 +9,7 @@ from gindex.config import (
     CANDIDATE_RANKS,
     GROUP_SCORES,
     GROUPINGS,
+    LONG_QUERIES,
     NORMALISATIONS,
     REFINEMENTS,
     SearchOptions,
@@ -18,6 +19,8 @@ from gindex.config import (
 
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
+
+NOTES = "What is to be told of how the query became tokens: a prompt that was cut, a token that holds two texts' ends."
 
 
 def _choice(values: tuple[str, ...]) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class Options(_Request):
     group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")]
     dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")]
     layers: Annotated[bool, _option("layers")]
+    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
     histogram: Annotated[bool, Field(description="Give the spread of the scores of all parts.")] = False
 
     def search_options(self) -> SearchOptions:
@@ -111,6 +115,7 @@ class ExplainBody(_Request):
     document_id: str
     prompt: Text
     completion: Text | None = None
+    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
     model_config = ConfigDict(
         json_schema_extra={
             "example": {"document_id": "race condition", "prompt": "A race condition is", "completion": " a bug"}
@@ -208,8 +213,31 @@ class ResultBody(BaseModel):
     negative_hits: list[HitBody] | None = None
     reranked: int | None = None
     refinement: RefinementBody | None = None
+    notes: Annotated[list[str] | None, Field(description=NOTES)] = None
     timing_ms: TimingBody
     histogram: HistogramBody | None = None
+
+
+class AskedQuery(BaseModel):
+    """A query that has no answer, as it came."""
+
+    id: str | None
+    prompt: str
+    completion: str | None
+
+
+class ErrorBody(BaseModel):
+    """Why a query has no answer."""
+
+    type: str
+    detail: str
+
+
+class FailureBody(BaseModel):
+    """What stands in the place of the result of a query that has none; the others are answered."""
+
+    query: AskedQuery
+    error: ErrorBody
 
 
 class SearchAnswer(ResultBody):
@@ -224,7 +252,7 @@ class BatchAnswer(BaseModel):
 
     index: str
     version: int
-    results: list[ResultBody]
+    results: list[ResultBody | FailureBody]
 
 
 class TokenBody(BaseModel):
@@ -254,6 +282,7 @@ class ExplainAnswer(BaseModel):
     parts: list[PartBody]
     layers: dict[str, float]
     groups: dict[str, float]
+    notes: Annotated[list[str], Field(description=NOTES)] = []
 
 
 class DocumentAnswer(BaseModel):
@@ -281,6 +310,7 @@ class IndexAnswer(BaseModel):
 
     name: str
     ready: bool
+    reason: Annotated[str | None, Field(description="Why it is not ready.")] = None
     version: int | None = None
     created: str | None = None
     documents: int | None = None

@@ -12,11 +12,11 @@ from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.search.encoded import EncodedQuery
 from gindex.search.explain import explanation_record
-from gindex.search.hit import Query, result_record
+from gindex.search.hit import FailedQuery, Query, result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.lines import NDJSON, answer_lines, wants_lines
-from gindex.serve.problems import RefusedError, dump
+from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
     BatchAnswer,
@@ -80,9 +80,12 @@ def search_routes(service: Service) -> APIRouter:
 
         def content(found: Answer) -> dict[str, Any]:
             results, shapes = found
-            records = [result_record(result) for result in results]
+            if not batch and isinstance(results[0], FailedQuery):
+                raise results[0].error
+            records = [failure_of(r) if isinstance(r, FailedQuery) else result_record(r) for r in results]
             for record, shape in zip(records, shapes or [], strict=False):
-                record["histogram"] = asdict(shape)
+                if shape is not None:
+                    record["histogram"] = asdict(shape)
             answer = {"index": name, "version": index.manifest.version}
             return answer | ({"results": records} if batch else records[0])
 
@@ -120,7 +123,10 @@ def search_routes(service: Service) -> APIRouter:
         "/search/batch", response_model=BatchAnswer, responses=LINES, openapi_extra=body_of(BatchBody, npy=True)
     )
     async def search_batch(request: Request, name: str) -> Response:
-        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension]."""
+        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension].
+
+        A query that has no answer has an `error` in the place of its hits; the others are answered.
+        """
         service.reader(request)
         return await search(request, name, batch=True)
 
@@ -133,7 +139,7 @@ def search_routes(service: Service) -> APIRouter:
         _need_prompts(prompts=service.prompts)
         index = served.current
         query = Query(prompt=body.prompt, completion=body.completion)
-        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query)
+        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query, body.long_queries)
         own = {"index": name, "version": index.manifest.version}
         return await answered(request, served, job, lambda found: own | explanation_record(found))
 

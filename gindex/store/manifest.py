@@ -22,7 +22,15 @@ class _Source(TypedDict):
     sha256: str | None
 
 
-class _Model(TypedDict):
+class _Place(TypedDict, total=False):
+    """Where the model is: see `store.model_place`. Older manifests have none of these."""
+
+    folder: str
+    relative: str
+    hub: str
+
+
+class _Model(_Place):
     name: str
     model: str
     tokenizer: str
@@ -119,7 +127,8 @@ class Manifest:
         created: UTC time, ISO 8601.
         settings: `BuildConfig.settings()` of the build.
         sources: Fingerprints of the corpus files that the index was built from.
-        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`.
+        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`; `folder` and
+            `relative`, or `hub`: where it is, see `store.model_place`.
         layers: The tracked layers in forward order.
         untracked: Name, parameters and reason of every weight that is left out.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).

@@ -111,7 +111,7 @@ async function search(event) {
     show();
     if (event) at("results").focus({ preventScroll: true });
   } catch (error) {
-    if (mine === running) at("results").hidden = true;
+    if (mine === running) at("results").hidden = at("notes").hidden = true;
     fail(error);
   } finally {
     if (mine === running) {
@@ -127,6 +127,8 @@ function show() {
   const took = answer.timing_ms;
   at("status").textContent = `${answer.query.tokens} tokens · gradient ${took.gradient.toFixed(0)} ms · search ` +
     `${took.search.toFixed(1)} ms${took.rerank ? ` · exact re-rank ${(took.rerank / 1000).toFixed(1)} s` : ""} · version ${answer.version}`;
+  at("notes").textContent = (answer.notes ?? []).map((note) => `Note: ${note}.`).join(" ");
+  at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
   const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
@@ -264,8 +266,9 @@ async function start() {
   at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
   const complete = readAddress();
   badge();
-  if (indexes.some((index) => index.name === at("index").value && !index.ready)) {
-    at("status").textContent = "The index is not ready yet; it is looked at again every second …";
+  const waiting = indexes.find((index) => index.name === at("index").value && !index.ready);
+  if (waiting) {
+    at("status").textContent = `The index is not ready: ${waiting.reason}. It is looked at again every second …`;
     setTimeout(start, 1000);
     return;
   }
