@@ -7,20 +7,16 @@ Neither torch nor FAISS is loaded.
 """
 
 import asyncio
-import base64
-import json
-import random
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
 
-from gindex.answers import NDJSON, Listener, error_of, explanation_of, outcome_of
+from gindex.answers import Listener
+from gindex.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.config import SearchOptions
-from gindex.errors import ConfigError, MismatchError, MissingDependencyError, ServiceError, UnavailableError
-from gindex.loopback import is_loopback
+from gindex.errors import MissingDependencyError
 from gindex.progress import Progress, Silent
 from gindex.search.explanation import Explanation
 from gindex.search.hit import Outcome, Query, SearchResult, answered
@@ -33,115 +29,9 @@ except ModuleNotFoundError as error:
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is sent; slow work is answered in lines."""
-
-    method: str
-    url: str
-    body: Any = None
-    lines: bool = False
-
-
-_Call = Generator[_Request, Any, Result]
-
 DEFAULT_OPTIONS = SearchOptions()
 TIMEOUT = 120.0
 RETRIES = 4
-BATCH = 32
-"""Queries that are sent in one request."""
-
-_AGAIN = (429, 503)
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
-
-
-class _Calls:
-    """What to send and how to read the answer, for both clients.
-
-    Each call is a generator that yields one request and is sent its answer, so that it is written once.
-    """
-
-    def __init__(self, url: str, index: str | None, api_key: str | None, retries: int) -> None:
-        parts = urlsplit(url)
-        *_, last = parts.path.rstrip("/").split("/")
-        if parts.scheme not in ("http", "https") or not parts.hostname or not (index or last):
-            raise ConfigError(f"{url}: expected http://host:port/name of an index; see /v1/indexes of the service")
-        prefix = parts.path.rstrip("/") if index else parts.path.rstrip("/").removesuffix(last)
-        self.base = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
-        self.index = index or last
-        self.headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self.through_proxies = not is_loopback(parts.hostname)
-        self.retries = retries
-
-    def path(self, rest: str = "") -> str:
-        return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
-
-    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "_Call[list[Outcome]]":
-        changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
-        content = yield _Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
-        return [outcome_of(record, content["version"], self.base) for record in content["results"]]
-
-    def explain(self, document_id: str, prompt: str, completion: str | None, long_queries: str) -> "_Call[Explanation]":
-        body = {"document_id": document_id, "prompt": prompt, "completion": completion}
-        if long_queries != DEFAULT_OPTIONS.long_queries:
-            body["long_queries"] = long_queries
-        content = yield _Request("POST", self.path("/explain"), body, lines=True)
-        return explanation_of(content)
-
-    def info(self) -> "_Call[dict[str, Any]]":
-        content: dict[str, Any] = yield _Request("GET", self.path())
-        return content
-
-    # Ids are in the body: an address has a limit, and of `..` in it something else is made on the way.
-    def document(self, document_id: str) -> "_Call[dict[str, Any]]":
-        content: dict[str, Any] = yield _Request("POST", self.path("/document"), {"document_id": document_id})
-        return content
-
-    def add(self, documents: Sequence[dict[str, Any]], replace: bool) -> "_Call[int]":
-        body = {"documents": list(documents), "replace": replace}
-        content = yield _Request("POST", self.path("/documents"), body)
-        return int(content["version"])
-
-    def delete(self, document_id: str) -> "_Call[int]":
-        content = yield _Request("POST", self.path("/document/delete"), {"document_id": document_id})
-        return int(content["version"])
-
-    def sent(self, request: _Request) -> dict[str, Any]:
-        """Return a request as the HTTP library takes it.
-
-        Raises:
-            ConfigError: It holds half a surrogate pair, NaN or infinity.
-        """
-        headers = {"Accept": NDJSON} if request.lines else {}
-        if request.body is None:
-            return {"method": request.method, "url": request.url, "headers": headers}
-        try:
-            content = json.dumps(request.body, ensure_ascii=False, allow_nan=False).encode()
-        except ValueError as error:  # half a surrogate pair is one too
-            raise ConfigError(f"request: expected Unicode text and finite numbers, found that {error}") from error
-        headers["Content-Type"] = "application/json"
-        return {"method": request.method, "url": request.url, "content": content, "headers": headers}
-
-    def wait(self, attempt: int, response: "httpx.Response | None") -> float | None:
-        """Return the seconds to wait before the next attempt; None where there is no use in one."""
-        if attempt >= self.retries or (response is not None and response.status_code not in _AGAIN):
-            return None
-        asked = "" if response is None else str(response.headers.get("retry-after", ""))
-        backoff = _FIRST_WAIT * 2.0**attempt * random.uniform(0.5, 1.0)
-        return min(max(backoff, float(asked) if asked.isdecimal() else 0.0), _LONGEST_WAIT)
-
-    def read(self, response: "httpx.Response") -> Any:
-        try:
-            content = response.json()
-        except ValueError as error:
-            raise ServiceError(f"{self.base}: expected JSON, found {response.status_code} without it") from error
-        if response.is_success:
-            return content
-        raise error_of(content, self.base, f"an answer, found {response.status_code}")
-
-    def unreachable(self, error: Exception) -> UnavailableError:
-        found = str(error) or type(error).__name__
-        return UnavailableError(f"{self.base}: expected a service, found {found}; check the address and that it runs")
 
 
 class Client:
@@ -176,7 +66,7 @@ class Client:
         Raises:
             ConfigError: The address is not of that form.
         """
-        self._calls = _Calls(url, index, api_key, retries)
+        self._calls = Calls(url, index, api_key, retries)
         self._http = httpx.Client(headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies)
 
     def __enter__(self) -> Self:
@@ -218,14 +108,18 @@ class Client:
     ) -> list[Outcome]:
         """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
         options = replace(options, **settings)
-        return [found for some in _texts(queries) for found in self._run(self._calls.search(some, options), progress)]
+        return [
+            found
+            for some in texts_in_blocks(queries)
+            for found in self._run(self._calls.search(some, options), progress)
+        ]
 
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
         """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in self._run(call)])
 
     def explain(
@@ -256,7 +150,7 @@ class Client:
         """Delete a document and return the version without it."""
         return self._run(self._calls.delete(document_id))
 
-    def _run(self, call: "_Call[Result]", progress: Progress | None = None) -> Result:
+    def _run(self, call: "Call[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
@@ -265,13 +159,13 @@ class Client:
             found: Result = end.value
             return found
 
-    def _send(self, request: _Request, progress: Progress) -> Any:
+    def _send(self, request: Request, progress: Progress) -> Any:
         attempt, sent = 0, self._calls.sent(request)
         while True:
             response = None
             try:
                 with self._http.stream(**sent) as response, Listener(progress, self._calls.base) as listener:
-                    if not _in_lines(response):
+                    if not in_lines(response):
                         response.read()
                     else:
                         for line in response.iter_lines():
@@ -302,7 +196,7 @@ class AsyncClient:
         retries: int = RETRIES,
     ) -> None:
         """See `Client`."""
-        self._calls = _Calls(url, index, api_key, retries)
+        self._calls = Calls(url, index, api_key, retries)
         self._http = httpx.AsyncClient(
             headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies
         )
@@ -346,7 +240,7 @@ class AsyncClient:
     ) -> list[Outcome]:
         """See `Client.search_each`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in _texts(queries))
+        calls = (self._calls.search(some, options) for some in texts_in_blocks(queries))
         return [found for call in calls for found in await self._run(call, progress)]
 
     async def search_vectors(
@@ -354,7 +248,7 @@ class AsyncClient:
     ) -> list[SearchResult]:
         """See `Client.search_vectors`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in _vectors(vectors))
+        calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in await self._run(call)])
 
     async def explain(
@@ -385,7 +279,7 @@ class AsyncClient:
         """See `Client.delete`."""
         return await self._run(self._calls.delete(document_id))
 
-    async def _run(self, call: "_Call[Result]", progress: Progress | None = None) -> Result:
+    async def _run(self, call: "Call[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
@@ -394,12 +288,12 @@ class AsyncClient:
             found: Result = end.value
             return found
 
-    async def _send(self, request: _Request, progress: Progress) -> Any:
+    async def _send(self, request: Request, progress: Progress) -> Any:
         attempt, sent = 0, self._calls.sent(request)
         while True:
             try:
                 async with self._http.stream(**sent) as response:
-                    if not _in_lines(response):
+                    if not in_lines(response):
                         await response.aread()
                     else:
                         with Listener(progress, self._calls.base) as listener:
@@ -416,23 +310,3 @@ class AsyncClient:
                     return self._calls.read(response)
             await asyncio.sleep(pause)
             attempt += 1
-
-
-def _texts(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(queries), BATCH):
-        yield [asdict(query) for query in queries[start : start + BATCH]]
-
-
-def _vectors(vectors: Any) -> Iterator[list[dict[str, Any]]]:
-    import numpy as np
-
-    vectors_QD = np.ascontiguousarray(vectors, "<f4")
-    if vectors_QD.ndim != 2:
-        raise MismatchError(f"query vectors: expected shape [queries, dimension], found {vectors_QD.shape}")
-    for start in range(0, len(vectors_QD), BATCH):
-        block = enumerate(vectors_QD[start : start + BATCH], start)
-        yield [{"id": str(n), "vector": base64.b64encode(v.tobytes()).decode()} for n, v in block]
-
-
-def _in_lines(response: "httpx.Response") -> bool:
-    return str(response.headers.get("content-type", "")).startswith(NDJSON)

@@ -23,6 +23,7 @@ ORDER = [
     {"index"},
     {"evaluate"},
     {"answers"},
+    {"calls"},
     {"serve", "client", "studies"},
     {"cli"},
 ]
