@@ -21,6 +21,7 @@ class GindexCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         _quiet_libraries()
+        _wait_passively()
         try:
             return super().invoke(ctx)
         except GindexError as error:
@@ -44,6 +45,16 @@ def config_option(config: type, name: str, *, prefix: str = "", **attributes: An
         help=help_of(config, name),
         **attributes,
     )
+
+
+def _wait_passively() -> None:
+    """Have threads sleep while they wait for one another, unless the user's environment says otherwise.
+
+    Those that spin take their core from other processes, and from the threads that they wait for. OpenMP reads
+    this when it is loaded, which no command does before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of GNU's, which torch and FAISS bring, and others
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # of Intel's and LLVM's
 
 
 def _quiet_libraries() -> None:

@@ -1,6 +1,5 @@
 """`gindex serve`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,8 +80,6 @@ def serve(
         gindex serve runs/corpus --allowed-host gindex.example.org
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = ServeConfig(**settings)
-    # Read when OpenMP is loaded, which is below: threads that spin while they wait take the processor from HTTP.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from gindex.serve.app import make_app
         from gindex.serve.hosts import Hosts

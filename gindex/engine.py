@@ -6,6 +6,7 @@ Axes: N parts, D dimension, Q queries.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
@@ -28,6 +29,7 @@ from gindex.model.head import plain_head
 from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.passes import alone, plain, share_turns
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord, Manifest
@@ -50,6 +52,7 @@ class Engine:
     most_batch_tokens: int = ACCELERATOR_BATCH_TOKENS
 
     @classmethod
+    @plain()
     def load(cls, config: ModelConfig) -> "Engine":
         """Load a model and find its layers.
 
@@ -64,7 +67,8 @@ class Engine:
             [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
         )
         table = track_layers(loaded.model, lambda: task.logits(probe))
-        head = plain_head(loaded.model, to_device(probe.tokens, task.device))
+        with alone(loaded.model):
+            head = plain_head(loaded.model, to_device(probe.tokens, task.device))
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
@@ -86,13 +90,12 @@ class Engine:
 
     @cached_property
     def twin(self) -> "Engine":
-        """The same weights in modules of their own: a pass of the twin may stand still while one of this engine runs.
-
-        Made between two passes of this engine, whose hooks it would take along.
-        """
+        """The same weights in modules of their own, whose passes may stand still while one of this engine runs."""
         model = self.loaded.model
         copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-        twin = deepcopy(model, copies)
+        with self.alone():  # or it would take the hooks of a pass along
+            twin = deepcopy(model, copies)
+        share_turns(twin, ours=True)
         layers = tuple(replace(layer, module=copies[id(layer.module)]) for layer in self.table.layers)
         return replace(
             self,
@@ -108,6 +111,10 @@ class Engine:
         own = {layer.name for layer in self.table.layers}
         return [self.loaded.model.get_submodule(group) for group in self.table.groups if group not in own]
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Run the model otherwise than by the methods here: while no other thread does, in a neutral state."""
+        return alone(self.loaded.model)
+
     def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
         """Return what loads the factors of an index, for this model's device and number format.
 
@@ -117,6 +124,7 @@ class Engine:
         """
         return FactorReader(layout, layers, self.device, self.dtype)
 
+    @plain()
     def vector_path(
         self, layout: Layout, layers: Sequence[LayerRecord], projection: ProjectionSpec, damping: float
     ) -> VectorPath:
@@ -135,6 +143,7 @@ class Engine:
         """Return the vectors of one batch."""
         return path.encode(len(batch.ordinals), lambda: self.task.losses(batch))
 
+    @plain()
     def encode_all(
         self,
         path: VectorPath,
@@ -151,9 +160,9 @@ class Engine:
             batch_tokens: Most tokens in a batch; 0 takes what suits the device.
         """
         all_parts = VectorBatch(
-            vectors=torch.empty(len(tokens), path.projection.spec.dimension, device=self.device),
-            self_influence=torch.empty(len(tokens), device=self.device),
-            losses=torch.empty(len(tokens), device=self.device),
+            vectors=self._empty(len(tokens), path.projection.spec.dimension),
+            self_influence=self._empty(len(tokens)),
+            losses=self._empty(len(tokens)),
         )
         for positions, encoded in self.encode_batches(path, tokens, first_targets, batch_tokens):
             where = to_device(positions, self.device)
@@ -161,6 +170,9 @@ class Engine:
             all_parts.self_influence[where] = encoded.self_influence
             all_parts.losses[where] = encoded.losses
         return all_parts
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def encode_batches(
         self, path: VectorPath, tokens: Sequence[Tokens], first_targets: npt.NDArray[np.int64], batch_tokens: int

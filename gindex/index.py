@@ -17,6 +17,7 @@ from gindex.corpus.records import Document
 from gindex.errors import ConfigError, MismatchError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.gradient.ready import encode_gradients
+from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
 from gindex.search.encoded import EncodedQuery, encode_queries, searchable
@@ -34,6 +35,7 @@ from gindex.upkeep.delete import delete_documents
 DEFAULT_OPTIONS = SearchOptions()
 
 
+@throughout(plain)
 class GradientIndex(OpenedVersion):
     """A finished index; `open` or `build` gives one.
 
@@ -95,8 +97,10 @@ class GradientIndex(OpenedVersion):
             CorruptStoreError: A file is missing or damaged.
             FormatVersionError: A newer gindex wrote it.
         """
-        opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
-        config = ModelConfig(name=model or "", device=device, dtype=str(opened.manifest.model["dtype"]))
+        # Absolute, as the process may go to another folder before all files are open.
+        opened = Version.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
+        name = str(Path(model).absolute()) if model and Path(model).is_dir() else model or ""
+        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
         return cls(opened, config, resident=resident)
 
     def add(
@@ -123,8 +127,9 @@ class GradientIndex(OpenedVersion):
         if latest_version(self._layout) == self.manifest.version:
             return self
         opened = GradientIndex(Version.open(self._layout), self._model, resident=self._resident)
-        if "_engine" in self.__dict__:
-            opened.__dict__["_engine"] = self._engine  # the model stays loaded
+        with self.loading:
+            if "_engine" in self.__dict__:
+                opened.__dict__["_engine"] = self._engine  # the model stays loaded
         return opened
 
     def search(
@@ -280,7 +285,7 @@ class GradientIndex(OpenedVersion):
                 f"query vectors: expected projection {self.manifest.projection['fingerprint'][:12]}, found "
                 f"{projection[:12]}; encode them with this index"
             )
-        vectors_QD = torch.as_tensor(vectors)
+        vectors_QD = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.asarray(vectors))
         self.warm(model=False)
         clock.lap("load")
         encoded = [

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex import workers
 from gindex.config import ModelConfig, SearchOptions
 from gindex.corpus.filters import parse_filter
 from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
@@ -23,8 +24,8 @@ from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
-from gindex.search import workers
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
@@ -35,9 +36,11 @@ from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
+from gindex.store.layout import Layout
 from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
+from gindex.threads import Lock, once
 
 
 class OpenedVersion:
@@ -55,7 +58,13 @@ class OpenedVersion:
         self._version = version
         self._layout = version.layout
         self._model, self._resident = model, resident
+        self.loading = Lock()
         self.manifest = version.manifest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process, or a copy, open the same version itself: nothing that is loaded goes along."""
+        settings = self._model, self.manifest.version, bool(self.problems), self._resident
+        return _reopened, (type(self), self.path, *settings)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -107,15 +116,16 @@ class OpenedVersion:
             return [self._model]
         return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
 
-    @cached_property
+    @once
     def twin(self) -> Self:
         """This version with the modules of `Engine.twin`: long work on it may stand still while this one is asked."""
+        engine = self._engine.twin
         twin = type(self)(self._version, self._model, resident=self._resident)
         for name in ("_projection", "_vectors_reader", "_documents", "_funnel", "_searcher"):
             twin.__dict__[name] = getattr(self, name)
         path = copy(self._path)
-        twin.__dict__["_engine"] = self._engine.twin
-        twin.__dict__["_path"], path.layers = path, self._engine.twin.table.layers
+        path.layers = engine.table.layers
+        twin.__dict__ |= {"_engine": engine, "_path": path}
         return twin
 
     def ids(self, where: str | None = None) -> list[str]:
@@ -152,7 +162,8 @@ class OpenedVersion:
         """
         return [tokens for _, tokens in parts_of_id(self._documents, document_id)]
 
-    @cached_property
+    @once
+    @plain()
     def _engine(self) -> Engine:
         errors: list[GindexError] = []
         for config in self._model_configs():
@@ -176,17 +187,19 @@ class OpenedVersion:
                 )
         return engine
 
-    @cached_property
+    @once
     def _projection(self) -> ProjectionSpec:
         return recorded_projection(self._layout, self.manifest)
 
-    @cached_property
+    @once
+    @plain()
     def _path(self) -> VectorPath:
         self._version.check_factors()  # before a native library reads them
         damping = self.manifest.damping["index"]
         return self._engine.vector_path(self._layout, self.manifest.layers, self._projection, damping)
 
-    @cached_property
+    @once
+    @plain()
     def _whitening(self) -> tuple[dict[str, LayerFactors], float, Projection]:
         """What whitens and projects gradients without the model: factors, damping and projection."""
         self._version.check_factors()  # before a native library reads them
@@ -195,11 +208,12 @@ class OpenedVersion:
         factors = FactorReader(self._layout, self.manifest.layers, device).truncated()
         return factors, self.manifest.damping["index"], projection
 
-    @cached_property
+    @once
     def _vectors_reader(self) -> VectorReader:
         return self._version.vectors()
 
-    @cached_property
+    @once
+    @plain()
     def _funnel(self) -> Funnel:
         if self.problems:
             return self._degraded_funnel()
@@ -219,7 +233,8 @@ class OpenedVersion:
             index.open()  # what is mapped outlives the folder
         return Funnel(index, reader, self._version.excluded, level)
 
-    @cached_property
+    @once
+    @plain()
     def _searcher(self) -> Searcher:
         workers.start()
         if self._resident:  # a service compares everything before it takes requests
@@ -227,15 +242,17 @@ class OpenedVersion:
             self._documents.compare()
         return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
 
-    @cached_property
+    @once
     def _documents(self) -> DocumentTable:
         return self._version.table()
 
-    @cached_property
+    @once
+    @plain()
     def _reranker(self) -> Reranker:
         return Reranker(self._engine, self._factor_loader, self.manifest.damping["exact"], self._documents)
 
-    @cached_property
+    @once
+    @plain()
     def _factor_loader(self) -> FactorLoader:
         self._version.check_factors()  # before a native library reads them
         return self._engine.factors(self._layout, self.manifest.layers).load
@@ -259,3 +276,9 @@ class OpenedVersion:
             return found
 
         return partial(exact, precondition=precondition, query_bytes=refiner.query_bytes)
+
+
+def _reopened(
+    kind: type[OpenedVersion], path: Path, model: ModelConfig, version: int, allow_degraded: bool, resident: bool
+) -> OpenedVersion:
+    return kind(Version.open(Layout(path), version, allow_degraded=allow_degraded), model, resident=resident)

@@ -17,7 +17,7 @@ from gindex.atomic import remove_tree
 from gindex.builder.allocator import release
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
-from gindex.builder.memory import batch_sizes, query_room
+from gindex.builder.memory import batch_sizes, decomposition_room, query_room
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (
@@ -40,6 +40,7 @@ from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.model.load import LoadedModel
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
 from gindex.search.rerank import Reranker
@@ -57,6 +58,7 @@ from gindex.store.versions import commit, latest_version, version_numbers
 from gindex.store.volume import volume_files, volume_record
 
 
+@plain()
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
@@ -65,6 +67,7 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
             return build.plan()
 
 
+@plain()
 def run_build(
     sources: Sequence[str],
     out: Path,
@@ -201,7 +204,8 @@ class _Build:
         )
         release()
         with size.passes(engine):
-            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
+            room = decomposition_room(engine, config)
+            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress, room)
         record_files(layout, list(factor_files(layout, len(engine.table.groups))))
         whole = layer_records(layout, engine.table, 1.0)
         release()

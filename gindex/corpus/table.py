@@ -6,7 +6,6 @@ Each build, add or compact has written one file; their ordinals follow on each o
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
 from gindex.corpus.schema import asked_errors, connect, limited, translated_errors
 from gindex.errors import CorruptStoreError, UnknownDocumentError
+from gindex.threads import Lock
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 Parameters = Sequence[int | float | str]
@@ -70,18 +70,29 @@ class PartRecord:
     token_count: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _File:
     """A table, its open file, and what it is compared with; None where nothing is recorded, as while it is written."""
 
-    path: Path
-    connection: sqlite3.Connection
-    guard: Guard | None
+    def __init__(self, path: Path, guard: Guard | None) -> None:
+        self.path, self.guard = path, guard
+        self._opened, self._process = connect(path), os.getpid()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open file. A forked process opens its own, as SQLite demands."""
+        if self._process != os.getpid():
+            _inherited.append(self._opened)
+            self._opened, self._process = connect(self.path), os.getpid()
+        return self._opened
 
     def compare(self) -> None:
         """Compare the whole file, once."""
         if self.guard is not None:
             self.guard.whole()
+
+
+_inherited: list[sqlite3.Connection] = []
+"""Connections of the process that this one was forked from, which it must not even close."""
 
 
 class DocumentTable:
@@ -98,7 +109,7 @@ class DocumentTable:
         """Use `open`."""
         self._files = files
         self._deleted = deleted
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.most_seconds: float | None = None
 
     @classmethod
@@ -117,7 +128,7 @@ class DocumentTable:
             FormatVersionError: It was written by a newer gindex.
         """
         pairs = zip(paths, guards or [None] * len(paths), strict=True)
-        return cls([_File(path=path, connection=connect(path), guard=guard) for path, guard in pairs], deleted)
+        return cls([_File(path, guard) for path, guard in pairs], deleted)
 
     def __enter__(self) -> Self:
         return self

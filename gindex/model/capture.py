@@ -20,7 +20,12 @@ from gindex.errors import ShapeError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.passes import alone, own
 from gindex.progress import pause, undisturbed
+from gindex.threads import Lock
+
+_tangents = Lock()
+"""Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""
 
 
 class Observer(ABC):
@@ -42,7 +47,7 @@ class Observer(ABC):
 
 
 def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
-    """Run one forward and backward pass under an observer.
+    """Run one forward and backward pass under an observer, alone and in a neutral state: see `passes`.
 
     Args:
         layers: Layers to observe.
@@ -56,7 +61,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
     Raises:
         ShapeError: A layer's first axis is not the document axis.
     """
-    with torch.enable_grad(), _hooks(layers, observer, documents):
+    with alone(layers[0].module), _hooks(layers, observer, documents):
         losses_N = losses()
         observer.losses(losses_N.detach())
         if losses_N.requires_grad:
@@ -67,7 +72,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
 @contextmanager
 def _hooks(layers: Sequence[TrackedLayer], observer: Observer, documents: int) -> Iterator[None]:
     handles = [
-        layer.module.register_forward_hook(_forward_hook(layer, observer, documents), with_kwargs=True)
+        layer.module.register_forward_hook(own(_forward_hook(layer, observer, documents)), with_kwargs=True)
         for layer in layers
     ]
     try:
@@ -142,9 +147,9 @@ def outputs_and_tangent(
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
     """
     # Only the plain attention can be differentiated forward, and it is chosen for all threads.
-    with undisturbed(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    with undisturbed(), _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         handles = [
-            layer.module.register_forward_hook(_tangent_hook(layer, directions[layer.name]), with_kwargs=True)
+            layer.module.register_forward_hook(own(_tangent_hook(layer, directions[layer.name])), with_kwargs=True)
             for layer in layers
         ]
         try:

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import patch_geometry
+from gindex.model.passes import alone, own, share_turns
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
@@ -94,11 +95,13 @@ def track_layers(model: nn.Module, probe: Callable[[], object]) -> LayerTable:
     Raises:
         NothingToTrackError: No layer can be tracked.
     """
+    share_turns(model)
     model.requires_grad_(False)
     modules = dict(model.named_modules())
     shapes = {name: shape for name, module in modules.items() if (shape := _affine_shape(module)) is not None}
     candidates = {name: modules[name] for name in shapes}
-    calls = _watch(candidates, probe)
+    with alone(model):
+        calls = _watch(candidates, probe)
     shared = _shared_parameters(model)
     reasons: dict[str, str] = {}
     layers: list[TrackedLayer] = []
@@ -151,7 +154,9 @@ def _watch(candidates: dict[str, nn.Module], probe: Callable[[], object]) -> dic
 
         return watch
 
-    handles = [module.register_forward_hook(watcher(name), with_kwargs=True) for name, module in candidates.items()]
+    handles = [
+        module.register_forward_hook(own(watcher(name)), with_kwargs=True) for name, module in candidates.items()
+    ]
     try:
         with torch.no_grad():
             probe()

@@ -16,6 +16,7 @@ from torch import nn
 from gindex.config import ModelConfig
 from gindex.errors import ModelError, TokenizerError
 from gindex.model.attention import use_fast_attention
+from gindex.model.passes import loading, share_turns
 
 FINGERPRINT_VALUES = 4096
 """Values of each parameter that enter the fingerprint, evenly spaced."""
@@ -74,10 +75,12 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
     device = pick_device(config.device)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))  # read when it is first used
     try:
-        dtype = _pick_dtype(config, device)
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
-        model = model.to(device).requires_grad_(False).eval()
+        with loading():
+            dtype = _pick_dtype(config, device)
+            model: nn.Module = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
+            model = model.to(device).requires_grad_(False).eval()
         use_fast_attention(model)
+        share_turns(model, ours=True)
     except Exception as error:
         raise ModelError(
             f"{config.name}: expected a causal language model of transformers, could not load it "
@@ -120,7 +123,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).item()  # the device `meta` makes tensors without values
+        torch.ones(1, dtype=torch.float32, device=device).item()  # the device `meta` makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"--device {name}: not usable here ({_first_line(error)}); use --device cpu or auto"
