@@ -56,7 +56,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Expect the headers in time."""
         super().on_message_begin()
-        self.idle.setdefault(self)
+        if not self._answering:
+            self.idle.setdefault(self)
         self._discarded = 0
         self._expect()
 
@@ -91,19 +92,18 @@ class Protocol(HttpToolsProtocol):
         """End a request, whose answer may be under way."""
         self._since_step = 0
         super().on_message_complete()
-        if self.cycle.response_complete:
-            self._rest()
+        self._expect_nothing()
+        if not self._answering:
+            self.idle.setdefault(self)
 
     def on_response_complete(self) -> None:
         """Expect the rest of a body that was answered before its end, in time."""
-        rest = self.cycle.more_body
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self._answering or self.transport.is_closing():
             return
-        if rest:
+        self.idle.setdefault(self)
+        if self.cycle.more_body:
             self._expect()
-        else:
-            self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -117,23 +117,24 @@ class Protocol(HttpToolsProtocol):
             *(self._refusal or (HTTPStatus.BAD_REQUEST, "expected a request of HTTP/1.1, found something else"))
         )
 
-    def _rest(self) -> None:
-        """Wait for the next request."""
-        self._expect_nothing()
-        self.idle.setdefault(self)
+    @property
+    def _answering(self) -> bool:
+        """Whether the last request whose headers are complete is still to be answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> bool:
         """Close the connection that has been without a request for longest, and say whether there was another one."""
         longest = next(iter(self.idle))
         if longest is not self:
+            del self.idle[longest]
             longest.transport.abort()
         return longest is not self
 
     def _refuse(self, status: int, detail: str) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self._answer(status, detail)
+        if self._answering:
+            self.transport.close()
         else:
-            self.transport.close()  # in the middle of another answer
+            self._answer(status, detail)
 
     def _answer(self, status: int, detail: str) -> None:
         retry = {"Retry-After": str(RETRY_SECONDS)} if status == _TOO_MANY else {}

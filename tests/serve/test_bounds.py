@@ -112,6 +112,19 @@ def test_limits_hold_for_each_request_of_a_connection(small):
             assert answer(client).startswith(b"HTTP/1.1 200 ")
 
 
+def test_requests_that_come_ahead_of_an_answer_are_not_cut_off(start, built, monkeypatch):
+    """Several on one connection, the first of which takes longer than headers may."""
+    running = start(f"index={built}", prompts=False, body_seconds=0.5)
+    index = running.service.indexes["index"].current
+    quick = index.document
+    monkeypatch.setattr(index, "document", lambda name: (time.sleep(1.5), quick(name))[1])
+    slow = b"GET /v1/indexes/index/documents/d1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(running) as client:
+        client.sendall(slow + slow + GET + b"\r\n")
+        for _ in range(3):
+            assert answer(client).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_is_no_request_is_a_problem(small):
     with connected(small) as client:
         client.sendall(b"\x16\x03\x01 hello\r\n\r\n")

@@ -16,6 +16,7 @@ from gindex import GradientIndex
 from gindex.client import AsyncClient, Client
 from gindex.errors import FilterError, OverloadedError
 from gindex.progress import pausing
+from gindex.serve.jobs import AbandonedError
 from gindex.serve.turns import SHARE, Turns
 
 BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
@@ -184,6 +185,25 @@ def test_wherever_slow_work_stands_still_a_search_runs_and_both_answer_as_alone(
     assert len(stops) > 2 * len(index.engine.table.layers)  # forward and backward in every layer, at least
     for result in found:
         assert replace(result, timing_ms=expected.timing_ms) == expected
+
+
+@pytest.mark.parametrize("stop", [0, 3, 20, 60, 100])
+def test_slow_work_ended_at_any_stop_leaves_nothing_behind(built, stop):
+    """As where the client goes: forward, backward, in the head; the next answer is as the first."""
+    index = GradientIndex.open(built, device="cpu")
+    expected, left = index.twin.search("the heap", k=5, exact=True, candidates=20), [stop]
+
+    class Ending:
+        @staticmethod
+        def pause():
+            left[0] -= 1
+            if left[0] < 0:
+                raise AbandonedError
+
+    with pytest.raises(AbandonedError), pausing(Ending()):
+        index.twin.search("the heap", k=5, exact=True, candidates=20)
+    again = index.twin.search("the heap", k=5, exact=True, candidates=20)
+    assert replace(again, timing_ms=expected.timing_ms) == expected
 
 
 def test_a_twin_has_the_same_weights_in_other_modules(built):
