@@ -187,7 +187,7 @@ def test_wherever_slow_work_stands_still_a_search_runs_and_both_answer_as_alone(
         assert replace(result, timing_ms=expected.timing_ms) == expected
 
 
-@pytest.mark.parametrize("stop", [0, 3, 20, 60, 100])
+@pytest.mark.parametrize("stop", [0, 3, 20, 40, 60])
 def test_slow_work_ended_at_any_stop_leaves_nothing_behind(built, stop):
     """As where the client goes: forward, backward, in the head; the next answer is as the first."""
     index = GradientIndex.open(built, device="cpu")
