@@ -175,7 +175,7 @@ def _ask_service(
     from gindex.client import Client
 
     with Client(url, api_key=api_key) as client:
-        return client.search_each(asked, options), client.info()["fidelity"], ()
+        return client.search_each(asked, options, progress=terminal_progress()), client.info()["fidelity"], ()
 
 
 def _ask_folder(

@@ -7,7 +7,11 @@ Axes: N parts, D dimension, Q queries.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +31,7 @@ from gindex.model.head import plain_head
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.passes import alone, plain
+from gindex.model.passes import alone, plain, share_turns
 from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
@@ -40,6 +44,9 @@ PROBE_TOKENS, PROBE_VOCABULARY = 3, 1024
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
+TWIN_BATCH_TOKENS = 2048
+"""Most tokens of a batch of a twin: on an accelerator a pass stands still between batches alone."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Engine:
@@ -48,6 +55,7 @@ class Engine:
     loaded: LoadedModel
     task: CausalLanguageModel
     table: LayerTable
+    most_batch_tokens: int = ACCELERATOR_BATCH_TOKENS
 
     @classmethod
     @plain()
@@ -109,7 +117,27 @@ class Engine:
     @property
     def usual_batch_tokens(self) -> int:
         """Tokens of a batch that keep the device busy; more only take memory, which a CPU's caches don't reward."""
-        return CPU_BATCH_TOKENS if self.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
+        return CPU_BATCH_TOKENS if self.device.type == "cpu" else self.most_batch_tokens
+
+    @cached_property
+    def twin(self) -> "Engine":
+        """The same weights in modules of their own, whose passes may stand still while one of this engine runs."""
+        model = self.loaded.model
+        copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        with self.alone():  # or it would take the hooks of a pass along
+            twin = deepcopy(model, copies)
+        share_turns(twin, ours=True)
+        layers = tuple(
+            replace(layer, module=copies[id(layer.module)], beside=layer.beside and copies[id(layer.beside)])
+            for layer in self.table.layers
+        )
+        return replace(
+            self,
+            loaded=replace(self.loaded, model=twin),
+            task=CausalLanguageModel(twin, None if self.task.head is None else copies[id(self.task.head)]),
+            table=replace(self.table, layers=layers),
+            most_batch_tokens=TWIN_BATCH_TOKENS,
+        )
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -347,7 +347,9 @@ class GradientIndex(OpenedVersion):
         query = Query(prompt=prompt, completion=completion)
         tokens = tokenize_query(query, self._engine.loaded, long_queries=options.long_queries)
         preconditioned = self._reranker.precondition([tokens], progress or Silent())
-        return explain(self._engine, self._documents, preconditioned, document_id, query, tokens.notes)
+        return explain(
+            self._engine, self._documents, preconditioned, document_id, query, tokens.notes, progress=progress
+        )
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
         """Return the parts of largest self-influence, without the model; see `search.outliers`.

@@ -1,11 +1,12 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,18 @@ class OpenedVersion:
         if self._model.name:
             return [self._model]
         return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
+
+    @once
+    def twin(self) -> Self:
+        """This version with the modules of `Engine.twin`: long work on it may stand still while this one is asked."""
+        engine = self._engine.twin
+        twin = type(self)(self._version, self._model, resident=self._resident)
+        for name in ("_projection", "_vectors_reader", "_documents", "_funnel", "_searcher"):
+            twin.__dict__[name] = getattr(self, name)
+        path = copy(self._path)
+        path.layers = engine.table.layers
+        twin.__dict__ |= {"_engine": engine, "_path": path}
+        return twin
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import connect, translated_errors
+from gindex.corpus.schema import asked_errors, connect, limited, translated_errors
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 from gindex.threads import Lock
 
@@ -100,6 +100,9 @@ class DocumentTable:
 
     Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
     are looked up by ordinal are compared with checksums of their own; anything else has the whole file compared first.
+
+    Attributes:
+        most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
     def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]]) -> None:
@@ -107,6 +110,7 @@ class DocumentTable:
         self._files = files
         self._deleted = deleted
         self._lock = Lock()
+        self.most_seconds: float | None = None
 
     @classmethod
     def open(
@@ -254,8 +258,17 @@ class DocumentTable:
         return sum(count for (count,) in counts)
 
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
-        """Return what a SELECT statement with parameters finds in each table, table by table."""
-        return self._query(statement, parameters)
+        """Return what a SELECT statement with parameters finds in each table, table by table.
+
+        Raises:
+            FilterError: SQLite refuses the statement, which holds what a caller asked for.
+        """
+        found: list[Any] = []
+        for file in self._files:
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
+                file.compare()
+                found += file.connection.execute(statement, parameters).fetchall()
+        return found
 
     def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
@@ -267,10 +280,13 @@ class DocumentTable:
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
+
+        Raises:
+            FilterError: See `rows`.
         """
         found: list[tuple[int, float]] = []
         for file in self._files:
-            with self._lock, translated_errors(file.path):
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
                 best = file.connection.execute(statement, parameters)
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))

@@ -21,6 +21,7 @@ from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.passes import alone, own
+from gindex.progress import pause, undisturbed
 from gindex.threads import Lock
 
 _tangents = Lock()
@@ -159,6 +160,7 @@ def _forward_hook(
     layer: TrackedLayer, running: _Pass
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        pause()
         if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach()
@@ -166,6 +168,7 @@ def _forward_hook(
         load = _keep(layer, running.observer, a, running.documents)
 
         def backward(g: Tensor) -> None:
+            pause()  # on an accelerator another thread comes here, which must never stand still
             g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
             running.reached.add(layer.name)
             running.observer.gradients(layer, load(), g.detach().reshape(running.documents, -1, g.shape[-1]))
@@ -216,8 +219,8 @@ def outputs_and_tangent(
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
     """
-    # Only the plain attention can be differentiated forward.
-    with _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
+    with undisturbed(), _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         handles = [
             layer.module.register_forward_hook(own(_tangent_hook(layer, directions[layer.name])), with_kwargs=True)
             for layer in layers

@@ -28,7 +28,7 @@ from gindex.model.layers import (
     layer_input,
     resourced,
 )
-from gindex.model.passes import alone, share_turns
+from gindex.model.passes import alone, own, share_turns
 from gindex.model.proof import Probe, disproved
 
 MAX_WIDTH = 32768

@@ -112,7 +112,7 @@ class BatchBody(Options):
 class ExplainBody(_Request):
     """A query, and the document whose influence on it is to be told apart."""
 
-    document_id: Text
+    document_id: str
     prompt: Text
     completion: Text | None = None
     long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
@@ -123,10 +123,17 @@ class ExplainBody(_Request):
     )
 
 
+class DocumentBody(_Request):
+    """The id of a document."""
+
+    document_id: Annotated[str, Field(description="Of any text; the body's limit is its own.")]
+    model_config = ConfigDict(json_schema_extra={"example": {"document_id": "race condition"}})
+
+
 class NewDocument(BaseModel):
     """A document to add; further fields are its metadata."""
 
-    id: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    id: Annotated[str, Field(min_length=1)]
     text: Annotated[str, Field(min_length=1)]
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -344,6 +351,19 @@ class IndexesAnswer(BaseModel):
     """All indexes."""
 
     indexes: list[IndexAnswer]
+
+
+class Line(BaseModel):
+    """One line of an answer in lines: what was asked for is in the last one."""
+
+    state: Annotated[str, Field(json_schema_extra=_choice(("waiting", "running", "done", "failed")))]
+    place: Annotated[int | None, Field(description="Place in the queue, 1 for the next, while it waits.")] = None
+    phase: Annotated[str | None, Field(description="What is done now.")] = None
+    done: Annotated[int | None, Field(description="Units of the phase that are done.")] = None
+    total: Annotated[int | None, Field(description="All units of the phase, where that is known.")] = None
+    unit: Annotated[str | None, Field(description="What the units are: parts, layers.")] = None
+    result: Annotated[dict[str, Any] | None, Field(description="The answer, as without lines.")] = None
+    problem: Annotated[dict[str, Any] | None, Field(description="What went wrong, as a Problem.")] = None
 
 
 class Problem(BaseModel):

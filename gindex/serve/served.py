@@ -1,5 +1,6 @@
 """The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
 
+import errno
 import logging
 import re
 import threading
@@ -21,6 +22,7 @@ from gindex.upkeep.verify import verify
 logger = logging.getLogger("gindex.serve")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,17 @@ def _models(places: Collection[str], models: Sequence[str]) -> list[str | None]:
     return [given.get(name, given.get("")) for name in places]
 
 
+def is_shortage(error: BaseException | None) -> bool:
+    """Say whether an error comes from too many open files, or too little memory or space: that harms no file."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class ServedIndex:
     """One index: its present version, or why there is none."""
 
@@ -82,6 +95,7 @@ class ServedIndex:
         *,
         device: str,
         model: bool,
+        most_seconds: float,
     ) -> None:
         """Name it; `refresh` opens it.
 
@@ -92,9 +106,11 @@ class ServedIndex:
             permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
+            most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
         self.name, self.engine, self.model = place.name, engine, model
         self._permissions = permissions
+        self._most_seconds = most_seconds
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
         self._model_place = place.model
         self._reason = "it is being loaded"
@@ -133,6 +149,11 @@ class ServedIndex:
         """Its folder."""
         return self._layout.root
 
+    def suspect(self, error: Exception) -> None:
+        """Give the present version up where a request found damage; not where the process lacked something."""
+        if not is_shortage(error):
+            self.fail(error)
+
     def fail(self, error: Exception) -> None:
         """Give the present version up: its files are found damaged. It is opened again once they are whole."""
         logger.error("index %s: unavailable: %s", self.name, error)
@@ -146,6 +167,9 @@ class ServedIndex:
             try:
                 self._refresh()
             except GindexError as error:
+                if is_shortage(error):
+                    logger.error("index %s: not looked at: %s", self.name, error)
+                    return
                 if self._current is not None or time.monotonic() >= self._retry_at:
                     self.fail(error)
                 self._retry_at = time.monotonic() + self._retry
@@ -195,6 +219,7 @@ class ServedIndex:
                 self._layout.root, model=self._model_place, device=self._device, resident=True, **self._permissions
             )
         opened.warm(model=self.model)
+        opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()
         return opened
@@ -241,6 +266,6 @@ class Served:
                     index.refresh()
                 except Exception as error:  # a fault of ours in one index must not end the watch over the others
                     logger.exception("index %s", index.name)
-                    index.fail(error)
+                    index.suspect(error)
             self.loaded.set()
             self._closing.wait(self._seconds)
