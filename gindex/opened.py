@@ -24,6 +24,7 @@ from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.fingerprints import TRANSFORMERS
 from gindex.model.load import LoadedModel
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
@@ -184,10 +185,12 @@ class OpenedVersion:
         for what, fingerprint in loaded.identity.items():
             recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
+                remedy = "give that one with --model"
+                if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
+                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
                 raise MismatchError(
                     f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
-                    f"found {fingerprint[:12] or 'none'}; give that one with --model"
-                    + (", its own code with --trust-remote-code" if what == "code" else "")
+                    f"found {fingerprint[:12] or 'none'}; {remedy}"
                 )
 
     @once
