@@ -34,9 +34,20 @@ class TensorBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document."""
+        """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document.
+
+        Raises:
+            ShapeError: The mask is not one of 1 for real tokens and 0 for padding.
+        """
         if isinstance(self.inputs, Mapping) and "attention_mask" in self.inputs:
-            real: npt.NDArray[np.bool_] = self.inputs["attention_mask"].bool().cpu().numpy()
+            given = self.inputs["attention_mask"]
+            real: npt.NDArray[np.bool_] = (given == 1).cpu().numpy()
+            if given.dim() != 2 or not bool(((given == 1) | (given == 0)).all()) or not real.any(1).all():
+                raise ShapeError(
+                    "attention_mask: expected [documents, tokens] with 1 for real tokens, one a document at least, "
+                    f"and 0 for padding, found shape {tuple(given.shape)} of {given.dtype}; a model that takes another "
+                    "kind of mask can be wrapped in a module that makes it of this one"
+                )
             return real
         return np.ones((len(self.ordinals), 1), dtype=bool)
 

@@ -61,7 +61,8 @@ class Coverage:
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values, the warning with them."""
-        return asdict(self) | {"warning": self.warning}
+        untracked = [asdict(weights) for weights in self.untracked]
+        return {"share": self.share, "of": self.of, "untracked": untracked, "warning": self.warning}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Coverage":

@@ -1,4 +1,4 @@
-"""A layer that no gradient comes to in a pass has a zero gradient in every use of gradients, the source of others too."""
+"""A layer that no gradient comes to in a pass has a zero gradient in every use, be it the source of others or not."""
 
 from collections.abc import Callable
 
