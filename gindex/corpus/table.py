@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import connect, translated_errors
+from gindex.corpus.schema import connect, translated_errors, version_of
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
@@ -77,6 +77,7 @@ class _File:
     path: Path
     connection: sqlite3.Connection
     guard: Guard | None
+    version: int
 
     def compare(self) -> None:
         """Compare the whole file, once."""
@@ -113,7 +114,7 @@ class DocumentTable:
             FormatVersionError: It was written by a newer gindex.
         """
         pairs = zip(paths, guards or [None] * len(paths), strict=True)
-        return cls([_File(path=path, connection=connect(path), guard=guard) for path, guard in pairs], deleted)
+        return cls([_opened(path, guard) for path, guard in pairs], deleted)
 
     def __enter__(self) -> Self:
         return self
@@ -246,12 +247,20 @@ class DocumentTable:
         """Return what a SELECT statement with parameters finds in each table, table by table."""
         return self._query(statement, parameters)
 
-    def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
+    @property
+    def versions(self) -> set[int]:
+        """The versions of the tables' format."""
+        return {file.version for file in self._files}
+
+    def ranked(
+        self, statement: str, words: Callable[[int], str], parameters: Parameters, limit: int
+    ) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
 
         Args:
             statement: Selects document ordinals and scores, the largest score first.
-            parameters: Its parameters.
+            words: Gives its first parameter for a table of a version.
+            parameters: Its other parameters.
             limit: Most documents.
 
         Returns:
@@ -261,7 +270,7 @@ class DocumentTable:
         for file in self._files:
             with self._lock, translated_errors(file.path):
                 file.compare()
-                best = file.connection.execute(statement, parameters)
+                best = file.connection.execute(statement, [words(file.version), *parameters])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 found += islice(alive, limit)
         return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]
@@ -339,6 +348,11 @@ class DocumentTable:
                 f"{self._names}: expected metadata in JSON, found {metadata[:80]!r}; restore the table"
             ) from error
         return decoded
+
+
+def _opened(path: Path, guard: Guard | None) -> _File:
+    connection = connect(path)
+    return _File(path=path, connection=connection, guard=guard, version=version_of(connection))
 
 
 def _bounded(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
