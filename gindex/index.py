@@ -20,11 +20,11 @@ from gindex.gradient.ready import encode_gradients
 from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
-from gindex.search.encoded import EncodedQuery, encode_queries, searchable
+from gindex.search.encoded import EncodedQuery, encode_queries
 from gindex.search.explain import Explanation, explain
-from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered, answers
+from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.queries import tokenize_queries, tokenize_query
+from gindex.search.queries import tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.scan import BLOCK, part_scores, ready_for
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
@@ -396,7 +396,7 @@ class GradientIndex(OpenedVersion):
         if queries is None:
             asked = sample_queries(self._documents, sample, usable, seed)
         else:
-            tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+            tokens = tokenize_all(queries, self._engine.loaded)
             asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
         ranked = sample_parts(usable, parts, seed)
         return measure_fidelity(asked, ranked, self._path, self._vectors_reader, self._reranker, progress or Silent())
@@ -404,22 +404,3 @@ class GradientIndex(OpenedVersion):
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self._layout, self.manifest, self._vectors_reader.spec)
-
-    def _search(
-        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[Outcome]:
-        asked = [searchable(query, options) for query in asked]
-        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
-        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
-        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
-
-    def _answers(
-        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[SearchResult]:
-        tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
-        vectors_QD = torch.stack([query.vector_D for query in encoded])
-        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
-        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
-        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)

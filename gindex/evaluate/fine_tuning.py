@@ -41,7 +41,7 @@ from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.queries import QueryTokens, first_targets, tokenize_all
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -216,7 +216,7 @@ class FineTuning:
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:
-        return [tokenize_query(query, self._loaded) for query in self.queries]
+        return tokenize_all(self.queries, self._loaded)
 
 
 def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) -> Scores:
