@@ -273,7 +273,7 @@ def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     content = read_json(copy / "manifests/00000001.json")
-    content["model"]["name"] = str(tmp_path / "gone")
+    content["model"] |= dict.fromkeys(("name", "folder", "relative"), str(tmp_path / "gone"))
     write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
