@@ -1,6 +1,7 @@
 """`gindex build`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from gindex.config import (
     VectorConfig,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .render import duration, size, untracked_lines
+from .reports import corpus_notes
 
 if TYPE_CHECKING:
     from gindex.builder.plan import BuildPlan
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@permission_options
 @config_option(ModelConfig, "untrack", multiple=True, metavar="PATTERN")
 @config_option(ModelConfig, "track", multiple=True, metavar="PATTERN")
 @config_option(BuildConfig, "batch_tokens", type=int)
@@ -59,9 +62,10 @@ if TYPE_CHECKING:
 def build(
     corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
-    """Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
+    """Build an index over CORPUS: files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets.
 
-    A build that was interrupted goes on when the same command is given again.
+    Files may be compressed (.gz, .bz2, .xz, .zst). What of a folder is left out is told. A build that was interrupted
+    goes on when the same command is given again.
 
     \b
     Example:
@@ -73,7 +77,9 @@ def build(
     if dry_run:
         from gindex.builder.run import plan_build
 
-        _print_plan(plan_build(corpus, config, terminal_progress()), as_json)
+        with corpus_notes() as notes:
+            plan = plan_build(corpus, config, terminal_progress())
+        _print_plan(plan, as_json, notes)
         return
     if out is None:
         raise click.UsageError("Missing option '--out': where to put the index.")
@@ -100,7 +106,7 @@ def _config(options: dict[str, Any]) -> BuildConfig:
 
     return BuildConfig(
         corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
-        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track")),
+        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track"), **permissions()),
         curvature=CurvatureConfig(
             **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
         ),
@@ -110,11 +116,11 @@ def _config(options: dict[str, Any]) -> BuildConfig:
     )
 
 
-def _print_plan(plan: "BuildPlan", as_json: bool) -> None:
+def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> None:
     if as_json:
         from dataclasses import asdict
 
-        click.echo(json.dumps(asdict(plan), indent=1))
+        click.echo(json.dumps(asdict(plan) | ({"notes": notes} if notes else {}), indent=1))
         return
     share = plan.tracked_parameters / plan.parameters
     click.echo(f"corpus     {plan.documents:,} documents, {plan.parts:,} parts, {plan.tokens:,} tokens")

@@ -45,6 +45,7 @@ from gindex.gradient.vector import VectorBatch, VectorPath
 from gindex.model.choice import LayerChoice
 from gindex.model.layers import LayerTable, TrackedLayer, resourced
 from gindex.model.losses import OutputTask
+from gindex.model.passes import neutral, throughout
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.model.tracking import track_layers
@@ -58,6 +59,7 @@ VECTOR_STREAM = 3
 """Keeps the labels sampled for vectors independent of those of the fit's two passes."""
 
 
+@neutral()
 def tracked_layers(
     task: TensorTask, documents: Sequence[TensorBatch], *, track: Sequence[str] = (), untrack: Sequence[str] = ()
 ) -> LayerTable:
@@ -89,6 +91,7 @@ def tracked_layers(
     return table
 
 
+@throughout(neutral)
 class Attribution(Generic[Batch]):
     """A task with fitted curvature.
 
@@ -163,7 +166,7 @@ class Attribution(Generic[Batch]):
         queries = len(next(iter(preconditioned.values())))
         influence_QN = torch.cat(
             [
-                exact_influence(self.layers, dict(preconditioned), torch.ones(queries, count, dtype=torch.bool), losses)
+                exact_influence(self.layers, dict(preconditioned), _all(queries, count), losses)
                 for count, losses in self._passes(documents)
             ],
             1,
@@ -294,6 +297,11 @@ class Attribution(Generic[Batch]):
                 yield len(batch.ordinals), lambda b=batch, s=seeds: self.task.sampled_losses(b, s)  # type: ignore[misc]
 
 
+def _all(queries: int, documents: int) -> Tensor:
+    return torch.ones(queries, documents, dtype=torch.bool, device="cpu")
+
+
+@neutral()
 def coded_scores(
     queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: ProjectionSpec, mu: float | None = None
 ) -> Tensor:

@@ -52,7 +52,7 @@ class CovarianceObserver(Observer):
     dtype: torch.dtype = torch.float32
     activation_moments: dict[str, SecondMoment] = field(default_factory=dict)
     gradient_moments: dict[str, SecondMoment] = field(default_factory=dict)
-    _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
+    _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
 
     def begin(self, mask_NT: Tensor) -> None:
         """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""

@@ -95,7 +95,7 @@ class EigenvalueObserver(Observer):
     sums: dict[str, Tensor] = field(default_factory=dict)
     documents: dict[str, Tensor] = field(default_factory=dict)
     _rotated: tuple[tuple[str, int], Tensor] | None = None
-    _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
+    _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool, device="cpu"))
 
     def begin(self) -> None:
         """Start a batch: forget the activations of the one before."""

@@ -81,8 +81,8 @@ class _VectorObserver(Observer):
         self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], projection: Projection, documents: int
     ) -> None:
         device = next(iter(scales.values())).device
-        self.vectors = torch.zeros(documents, projection.spec.dimension, device=device)
-        self.self_influence = torch.zeros(documents, device=device)
+        self.vectors = torch.zeros(documents, projection.spec.dimension, dtype=torch.float32, device=device)
+        self.self_influence = torch.zeros(documents, dtype=torch.float32, device=device)
         self._factors, self._scales, self._projection = factors, scales, projection
         self._kept: tuple[tuple[str, bool, int], Tensor] | None = None  # of the last layer: those that share are next
 

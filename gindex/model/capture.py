@@ -20,6 +20,12 @@ from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.passes import alone, own
+from gindex.progress import pause, undisturbed
+from gindex.threads import Lock
+
+_tangents = Lock()
+"""Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""
 
 
 class Observer(ABC):
@@ -41,7 +47,7 @@ class Observer(ABC):
 
 
 def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
-    """Run one forward and backward pass under an observer.
+    """Run one forward and backward pass under an observer, alone and in a neutral state: see `passes`.
 
     A layer that the losses do not depend on has a zero gradient: the observer sees no token of it, T = 0.
 
@@ -59,7 +65,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
         TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
     """
     running = _Pass(observer, documents)
-    with torch.enable_grad(), _hooks(layers, running):
+    with alone(layers[0].module), _hooks(layers, running):
         losses_N = losses()
         running.end_forward(layers)
         observer.losses(losses_N.detach())
@@ -134,11 +140,11 @@ def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers:
-            hook = _forward_hook(layer, running)
+            hook = own(_forward_hook(layer, running))
             stack.callback(layer.module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
             if module is not None:
-                count = _token_hook(running)
+                count = own(_token_hook(running))
                 stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
         yield
 
@@ -154,6 +160,7 @@ def _forward_hook(
     layer: TrackedLayer, running: _Pass
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        pause()
         if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach()
@@ -161,6 +168,7 @@ def _forward_hook(
         load = _keep(layer, running.observer, a, running.documents)
 
         def backward(g: Tensor) -> None:
+            pause()  # on an accelerator another thread comes here, which must never stand still
             g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
             running.reached.add(layer.name)
             running.observer.gradients(layer, load(), g.detach().reshape(running.documents, -1, g.shape[-1]))
@@ -211,10 +219,10 @@ def outputs_and_tangent(
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
     """
-    # Only the plain attention can be differentiated forward.
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
+    with undisturbed(), _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         handles = [
-            layer.module.register_forward_hook(_tangent_hook(layer, directions[layer.name]), with_kwargs=True)
+            layer.module.register_forward_hook(own(_tangent_hook(layer, directions[layer.name])), with_kwargs=True)
             for layer in layers
         ]
         try:

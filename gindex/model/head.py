@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from gindex.model.choice import output_head
 from gindex.model.differences import is_same_product
+from gindex.model.passes import own
+from gindex.progress import pause
 
 CHUNK = 128
 """Positions whose logits are held at once."""
@@ -31,6 +33,7 @@ class _HeadLoss(torch.autograd.Function):
         losses = hidden_MH.new_empty(len(hidden_MH), dtype=torch.promote_types(hidden_MH.dtype, torch.float32))
         gradient_MH = torch.empty_like(hidden_MH)
         for start in range(0, len(hidden_MH), CHUNK):
+            pause()
             chunk = slice(start, start + CHUNK)
             logits_CV = nn.functional.linear(hidden_MH[chunk], weight_VH, bias_V)
             probabilities_CV = logits_CV.softmax(1, dtype=losses.dtype)
@@ -102,7 +105,7 @@ def _is_plain(model: nn.Module, body: nn.Module, head: nn.Linear, tokens_NT: Ten
         output.last_hidden_state = hidden
         return output
 
-    handle = body.register_forward_hook(replace)
+    handle = body.register_forward_hook(own(replace))
     try:
         logits = model(tokens_NT, use_cache=False).logits
     finally:

@@ -28,6 +28,7 @@ from gindex.model.layers import (
     layer_input,
     resourced,
 )
+from gindex.model.passes import alone, own, share_turns
 from gindex.model.proof import Probe, disproved
 
 MAX_WIDTH = 32768
@@ -55,7 +56,12 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
         NothingToTrackError: No layer can be tracked.
         NonFiniteError: The model's outputs are not finite.
     """
-    choice = choice or LayerChoice()
+    share_turns(model)
+    with alone(model):
+        return _track(model, probe, choice or LayerChoice())
+
+
+def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     model.requires_grad_(False)
     if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
@@ -118,7 +124,7 @@ class _Candidates:
         for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
             inputs.clear()
             handles = [
-                module.register_forward_hook(self._watcher(name, documents, inputs), with_kwargs=True)
+                module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
                 for name, module in self.modules.items()
             ]
             try:

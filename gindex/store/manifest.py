@@ -23,12 +23,22 @@ class _Source(TypedDict):
     sha256: str | None
 
 
-class _Body(TypedDict, total=False):
+class _Added(TypedDict, total=False):
+    """What manifests of an older gindex lack.
+
+    What identifies the model beside its weights, where it is (`store.model_place`), and the size of its body.
+    """
+
+    buffers: str
+    code: str
+    folder: str
+    relative: str
+    hub: str
     body_parameters: int
     tracked_body_parameters: int
 
 
-class _Model(_Body):
+class _Model(_Added):
     name: str
     model: str
     tokenizer: str
@@ -129,8 +139,9 @@ class Manifest:
         created: UTC time, ISO 8601.
         settings: `BuildConfig.settings()` of the build.
         sources: Fingerprints of the corpus files that the index was built from.
-        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`; and
-            `body_parameters`, `tracked_body_parameters` of its body alone, which older versions don't tell.
+        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`; and what
+            older versions don't tell: `body_parameters` and `tracked_body_parameters` of its body alone, `buffers` and
+            `code` (fingerprints), `folder` and `relative`, or `hub`: where it is, see `store.model_place`.
         layers: The tracked layers in forward order.
         untracked: Name, parameters and reason of every weight that is left out, and whether it is of the body.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).
