@@ -1,6 +1,5 @@
 """`gindex explain`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import click
 
 from .command import GindexCommand
 from .progress import terminal_progress
+from .render import json_text
 
 if TYPE_CHECKING:
     from gindex.search.explain import Explanation
@@ -57,7 +57,7 @@ def explain(
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(explanation_record(explanation), ensure_ascii=False))
+        click.echo(json_text(explanation_record(explanation)))
     elif html is not None:
         click.echo(f"{html}: influence {explanation.influence:+.4g}")
     else:

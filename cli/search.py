@@ -1,6 +1,5 @@
 """`gindex search`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from gindex.config import (
 from .command import GindexCommand, config_option
 from .progress import terminal_progress
 from .queries import read_queries
-from .render import fidelity_text, result_text
+from .render import fidelity_text, json_text, result_text
 
 if TYPE_CHECKING:
     from gindex.search.hit import Query, SearchResult
@@ -115,7 +114,7 @@ def search(
     for position, result in enumerate(results):
         if as_json:
             degraded = {"degraded": list(problems)} if problems else {}
-            click.echo(json.dumps(result_record(result) | degraded, ensure_ascii=False))
+            click.echo(json_text(result_record(result) | degraded))
         else:
             click.echo(("\n" if position else "") + result_text(result))
     if not as_json:
