@@ -105,7 +105,7 @@ function show() {
   at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
-  const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
+  const words = new Set(tokens(`${asked.prompt}${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
   const fill = (id, found, sign) => {
     const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
     at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
