@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
-from gindex.config import BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
 from gindex.errors import ConfigError, MismatchError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.gradient.ready import encode_gradients
+from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
 from gindex.search.encoded import EncodedQuery, encode_queries
@@ -34,6 +35,7 @@ from gindex.upkeep.delete import delete_documents
 DEFAULT_OPTIONS = SearchOptions()
 
 
+@throughout(plain)
 class GradientIndex(OpenedVersion):
     """A finished index; `open` or `build` gives one.
 
@@ -66,7 +68,8 @@ class GradientIndex(OpenedVersion):
             GindexError: A bad source, model or setting; what is already built stays as it is.
         """
         run_build(sources, Path(out), config, strict=strict, progress=progress)
-        return cls.open(out, model=config.model.name, device=config.model.device)
+        allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
+        return cls.open(out, model=config.model.name, device=config.model.device, **allowed)
 
     @classmethod
     def open(
@@ -78,6 +81,8 @@ class GradientIndex(OpenedVersion):
         version: int | None = None,
         allow_degraded: bool = False,
         resident: bool = False,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
     ) -> "GradientIndex":
         """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
@@ -88,6 +93,8 @@ class GradientIndex(OpenedVersion):
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
             resident: Read the FAISS index into memory; mapped, a file that is cut short meanwhile ends the process.
+            trust_remote_code: Run code that the model brings with it; an index never asks for that by itself.
+            allow_pickle: Read pickled weights, tensors alone, where there are no others; likewise.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -95,8 +102,15 @@ class GradientIndex(OpenedVersion):
             CorruptStoreError: A file is missing or damaged.
             FormatVersionError: A newer gindex wrote it.
         """
-        opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
-        config = ModelConfig(name=model or "", device=device, dtype=str(opened.manifest.model["dtype"]))
+        # Absolute, as the process may go to another folder before all files are open.
+        opened = Version.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
+        config = ModelConfig(
+            name=str(Path(model).absolute()) if model and Path(model).is_dir() else model or "",
+            device=device,
+            dtype=str(opened.manifest.model["dtype"]),
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
         return cls(opened, config, resident=resident)
 
     def add(
@@ -123,8 +137,9 @@ class GradientIndex(OpenedVersion):
         if latest_version(self._layout) == self.manifest.version:
             return self
         opened = GradientIndex(Version.open(self._layout), self._model, resident=self._resident)
-        if "_engine" in self.__dict__:
-            opened.__dict__["_engine"] = self._engine  # the model stays loaded
+        with self.loading:
+            if "_engine" in self.__dict__:
+                opened.__dict__["_engine"] = self._engine  # the model stays loaded
         return opened
 
     def search(
@@ -280,7 +295,7 @@ class GradientIndex(OpenedVersion):
                 f"query vectors: expected projection {self.manifest.projection['fingerprint'][:12]}, found "
                 f"{projection[:12]}; encode them with this index"
             )
-        vectors_QD = torch.as_tensor(vectors)
+        vectors_QD = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.asarray(vectors))
         self.warm(model=False)
         clock.lap("load")
         encoded = [
@@ -332,7 +347,9 @@ class GradientIndex(OpenedVersion):
         query = Query(prompt=prompt, completion=completion)
         tokens = tokenize_query(query, self._engine.loaded, long_queries=options.long_queries)
         preconditioned = self._reranker.precondition([tokens], progress or Silent())
-        return explain(self._engine, self._documents, preconditioned, document_id, query, tokens.notes)
+        return explain(
+            self._engine, self._documents, preconditioned, document_id, query, tokens.notes, progress=progress
+        )
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
         """Return the parts of largest self-influence, without the model; see `search.outliers`.

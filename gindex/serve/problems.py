@@ -100,14 +100,20 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
+def content_of(error: Exception) -> dict[str, Any]:
+    """Return what a request that failed with an error is told."""
+    status = status_of(error)
+    name = "InternalError" if status == 500 else _public_name(error)
+    return _content(status, name, _detail(error, status))
+
+
 def problem_of(error: Exception) -> Response:
     """Return the answer to a request that failed with an error."""
     status = status_of(error)
-    name = "InternalError" if status == 500 else _public_name(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status, name, _detail(error, status), headers)
+    return Response(dump(content_of(error)), status, headers, MEDIA_TYPE)
 
 
 def reason_of(error: Exception) -> str:
@@ -132,8 +138,11 @@ def problem(status: int, name: str, detail: str, headers: dict[str, str] | None 
         detail: What to tell the caller.
         headers: Further headers.
     """
-    content = {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return Response(dump(content), status, headers, MEDIA_TYPE)
+    return Response(dump(_content(status, name, detail)), status, headers, MEDIA_TYPE)
+
+
+def _content(status: int, name: str, detail: str) -> dict[str, Any]:
+    return {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
 def dump(content: Any) -> bytes:
@@ -160,10 +169,15 @@ def _detail(error: Exception, status: int) -> str:
     return "the index cannot be used at the moment" if status == 503 else "something went wrong within the service"
 
 
-async def on_error(request: Request, error: Exception) -> Response:
-    """Answer a request that failed; what the caller isn't told goes to the log."""
+def log(request: Request, error: Exception) -> None:
+    """Write to the log what a caller isn't told."""
     if status_of(error) >= 500 and not isinstance(error, ServiceError):
         logger.error("%s %s", request.method, request.url.path, exc_info=error)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer a request that failed; what the caller isn't told goes to the log."""
+    log(request, error)
     return problem_of(error)
 
 

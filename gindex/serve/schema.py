@@ -112,7 +112,7 @@ class BatchBody(Options):
 class ExplainBody(_Request):
     """A query, and the document whose influence on it is to be told apart."""
 
-    document_id: Text
+    document_id: str
     prompt: Text
     completion: Text | None = None
     long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
@@ -123,10 +123,17 @@ class ExplainBody(_Request):
     )
 
 
+class DocumentBody(_Request):
+    """The id of a document."""
+
+    document_id: Annotated[str, Field(description="Of any text; the body's limit is its own.")]
+    model_config = ConfigDict(json_schema_extra={"example": {"document_id": "race condition"}})
+
+
 class NewDocument(BaseModel):
     """A document to add; further fields are its metadata."""
 
-    id: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    id: Annotated[str, Field(min_length=1)]
     text: Annotated[str, Field(min_length=1)]
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -198,6 +205,25 @@ class HistogramBody(BaseModel):
     negative: list[tuple[int, float]]
 
 
+class UntrackedBody(BaseModel):
+    """Weights that are not tracked for one reason."""
+
+    weights: Annotated[str, Field(description="Their names, `*` for the number of a block.")]
+    count: int
+    parameters: int
+    share: Annotated[float | None, Field(description="Share of the body; null outside it.")]
+    reason: str
+
+
+class CoverageBody(BaseModel):
+    """How much of the model is tracked: influence through the rest is not seen."""
+
+    share: float
+    of: Annotated[str, Field(description="What it is a share of: body, all but embeddings and head; or model.")]
+    untracked: list[UntrackedBody]
+    warning: Annotated[str | None, Field(description="Said where less than half is tracked.")] = None
+
+
 class ResultBody(BaseModel):
     """The answer to one query."""
 
@@ -206,6 +232,7 @@ class ResultBody(BaseModel):
     negative_hits: list[HitBody] | None = None
     reranked: int | None = None
     refinement: RefinementBody | None = None
+    coverage: CoverageBody | None = None
     notes: Annotated[list[str] | None, Field(description=NOTES)] = None
     timing_ms: TimingBody
     histogram: HistogramBody | None = None
@@ -317,12 +344,26 @@ class IndexAnswer(BaseModel):
     recall: dict[str, float] | None = None
     fidelity: dict[str, Any] | None = None
     layer_groups: list[str] | None = None
+    coverage: CoverageBody | None = None
 
 
 class IndexesAnswer(BaseModel):
     """All indexes."""
 
     indexes: list[IndexAnswer]
+
+
+class Line(BaseModel):
+    """One line of an answer in lines: what was asked for is in the last one."""
+
+    state: Annotated[str, Field(json_schema_extra=_choice(("waiting", "running", "done", "failed")))]
+    place: Annotated[int | None, Field(description="Place in the queue, 1 for the next, while it waits.")] = None
+    phase: Annotated[str | None, Field(description="What is done now.")] = None
+    done: Annotated[int | None, Field(description="Units of the phase that are done.")] = None
+    total: Annotated[int | None, Field(description="All units of the phase, where that is known.")] = None
+    unit: Annotated[str | None, Field(description="What the units are: parts, layers.")] = None
+    result: Annotated[dict[str, Any] | None, Field(description="The answer, as without lines.")] = None
+    problem: Annotated[dict[str, Any] | None, Field(description="What went wrong, as a Problem.")] = None
 
 
 class Problem(BaseModel):

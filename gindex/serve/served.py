@@ -1,12 +1,14 @@
 """The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
 
+import errno
 import logging
 import re
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
@@ -20,6 +22,7 @@ from gindex.upkeep.verify import verify
 logger = logging.getLogger("gindex.serve")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +72,45 @@ def _models(places: Collection[str], models: Sequence[str]) -> list[str | None]:
     return [given.get(name, given.get("")) for name in places]
 
 
+def is_shortage(error: BaseException | None) -> bool:
+    """Say whether an error comes from too many open files, or too little memory or space: that harms no file."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class ServedIndex:
     """One index: its present version, or why there is none."""
 
-    def __init__(self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool) -> None:
+    def __init__(
+        self,
+        place: Place,
+        engine: Engine,
+        metrics: Metrics,
+        permissions: Mapping[str, Any],
+        *,
+        device: str,
+        model: bool,
+        most_seconds: float,
+    ) -> None:
         """Name it; `refresh` opens it.
 
         Args:
             place: Name and folder.
             engine: What answers its queries.
             metrics: Where its state is told.
+            permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
+            most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
         self.name, self.engine, self.model = place.name, engine, model
+        self._permissions = permissions
+        self._most_seconds = most_seconds
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
         self._model_place = place.model
         self._reason = "it is being loaded"
@@ -121,6 +149,11 @@ class ServedIndex:
         """Its folder."""
         return self._layout.root
 
+    def suspect(self, error: Exception) -> None:
+        """Give the present version up where a request found damage; not where the process lacked something."""
+        if not is_shortage(error):
+            self.fail(error)
+
     def fail(self, error: Exception) -> None:
         """Give the present version up: its files are found damaged. It is opened again once they are whole."""
         logger.error("index %s: unavailable: %s", self.name, error)
@@ -134,6 +167,9 @@ class ServedIndex:
             try:
                 self._refresh()
             except GindexError as error:
+                if is_shortage(error):
+                    logger.error("index %s: not looked at: %s", self.name, error)
+                    return
                 if self._current is not None or time.monotonic() >= self._retry_at:
                     self.fail(error)
                 self._retry_at = time.monotonic() + self._retry
@@ -179,8 +215,11 @@ class ServedIndex:
         old = self._current
         opened = None if old is None else old.refresh()
         if opened is None or opened is old:  # the same number made anew
-            opened = GradientIndex.open(self._layout.root, model=self._model_place, device=self._device, resident=True)
+            opened = GradientIndex.open(
+                self._layout.root, model=self._model_place, device=self._device, resident=True, **self._permissions
+            )
         opened.warm(model=self.model)
+        opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()
         return opened
@@ -227,6 +266,6 @@ class Served:
                     index.refresh()
                 except Exception as error:  # a fault of ours in one index must not end the watch over the others
                     logger.exception("index %s", index.name)
-                    index.fail(error)
+                    index.suspect(error)
             self.loaded.set()
             self._closing.wait(self._seconds)

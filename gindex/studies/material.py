@@ -101,7 +101,7 @@ class Material:
         result = np.zeros(len(queries))
         first = np.array([query.first_target for query in queries], np.int64)
         for batch in engine.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
-            with torch.no_grad():
+            with engine.alone(), torch.no_grad():
                 result[batch.ordinals] = engine.task.losses(batch).double().cpu().numpy()
         means: npt.NDArray[np.float64] = result / counted
         return means

@@ -201,7 +201,8 @@ def test_names_are_looked_up_and_nothing_else(served, method, name):
     with socket.create_connection(("127.0.0.1", served.port)) as raw:  # clients tidy such paths up
         body = '{"prompt": "a b"}'
         raw.sendall(
-            f"{method.upper()} {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"{method.upper()} {url} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            "Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         answer = b"".join(iter(lambda: raw.recv(65536), b""))
