@@ -1,5 +1,6 @@
 """What a caller has set in torch changes no answer: modes of the thread, default device and number format."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from gindex import BuildConfig, GradientIndex
 from gindex.attribution import Attribution, coded_scores, tracked_layers
 from gindex.builder.run import run_build
 from gindex.config import SolverConfig, VectorConfig
+from gindex.errors import ModelError
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.store.layout import Layout
@@ -178,6 +180,29 @@ def test_attribution_in_a_state(state):
     plain = attributions(model, x, y)
     with state():
         assert attributions(model, x, y) == plain
+
+
+def test_documents_that_were_made_in_inference_mode():
+    class Gated(Own):
+        """The input is needed again on the way back."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.cat([self.first(x)[:, :6] * x, x[:, :2]], 1))
+
+    torch.manual_seed(0)
+    model, x, y = Gated(), torch.randn(24, 6), torch.arange(24) % 3
+    plain = attributions(model, x, y)
+    with torch.inference_mode():
+        inside = x.clone(), y.clone()
+    assert inside[0].is_inference() and attributions(model, *inside) == plain
+
+
+def test_a_model_that_was_made_in_inference_mode():
+    with torch.inference_mode():
+        model = Own()
+    with pytest.raises(ModelError, match=r"Own: expected weights that gradients pass, .*inference_mode.*deepcopy"):
+        Classification(model)
+    Classification(copy.deepcopy(model))
 
 
 def test_a_model_of_the_caller_runs_with_the_defaults_of_the_caller():

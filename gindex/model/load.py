@@ -87,12 +87,16 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
             f"({_first_line(error)}); give a folder with config.json and weights, or a hub name"
         ) from error
     _check_vocabulary(config.name, model, tokenizer)
+    tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
+    # As the first call would; another thread's call at that moment would find the tokenizer in use.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         max_tokens=int(getattr(model.config, "max_position_embeddings", 0) or NO_LIMIT),
         fingerprint=fingerprint_model(model),
-        tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+        tokenizer_fingerprint=tokenizer_fingerprint,
     )
 
 
