@@ -136,12 +136,16 @@ def load_model(config: ModelConfig) -> LoadedModel:
         _check_vocabulary(config.name, model, tokenizer)
         _check_passes(config.name, model, tokenizer, read.max_tokens)
     share_turns(model, ours=True)
+    tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
+    # As the first call would; another thread's call at that moment would find the tokenizer in use.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         max_tokens=read.max_tokens,
         fingerprint=fingerprint_model(model),
-        tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+        tokenizer_fingerprint=tokenizer_fingerprint,
         buffers=fingerprint_buffers(model),
         code=fingerprint_code(model, read.folder.path),
     )
