@@ -8,7 +8,7 @@ import click
 
 from gindex.config import LONG_QUERIES, SearchOptions
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .render import notes_text, query_title
 
@@ -30,6 +30,7 @@ FAINT = 0.08
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page there.")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(
     index: Path,
@@ -57,7 +58,7 @@ def explain(
 
     from .explain_page import page
 
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     explanation = opened.explain(
         document_id, prompt, completion, long_queries=long_queries, progress=terminal_progress()
     )

@@ -18,7 +18,7 @@ from gindex.config import (
     help_of,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_each
 from .render import failure_text, fidelity_text, result_text
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "long_queries", type=click.Choice(LONG_QUERIES))
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option(
     "--allow-degraded", is_flag=True, help="Search what is left where vectors are lost or damaged, and say so."
 )
@@ -125,6 +126,8 @@ def search(
         click.echo(_json(outcome, problems) if as_json else ("\n" if position else "") + _text(outcome))
     if not as_json:
         click.echo(f"index fidelity: {fidelity_text(fidelity)}")
+        for warning in _warnings(outcomes):
+            click.echo(f"gindex: warning: {warning}", err=True)
     _end(ctx, outcomes)
 
 
@@ -145,6 +148,14 @@ def _text(outcome: "Outcome") -> str:
     from gindex.search.hit import SearchResult
 
     return result_text(outcome) if isinstance(outcome, SearchResult) else failure_text(outcome)
+
+
+def _warnings(outcomes: "list[Outcome]") -> set[str]:
+    """Return what is to be said of how much of the model is tracked, once."""
+    from gindex.search.hit import SearchResult
+
+    told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]
+    return {coverage.warning for coverage in told if coverage is not None and coverage.warning is not None}
 
 
 def _end(ctx: click.Context, outcomes: "list[Outcome]") -> None:
@@ -172,7 +183,7 @@ def _ask_folder(
 ) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded)
+    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
     results = opened.search_each(asked, options, progress=terminal_progress())

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
 from gindex.loopback import is_loopback
 from gindex.serve.config import ServeConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 
 POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 
@@ -27,6 +28,7 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
     metavar="[NAME=]PLACE",
     help="Folder or hub name of the model, where it has moved since the build: of the index NAME, or of all.",
 )
+@permission_options
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that callers must have: NAME SCOPES KEY in "
               "each line, scopes read, write or read,write.")  # fmt: skip
 @click.option("--writable", is_flag=True, help="Let callers with the scope write add and delete documents.")
@@ -79,7 +81,7 @@ def serve(
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
         gindex serve runs/corpus --allowed-host gindex.example.org
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = ServeConfig(**settings)
+    config = ServeConfig(**settings, **permissions())
     try:
         from gindex.serve.app import make_app
         from gindex.serve.hosts import Hosts
@@ -88,7 +90,7 @@ def serve(
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex serve: expected the package {error.name}, found none; install gindex[serve]"
+            f"gindex serve: expected the package {error.name}, found none; {install_hint('serve')}"
         ) from error
     from gindex.serve.keys import Keys
     from gindex.serve.served import places_of

@@ -10,6 +10,8 @@ Importing the package loads neither torch nor FAISS; the first name taken from i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gindex.distribution import VERSION as __version__  # noqa: F401, N811
+
 if TYPE_CHECKING:
     from gindex.config import BuildConfig as BuildConfig
     from gindex.config import CorpusConfig as CorpusConfig

@@ -14,6 +14,7 @@ from gindex.errors import GindexError, ServiceError
 from gindex.progress import Phase, Progress
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
 from gindex.search.hit import FailedQuery, Hit, Outcome, Query, Refinement, SearchResult, Timing
+from gindex.store.coverage import Coverage
 
 NDJSON = "application/x-ndjson"
 """Media type of an answer in lines."""
@@ -102,6 +103,7 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
         refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
         notes=tuple(record.get("notes") or ()),
         version=version,
+        coverage=None if record.get("coverage") is None else Coverage.of_record(record["coverage"]),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from gindex.answers import Listener
 from gindex.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.config import SearchOptions
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.progress import Progress, Silent
 from gindex.search.explanation import Explanation
@@ -24,7 +25,7 @@ from gindex.search.hit import Outcome, Query, SearchResult, answered
 try:
     import httpx2 as httpx
 except ModuleNotFoundError as error:
-    raise MissingDependencyError("gindex.client: expected httpx2, found none; install gindex[client]") from error
+    raise MissingDependencyError(f"gindex.client: expected httpx2, found none; {install_hint('client')}") from error
 
 Result = TypeVar("Result")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
-from gindex.config import BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
 from gindex.errors import ConfigError, MismatchError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
@@ -20,11 +20,11 @@ from gindex.gradient.ready import encode_gradients
 from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
-from gindex.search.encoded import EncodedQuery, encode_queries, searchable
+from gindex.search.encoded import EncodedQuery, encode_queries
 from gindex.search.explain import Explanation, explain
-from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered, answers
+from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.queries import tokenize_queries, tokenize_query
+from gindex.search.queries import tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.scan import BLOCK, part_scores, ready_for
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
@@ -68,7 +68,8 @@ class GradientIndex(OpenedVersion):
             GindexError: A bad source, model or setting; what is already built stays as it is.
         """
         run_build(sources, Path(out), config, strict=strict, progress=progress)
-        return cls.open(out, model=config.model.name, device=config.model.device)
+        allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
+        return cls.open(out, model=config.model.name, device=config.model.device, **allowed)
 
     @classmethod
     def open(
@@ -80,6 +81,8 @@ class GradientIndex(OpenedVersion):
         version: int | None = None,
         allow_degraded: bool = False,
         resident: bool = False,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
     ) -> "GradientIndex":
         """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
@@ -90,6 +93,8 @@ class GradientIndex(OpenedVersion):
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
             resident: Read the FAISS index into memory; mapped, a file that is cut short meanwhile ends the process.
+            trust_remote_code: Run code that the model brings with it; an index never asks for that by itself.
+            allow_pickle: Read pickled weights, tensors alone, where there are no others; likewise.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -99,8 +104,13 @@ class GradientIndex(OpenedVersion):
         """
         # Absolute, as the process may go to another folder before all files are open.
         opened = Version.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
-        name = str(Path(model).absolute()) if model and Path(model).is_dir() else model or ""
-        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
+        config = ModelConfig(
+            name=str(Path(model).absolute()) if model and Path(model).is_dir() else model or "",
+            device=device,
+            dtype=str(opened.manifest.model["dtype"]),
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
         return cls(opened, config, resident=resident)
 
     def add(
@@ -386,7 +396,7 @@ class GradientIndex(OpenedVersion):
         if queries is None:
             asked = sample_queries(self._documents, sample, usable, seed)
         else:
-            tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+            tokens = tokenize_all(queries, self._engine.loaded)
             asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
         ranked = sample_parts(usable, parts, seed)
         return measure_fidelity(asked, ranked, self._path, self._vectors_reader, self._reranker, progress or Silent())
@@ -394,22 +404,3 @@ class GradientIndex(OpenedVersion):
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self._layout, self.manifest, self._vectors_reader.spec)
-
-    def _search(
-        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[Outcome]:
-        asked = [searchable(query, options) for query in asked]
-        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
-        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
-        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
-
-    def _answers(
-        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[SearchResult]:
-        tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
-        vectors_QD = torch.stack([query.vector_D for query in encoded])
-        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
-        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
-        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest.version)

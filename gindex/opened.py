@@ -24,12 +24,15 @@ from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.fingerprints import TRANSFORMERS
+from gindex.model.load import LoadedModel
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
+from gindex.search.encoded import EncodedQuery, searchable
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Clock
+from gindex.search.hit import Clock, FailedQuery, Outcome, SearchResult, answers
 from gindex.search.queries import QueryTokens
 from gindex.search.refine import Refiner, refine_sample
 from gindex.search.rerank import Reranker
@@ -177,15 +180,19 @@ class OpenedVersion:
         raise errors[0]
 
     def _checked_engine(self, config: ModelConfig) -> Engine:
-        engine = Engine.load(config)
-        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
-        for what, fingerprint in found.items():
-            if fingerprint != self.manifest.model[what]:
+        return Engine.load(config, self.manifest.layers, partial(self._check_model, config.name))
+
+    def _check_model(self, name: str, loaded: LoadedModel) -> None:
+        for what, fingerprint in loaded.identity.items():
+            recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
+            if fingerprint != recorded:
+                remedy = "give that one with --model"
+                if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
+                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
                 raise MismatchError(
-                    f"{config.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
-                    f"built with, found {fingerprint[:12]}; give that one with --model"
+                    f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"found {fingerprint[:12] or 'none'}; {remedy}"
                 )
-        return engine
 
     @once
     def _projection(self) -> ProjectionSpec:
@@ -256,6 +263,26 @@ class OpenedVersion:
     def _factor_loader(self) -> FactorLoader:
         self._version.check_factors()  # before a native library reads them
         return self._engine.factors(self._layout, self.manifest.layers).load
+
+    def _search(
+        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[Outcome]:
+        """Answer encoded queries; those that failed, or fail here by themselves, stay in their places."""
+        asked = [searchable(query, options) for query in asked]
+        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
+        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
+        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
+
+    def _answers(
+        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[SearchResult]:
+        tokens = [query.tokens for query in encoded if query.tokens is not None]
+        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
+        vectors_QD = torch.stack([query.vector_D for query in encoded])
+        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
+        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
+        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
+        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)
 
     def _rerank(
         self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress

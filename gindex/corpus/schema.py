@@ -2,7 +2,8 @@
 
 `documents` has one entry per document, numbered on through the tables of an index; `parts` what is run through the
 model, numbered likewise, its tokens as little-endian uint32 with the context first. `words` is the full-text index of
-the documents' texts, which it does not hold a second time.
+the documents' texts as `words.indexed` gives them, without the texts. Tables of version 1 have the texts' own words in
+it, cut by SQLite.
 """
 
 import re
@@ -12,10 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gindex.corpus.values import register
+from gindex.corpus.words import indexed
 from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
-VERSION = 1
+VERSION = 2
+
+PLAIN_WORDS = 1
+"""The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
+
+FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
+"""The full-text index; what it takes is divided at spaces and at anything of ASCII that is no letter or digit."""
 
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -28,7 +37,7 @@ CREATE TABLE parts(
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
     UNIQUE(document, part)
 );
-CREATE VIRTUAL TABLE words USING fts5(text, content = 'documents', content_rowid = 'ordinal');
+CREATE VIRTUAL TABLE words USING {FULL_TEXT};
 """
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
@@ -70,10 +79,22 @@ def connect(path: Path) -> sqlite3.Connection:
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):  # the file may be damaged
                 connection.execute(f"PRAGMA {pragma}")
             _check_format(connection, path)
+            register(connection)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a table."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def index_words(connection: sqlite3.Connection, ordinal: int, text: str, *, table: str = "words") -> None:
+    """Write the words of a document into a full-text index."""
+    connection.execute(f"INSERT INTO {table}(rowid, text) VALUES (?, ?)", (ordinal, indexed(text)))
 
 
 def leave_single_file(connection: sqlite3.Connection) -> None:
@@ -165,7 +186,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: expected a document table with application id {APPLICATION_ID}, found {found}; "
             "restore it or build the index again"
         )
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if version > VERSION:
         raise FormatVersionError(
             f"{path}: expected document table version {VERSION} or less, found {version}; install a newer gindex"

@@ -6,7 +6,7 @@ Each build, add or compact has written one file; their ordinals follow on each o
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import asked_errors, connect, limited, translated_errors
+from gindex.corpus.schema import asked_errors, connect, limited, translated_errors, version_of
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 from gindex.threads import Lock
 
@@ -76,6 +76,7 @@ class _File:
     def __init__(self, path: Path, guard: Guard | None) -> None:
         self.path, self.guard = path, guard
         self._opened, self._process = connect(path), os.getpid()
+        self.version = version_of(self._opened)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -270,12 +271,20 @@ class DocumentTable:
                 found += file.connection.execute(statement, parameters).fetchall()
         return found
 
-    def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
+    @property
+    def versions(self) -> set[int]:
+        """The versions of the tables' format."""
+        return {file.version for file in self._files}
+
+    def ranked(
+        self, statement: str, words: Callable[[int], str], parameters: Parameters, limit: int
+    ) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
 
         Args:
             statement: Selects document ordinals and scores, the largest score first.
-            parameters: Its parameters.
+            words: Gives its first parameter for a table of a version.
+            parameters: Its other parameters.
             limit: Most documents.
 
         Returns:
@@ -288,7 +297,7 @@ class DocumentTable:
         for file in self._files:
             with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
-                best = file.connection.execute(statement, parameters)
+                best = file.connection.execute(statement, [words(file.version), *parameters])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 found += islice(alive, limit)
         return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]

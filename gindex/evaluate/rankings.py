@@ -14,6 +14,7 @@ from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.progress import Progress
 from gindex.search.hit import Query, SearchResult
+from gindex.search.queries import log_notes
 
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""
@@ -65,8 +66,11 @@ def rank(
     parts = index.manifest.stored_parts
     if method == EXACT:
         found = index.search_many(queries, k=depth, scan=True, exact=True, candidates=parts, **common)
+        log_notes([result.notes for result in found])
         return [_ranking(result) for result in found]
-    by_score = [_ranking(result) for result in index.search_many(queries, k=depth, scan=True, **common)]
+    scored = index.search_many(queries, k=depth, scan=True, **common)
+    log_notes([result.notes for result in scored])
+    by_score = [_ranking(result) for result in scored]
     if method == INDEX:
         return by_score
     found = index.search_many(queries, k=candidates, exact=True, candidates=candidates, **common)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gindex.config import SearchOptions
-from gindex.corpus.selection import words_of
+from gindex.corpus.words import words_of
 from gindex.engine import Engine
 from gindex.errors import NonFiniteError, QueryError
 from gindex.gradient.vector import VectorPath

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import GindexError
+from gindex.store.coverage import Coverage
+from gindex.store.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class SearchResult:
         notes: What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of
             the prompt and the beginning of the completion.
         version: Version of the index that answered.
+        coverage: How much of the model is tracked, and what is not.
     """
 
     query: Query
@@ -107,6 +110,7 @@ class SearchResult:
     refinement: Refinement | None = None
     notes: tuple[str, ...] = ()
     version: int | None = field(default=None, compare=False)
+    coverage: Coverage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +168,7 @@ def answers(
     notes: Sequence[tuple[str, ...]],
     found: Sequence[Sequence[tuple[Hit, ...]]],
     clock: Clock,
-    version: int,
+    manifest: Manifest,
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
@@ -180,7 +184,8 @@ def answers(
             reranked=exact,
             refinement=refinement,
             notes=told,
-            version=version,
+            version=manifest.version,
+            coverage=manifest.coverage,
         )
         for query, count, told, ends, exact, refinement in zip(
             queries, tokens, notes, found, reranked, refinements, strict=True
@@ -200,6 +205,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         record["reranked"] = result.reranked
     if result.refinement is not None:
         record["refinement"] = asdict(result.refinement)
+    if result.coverage is not None:
+        record["coverage"] = result.coverage.record()
     if result.notes:
         record["notes"] = list(result.notes)
     return record | {"timing_ms": asdict(result.timing_ms)}

@@ -5,6 +5,7 @@ is, and the tokens that hold characters of the completion count in its loss. Wha
 holds characters of both, a prompt that was cut) is in the query's notes.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from gindex.corpus.tokens import Encoding, encode_texts
 from gindex.errors import QueryError
 from gindex.model.load import LoadedModel
 from gindex.search.hit import FailedQuery, Query
+
+logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 40
 """Most characters of a text that a note quotes."""
@@ -99,6 +102,24 @@ def tokenize_query(
             "completion; shorten it"
         )
     return _shortened(query, encoding, found, most, limit)
+
+
+def tokenize_all(queries: Sequence[Query], loaded: LoadedModel) -> list[QueryTokens]:
+    """Cut queries into tokens, none of which may fail; that some have notes goes to the log. See `tokenize_query`.
+
+    Raises:
+        QueryError: The first query that cannot be used.
+    """
+    found = [tokenize_query(query, loaded) for query in queries]
+    log_notes([tokens.notes for tokens in found])
+    return found
+
+
+def log_notes(notes: Sequence[tuple[str, ...]]) -> None:
+    """Warn where some queries have notes, with the first of them, where no result would tell them."""
+    told = [of_query for of_query in notes if of_query]
+    if told:
+        logger.warning("notes on %d of %d queries, the first: %s", len(told), len(notes), told[0][0])
 
 
 def name_of(query: Query) -> str:

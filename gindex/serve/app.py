@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gindex.distribution import VERSION
 from gindex.errors import GindexError
 from gindex.serve.documents import document_routes
 from gindex.serve.hosts import Hosts
@@ -63,7 +63,7 @@ def make_app(
         yield
         service.close()
 
-    app = FastAPI(title="gindex", version=version("gindex"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="gindex", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(search_routes(service))
     app.include_router(document_routes(service))
     app.include_router(operation_routes(service))

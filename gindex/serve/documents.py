@@ -74,7 +74,7 @@ def document_routes(service: Service) -> APIRouter:
         """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
         service.writer(request)
         served = service.indexes[name]
-        body = await read_json(request, service.config, AddBody)
+        body = await read_json(request, service.config, AddBody, distinct=True)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
         records = [
@@ -135,6 +135,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "recall": recall and {key: float(recall[key]) for key in ("at_10", "at_100")},
         "fidelity": manifest.fidelity,
         "layer_groups": list(manifest.slices),
+        "coverage": manifest.coverage.record(),
     }
 
 

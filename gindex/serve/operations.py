@@ -1,6 +1,5 @@
 """The routes of operation, and the page."""
 
-from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from gindex.distribution import VERSION
 from gindex.errors import UnknownIndexError
 from gindex.serve.problems import dump
 from gindex.serve.reading import JSON
@@ -49,7 +49,7 @@ def operation_routes(service: Service) -> APIRouter:
     @router.get("/version")
     async def version_of_gindex() -> Response:
         """Name the version of gindex."""
-        return Response(dump({"gindex": version("gindex")}), media_type=JSON)
+        return Response(dump({"gindex": VERSION}), media_type=JSON)
 
     return router
 

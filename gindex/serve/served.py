@@ -5,9 +5,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
@@ -86,7 +87,15 @@ class ServedIndex:
     """One index: its present version, or why there is none."""
 
     def __init__(
-        self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool, most_seconds: float
+        self,
+        place: Place,
+        engine: Engine,
+        metrics: Metrics,
+        permissions: Mapping[str, Any],
+        *,
+        device: str,
+        model: bool,
+        most_seconds: float,
     ) -> None:
         """Name it; `refresh` opens it.
 
@@ -94,11 +103,13 @@ class ServedIndex:
             place: Name and folder.
             engine: What answers its queries.
             metrics: Where its state is told.
+            permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
             most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
         self.name, self.engine, self.model = place.name, engine, model
+        self._permissions = permissions
         self._most_seconds = most_seconds
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
         self._model_place = place.model
@@ -204,7 +215,9 @@ class ServedIndex:
         old = self._current
         opened = None if old is None else old.refresh()
         if opened is None or opened is old:  # the same number made anew
-            opened = GradientIndex.open(self._layout.root, model=self._model_place, device=self._device, resident=True)
+            opened = GradientIndex.open(
+                self._layout.root, model=self._model_place, device=self._device, resident=True, **self._permissions
+            )
         opened.warm(model=self.model)
         opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:

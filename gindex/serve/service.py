@@ -49,6 +49,7 @@ class Service:
                     place,
                     self.engine,
                     self.metrics,
+                    config.permissions,
                     device=config.device,
                     model=prompts,
                     most_seconds=config.search_seconds,

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from gindex.corpus.tokens import tokenize
 from gindex.errors import QueryError
 from gindex.search.hit import Query
-from gindex.search.queries import tokenize_query
+from gindex.search.queries import tokenize_all, tokenize_query
 
 TEXTS = [
     'the compiler is a program that turns (B) x = "y" into 2+2=4\nHello un believable line one\nline two é 日本 😀 ',
@@ -210,6 +210,14 @@ def test_a_completion_is_never_cut(name):
     assert fits.first_target == 1 and len(fits.ids) == counts + 1
     with pytest.raises(QueryError, match=f"expected at most {counts} tokens, .* found {counts} in the completion"):
         cut(name, "the", " program" * 30, max_tokens=counts, long_queries="cut")
+
+
+def test_many_queries_tell_once_how_many_have_notes(caplog):
+    loaded = SimpleNamespace(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
+    queries = [Query(prompt="A compiler is", completion=text) for text in (" a", "a", "the")]
+    assert [len(tokens.notes) for tokens in tokenize_all(queries, loaded)] == [0, 1, 1]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("notes on 2 of 3 queries, the first: the completion goes on without a space")
 
 
 def test_a_limit_below_the_models():

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs gindex[serve]")
-httpx = pytest.importorskip("httpx2", reason="needs gindex[client]")
+pytest.importorskip("fastapi", reason="needs gradient-index[serve]")
+httpx = pytest.importorskip("httpx2", reason="needs gradient-index[client]")
 
 from gindex.serve.app import make_app  # noqa: E402
 from gindex.serve.config import ServeConfig  # noqa: E402

@@ -77,6 +77,24 @@ def test_documents_come_and_go_over_http(start, folder):
     assert half.status_code in (400, 422)
 
 
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (r'{"id": "x", "text": "the heap", "text": "the stack"}', "'text' twice"),
+        (r'{"id": "x", "text": "the heap", "deep": [{"k": 1, "\u006b": 2}]}', "'k' twice"),
+        (r'{"id": "x", "text": "the heap", "author": "half \ud83d"}', ""),
+        (r'{"id": "x", "text": "the heap", "far": 1e999}', "CorpusError"),
+    ],
+)
+def test_documents_over_http_are_checked_as_those_of_files(start, folder, record, found):
+    running = start(f"index={folder}", writable=True, prompts=False)
+    body = f'{{"documents": [{record}]}}'
+    headers = {"Content-Type": "application/json"}
+    refused = running.http.post("/v1/indexes/index/documents", content=body, headers=headers)
+    assert refused.status_code in (400, 422) and found in refused.text and "tmp" not in refused.text
+    assert running.http.get("/v1/indexes/index").json()["version"] == 1
+
+
 def test_a_lost_index_is_unavailable_and_the_others_go_on(start, built, folder, tmp_path, until):
     running = start(f"lost={folder}", f"kept={built}")
     shutil.move(folder, tmp_path / "elsewhere")
