@@ -85,6 +85,20 @@ def fidelity_text(record: dict[str, Any] | None) -> str:
     return f"{', '.join([*named, correlation])} against exact ({record['queries']} queries, {record['parts']:,} parts)"
 
 
+def untracked_lines(coverage: dict[str, Any]) -> list[str]:
+    """Write what is not tracked, a line for each reason."""
+    return [
+        f"not tracked: {each['weights']}: {each['reason']} ({counted(each['count'], 'weight')}, "
+        f"{'outside the body' if each['share'] is None else format(each['share'], '.1%')})"
+        for each in coverage["untracked"]
+    ]
+
+
+def coverage_text(coverage: dict[str, Any]) -> str:
+    """Write how much of a model is tracked in a few words."""
+    return f"{coverage['share']:.1%} of the model's {'body' if coverage['of'] == 'body' else 'weights'} tracked"
+
+
 def _hit_title(hit: "Hit") -> str:
     facts = [f"{hit.rank:>3}", f"score {hit.score:+.4g}"]
     if hit.influence is not None:

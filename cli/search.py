@@ -120,6 +120,8 @@ def search(
             click.echo(("\n" if position else "") + result_text(result))
     if not as_json:
         click.echo(f"index fidelity: {fidelity_text(fidelity)}")
+        for warning in {result.coverage.warning for result in results if result.coverage is not None} - {None}:
+            click.echo(f"gindex: warning: {warning}", err=True)
 
 
 def _ask_service(

@@ -21,6 +21,7 @@ from gindex.config import SearchOptions
 from gindex.errors import ConfigError, GindexError, MissingDependencyError, ServiceError, UnavailableError
 from gindex.search.explanation import Explanation, PartExplanation, TokenInfluence
 from gindex.search.hit import Hit, Query, Refinement, SearchResult, Timing
+from gindex.store.coverage import Coverage
 
 try:
     import httpx2 as httpx
@@ -328,6 +329,7 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
         reranked=record.get("reranked"),
         refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
         version=version,
+        coverage=None if record.get("coverage") is None else Coverage.of_record(record["coverage"]),
     )
 
 

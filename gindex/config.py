@@ -20,6 +20,10 @@ CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
 
+LEAST_SHARE = 0.5
+"""Share of a model's body below which it is said aloud how little of it is tracked."""
+
+
 def option(default: Any, help: str) -> Any:
     """Define a config field with the help text that the command line shows."""
     return field(default=default, metadata={"help": help})
@@ -71,9 +75,24 @@ class ModelConfig:
     dtype: str = option(
         "auto", "Number format of the passes: auto (bfloat16 for a 16-bit model where that is fast), float32, bfloat16."
     )
+    untrack: tuple[str, ...] = option(
+        (), "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more."
+    )
+    track: tuple[str, ...] = option(
+        (),
+        "Layers to track although --untrack, or the default for an output head of more than 8,192 tokens, leaves them "
+        "out; a name or a pattern.",
+    )
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
+        for name in ("untrack", "track"):  # lists, where they come out of JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides an index's content; patterns of layers only where there are any."""
+        patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
+        return {"name": self.name, "dtype": self.dtype} | patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,8 +278,8 @@ class BuildConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the index's content: all but the device, the batches and what is measured."""
-        everything = asdict(self)
-        del everything["model"]["device"], everything["batch_tokens"], everything["memory"], everything["fidelity"]
+        everything = asdict(self) | {"model": self.model.settings()}
+        del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
 
 

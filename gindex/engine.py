@@ -5,7 +5,7 @@ Builds and searches share it, so both go down one path from text to vector.
 Axes: N parts, D dimension, Q queries.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,20 +15,25 @@ from torch import nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.errors import CorruptStoreError
+from gindex.errors import CorruptStoreError, MismatchError
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.choice import LayerChoice
 from gindex.model.devices import to_device
 from gindex.model.head import plain_head
-from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
+from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model, load_tokenizer
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord, Manifest
 
 Tokens = npt.NDArray[np.uint32]
+
+PROBE_TOKENS, PROBE_VOCABULARY = 3, 1024
+"""Tokens of each document that a model is tried on, and how many of its tokens, the first ones, they are taken from."""
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
@@ -42,21 +47,35 @@ class Engine:
     table: LayerTable
 
     @classmethod
-    def load(cls, config: ModelConfig) -> "Engine":
+    def load(
+        cls,
+        config: ModelConfig,
+        recorded: Sequence[LayerRecord] | None = None,
+        check: Callable[[LoadedModel], None] = lambda _loaded: None,
+    ) -> "Engine":
         """Load a model and find its layers.
+
+        Args:
+            config: Which model, and which of its layers to track.
+            recorded: The layers of an index, which are taken in the place of those that `config` chooses.
+            check: Called with the model before its layers are looked for: raises where it is not the one wanted.
 
         Raises:
             ModelError: The model cannot be loaded.
             TokenizerError: It has no usable tokenizer.
+            ConfigError: A pattern of layers to track or not to track does nothing.
             NothingToTrackError: It has no layer to track.
+            MismatchError: A layer of the index can not be tracked.
         """
         loaded = load_model(config, load_tokenizer(config.name))
+        check(loaded)
         task = CausalLanguageModel(loaded.model)
-        probe = pad(
-            [np.ones(4, np.uint32)] * PROBE_DOCUMENTS, np.arange(PROBE_DOCUMENTS), np.ones(PROBE_DOCUMENTS, np.int64)
-        )
-        table = track_layers(loaded.model, lambda: task.logits(probe))
-        head = plain_head(loaded.model, to_device(probe.tokens, task.device))
+        names = None if recorded is None else tuple(layer.name for layer in recorded)
+        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names)
+        table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
+        if recorded is not None:
+            _check_layers(config.name, table, recorded)
+        head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
@@ -168,6 +187,30 @@ class Engine:
         lengths = np.array([len(part) for part in tokens], np.int64)
         groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens or self.usual_batch_tokens)
         return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
+
+
+def _probe(model: nn.Module, documents: int) -> TokenBatch:
+    """Return documents of a few different tokens to try a model on; none whose embedding is not finite."""
+    weight_VH = model.get_input_embeddings().weight  # type: ignore[operator]
+    usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
+    usable = usable if len(usable) else np.arange(1)
+    tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
+    parts = list(tokens.reshape(documents, PROBE_TOKENS))
+    return pad(parts, np.arange(documents), np.ones(documents, np.int64))
+
+
+def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:
+    """See that the layers of an index are there as they were when it was built."""
+    found = {layer.name: (layer.group, layer.source, layer.inputs, layer.outputs) for layer in table.layers}
+    why = {weight.name.rpartition(".")[0]: weight.reason for weight in table.untracked}
+    for layer in recorded:
+        expected = layer.group, layer.source, layer.inputs, layer.outputs
+        if found.get(layer.name) != expected:
+            reason = why.get(layer.name, "other layers read the same activations, or its shape is another")
+            raise MismatchError(
+                f"{name}: expected the layer {layer.name} that the index was built with, found that it cannot be used: "
+                f"{reason}; take the versions of gindex and transformers that it was built with, or build it anew"
+            )
 
 
 def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:

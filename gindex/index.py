@@ -382,7 +382,7 @@ class GradientIndex(OpenedVersion):
         vectors_QD = torch.stack([query.vector_D for query in encoded])
         found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
         counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        return answers([query.query for query in encoded], counts, found, clock, self.manifest.version)
+        return answers([query.query for query in encoded], counts, found, clock, self.manifest)
 
     def _vectors(self, queries: Sequence[Query], encoded: Sequence[QueryTokens]) -> Tensor:
         batch = self._engine.encode_all(

@@ -20,6 +20,7 @@ from gindex.errors import MismatchError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search import workers
 from gindex.search.faiss_index import FaissIndex, build_faiss
@@ -128,15 +129,16 @@ class OpenedVersion:
 
     @cached_property
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
-        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
+        return Engine.load(self._model, self.manifest.layers, self._check_model)
+
+    def _check_model(self, loaded: LoadedModel) -> None:
+        found = {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
         for what, fingerprint in found.items():
             if fingerprint != self.manifest.model[what]:
                 raise MismatchError(
                     f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
                     f"built with, found {fingerprint[:12]}; give that one with --model"
                 )
-        return engine
 
     @cached_property
     def _projection(self) -> ProjectionSpec:

@@ -82,8 +82,10 @@ def run_add(
         version = Version.open(layout)
         version.check_factors()
         projection = recorded_projection(layout, version.manifest)
-        engine = load_engine(config)
-        check_same_model(layout, version.manifest.model, fingerprints_of(engine.loaded))
+        recorded = version.manifest
+        engine = load_engine(
+            config, recorded, lambda loaded: check_same_model(layout, recorded.model, fingerprints_of(loaded))
+        )
         origin = [asdict(source) for source in fingerprint_sources(sources)]
         started = {
             "replace": replace_ids,

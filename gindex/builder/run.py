@@ -116,17 +116,26 @@ def _finish(
     """Return the newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
-    engine = load_engine(config)
-    check_same_model(layout, manifest.model, fingerprints_of(engine.loaded))
+    engine = load_engine(
+        config, manifest, lambda loaded: check_same_model(layout, manifest.model, fingerprints_of(loaded))
+    )
     _remove_leftovers(layout)
     if manifest.lost_parts:
         return recompute(layout, manifest, engine, config, strict, progress)
     return Version.open(layout).manifest
 
 
-def load_engine(config: BuildConfig) -> Engine:
-    """Load the model and check that the settings suit it, before any work is done."""
-    engine = Engine.load(config.model)
+def load_engine(
+    config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
+) -> Engine:
+    """Load the model and check that the settings suit it, before any work is done.
+
+    Args:
+        config: All settings.
+        manifest: That of the index, where there is one: its layers are tracked.
+        check: Called with the model; see `Engine.load`.
+    """
+    engine = Engine.load(config.model, None if manifest is None else manifest.layers, check)
     if config.corpus.max_tokens > engine.loaded.max_tokens:
         raise ConfigError(
             f"--max-tokens: expected at most {engine.loaded.max_tokens}, which the model takes, "
@@ -252,8 +261,10 @@ class _Build:
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,
-                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
+                "parameters": table.parameters,
                 "tracked_parameters": tracked,
+                "body_parameters": table.body,
+                "tracked_body_parameters": table.tracked_body,
             },
             layers=list(work.layers),
             untracked=[asdict(weight) for weight in table.untracked],

@@ -143,7 +143,7 @@ class Stepper:
     def __init__(self, index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> None:
         """Load the model in float32: small steps are lost in fewer bits."""
         self._index, self._config = index, config
-        self._engine = Engine.load(replace(index.model_config, dtype="float32"))
+        self._engine = Engine.load(replace(index.model_config, dtype="float32"), index.manifest.layers)
         self._task = CausalLanguageModel(self._engine.loaded.model)  # the engine's own gives its head no gradient
         self._tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
         self.before = self._losses(range(len(queries)))

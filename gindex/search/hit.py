@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gindex.store.coverage import Coverage
+from gindex.store.manifest import Manifest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
@@ -92,6 +95,7 @@ class SearchResult:
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
         refinement: How the query was refined; None where it wasn't asked for.
         version: Version of the index that answered.
+        coverage: How much of the model is tracked, and what is not.
     """
 
     query: Query
@@ -102,6 +106,7 @@ class SearchResult:
     reranked: int | None = None
     refinement: Refinement | None = None
     version: int | None = field(default=None, compare=False)
+    coverage: Coverage | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -130,7 +135,7 @@ def answers(
     tokens: Sequence[int],
     found: Sequence[Sequence[tuple[Hit, ...]]],
     clock: Clock,
-    version: int,
+    manifest: Manifest,
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
@@ -145,7 +150,8 @@ def answers(
             negative_hits=ends[1] if ends[1:] else None,
             reranked=exact,
             refinement=refinement,
-            version=version,
+            version=manifest.version,
+            coverage=manifest.coverage,
         )
         for query, count, ends, exact, refinement in zip(queries, tokens, found, reranked, refinements, strict=True)
     ]
@@ -166,6 +172,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         record["reranked"] = result.reranked
     if result.refinement is not None:
         record["refinement"] = asdict(result.refinement)
+    if result.coverage is not None:
+        record["coverage"] = result.coverage.record()
     return record | {"timing_ms": asdict(result.timing_ms)}
 
 

@@ -118,6 +118,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "recall": recall and {key: float(recall[key]) for key in ("at_10", "at_100")},
         "fidelity": manifest.fidelity,
         "layer_groups": list(manifest.slices),
+        "coverage": manifest.coverage.record(),
     }
 
 

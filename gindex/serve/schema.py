@@ -193,6 +193,25 @@ class HistogramBody(BaseModel):
     negative: list[tuple[int, float]]
 
 
+class UntrackedBody(BaseModel):
+    """Weights that are not tracked for one reason."""
+
+    weights: Annotated[str, Field(description="Their names, `*` for the number of a block.")]
+    count: int
+    parameters: int
+    share: Annotated[float | None, Field(description="Share of the body; null outside it.")]
+    reason: str
+
+
+class CoverageBody(BaseModel):
+    """How much of the model is tracked: influence through the rest is not seen."""
+
+    share: float
+    of: Annotated[str, Field(description="What it is a share of: body, all but embeddings and head; or model.")]
+    untracked: list[UntrackedBody]
+    warning: Annotated[str | None, Field(description="Said where less than half is tracked.")] = None
+
+
 class ResultBody(BaseModel):
     """The answer to one query."""
 
@@ -201,6 +220,7 @@ class ResultBody(BaseModel):
     negative_hits: list[HitBody] | None = None
     reranked: int | None = None
     refinement: RefinementBody | None = None
+    coverage: CoverageBody | None = None
     timing_ms: TimingBody
     histogram: HistogramBody | None = None
 
@@ -287,6 +307,7 @@ class IndexAnswer(BaseModel):
     recall: dict[str, float] | None = None
     fidelity: dict[str, Any] | None = None
     layer_groups: list[str] | None = None
+    coverage: CoverageBody | None = None
 
 
 class IndexesAnswer(BaseModel):

@@ -225,6 +225,23 @@ function badge() {
   at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
 }
 
+function coverage() {
+  const found = indexes.find((one) => one.name === at("index").value)?.coverage;
+  at("coverage").hidden = !found;
+  if (!found) return;
+  const percent = (share) => `${(100 * share).toFixed(1)}%`;
+  at("coverage").classList.toggle("warning", Boolean(found.warning));
+  at("coverage-share").textContent = found.warning ? `Warning: ${found.warning}.`
+    : `${percent(found.share)} of the model\u2019s ${found.of === "body" ? "body" : "weights"} is tracked; what is not`;
+  at("coverage-untracked").replaceChildren(...found.untracked.map((each) => make("li", {
+    text: `${each.weights}: ${each.reason} (${each.share === null ? "outside the body" : percent(each.share)})` })));
+}
+
+function chosen() {
+  badge();
+  coverage();
+}
+
 async function start() {
   at("key").value = sessionStorage.getItem("gindex-key") ?? "";
   try {
@@ -236,7 +253,7 @@ async function start() {
   at("error").hidden = true;
   at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
   const complete = readAddress();
-  badge();
+  chosen();
   if (indexes.some((index) => index.name === at("index").value && !index.ready)) {
     at("status").textContent = "The index is not ready yet; it is looked at again every second …";
     setTimeout(start, 1000);
@@ -254,8 +271,8 @@ at("key").addEventListener("change", () => {
   sessionStorage.setItem("gindex-key", at("key").value);
   start();
 });
-at("index").addEventListener("change", badge);
+at("index").addEventListener("change", chosen);
 for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { view = name; plot(); });
-addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); });
+addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); chosen(); });
 addEventListener("resize", plot);
 start();
