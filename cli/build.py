@@ -19,7 +19,7 @@ from gindex.config import (
     VectorConfig,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .render import duration, size, untracked_lines
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@permission_options
 @config_option(ModelConfig, "untrack", multiple=True, metavar="PATTERN")
 @config_option(ModelConfig, "track", multiple=True, metavar="PATTERN")
 @config_option(BuildConfig, "batch_tokens", type=int)
@@ -100,7 +101,7 @@ def _config(options: dict[str, Any]) -> BuildConfig:
 
     return BuildConfig(
         corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
-        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track")),
+        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track"), **permissions()),
         curvature=CurvatureConfig(
             **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 from .progress import terminal_progress
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ FAINT = 0.08
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page there.")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(
     index: Path,
@@ -52,7 +53,7 @@ def explain(
 
     from .explain_page import page
 
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     explanation = opened.explain(document_id, prompt, completion, progress=terminal_progress())
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")

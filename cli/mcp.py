@@ -4,13 +4,14 @@ import click
 
 from gindex.errors import MissingDependencyError
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
 def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None:
     """Offer search and explain on INDEX, a folder or http://host:port/name, as tools of the Model Context Protocol.
@@ -37,4 +38,4 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
     else:
         from gindex.index import GradientIndex
 
-        make_tools(GradientIndex.open(index, model=model, device=device)).run()
+        make_tools(GradientIndex.open(index, model=model, device=device, **permissions())).run()

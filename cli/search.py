@@ -17,7 +17,7 @@ from gindex.config import (
     help_of,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
 from .render import fidelity_text, result_text
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "layers", is_flag=True)
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option(
     "--allow-degraded", is_flag=True, help="Search what is left where vectors are lost or damaged, and say so."
 )
@@ -138,7 +139,7 @@ def _ask_folder(
 ) -> "tuple[list[SearchResult], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded)
+    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
     results = opened.search_many(asked, options, progress=terminal_progress())

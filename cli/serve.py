@@ -10,7 +10,7 @@ import click
 from gindex.errors import ConfigError, MissingDependencyError
 from gindex.serve.config import ServeConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 
 POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 
@@ -20,6 +20,7 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @config_option(ServeConfig, "host")
 @config_option(ServeConfig, "port", type=click.IntRange(0, 65535))
 @config_option(ServeConfig, "device")
+@permission_options
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that callers must have: NAME SCOPES KEY in "
               "each line, scopes read, write or read,write.")  # fmt: skip
 @click.option("--writable", is_flag=True, help="Let callers with the scope write add and delete documents.")
@@ -61,7 +62,7 @@ def serve(
         gindex serve small=runs/corpus runs/other --port 9000 --api-key-file keys.txt --writable
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = ServeConfig(**settings)
+    config = ServeConfig(**settings, **permissions())
     # Read when OpenMP is loaded, which is below: threads that spin while they wait take the processor from HTTP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

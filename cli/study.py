@@ -18,7 +18,7 @@ from gindex.studies.config import (
     WordOrderConfig,
 )
 
-from .command import Decorated, GindexCommand, config_option
+from .command import Decorated, GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
 
@@ -60,6 +60,7 @@ def study_options(config: type, name: str) -> Callable[[Decorated], Decorated]:
             click.option(
                 "--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ..."
             ),
+            permission_options,
             click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object."),
         ]
         for option in reversed(options):
@@ -240,7 +241,7 @@ def _settings(config: type, options: dict[str, Any]) -> dict[str, Any]:
 def _open(index: Path, options: dict[str, Any]) -> Any:
     from gindex.index import GradientIndex
 
-    return GradientIndex.open(index, model=options.get("model"), device=options["device"])
+    return GradientIndex.open(index, model=options.get("model"), device=options["device"], **permissions())
 
 
 def _check_out(out: Path) -> None:

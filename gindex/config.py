@@ -16,6 +16,12 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+PERMISSIONS = ("trust_remote_code", "allow_pickle")
+"""What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
+
+USUAL_TOKENS = 512
+"""Tokens of the longest part, where the settings say nothing and the model takes as many."""
+
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 
@@ -60,10 +66,15 @@ class CorpusConfig:
 
     text_field: str = option("text", "Field of a record that holds the document's text.")
     id_field: str = option("id", "Field that holds the document id; records without it are numbered by file and line.")
-    max_tokens: int = option(512, "Longest part in tokens; a longer document is cut into parts that all count.")
+    max_tokens: int | None = option(
+        None,
+        "Longest part in tokens; a longer document is cut into parts that all count. "
+        f"Automatic: {USUAL_TOKENS}, or what the model takes where that is less.",
+    )
 
     def __post_init__(self) -> None:
-        _at_least("max_tokens", self.max_tokens, 2)
+        if self.max_tokens is not None:
+            _at_least("max_tokens", self.max_tokens, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,8 @@ class ModelConfig:
         "Layers to track although --untrack, or the default for an output head of more than 8,192 tokens, leaves them "
         "out; a name or a pattern.",
     )
+    trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.")
+    allow_pickle: bool = option(False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.")
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
@@ -90,7 +103,10 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides an index's content; patterns of layers only where there are any."""
+        """Return what decides an index's content; patterns of layers only where there are any.
+
+        What a caller allows a model to do is not among it: an index must not allow it to the next one.
+        """
         patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
         return {"name": self.name, "dtype": self.dtype} | patterns
 

@@ -19,11 +19,12 @@ from gindex.errors import CorruptStoreError, MismatchError
 from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorBatch, VectorPath
+from gindex.model.causality import check_long, ordinary_tokens
 from gindex.model.choice import LayerChoice
 from gindex.model.devices import to_device
 from gindex.model.head import plain_head
 from gindex.model.layers import LayerTable
-from gindex.model.load import LoadedModel, load_model, load_tokenizer
+from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
@@ -67,7 +68,7 @@ class Engine:
             NothingToTrackError: It has no layer to track.
             MismatchError: A layer of the index can not be tracked.
         """
-        loaded = load_model(config, load_tokenizer(config.name))
+        loaded = load_model(config)
         check(loaded)
         task = CausalLanguageModel(loaded.model)
         names = None if recorded is None else tuple(layer.name for layer in recorded)
@@ -79,6 +80,21 @@ class Engine:
         if head is not None and all(layer.module is not head for layer in table.layers):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
+
+    def check_length(self, tokens: int) -> None:
+        """Check that the model takes parts of so many tokens, and is causal over them.
+
+        Raises:
+            ModelError: It does not, or is not.
+        """
+        loaded = self.loaded
+        check_long(
+            type(loaded.model).__name__,
+            self.task.losses,
+            ordinary_tokens(loaded.tokenizer, self.task.vocabulary),
+            tokens,
+            self.dtype,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
-from gindex.config import BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
 from gindex.errors import ConfigError, MismatchError, NonFiniteError, QueryError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
@@ -66,7 +66,8 @@ class GradientIndex(OpenedVersion):
             GindexError: A bad source, model or setting; what is already built stays as it is.
         """
         run_build(sources, Path(out), config, strict=strict, progress=progress)
-        return cls.open(out, model=config.model.name, device=config.model.device)
+        allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
+        return cls.open(out, model=config.model.name, device=config.model.device, **allowed)
 
     @classmethod
     def open(
@@ -78,6 +79,8 @@ class GradientIndex(OpenedVersion):
         version: int | None = None,
         allow_degraded: bool = False,
         resident: bool = False,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
     ) -> "GradientIndex":
         """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
@@ -88,6 +91,8 @@ class GradientIndex(OpenedVersion):
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
             resident: Read the FAISS index into memory; mapped, a file that is cut short meanwhile ends the process.
+            trust_remote_code: Run code that the model brings with it; an index never asks for that by itself.
+            allow_pickle: Read pickled weights, tensors alone, where there are no others; likewise.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -97,7 +102,13 @@ class GradientIndex(OpenedVersion):
         """
         opened = Version.open(Layout(Path(path)), version, allow_degraded=allow_degraded)
         name = model or str(opened.manifest.model["name"])
-        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
+        config = ModelConfig(
+            name=name,
+            device=device,
+            dtype=str(opened.manifest.model["dtype"]),
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
         return cls(opened, config, resident=resident)
 
     def add(

@@ -20,6 +20,7 @@ from gindex.errors import MismatchError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.fingerprints import TRANSFORMERS
 from gindex.model.load import LoadedModel
 from gindex.progress import Progress, Silent
 from gindex.search import workers
@@ -132,12 +133,15 @@ class OpenedVersion:
         return Engine.load(self._model, self.manifest.layers, self._check_model)
 
     def _check_model(self, loaded: LoadedModel) -> None:
-        found = {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
-        for what, fingerprint in found.items():
-            if fingerprint != self.manifest.model[what]:
+        for what, fingerprint in loaded.identity.items():
+            recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
+            if fingerprint != recorded:
+                remedy = "give that one with --model"
+                if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
+                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
-                    f"built with, found {fingerprint[:12]}; give that one with --model"
+                    f"{self._model.name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"found {fingerprint[:12] or 'none'}; {remedy}"
                 )
 
     @cached_property

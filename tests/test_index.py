@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -394,3 +395,35 @@ def test_index_without_checksums_of_rows_compares_its_documents_when_they_are_op
     flip(copy / "volumes/00000/documents.sqlite", -1)
     with pytest.raises(CorruptStoreError, match=r"documents.sqlite: expected CRC-32C"):
         GradientIndex.open(copy, device="cpu").warm(model=False)
+
+
+# The model of an index: its weights, what lies beside them, and its code
+
+
+def test_an_index_of_an_older_gindex_names_neither_buffers_nor_code_of_its_model(built, index, tmp_path):
+    copy = shutil.copytree(built, tmp_path / "index")
+    content = read_json(copy / "manifests/00000001.json")
+    assert content["model"].pop("code") == "transformers" and content["model"].pop("buffers") == ""
+    write_json(copy / "manifests/00000001.json", content)
+    found = GradientIndex.open(copy, device="cpu").search(PROMPT, completion=COMPLETION)
+    assert [hit.document_id for hit in found.hits] == [
+        hit.document_id for hit in index.search(PROMPT, completion=COMPLETION).hits
+    ]
+
+
+def test_the_same_weights_run_by_other_code_are_refused(tmp_path, corpus_file, make_config, model_folder, monkeypatch):
+    """Where transformers has a model's class and the folder brings another, the permission chooses between them."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "own.py").write_text("from transformers import LlamaForCausalLM\nclass Own(LlamaForCausalLM): pass\n")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    for trusted, remedy in ((True, "give --trust-remote-code"), (False, "leave out --trust-remote-code")):
+        out = tmp_path / f"index-{trusted}"
+        config = make_config(name=str(folder), trust_remote_code=trusted, fit_documents=10)
+        index = GradientIndex.build([str(corpus_file)], out, config)
+        assert len(index.search(PROMPT, k=3).hits) == 3
+        assert "trust_remote_code" not in index.manifest.settings["model"]  # the next caller decides anew
+        with pytest.raises(MismatchError, match=remedy):
+            GradientIndex.open(out, device="cpu", trust_remote_code=not trusted).search(PROMPT)

@@ -1,8 +1,9 @@
 """The settings of a service. Nothing is loaded here: the command line takes its defaults and help from these fields."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
-from gindex.config import option
+from gindex.config import PERMISSIONS, ModelConfig, help_of, option
 from gindex.errors import ConfigError
 
 _MAY_BE_ZERO = ("window_ms", "rate", "port")
@@ -15,6 +16,8 @@ class ServeConfig:
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is open to the network.")
     port: int = option(8080, "Port to listen on; 0 takes a free one.")
     device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...")
+    trust_remote_code: bool = option(False, help_of(ModelConfig, "trust_remote_code"))
+    allow_pickle: bool = option(False, help_of(ModelConfig, "allow_pickle"))
     batch: int = option(32, "Most queries in one gradient pass and one search.")
     window_ms: float = option(
         2.0,
@@ -34,10 +37,15 @@ class ServeConfig:
     max_documents: int = option(1000, "Most documents added by a request.")
     rate: float = option(0.0, "Requests a second for each key, or each address without keys; 0 sets no limit.")
 
+    @property
+    def permissions(self) -> dict[str, Any]:
+        """What models may do: arguments of `GradientIndex.open`."""
+        return {name: getattr(self, name) for name in PERMISSIONS}
+
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, str):
+            if isinstance(value, str | bool):
                 continue
             if not (value >= 0 if each.name in _MAY_BE_ZERO else value > 0) or value == float("inf"):
                 low = "from 0 on" if each.name in _MAY_BE_ZERO else "above 0"

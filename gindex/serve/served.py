@@ -4,9 +4,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
@@ -51,17 +52,28 @@ def places_of(arguments: Sequence[str]) -> list[Place]:
 class ServedIndex:
     """One index: its present version, or why there is none."""
 
-    def __init__(self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool) -> None:
+    def __init__(
+        self,
+        place: Place,
+        engine: Engine,
+        metrics: Metrics,
+        permissions: Mapping[str, Any],
+        *,
+        device: str,
+        model: bool,
+    ) -> None:
         """Name it; `refresh` opens it.
 
         Args:
             place: Name and folder.
             engine: What answers its queries.
             metrics: Where its state is told.
+            permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
         """
         self.name, self.engine, self.model = place.name, engine, model
+        self._permissions = permissions
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
         self._current: GradientIndex | None = None
         self._identity: tuple[int, int, int] | None = None
@@ -148,7 +160,7 @@ class ServedIndex:
         old = self._current
         opened = None if old is None else old.refresh()
         if opened is None or opened is old:  # the same number made anew
-            opened = GradientIndex.open(self._layout.root, device=self._device, resident=True)
+            opened = GradientIndex.open(self._layout.root, device=self._device, resident=True, **self._permissions)
         opened.warm(model=self.model)
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()

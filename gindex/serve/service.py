@@ -44,7 +44,10 @@ class Service:
         self.limit = RateLimit(config.rate)
         self.engine = Engine(config, self.metrics)
         self.indexes = Served(
-            [ServedIndex(p, self.engine, self.metrics, device=config.device, model=prompts) for p in places],
+            [
+                ServedIndex(p, self.engine, self.metrics, config.permissions, device=config.device, model=prompts)
+                for p in places
+            ],
             config.reload_seconds,
         )
         self.draining = False

@@ -23,12 +23,16 @@ class _Source(TypedDict):
     sha256: str | None
 
 
-class _Body(TypedDict, total=False):
+class _Added(TypedDict, total=False):
+    """What manifests of an older gindex lack: what identifies the model beside its weights, and the model's body."""
+
+    buffers: str
+    code: str
     body_parameters: int
     tracked_body_parameters: int
 
 
-class _Model(_Body):
+class _Model(_Added):
     name: str
     model: str
     tokenizer: str

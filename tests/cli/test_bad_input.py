@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from gindex.locks import held
@@ -178,12 +179,12 @@ def test_damaged_index(fails, index_copy, name):
 
 def test_missing_model(fails, tmp_path, corpus_file, options):
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path / "none")
-    assert f"{tmp_path / 'none'}: expected a model folder or hub name, found no such folder" in line
+    assert f"{tmp_path / 'none'}: expected a model folder or hub name, found no folder" in line
 
 
 def test_folder_that_is_no_model(fails, tmp_path, corpus_file, options):
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path)
-    assert f"{tmp_path}: expected a model folder with config.json, found none" in line
+    assert f"{tmp_path}: expected a model folder with config.json, found an empty folder" in line
 
 
 def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_folder):
@@ -195,7 +196,7 @@ def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_
 def test_model_without_weights(fails, tmp_path, corpus_file, options, model_folder):
     folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
-    assert f"{folder}: expected a causal language model" in line
+    assert f"{folder}: expected weights in model.safetensors, or in shards" in line
 
 
 def test_model_with_nothing_to_track(fails, tmp_path, corpus_file, options, model_folder):
@@ -220,6 +221,39 @@ def test_another_model_than_the_indexs(fails, tmp_path, built, model_folder):
 
 def test_device_that_is_not_there(fails, built):
     assert "--device nonsense: not usable here" in fails(MODEL, "search", built, "the stack", "--device", "nonsense")
+
+
+def test_a_relative_path_is_never_asked_of_the_hub(fails, tmp_path, corpus_file, options, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_options: pytest.fail("a hub was asked"))
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", "model")
+    assert f"model: expected a model folder or hub name, found no folder {Path('model').absolute()}" in line
+
+
+def test_a_refused_model_leaves_nothing_behind(fails, tmp_path, corpus_file, options, model_folder, monkeypatch):
+    monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_: pytest.fail("the corpus was read"))
+    folder, out = shutil.copytree(model_folder, tmp_path / "model"), tmp_path / "index"
+    weights = load_file(folder / "model.safetensors")
+    build = ["build", corpus_file, "--out", out, *options, "--model", folder]
+    save_file({k: v for k, v in weights.items() if "norm" not in k}, folder / "model.safetensors", {"format": "pt"})
+    assert "lacking 5 (model.layers.*.input_layernorm.weight" in fails(MODEL, *build)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert "with --allow-pickle" in fails(MODEL, *build)
+    assert "with --allow-pickle" in fails(MODEL, *build[:2], *options, "--model", folder, "--dry-run")
+    assert not out.exists()
+
+
+def test_a_permission_is_asked_for_anew(run, fails, tmp_path, corpus_file, options, model_folder):
+    """No index says for the caller that its model may be unpickled."""
+    folder, out = shutil.copytree(model_folder, tmp_path / "model"), tmp_path / "index"
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    built = run("build", corpus_file, "--out", out, *options, "--model", folder, "--allow-pickle")
+    assert built.exit_code == 0, built.output
+    ask = ["the stack", "--completion", " the heap"]
+    for command in (["search", out, *ask], ["explain", out, "d0", *ask], ["add", out, corpus_file, "--replace"]):
+        assert "with --allow-pickle" in fails(MODEL, *command)
+        assert run(*command, "--allow-pickle").exit_code == 0
 
 
 # NaN
@@ -261,7 +295,8 @@ def test_model_that_is_not_finite_at_all(fails, tmp_path, corpus_file, options, 
         model.lm_head.weight.fill_(float("inf"))
     model.save_pretrained(nan_model)
     line = fails(NON_FINITE, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", nan_model)
-    assert "expected finite outputs of 11 documents that it was tried on, found NaN or infinity; check the" in line
+    assert f"{nan_model}: expected finite logits, found NaN or infinity" in line
+    assert not (tmp_path / "index").exists()
 
 
 # Queries
