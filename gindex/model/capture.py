@@ -219,7 +219,8 @@ def outputs_and_tangent(
     """
 
     def joined(output: Tensor, change: Tensor) -> Tensor:
-        return output + forward_ad.make_dual(torch.zeros_like(output), change)
+        changed: Tensor = output + forward_ad.make_dual(torch.zeros_like(output), change)
+        return changed
 
     # Only the plain attention can be differentiated forward.
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), _changed_outputs(layers, directions, joined):
@@ -259,6 +260,7 @@ def tangent_by_reverse(
             raise
         except RuntimeError as error:  # NotImplementedError is one
             raise _differentiable_once(str(error).partition("\n")[0]) from error
+    tangent = tangent.detach()
     (again,) = torch.autograd.grad(found, step, tangent)
     expected = float(tangent.double().square().sum())
     if abs(float(again) - expected) > max(PASS_ERROR, 16 * torch.finfo(weights.dtype).eps) * expected:
