@@ -404,14 +404,14 @@ def _eight_bits(folder, model):
     _weights(folder, lambda w: {n: x.to(torch.float8_e4m3fn) for n, x in w.items()})
 
 
-@_form("GGUF alone", "gguf")
+@_form("GGUF alone", "gguf_file=")
 def _gguf(folder, model):
     for path in folder.iterdir():
         path.unlink()
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
 
 
-@_form("GGUF in place of safetensors", "gguf")
+@_form("GGUF in place of safetensors", "gguf_file=")
 def _gguf_weights(folder, model):
     (folder / WEIGHTS).unlink()
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
