@@ -66,7 +66,8 @@ def tracked_layers(
     """Find the layers of a task's model to track.
 
     Args:
-        task: The task; its model is tried on a few documents of the first batch.
+        task: The task; its model is tried on a few documents of the largest batch, over again where it has fewer than
+            eleven.
         documents: Batches of documents.
         track: Patterns of names of layers to track although `untrack` leaves them out.
         untrack: Patterns of names of layers to leave out, such as `encoder.0.*`.
@@ -80,8 +81,8 @@ def tracked_layers(
         NothingToTrackError: No layer can be tracked.
         NonFiniteError: The model's outputs are not finite.
     """
-    choice = LayerChoice(track=track, untrack=untrack)
-    table = track_layers(task.model, lambda count: task.run(documents[0].some(count)), choice)
+    choice, largest_batch = LayerChoice(track=track, untrack=untrack), max(documents, key=lambda b: len(b.ordinals))
+    table = track_layers(task.model, lambda count: task.run(largest_batch.some(count)), choice)
     if table.share < LEAST_SHARE:
         largest = max(table.untracked, key=lambda weight: weight.parameters)
         logger.warning(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from gindex.errors import NonFiniteError
+from gindex.errors import ModelError, NonFiniteError
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer, affine_parameters
 
@@ -43,6 +43,7 @@ def disproved(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> d
         documents: N.
 
     Raises:
+        ModelError: Autograd can't differentiate the model by these weights.
         NonFiniteError: The model's outputs are not finite.
     """
     if not layers:
@@ -53,8 +54,18 @@ def disproved(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> d
     with torch.enable_grad(), _needing_gradients(proofs.values()):
         losses_N = _losses(probe, documents)
         if losses_N.requires_grad:
-            (losses_N * _weights(losses_N)).sum().backward()
+            _differentiate((losses_N * _weights(losses_N)).sum())
     return {name: reason for name, proof in proofs.items() if (reason := proof.reason())}
+
+
+def _differentiate(loss: Tensor) -> None:
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        raise ModelError(
+            "model: expected that the weights of its layers have gradients, found that autograd fails "
+            f"({str(error).splitlines()[0][:200]}); leave the layers out that it cannot differentiate, with --untrack"
+        ) from error
 
 
 def _losses(probe: Probe, documents: int) -> Tensor:

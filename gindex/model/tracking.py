@@ -54,6 +54,7 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
     Raises:
         ConfigError: A pattern of the choice does nothing.
         NothingToTrackError: No layer can be tracked.
+        ModelError: Autograd can't differentiate the model.
         NonFiniteError: The model's outputs are not finite.
     """
     share_turns(model)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from gindex.attribution import tracked_layers
-from gindex.errors import ConfigError, NonFiniteError, ShapeError
+from gindex.errors import ConfigError, ModelError, NonFiniteError, ShapeError
 from gindex.gradient.exact import document_gradients
 from gindex.model.choice import WIDE_HEAD, LayerChoice
 from gindex.model.layers import LayerTable
@@ -333,6 +333,47 @@ def test_a_model_that_is_not_finite_is_refused():
         model.weight[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="expected finite outputs of 11 documents that it was tried on"):
         track(model)
+
+
+class Overwriting(nn.Module):
+    """Writes over what its first layer has read, before its second layer reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        a = self.a(x)
+        return self.last(a + self.b(x.relu_()))
+
+
+def test_an_activation_that_is_written_over_is_refused():
+    with pytest.raises(ModelError, match=r"autograd fails \(one of the variables needed .* in-?place .*with --untrack"):
+        track(Overwriting())
+    table = track(Overwriting(), choice=LayerChoice(untrack=["a"]))
+    assert [(layer.name, layer.source) for layer in table] == [("b", "b"), ("last", "last")]
+
+
+class Adapted(nn.Module):
+    """A layer with an adapter beside it, as LoRA has it: the layer is called from within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_layer = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.lora_A, self.lora_B = nn.Linear(WIDTH, 2, bias=False), nn.Linear(2, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + 0.5 * self.lora_B(self.lora_A(x))
+
+
+def test_adapters_and_what_they_adapt_are_tracked():
+    torch.manual_seed(0)
+    model = nn.Sequential(Adapted(), nn.Tanh(), nn.Linear(WIDTH, 2)).double()
+    table = track_layers(model, random_probe(model, TOKENS, WIDTH, dtype=torch.float64))
+    assert names(table) == ["0.base_layer", "0.lora_A", "0.lora_B", "2"]
+    assert table[1].source == "0.base_layer"
+    assert_gradients_are_those_of_autograd(model, table, torch.randn(3, 4, WIDTH, dtype=torch.float64))
 
 
 # Which are chosen
