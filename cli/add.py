@@ -7,7 +7,7 @@ import click
 
 from gindex.config import BuildConfig, CorpusConfig, ModelConfig, default_of, help_of
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 from .progress import terminal_progress
 from .render import counted
 from .reports import corpus_notes
@@ -23,6 +23,7 @@ from .reports import corpus_notes
 @click.option(
     "--device", default=default_of(ModelConfig, "device"), show_default=True, help=help_of(ModelConfig, "device")
 )
+@permission_options
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=0),
@@ -56,7 +57,7 @@ def add(
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     with corpus_notes() as notes:
         done = opened.add(
             corpus,

@@ -11,6 +11,7 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
 import os
 
 from . import terminal
+from .foreign import refuse_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def main(*arguments: "Any", **options: "Any") -> None:
     if os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR"):
         options.setdefault("color", False)
     with terminal.reported():
+        refuse_foreign()
         from .commands import gindex
 
         gindex(*arguments, **options)
