@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gindex.config import default_of, help_of
+from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -21,6 +21,7 @@ class GindexCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         _quiet_libraries()
+        _wait_passively()
         try:
             return super().invoke(ctx)
         except GindexError as error:
@@ -44,6 +45,37 @@ def config_option(config: type, name: str, *, prefix: str = "", **attributes: An
         help=help_of(config, name),
         **attributes,
     )
+
+
+def permission_options(command: Decorated) -> Decorated:
+    """Give a command that loads a model an option for each of `PERMISSIONS`; `permissions()` has what was given."""
+    for name in reversed(PERMISSIONS):
+        flag = f"--{name.replace('_', '-')}"
+        option = click.option(
+            flag, name, is_flag=True, expose_value=False, callback=_permit, help=help_of(ModelConfig, name)
+        )
+        command = option(command)
+    return command
+
+
+def permissions() -> dict[str, Any]:
+    """Return what the running command allows a model to do: arguments of `GradientIndex.open` and of `ModelConfig`."""
+    given = click.get_current_context().meta
+    return {name: bool(given.get(f"{__name__}.{name}")) for name in PERMISSIONS}
+
+
+def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    ctx.meta[f"{__name__}.{option.name}"] = value
+
+
+def _wait_passively() -> None:
+    """Have threads sleep while they wait for one another, unless the user's environment says otherwise.
+
+    Those that spin take their core from other processes, and from the threads that they wait for. OpenMP reads
+    this when it is loaded, which no command does before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of GNU's, which torch and FAISS bring, and others
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # of Intel's and LLVM's
 
 
 def _quiet_libraries() -> None:

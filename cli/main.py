@@ -1,8 +1,8 @@
 """The `gindex` command and its subcommands."""
 
-from importlib.metadata import version
-
 import click
+
+from gindex.distribution import VERSION
 
 from .add import add
 from .build import build
@@ -19,7 +19,7 @@ from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(version("gindex"), prog_name="gindex")
+@click.version_option(VERSION, prog_name="gindex")
 def main() -> None:
     """Find the training documents that made a language model say something.
 

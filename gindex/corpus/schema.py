@@ -6,14 +6,16 @@ the documents' texts as `words.indexed` gives them, without the texts. Tables of
 it, cut by SQLite.
 """
 
+import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gindex.corpus.values import register
 from gindex.corpus.words import indexed
-from gindex.errors import CorruptStoreError, FormatVersionError, StoreError
+from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
 VERSION = 2
@@ -38,6 +40,16 @@ CREATE TABLE parts(
 CREATE VIRTUAL TABLE words USING {FULL_TEXT};
 """
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
+_LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed database schema|unsupported file format")
+"""What SQLite says of a damaged file, or of one that is no document table."""
+
+_ASKED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT)
+"""Codes of what was asked for: a pattern that is too complex or too long, too deep an expression, too long a search."""
+
+
+_LOOK_STEPS = 20_000
+"""Steps of SQLite's machine, some tenths of a millisecond, after which it is asked whether a statement may go on."""
 
 
 def create(path: Path) -> sqlite3.Connection:
@@ -104,14 +116,61 @@ def translated_errors(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+        if _code(error) in _BUSY:
             raise StoreError(
                 f"{path}: expected no other writer, found it locked; wait until the other one is done"
             ) from error
-        raise CorruptStoreError(
-            f"{path}: expected a document table, found a file that SQLite cannot use ({error}); "
-            "restore it or build the index again"
-        ) from error
+        if is_damage(error):
+            raise CorruptStoreError(
+                f"{path}: expected a document table, found a file that SQLite cannot use ({error}); "
+                "restore it or build the index again"
+            ) from error
+        raise StoreError(f"{path}: expected SQLite to read the table, found that it cannot now: {error}") from error
+
+
+@contextmanager
+def asked_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about a statement that holds what a caller asked for into gindex's: only damage is damage.
+
+    Raises:
+        FilterError: SQLite refuses what was asked for.
+        StoreError: See `translated_errors`.
+        CorruptStoreError: See `translated_errors`.
+    """
+    with translated_errors(path):
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise
+        except (sqlite3.DatabaseError, OverflowError, UnicodeEncodeError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and (is_damage(error) or _code(error) not in _ASKED):
+                raise
+            # Numbers and texts that SQLite has no type for are refused before a statement runs.
+            found = "it takes too long" if "interrupted" in str(error) else error
+            raise FilterError(f"where: expected what SQLite can look for, found that {found}; simplify it") from error
+
+
+@contextmanager
+def limited(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """Interrupt a statement that takes longer than so many seconds; None sets no limit."""
+    if seconds is None:
+        yield
+        return
+    end = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, _LOOK_STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Say whether an error of SQLite speaks of a damaged file, or of one that is no document table."""
+    return _code(error) in _DAMAGE or (_code(error) in (0, sqlite3.SQLITE_ERROR) and bool(_LACKING.search(str(error))))
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def remove_beside(path: Path) -> None:

@@ -8,6 +8,7 @@ from gindex.corpus.fill import copy_documents, new_table
 from gindex.corpus.schema import VERSION
 from gindex.corpus.table import DocumentTable
 from gindex.engine import recorded_projection
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout
@@ -20,6 +21,7 @@ from gindex.store.versions import commit, next_version, writing
 from gindex.store.volume import volume_files, volume_record
 
 
+@plain()
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     """Rewrite the newest version as one volume without deleted documents, and commit; older versions stay readable.
 

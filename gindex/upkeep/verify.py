@@ -13,6 +13,7 @@ from gindex.corpus.row_checksums import row_checksums
 from gindex.corpus.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.engine import recorded_projection
 from gindex.errors import StoreError
+from gindex.model.passes import plain
 from gindex.search.faiss_index import FaissIndex
 from gindex.search.faiss_types import spec_of
 from gindex.store.files import read_json
@@ -26,6 +27,7 @@ TOLERANCE = 1e-3
 """Of FAISS's vectors, relative to their length: float16 rounds each coordinate by up to 2^-11 of itself."""
 
 
+@plain()
 def verify(layout: Layout, version: int | None = None, *, deep: bool = False) -> dict[str, Any]:
     """Check a version, the newest where None.
 

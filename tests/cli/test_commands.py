@@ -61,8 +61,9 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
     assert result.exit_code == 0, result.output
     assert list(tmp_path.iterdir()) == []
     for expected in (
-        "150 documents, ", " parts, ", " tokens", "20 documents, ", "14 tracked, 52.9% of 10,352 parameters",
-        "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weights, ",
+        "150 documents, ", " parts, ", " tokens", "20 documents, ",
+        "14 tracked, 52.9% of 10,352 parameters, 98.6% of the body",
+        "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weight, outside the body)",
         "model.layers.*.input_layernorm.weight, model.layers.*.post_attention_layernorm.weight, model.norm.weight: "
         "LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (5 weights, ",
         "time       about ", "fit covariances ", "eigenbases ", "fit eigenvalues ", "vectors ",
@@ -95,7 +96,7 @@ def test_search_prints_rank_score_id_part_and_text(run, built):
 
 def assert_result(record: dict, k: int, exact: bool) -> None:
     """The shape of a record, no more and no less."""
-    assert list(record) == ["query", "hits", *(["reranked"] if exact else []), "timing_ms"]
+    assert list(record) == ["query", "hits", *(["reranked"] if exact else []), "coverage", "timing_ms"]
     assert list(record["query"]) == ["id", "prompt", "completion", "tokens"]
     assert list(record["timing_ms"]) == ["load", "gradient", "search", "rerank", "total"]
     assert all(isinstance(value, float) and value >= 0 for value in record["timing_ms"].values())

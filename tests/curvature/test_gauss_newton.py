@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from probes import random_probe, token_probe
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -12,10 +13,11 @@ from gindex.corpus.batches import pad
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.errors import ConfigError, NonFiniteError
 from gindex.gradient.exact import document_gradients
-from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tasks import Classification, Regression
 from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tracking import track_layers
 
 WIDE = torch.float64
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
@@ -39,8 +41,7 @@ def language(*, bias: bool = True) -> Made:
         groups = [np.arange(6)[n : n + size] for n in cuts]
         return [pad([documents[n] for n in group], group, [1] * len(group)) for group in groups]
 
-    probe = pad([np.ones(3, np.uint32)] * PROBE_DOCUMENTS, range(PROBE_DOCUMENTS), [1] * PROBE_DOCUMENTS)
-    return task, track_layers(task.model, lambda: task.logits(probe)).layers, batches
+    return task, track_layers(task.model, token_probe(task.model, 3, 7)).layers, batches
 
 
 def convolutional() -> Made:
@@ -64,7 +65,7 @@ def _random(model: nn.Module) -> nn.Module:
 
 
 def _tensors(task, x: Tensor, y: Tensor) -> Made:
-    layers = track_layers(task.model, lambda: task.run(x[:1].expand(PROBE_DOCUMENTS, *x.shape[1:]))).layers
+    layers = track_layers(task.model, random_probe(task.model, *x.shape[1:], dtype=WIDE)).layers
     return task, layers, lambda size: tensor_batches(x, y, size)
 
 
