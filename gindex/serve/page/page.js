@@ -46,7 +46,7 @@ async function lastOf(response, told) {
     if (done) throw new Problem("The service ended its answer too early. Try again.");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines.map((text) => readJson(text))) {
+    for (const line of lines.map(readJson)) {
       if (line.state === "done") return line.result;
       if (line.state === "failed") throw new Problem(line.problem.detail);
       told(line.state === "waiting" ? `Waiting, place ${line.place} in the queue …` : line.phase ? stepOf(line) : "Searching …");
@@ -132,7 +132,7 @@ function show() {
   at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
-  const words = wordsOf(`${asked.prompt} ${asked.completion ?? ""}`, COMMON);
+  const words = wordsOf(`${asked.prompt}${asked.completion ?? ""}`, COMMON);
   const fill = (id, found, sign) => {
     const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
     at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
