@@ -230,3 +230,26 @@ def test_the_interface_is_described_and_tried_without_the_network(page, running)
     search.get_by_role("button", name="Execute").click()
     search.locator(".live-responses-table .response-col_status", has_text="200").wait_for()
     assert len(asked) > 4 and all(url.startswith((running.url, "data:")) for url in asked), asked
+
+
+def test_what_is_not_tracked_is_told(page, running):
+    page.goto(running.url)
+    page.wait_for_selector("#coverage:not([hidden])")
+    assert page.inner_text("#coverage-share") == "98.6% of the model\u2019s body is tracked; what is not"
+    assert "warning" not in (page.get_attribute("#coverage", "class") or "")
+    page.click("#coverage-share")
+    norms = page.inner_text("#coverage-untracked li:last-child")
+    assert "model.norm.weight: LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (1.4%)" in norms
+
+
+def test_little_that_is_tracked_is_said_aloud(page, running):
+    def little(route):
+        content = route.fetch().json()
+        for index in content["indexes"]:
+            index["coverage"] |= {"share": 0.1, "warning": "only 10.0% of the model's body is tracked"}
+        route.fulfill(json=content)
+
+    page.route("**/v1/indexes", little)
+    page.goto(running.url)
+    page.wait_for_selector("#coverage.warning")
+    assert page.inner_text("#coverage-share") == "Warning: only 10.0% of the model's body is tracked."
