@@ -226,6 +226,11 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
         model: nn.Module = loaded[0]
         report: Mapping[str, Any] = loaded[1]
     except Exception as error:
+        if folder.pickled:  # torch's own words advise to run the code
+            raise ModelError(
+                f"{name}: expected pickled weights of tensors alone, could not read them ({type(error).__name__}); "
+                "save the model as safetensors, where it comes from"
+            ) from error
         raise ModelError(
             f"{name}: expected a causal language model of transformers, could not load it ({first_line(error)}); give "
             "a folder with config.json and weights, or a hub name"
