@@ -25,6 +25,11 @@ _OTHER_TASK = re.compile(
 )
 """Architectures whose outputs are no next tokens."""
 
+_GGUF_REMEDY = (
+    "write it as a plain model with transformers: from_pretrained(folder, gguf_file=..., "
+    "quantization_config=GgufConfig(dequantize=True)), then save_pretrained()"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
@@ -96,12 +101,8 @@ def _read_settings(path: Path, name: str) -> dict[str, Any]:
 
 def _instead(path: Path) -> str:
     """Say what a folder without config.json holds, and what to do about it."""
-    if sorted(path.glob("*.gguf")):
-        return (
-            f"{sorted(path.glob('*.gguf'))[0].name}; write it as a plain model with transformers: "
-            "from_pretrained(folder, gguf_file=..., quantization_config=GgufConfig(dequantize=True)), "
-            "then save_pretrained()"
-        )
+    if files := sorted(path.glob("*.gguf")):
+        return f"{files[0].name}; {_GGUF_REMEDY}"
     below = sorted(file.parent.name for file in path.glob("*/config.json"))
     if below:
         return f"{len(below)} below it ({', '.join(below[:3])}); give one of these folders"
@@ -194,14 +195,15 @@ def _stored(files: list[Path], name: str) -> Iterator[str]:
 def _check_pickled(path: Path, config: ModelConfig) -> None:
     files = _weight_files(path, PICKLED_WEIGHTS, config.name)
     if not files:
-        others = sorted(
-            file.name
-            for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-            for file in path.glob(pattern)
-        )
+        found = {
+            file for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for file in path.glob(pattern)
+        }
+        others = sorted(file.name for file in found)
+        is_gguf = bool(found) and all(file.suffix == ".gguf" for file in found)
         raise ModelError(
             f"{config.name}: expected weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}, "
-            f"found {', '.join(others[:3]) or 'none'}; save the model there with save_pretrained()"
+            f"found {', '.join(others[:3]) or 'none'}; "
+            + (_GGUF_REMEDY if is_gguf else "save the model there with save_pretrained()")
         )
     if not config.allow_pickle:
         raise ModelError(

@@ -217,6 +217,11 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
         model: nn.Module = loaded[0]
         report: Mapping[str, Any] = loaded[1]
     except Exception as error:
+        if folder.pickled:  # torch's own words advise to run the code
+            raise ModelError(
+                f"{name}: expected pickled weights of tensors alone, could not read them ({type(error).__name__}); "
+                "save the model as safetensors, where it comes from"
+            ) from error
         raise ModelError(
             f"{name}: expected a causal language model of transformers, could not load it ({first_line(error)}); give "
             "a folder with config.json and weights, or a hub name"
@@ -273,6 +278,7 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
     """
     device = next(model.parameters()).device
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    narrow = any(parameter.dtype.itemsize == 2 for parameter in model.parameters())
     try:
         check_causal(
             name, lambda tokens: model(tokens, use_cache=False).logits, ordinary_tokens(tokenizer, rows), most, device
@@ -282,5 +288,6 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
     except Exception as error:
         raise ModelError(
             f"{name}: expected a causal language model that takes tokens alone, found that {type(model).__name__} "
-            f"fails on them ({type(error).__name__}: {first_line(error)}); use one that needs no pictures or masks"
+            f"fails on them ({type(error).__name__}: {first_line(error)}); "
+            + ("try --dtype float32" if narrow else "use one that needs no pictures or masks")
         ) from error
