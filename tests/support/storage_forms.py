@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -309,6 +312,16 @@ def _bart(folder, model):
     BartForConditionalGeneration(config).save_pretrained(folder)
 
 
+@_form("pictures and text (LLaVA)", "LlavaForConditionalGeneration")
+def _pictures(folder, model):
+    picture = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = LlavaConfig(
+        text_config=LlamaConfig.from_pretrained(folder),
+        vision_config=CLIPVisionConfig(**picture, image_size=16, patch_size=8),
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+
+
 @_form("pickled .bin alone", "--allow-pickle")
 def _pickled(folder, model):
     (folder / WEIGHTS).unlink()
@@ -404,14 +417,14 @@ def _eight_bits(folder, model):
     _weights(folder, lambda w: {n: x.to(torch.float8_e4m3fn) for n, x in w.items()})
 
 
-@_form("GGUF alone", "gguf")
+@_form("GGUF alone", "gguf_file=")
 def _gguf(folder, model):
     for path in folder.iterdir():
         path.unlink()
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
 
 
-@_form("GGUF in place of safetensors", "gguf")
+@_form("GGUF in place of safetensors", "gguf_file=")
 def _gguf_weights(folder, model):
     (folder / WEIGHTS).unlink()
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
