@@ -230,7 +230,14 @@ def outputs_and_tangent(
         changed: Tensor = output + forward_ad.make_dual(torch.zeros_like(output), change)
         return changed
 
-    with _plain_attention(), forward_ad.dual_level(), _changed_outputs(layers, directions, joined):
+    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
+    with (
+        undisturbed(),
+        _tangents,
+        forward_ad.dual_level(),
+        sdpa_kernel(SDPBackend.MATH),
+        _changed_outputs(layers, directions, joined),
+    ):
         dual = forward_ad.unpack_dual(outputs())
         tangent = torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
         return dual.primal, tangent.detach().clone()
@@ -254,9 +261,10 @@ def tangent_by_reverse(
         ModelError: An operation of the model can be differentiated only once.
     """
     weights = next(layers[0].module.parameters())
-    with alone(layers[0].module):
-        step = torch.zeros((), device=weights.device, requires_grad=True)
-        with _plain_attention(), _changed_outputs(layers, directions, lambda output, change: output + step * change):
+    step = torch.zeros((), device=weights.device, requires_grad=True)
+    # Only the plain attention can be differentiated twice, and it is chosen for all threads.
+    with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
+        with _changed_outputs(layers, directions, lambda output, change: output + step * change):
             found = outputs()
         u = torch.zeros_like(found, requires_grad=True)
         try:
@@ -279,13 +287,6 @@ def _differentiable_once(found: str) -> ModelError:
         f"Gauss-Newton product: expected a model that can be differentiated twice, found one that cannot ({found}); "
         "leave refining out, or load the model without kernels of its own"
     )
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Take the only attention that can be differentiated forward, or twice; it is chosen for all threads."""
-    with undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 @contextmanager

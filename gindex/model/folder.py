@@ -61,6 +61,7 @@ class ModelFolder:
         settings = _read_settings(path, name)
         _check_quantised(settings, name)
         _check_architecture(settings, name)
+        _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
         if files:
             return cls(path=path, name=name, settings=settings, pickled=False, stored=frozenset(_stored(files, name)))
@@ -136,6 +137,18 @@ def _check_architecture(settings: dict[str, Any], name: str) -> None:
         raise ModelError(
             f"{name}: expected a causal language model, found {shown}, which does not predict next tokens; give the "
             "language model that it was made from"
+        )
+
+
+def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:
+    """Refuse weights under names that transformers prefers to the usual ones, which are looked at here."""
+    named = settings.get("transformers_weights")
+    found = [str(named)] if named not in (None, SAFE_WEIGHTS, f"{SAFE_WEIGHTS}{SHARD_LIST}") else []
+    found += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
+    if found:
+        raise ModelError(
+            f"{name}: expected weights in {SAFE_WEIGHTS} or its shards, found {found[0]} to be taken in their place; "
+            "load the model with transformers and save it with save_pretrained()"
         )
 
 

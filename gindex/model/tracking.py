@@ -34,7 +34,7 @@ from gindex.model.proof import Probe, disproved
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
 
-PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 6
+PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
 """Documents of the two batches that a model is tried on. With two numbers, an axis that only happens to have the length
 of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
 each in order by chance: that has a probability of e^-11 at most."""
@@ -137,7 +137,7 @@ class _Candidates:
     def _watcher(
         self, name: str, documents: int, inputs: list[Tensor]
     ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
-        seen, checked = self.calls[name], name not in self.reasons
+        seen, checked = self.calls[name], name not in self.reasons and documents == PROBE_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
             x = layer_input(args, kwargs)

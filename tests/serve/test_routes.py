@@ -128,6 +128,7 @@ def test_explain_and_documents(served, index):
     document = served.http.get("/v1/indexes/index/documents/d3").json()
     assert document["text"] == index.document("d3").text and document["metadata"] == {"number": 3}
     info = served.http.get("/v1/indexes").json()["indexes"][0]
+    assert info["coverage"] == index.info()["coverage"]
     assert info["dimension"] == 512 and info["recall"].keys() == {"at_10", "at_100"} and info["ready"]
 
 
