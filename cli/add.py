@@ -10,6 +10,7 @@ from gindex.config import BuildConfig, CorpusConfig, ModelConfig, default_of, he
 from .command import GindexCommand, permission_options, permissions
 from .progress import terminal_progress
 from .render import counted
+from .reports import corpus_notes
 
 
 @click.command(cls=GindexCommand)
@@ -57,15 +58,16 @@ def add(
     from gindex.index import GradientIndex
 
     opened = GradientIndex.open(index, model=model, device=device, **permissions())
-    done = opened.add(
-        corpus,
-        replace=replace,
-        text_field=text_field,
-        id_field=id_field,
-        batch_tokens=batch_tokens,
-        strict=strict,
-        progress=terminal_progress(),
-    )
+    with corpus_notes() as notes:
+        done = opened.add(
+            corpus,
+            replace=replace,
+            text_field=text_field,
+            id_field=id_field,
+            batch_tokens=batch_tokens,
+            strict=strict,
+            progress=terminal_progress(),
+        )
     record = {
         "version": done.manifest.version,
         "added": done.documents,
@@ -74,7 +76,7 @@ def add(
         "far": done.far,
     }
     if as_json:
-        click.echo(json.dumps(record, indent=1))
+        click.echo(json.dumps(record | ({"notes": notes} if notes else {}), indent=1))
         return
     replaced = f", {done.replaced:,} replaced" if done.replaced else ""
     far = f", far from the fit (norm ratio {done.norm_ratio:.2f})" if done.far else ""

@@ -10,9 +10,9 @@ import click
 from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 
-INTERRUPTED = 130
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class GindexCommand(click.Command):
@@ -21,17 +21,19 @@ class GindexCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         _quiet_libraries()
+        _wait_passively()
         try:
-            return super().invoke(ctx)
-        except GindexError as error:
-            click.echo(f"gindex: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("gindex: interrupted; finished work is kept, run the same command again to go on", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; so do we
-            ctx.exit(0)
+            with interruptible():
+                return super().invoke(ctx)
+        except BaseException as error:
+            # An interrupt may have become another error on its way here.
+            if isinstance(error, KeyboardInterrupt) or was_interrupted():
+                click.echo(INTERRUPTED_LINE, err=True)
+                ctx.exit(INTERRUPTED)
+            if isinstance(error, GindexError):
+                click.echo(f"gindex: {error}", err=True)
+                ctx.exit(error.exit_code)
+            raise
 
 
 def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:
@@ -65,6 +67,16 @@ def permissions() -> dict[str, Any]:
 
 def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     ctx.meta[f"{__name__}.{option.name}"] = value
+
+
+def _wait_passively() -> None:
+    """Have threads sleep while they wait for one another, unless the user's environment says otherwise.
+
+    Those that spin take their core from other processes, and from the threads that they wait for. OpenMP reads
+    this when it is loaded, which no command does before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of GNU's, which torch and FAISS bring, and others
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # of Intel's and LLVM's
 
 
 def _quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 import click
 
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
 from .command import GindexCommand, permission_options, permissions
@@ -29,7 +30,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex mcp: expected the package {error.name}, found none; install gindex[mcp]"
+            f"gindex mcp: expected the package {error.name}, found none; {install_hint('mcp')}"
         ) from error
     if index.startswith(("http://", "https://")):
         from gindex.client import Client

@@ -21,6 +21,7 @@ from gindex.studies.config import (
 from .command import Decorated, GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
+from .render import json_text
 
 if TYPE_CHECKING:
     from gindex.search.hit import Query
@@ -184,7 +185,11 @@ def cross_lingual(index: Path, **options: Any) -> None:
 @click.argument("smaller", type=click.Path(path_type=Path))
 @click.argument("larger", type=click.Path(path_type=Path))
 @study_options(ScaleConfig, "scale")
-def scale(smaller: Path, larger: Path, **options: Any) -> None:
+@click.option(
+    "--model", "models", nargs=2, metavar="SMALLER LARGER",
+    help="Folders or hub names of both models, where they have moved since the builds.",
+)  # fmt: skip
+def scale(smaller: Path, larger: Path, models: tuple[str, str] | None, **options: Any) -> None:
     """Compare the indexes SMALLER and LARGER of two models over the same corpus.
 
     Measures how many of a query's words the most influential documents of each share with it, and how influence ranks
@@ -200,7 +205,8 @@ def scale(smaller: Path, larger: Path, **options: Any) -> None:
     from gindex.studies.scale import study_scale
 
     config = ScaleConfig(**_settings(ScaleConfig, options))
-    indexes = (_open(smaller, options), _open(larger, options))
+    first, second = models or (None, None)
+    indexes = (_open(smaller, options | {"model": first}), _open(larger, options | {"model": second}))
     _write(study_scale(*indexes, config, terminal_progress()), options)
 
 
@@ -265,6 +271,6 @@ def _write(report: "Report", options: dict[str, Any]) -> None:
     for path, content in ((out, study_page(report)), (out.with_suffix(".json"), numbers)):
         publish(path, partial(_put, content))
     if options["as_json"]:
-        click.echo(numbers, nl=False)
+        click.echo(json_text(report.record(), indent=1, allow_nan=False))
     else:
         click.echo("\n".join([*report.findings, f"{out} and {out.with_suffix('.json')}"]))

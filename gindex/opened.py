@@ -1,40 +1,49 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex import workers
 from gindex.config import ModelConfig, SearchOptions
 from gindex.corpus.filters import parse_filter
 from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
-from gindex.errors import MismatchError
+from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
 from gindex.model.fingerprints import TRANSFORMERS
+from gindex.model.load import LoadedModel
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
-from gindex.search import workers
+from gindex.search.encoded import EncodedQuery, searchable
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Clock
+from gindex.search.hit import Clock, FailedQuery, Outcome, SearchResult, answers
 from gindex.search.queries import QueryTokens
 from gindex.search.refine import Refiner, refine_sample
 from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
+from gindex.store.layout import Layout
+from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
+from gindex.threads import Lock, once
 
 
 class OpenedVersion:
@@ -45,13 +54,20 @@ class OpenedVersion:
 
         Args:
             version: The version.
-            model: Where the model is, checked against the version's when it is loaded.
+            model: Where the model is, checked against the version's when it is loaded; without a name it is looked for
+                where the manifest says that it is.
             resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
         self._layout = version.layout
         self._model, self._resident = model, resident
+        self.loading = Lock()
         self.manifest = version.manifest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process, or a copy, open the same version itself: nothing that is loaded goes along."""
+        settings = self._model, self.manifest.version, bool(self.problems), self._resident
+        return _reopened, (type(self), self.path, *settings)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -90,8 +106,30 @@ class OpenedVersion:
 
     @property
     def model_config(self) -> ModelConfig:
-        """Where the model is and how it runs."""
-        return self._model
+        """Where the model is and how it runs.
+
+        Raises:
+            ModelError: It is nowhere that the manifest says.
+        """
+        return self._model_configs()[0]
+
+    def _model_configs(self) -> list[ModelConfig]:
+        """Return where the model may be, the likeliest place first."""
+        if self._model.name:
+            return [self._model]
+        return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
+
+    @once
+    def twin(self) -> Self:
+        """This version with the modules of `Engine.twin`: long work on it may stand still while this one is asked."""
+        engine = self._engine.twin
+        twin = type(self)(self._version, self._model, resident=self._resident)
+        for name in ("_projection", "_vectors_reader", "_documents", "_funnel", "_searcher"):
+            twin.__dict__[name] = getattr(self, name)
+        path = copy(self._path)
+        path.layers = engine.table.layers
+        twin.__dict__ |= {"_engine": engine, "_path": path}
+        return twin
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.
@@ -127,32 +165,48 @@ class OpenedVersion:
         """
         return [tokens for _, tokens in parts_of_id(self._documents, document_id)]
 
-    @cached_property
+    @once
+    @plain()
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
-        for what, fingerprint in engine.loaded.identity.items():
+        errors: list[GindexError] = []
+        for config in self._model_configs():
+            try:
+                engine = self._checked_engine(config)
+            except (ModelError, MismatchError) as error:
+                errors.append(error)
+            else:
+                self._model = config  # where it was found, for what loads it again
+                return engine
+        raise errors[0]
+
+    def _checked_engine(self, config: ModelConfig) -> Engine:
+        return Engine.load(config, self.manifest.layers, partial(self._check_model, config.name))
+
+    def _check_model(self, name: str, loaded: LoadedModel) -> None:
+        for what, fingerprint in loaded.identity.items():
             recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
                 remedy = "give that one with --model"
                 if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
                     remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
                     f"found {fingerprint[:12] or 'none'}; {remedy}"
                 )
-        return engine
 
-    @cached_property
+    @once
     def _projection(self) -> ProjectionSpec:
         return recorded_projection(self._layout, self.manifest)
 
-    @cached_property
+    @once
+    @plain()
     def _path(self) -> VectorPath:
         self._version.check_factors()  # before a native library reads them
         damping = self.manifest.damping["index"]
         return self._engine.vector_path(self._layout, self.manifest.layers, self._projection, damping)
 
-    @cached_property
+    @once
+    @plain()
     def _whitening(self) -> tuple[dict[str, LayerFactors], float, Projection]:
         """What whitens and projects gradients without the model: factors, damping and projection."""
         self._version.check_factors()  # before a native library reads them
@@ -161,11 +215,12 @@ class OpenedVersion:
         factors = FactorReader(self._layout, self.manifest.layers, device).truncated()
         return factors, self.manifest.damping["index"], projection
 
-    @cached_property
+    @once
     def _vectors_reader(self) -> VectorReader:
         return self._version.vectors()
 
-    @cached_property
+    @once
+    @plain()
     def _funnel(self) -> Funnel:
         if self.problems:
             return self._degraded_funnel()
@@ -185,7 +240,8 @@ class OpenedVersion:
             index.open()  # what is mapped outlives the folder
         return Funnel(index, reader, self._version.excluded, level)
 
-    @cached_property
+    @once
+    @plain()
     def _searcher(self) -> Searcher:
         workers.start()
         if self._resident:  # a service compares everything before it takes requests
@@ -193,18 +249,40 @@ class OpenedVersion:
             self._documents.compare()
         return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
 
-    @cached_property
+    @once
     def _documents(self) -> DocumentTable:
         return self._version.table()
 
-    @cached_property
+    @once
+    @plain()
     def _reranker(self) -> Reranker:
         return Reranker(self._engine, self._factor_loader, self.manifest.damping["exact"], self._documents)
 
-    @cached_property
+    @once
+    @plain()
     def _factor_loader(self) -> FactorLoader:
         self._version.check_factors()  # before a native library reads them
         return self._engine.factors(self._layout, self.manifest.layers).load
+
+    def _search(
+        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[Outcome]:
+        """Answer encoded queries; those that failed, or fail here by themselves, stay in their places."""
+        asked = [searchable(query, options) for query in asked]
+        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
+        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
+        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
+
+    def _answers(
+        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[SearchResult]:
+        tokens = [query.tokens for query in encoded if query.tokens is not None]
+        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
+        vectors_QD = torch.stack([query.vector_D for query in encoded])
+        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
+        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
+        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
+        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)
 
     def _rerank(
         self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress
@@ -225,3 +303,9 @@ class OpenedVersion:
             return found
 
         return partial(exact, precondition=precondition, query_bytes=refiner.query_bytes)
+
+
+def _reopened(
+    kind: type[OpenedVersion], path: Path, model: ModelConfig, version: int, allow_degraded: bool, resident: bool
+) -> OpenedVersion:
+    return kind(Version.open(Layout(path), version, allow_degraded=allow_degraded), model, resident=resident)

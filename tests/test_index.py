@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import gindex
 from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchResult
 from gindex.corpus.table import DocumentTable
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, CorruptStoreError, MismatchError, ModelError, NotAnIndexError, QueryError
 from gindex.search.hit import Timing
 from gindex.store.files import read_json, write_json
@@ -151,7 +152,7 @@ def test_exact_re_ranks_only_the_candidates(index):
 
 def test_public_names():
     assert set(gindex.__all__) == {
-        "BuildConfig", "CorpusConfig", "CurvatureConfig", "GindexError", "GradientIndex",
+        "BuildConfig", "CorpusConfig", "CurvatureConfig", "FailedQuery", "GindexError", "GradientIndex",
         "Hit", "ModelConfig", "Query", "SearchResult", "VectorConfig",
     }  # fmt: skip
     assert all(getattr(gindex, name).__name__ == name for name in gindex.__all__)
@@ -228,9 +229,26 @@ def test_numbers_out_of_range(index, changes):
 )
 def test_queries_without_a_gradient(index, prompt, completion, match):
     with pytest.raises(QueryError, match=match):
-        index.search(prompt, completion)
+        index.search(prompt, completion, long_queries="refuse")
+    queries = [Query(prompt=PROMPT, id="first"), Query(prompt=prompt, completion=completion, id="second")]
     with pytest.raises(QueryError, match=f"query second: .*{match}"):
-        index.search_many([Query(prompt=PROMPT, id="first"), Query(prompt=prompt, completion=completion, id="second")])
+        index.search_many(queries, long_queries="refuse")
+    answer, failed = index.search_each(queries, k=3, long_queries="refuse")
+    assert answer.hits == index.search(PROMPT, k=3).hits and failed.query == queries[1]
+    with pytest.raises(QueryError, match=f"query second: .*{match}"):
+        raise failed.error
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_told(index):
+    """The answer is that of the end of the prompt, which takes the model's 64 tokens with the completion."""
+    prompt, options = "the stack " * 100 + PROMPT, {"k": 3, "exact": True}
+    cut = index.search(prompt, COMPLETION, **options)
+    ((_, offsets),) = tokenize(index.engine.loaded.tokenizer, [prompt + COMPLETION])
+    kept = index.search(prompt[offsets[-64][0] :], COMPLETION, **options)
+    assert cut.hits == kept.hits and cut.tokens == kept.tokens == 64 and not kept.notes
+    left_out = len(offsets) - 64
+    assert cut.notes[0].startswith(f"of {len(offsets)} tokens the first {left_out} are left out, to keep 64 tokens")
+    assert index.explain(cut.hits[0].document_id, prompt, COMPLETION).notes == cut.notes
 
 
 def test_longest_query_that_the_model_takes(index):
@@ -255,11 +273,12 @@ def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     content = read_json(copy / "manifests/00000001.json")
-    content["model"]["name"] = str(tmp_path / "gone")
+    gone = str(tmp_path / "gone")
+    content["model"] |= {"name": gone, "folder": gone, "relative": "../gone"}
     write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
-    with pytest.raises(ModelError, match=f"{tmp_path / 'gone'}: .*check --model"):
+    with pytest.raises(ModelError, match=f"in {gone}, found no such folder; name its place with --model"):
         GradientIndex.open(copy).search(PROMPT)
 
 

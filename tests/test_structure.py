@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic", "locks", "page"},
+    {"config", "distribution", "progress", "atomic", "locks", "loopback", "page", "threads", "workers"},
     {"corpus"},
     {"model"},
     {"curvature"},
@@ -22,6 +22,8 @@ ORDER = [
     {"builder"},
     {"index"},
     {"evaluate"},
+    {"answers"},
+    {"calls"},
     {"serve", "client", "studies"},
     {"cli"},
 ]
@@ -120,6 +122,20 @@ def test_no_pickle_and_no_print_in_the_library(module):
     assert not {name.split(".")[0] for name in tops} & {"pickle", "joblib", "shelve", "dill", "marshal"}
     if module.startswith("gindex"):
         assert "print" not in called and "click" not in tops
+
+
+MAKERS = {f"torch.{name}" for name in ("arange", "empty", "eye", "full", "linspace", "ones", "rand", "randn", "zeros")}
+"""What makes tensors on the caller's default device, of the caller's default number format."""
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("gindex")])
+def test_tensors_are_made_where_and_as_the_code_says(module):
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in MAKERS:
+            said = {keyword.arg for keyword in node.keywords}
+            wanted = {"device"} if name == "torch.arange" else {"device", "dtype"}
+            assert wanted <= said, f"{module}, line {node.lineno}: {name} without {wanted - said}"
+        assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.tensor", "torch.as_tensor"))
 
 
 def public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:

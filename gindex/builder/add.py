@@ -20,6 +20,7 @@ from gindex.corpus.records import Document
 from gindex.corpus.table import DocumentTable
 from gindex.engine import recorded_projection
 from gindex.errors import CorpusError
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss, spec_of
 from gindex.search.search_index import make_search_index, search_files
@@ -53,6 +54,7 @@ class Addition:
     far: bool
 
 
+@plain()
 def run_add(
     layout: Layout,
     sources: Sequence[str],
@@ -82,8 +84,8 @@ def run_add(
         version = Version.open(layout)
         version.check_factors()
         projection = recorded_projection(layout, version.manifest)
-        engine = load_engine(config)
-        check_same_model(layout, version.manifest.model, engine.loaded.identity)
+        recorded = version.manifest
+        engine = load_engine(config, recorded, lambda loaded: check_same_model(layout, recorded.model, loaded.identity))
         origin = [asdict(source) for source in fingerprint_sources(sources)]
         started = {
             "replace": replace_ids,

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from gindex.builder.allocator import freed_at_once
 from gindex.builder.token_bytes import token_bytes
 from gindex.config import BuildConfig
+from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.errors import ConfigError
@@ -132,7 +133,7 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     squares = sum(width**2 for width in sides(layers))
     values = sum(layer.parameters for layer in layers)
     fit = (
-        4 * squares + 4 * 8 * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
+        4 * squares + ENTRY_BYTES * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
         size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
@@ -192,6 +193,14 @@ def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) ->
         for need, size in zip(vars(needs).values(), vars(sizes).values(), strict=True)
     ]
     return max(peaks)
+
+
+def decomposition_room(engine: Engine, config: BuildConfig) -> int:
+    """Return how much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
+    bound = _bound(engine, config)
+    if bound is None:
+        return ROOM_BYTES
+    return bound - _standing_bytes(engine) - 4 * sum(width**2 for width in sides(engine.table.layers))
 
 
 def model_and_factors(engine: Engine) -> int:

@@ -15,11 +15,14 @@ from gindex.builder.memory import TYPICAL_FRACTION, peak_bytes, sides
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.table import TableCounts
+from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.gradient.codes import code_bytes
-from gindex.model.layers import TrackedLayer, UntrackedWeight
+from gindex.model.layers import LayerTable, TrackedLayer, UntrackedWeight
+from gindex.model.passes import defaults
 from gindex.search.faiss_types import choose_spec
+from gindex.store.coverage import Coverage, coverage
 
 CALIBRATION_TOKENS = 128
 
@@ -37,6 +40,7 @@ class BuildPlan:
         tracked_layers: Number of layers whose gradients are taken.
         tracked_parameters: Their weights.
         parameters: All weights of the model.
+        coverage: The tracked share of the model's body, and what is not tracked by reason.
         untracked: Every weight that is left out, with the reason.
         seconds: Estimated time by phase.
         memory_bytes: Estimated peak memory.
@@ -51,6 +55,7 @@ class BuildPlan:
     tracked_layers: int
     tracked_parameters: int
     parameters: int
+    coverage: Coverage
     untracked: tuple[UntrackedWeight, ...]
     seconds: dict[str, float]
     memory_bytes: int
@@ -79,12 +84,18 @@ def make_plan(
         fit_tokens=fit[1],
         tracked_layers=len(engine.table.layers),
         tracked_parameters=tracked,
-        parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
+        parameters=engine.table.parameters,
+        coverage=_coverage(engine.table),
         untracked=engine.table.untracked,
         seconds=_seconds(engine, config, counts, fit[1]),
         memory_bytes=peak_bytes(engine, config, counts.parts, longest),
         disk_bytes=_disk(engine, config, counts.parts, text_bytes),
     )
+
+
+def _coverage(table: LayerTable) -> Coverage:
+    sizes = {"body_parameters": table.body, "tracked_body_parameters": table.tracked_body}
+    return coverage(sizes, [vars(weight) for weight in table.untracked])
 
 
 def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
@@ -106,6 +117,7 @@ def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
     return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers]
 
 
+@defaults()
 def _pass_seconds(engine: Engine) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
@@ -123,15 +135,16 @@ def _pass_seconds(engine: Engine) -> float:
 
 def _flops(device: torch.device) -> float:
     """Multiply-adds, times two, a second of a float32 matrix product."""
-    x = torch.randn(768, 768, device=device)
+    x = torch.randn(768, 768, dtype=torch.float32, device=device)
     return 2 * 768**3 / _fastest(lambda: x @ x, device)
 
 
 def _cubes(device: torch.device) -> float:
-    """n^3 a second of a float64 eigendecomposition."""
+    """n^3 a second of float64 eigendecompositions, on a CPU of as many side by side as there are threads."""
     x = torch.randn(512, 512, dtype=torch.float64, device=device)
     x = x @ x.T
-    return 512**3 / _fastest(lambda: torch.linalg.eigh(x), device)
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    return count * 512**3 / _fastest(lambda: list(decomposed(torch.linalg.eigh, [x] * count, 512, device)), device)
 
 
 def _fastest(work: Callable[[], object], device: torch.device) -> float:

@@ -17,7 +17,7 @@ from gindex.atomic import remove_tree
 from gindex.builder.allocator import release
 from gindex.builder.calibration import choose_setting, slice_widths
 from gindex.builder.factors import fit_factors, layer_records
-from gindex.builder.memory import batch_sizes, query_room
+from gindex.builder.memory import batch_sizes, decomposition_room, query_room
 from gindex.builder.plan import BuildPlan, make_plan
 from gindex.builder.recompute import recompute
 from gindex.builder.state import (
@@ -41,7 +41,8 @@ from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
-from gindex.model.load import read_model
+from gindex.model.load import LoadedModel, read_model
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
 from gindex.search.rerank import Reranker
@@ -50,6 +51,7 @@ from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.model_place import model_place
 from gindex.store.pending import remove_claims
 from gindex.store.reader import VectorReader
 from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
@@ -58,6 +60,7 @@ from gindex.store.versions import commit, latest_version, version_numbers
 from gindex.store.volume import volume_files, volume_record
 
 
+@plain()
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     config = settled(sources, config)
@@ -67,6 +70,7 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
             return build.plan()
 
 
+@plain()
 def run_build(
     sources: Sequence[str],
     out: Path,
@@ -97,7 +101,7 @@ def run_build(
     config = settled(sources, config)
     fingerprints = fingerprint_sources(sources)
     check_start(layout, config, fingerprints)
-    engine = load_engine(config)  # before anything is written: a model that is refused leaves nothing behind
+    engine = _engine(layout, config)  # before anything is written: a model that is refused leaves nothing behind
     with building(layout), ExitStack() as stack:
         with alone(layout):
             if version_numbers(layout):
@@ -115,6 +119,14 @@ def run_build(
             return build.commit(work, segments, fingerprints)
 
 
+def _engine(layout: Layout, config: BuildConfig) -> Engine:
+    """Load the model; where the index is finished, it must be the recorded one, and the recorded layers are tracked."""
+    if not version_numbers(layout):
+        return load_engine(config)
+    finished = Manifest.read(layout, latest_version(layout))
+    return load_engine(config, finished, lambda loaded: check_same_model(layout, finished.model, loaded.identity))
+
+
 def _finish(
     layout: Layout,
     config: BuildConfig,
@@ -126,7 +138,6 @@ def _finish(
     """Return the newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
-    check_same_model(layout, manifest.model, engine.loaded.identity)
     _remove_leftovers(layout)
     if manifest.lost_parts:
         return recompute(layout, manifest, engine, config, strict, progress)
@@ -142,21 +153,28 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         ConfigError: Parts would be longer than the model takes.
     """
     for source in sources:
-        next(expand(source), None)
+        expand(source)
     most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
     if wanted is not None and wanted > most:
         raise ConfigError(f"--max-tokens: expected at most {most}, which the model takes, got {wanted}")
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
-def load_engine(config: BuildConfig) -> Engine:
+def load_engine(
+    config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
+) -> Engine:
     """Load the model and check that the settings suit it, before any work is done.
+
+    Args:
+        config: All settings.
+        manifest: That of the index, where there is one: its layers are tracked.
+        check: Called with the model; see `Engine.load`.
 
     Raises:
         ModelError: The model cannot be taken, or fails on parts as long as they may be.
-        ConfigError: The dimension doesn't suit the model.
+        ConfigError: The dimension doesn't suit the model, or a pattern of layers does nothing.
     """
-    engine = Engine.load(config.model)
+    engine = Engine.load(config.model, None if manifest is None else manifest.layers, check)
     slice_widths(engine, config)  # raises ConfigError
     engine.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return engine
@@ -221,7 +239,8 @@ class _Build:
         )
         release()
         with size.passes(engine):
-            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress)
+            room = decomposition_room(engine, config)
+            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress, room)
         record_files(layout, list(factor_files(layout, len(engine.table.groups))))
         whole = layer_records(layout, engine.table, 1.0)
         release()
@@ -270,11 +289,14 @@ class _Build:
             settings=self.config.settings(),
             sources=origin,
             model=self.engine.loaded.identity
+            | model_place(self.config.model.name, layout.root)
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,
-                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
+                "parameters": table.parameters,
                 "tracked_parameters": tracked,
+                "body_parameters": table.body,
+                "tracked_body_parameters": table.tracked_body,
             },
             layers=list(work.layers),
             untracked=[asdict(weight) for weight in table.untracked],

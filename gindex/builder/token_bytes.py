@@ -10,6 +10,7 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.engine import Engine
 from gindex.model.checkpointing import checkpointed
+from gindex.model.passes import defaults
 
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
@@ -62,6 +63,7 @@ def token_bytes(engine: Engine, longest: int) -> TokenBytes:
     return found[longest]
 
 
+@defaults()
 def _saved_bytes(engine: Engine, longest: int) -> float:
     """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
     tokens = np.arange(longest, dtype=np.uint32) % engine.task.vocabulary

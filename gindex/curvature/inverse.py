@@ -22,6 +22,7 @@ from gindex.curvature.ekfac import FactorLoader
 from gindex.curvature.gauss_newton import Curvature, WeightSpace, dense_matrix
 from gindex.curvature.solvers import Product, Solution, conjugate_gradients, lissa
 from gindex.model.layers import TrackedLayer
+from gindex.model.passes import neutral
 
 
 class InverseCurvature(Protocol):
@@ -69,6 +70,7 @@ class FactoredInverse:
         self._layers, self._space = layers, WeightSpace(layers)
         self._factors, self._damping_scale = factors, damping_scale
 
+    @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
         """Return the inverse times each vector [Q, W]; one layer's factors are held at a time."""
         result_QW = torch.empty_like(b_QW)
@@ -82,6 +84,7 @@ class FactoredInverse:
 class DenseInverse:
     """The inverse of a curvature's whole matrix: `InverseCurvature`."""
 
+    @neutral()
     def __init__(self, curvature: Curvature, damping: Damping, like: Tensor) -> None:
         """Form the matrix and decompose it, in float64.
 
@@ -98,6 +101,7 @@ class DenseInverse:
         identity_WW = torch.eye(weights, dtype=torch.float64, device=like.device)
         self._factor = torch.linalg.cholesky(damping.add(matrix_WW, identity_WW))
 
+    @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
         """Return the inverse times each vector [Q, W]."""
         return torch.cholesky_solve(b_QW.double().T, self._factor).T.to(b_QW.dtype)
@@ -113,10 +117,12 @@ class CgInverse:
         self._curvature, self._damping, self._config = curvature, damping, config
         self._precondition = _precondition_of(preconditioner)
 
+    @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
         """Return the inverse times each vector [Q, W], as closely as the iterations come."""
         return self.solve(b_QW.clone()).x_QW
 
+    @neutral()
     def solve(self, b_QW: Tensor) -> Solution:
         """Return the same with what the solver reports; the vectors are overwritten."""
         return conjugate_gradients(
@@ -142,10 +148,12 @@ class LissaInverse:
         self._curvature, self._damping, self._config = curvature, damping, config
         self._precondition = _precondition_of(preconditioner)
 
+    @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
         """Return the inverse times each vector [Q, W], as closely as the iterations come."""
         return self.solve(b_QW).x_QW
 
+    @neutral()
     def solve(self, b_QW: Tensor) -> Solution:
         """Return the same with what the solver reports.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.covariance import CovarianceObserver
-from gindex.curvature.eigenbasis import coordinate_basis, eigenbasis
+from gindex.curvature.eigenbasis import coordinate_basis, decomposed, eigenbasis
 from gindex.curvature.eigenvalues import kronecker_eigenvalues
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
@@ -96,8 +96,14 @@ def _decompose(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return eigenvalues and bases of one side by name."""
     moments = covariances.activation_moments if side == "activation" else covariances.gradient_moments
+    decompose = decomposition(kind)
     values, vectors = {}, {}
-    for name, moment in moments.items():
-        found = decomposition(kind)(moment.mean(), f"{side} covariance of {name}")
-        values[name], vectors[name] = (part.to(dtype) for part in found)
+
+    def one(name: str) -> list[Tensor]:
+        return [part.to(dtype) for part in decompose(moments[name].mean(), f"{side} covariance of {name}")]
+
+    sums = [moment.total_XX for moment in moments.values()]
+    found = decomposed(one, moments, max(map(len, sums)), sums[0].device)
+    for name, parts in zip(moments, found, strict=True):
+        values[name], vectors[name] = parts
     return values, vectors

@@ -217,8 +217,9 @@ def suited_passes(dimension: int) -> int:
 def first_basis(dimension: int, rank: int, seed: int = 0) -> Tensor:
     """Return a random basis [D, K], float32, that no vector was looked at for; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
-    basis_DK: Tensor = torch.randn(dimension, min(rank, dimension), generator=generator) / dimension**0.5
-    return basis_DK
+    shape = dimension, min(rank, dimension)
+    basis_DK: Tensor = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return basis_DK.div_(dimension**0.5)
 
 
 def _equal(first: Tensor | None, second: Tensor | None) -> bool:

@@ -34,7 +34,7 @@ class Digits(TensorTraining):
         """
         data = import_datasets().load_digits()
         order = np.random.RandomState(0).permutation(len(data.data))
-        x, y = torch.tensor(data.data[order] / 16, dtype=torch.float32), torch.tensor(data.target[order])
+        x, y = torch.from_numpy(data.data[order] / 16).float(), torch.from_numpy(data.target[order])
         queries = slice(DOCUMENTS, DOCUMENTS + QUERIES)
         table = Table(x=x[:DOCUMENTS], y=y[:DOCUMENTS], x_queries=x[queries], y_queries=y[queries])
         super().__init__(table, recipe, Classification, _cross_entropies, VectorConfig(dimension=1024, bits=4))

@@ -32,6 +32,7 @@ from gindex.config import (
     ModelConfig,
 )
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.evaluate.rankings import BM25, EXACT, FUNNEL, INDEX, rank, scores_of
 from gindex.evaluate.training import Scores
@@ -40,7 +41,7 @@ from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.queries import QueryTokens, first_targets, tokenize_all
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -211,11 +212,11 @@ class FineTuning:
     @cached_property
     def _tokens(self) -> list[npt.NDArray[np.uint32]]:
         longest = min(self.recipe.max_tokens, self._loaded.max_tokens)
-        return [np.array(self._loaded.tokenizer(text).input_ids[:longest], np.uint32) for text in self.texts]
+        return [np.array(ids[:longest], np.uint32) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:
-        return [tokenize_query(query, self._loaded) for query in self.queries]
+        return tokenize_all(self.queries, self._loaded)
 
 
 def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) -> Scores:

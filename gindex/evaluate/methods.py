@@ -96,7 +96,7 @@ class TensorMethods:
         """
         queries_QD, vectors_ND = (x.double() for x in self.vectors(self.path(config, 1.0, "identity"), "identity"))
         moment_DD = vectors_ND.T @ vectors_ND
-        moment_DD += RIDGE * moment_DD.diagonal().mean() * torch.eye(len(moment_DD), dtype=moment_DD.dtype)
+        moment_DD.diagonal().add_(RIDGE * moment_DD.diagonal().mean())
         return _scores(queries_QD @ torch.linalg.solve(moment_DD, vectors_ND.T))
 
     def path(self, config: VectorConfig, damping_scale: float, kind: str = "ekfac") -> VectorPath:

@@ -81,7 +81,8 @@ def train_perceptrons(
         parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     x_KNI, y_KN = _gather(x_NI, subsets), torch.stack([y[s] for y, s in zip(labels, subsets, strict=True)])
-    models_K1, orders = torch.arange(len(models))[:, None], [np.random.default_rng((seed, 1)) for seed in seeds]
+    models_K1 = torch.arange(len(models), device="cpu")[:, None]
+    orders = [np.random.default_rng((seed, 1)) for seed in seeds]
     for _ in range(recipe.epochs):
         order_KN = torch.from_numpy(np.stack([generator.permutation(x_KNI.shape[1]) for generator in orders]))
         for batch_KB in order_KN.split(recipe.batch, 1):

@@ -36,7 +36,7 @@ class Tabular(TensorTraining):
 
 def _standardised(values: np.ndarray, documents: int) -> Tensor:
     mean, spread = values[:documents].mean(0), values[:documents].std(0)
-    return torch.tensor((values - mean) / spread, dtype=torch.float32)
+    return torch.from_numpy((values - mean) / spread).float()
 
 
 def _squared_errors(outputs_KB1: Tensor, values_KB: Tensor) -> Tensor:

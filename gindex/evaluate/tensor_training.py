@@ -14,6 +14,7 @@ from torch import Tensor
 from gindex.attribution import DAMPING
 from gindex.config import VectorConfig
 from gindex.curvature.second_level import MU
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.evaluate.methods import TensorMethods
 from gindex.evaluate.perceptrons import Recipe, by_size, train_perceptrons
@@ -72,7 +73,7 @@ class TensorTraining:
     def many(self, subsets: Sequence[Ordinals], seeds: Sequence[int]) -> Losses:
         """Train many; return the losses of the queries [K, Q]."""
         queries = tensor_batches(self.table.x_queries, self.table.y_queries, len(self.table.x_queries))[0]
-        losses_KQ = torch.empty(len(subsets), len(self.table.x_queries), dtype=torch.float64)
+        losses_KQ = torch.empty(len(subsets), len(self.table.x_queries), dtype=torch.float64, device="cpu")
         for group in by_size(subsets):
             models = self.train([subsets[k] for k in group], [seeds[k] for k in group])
             for k, model in zip(group, models, strict=True):
@@ -89,7 +90,7 @@ class TensorTraining:
 
     def trained(self, seed: int = ATTRIBUTION_SEED, labels: Tensor | None = None) -> TensorMethods:
         """Train on all documents; return the methods of the result."""
-        (model,) = self.train([torch.arange(self.documents).numpy()], [seed], labels)
+        (model,) = self.train([torch.arange(self.documents, device="cpu").numpy()], [seed], labels)
         y = self.table.y if labels is None else labels
         documents = tensor_batches(self.table.x, y, BATCH)
         return TensorMethods(self.task(model), documents, tensor_batches(self.table.x_queries, self.table.y_queries))
@@ -122,6 +123,6 @@ def import_datasets() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"expected scikit-learn, whose data this trains on, to be installed, found none ({error}); "
-            "pip install 'gindex[evaluate]'"
+            f"{install_hint('evaluate')}"
         ) from error
     return sklearn.datasets

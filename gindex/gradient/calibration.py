@@ -79,8 +79,8 @@ class CalibrationObserver(Observer):
             settings: What to try.
             documents: N.
         """
-        self.exact_NN = torch.zeros(documents, documents, dtype=torch.float64)
-        self.scores_NN = {s: torch.zeros(documents, documents, dtype=torch.float64) for s in settings}
+        self.exact_NN = torch.zeros(documents, documents, dtype=torch.float64, device="cpu")
+        self.scores_NN = {setting: torch.zeros_like(self.exact_NN) for setting in settings}
         self.norms_N: dict[tuple[Setting, str], Tensor] = {}
         self.coordinates: dict[tuple[Setting, str], int] = {}
         self._factors, self._exact_damping = factors, exact_damping
@@ -129,13 +129,15 @@ def sampled_rows(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
     Returns:
         Rows [S], ascending, and how many rows each stands for [S], float32.
     """
-    rows = torch.arange(outputs)
+    rows = torch.arange(outputs, device="cpu")
     if outputs * inputs <= SAMPLED_ABOVE:
-        return rows, torch.ones(outputs)
+        return rows, torch.ones_like(rows, dtype=torch.float32)
     leading, rest = rows[: math.ceil(LEADING * outputs)], rows[math.ceil(LEADING * outputs) :]
     sampled = rest[STRIDE // 2 :: STRIDE]
-    weights = torch.cat([torch.ones(len(leading)), torch.full((len(sampled),), len(rest) / len(sampled))])
-    return torch.cat([leading, sampled]), weights
+    chosen = torch.cat([leading, sampled])
+    weights = torch.ones_like(chosen, dtype=torch.float32)
+    weights[len(leading) :] = len(rest) / len(sampled)
+    return chosen, weights
 
 
 def _gram(V_NPR: Tensor) -> Tensor:
@@ -158,14 +160,14 @@ def noise(norms_NG: Tensor, coordinates: Sequence[int], widths: Sequence[int], b
     """
     coding = 1 / CODE_COSINES[bits] ** 2 - 1
     factors = [max(0.0, C / W - 1) / max(1, C - 1) + coding / W for C, W in zip(coordinates, widths, strict=True)]
-    return torch.einsum("ig,jg,g->ij", norms_NG, norms_NG, torch.tensor(factors, dtype=norms_NG.dtype))
+    return torch.einsum("ig,jg,g->ij", norms_NG, norms_NG, norms_NG.new_tensor(factors))
 
 
 def expected_pearson(exact_NN: Tensor, scores_NN: Tensor, noise_NN: Tensor) -> list[float]:
     """Return, for every document as a query, the correlation of noisy scores with exact influence over the others."""
     correlations = []
     for query in range(len(exact_NN)):
-        others = torch.arange(len(exact_NN)) != query
+        others = torch.arange(len(exact_NN), device=exact_NN.device) != query
         e, t = exact_NN[query, others], scores_NN[query, others]
         e, t = e - e.mean(), t - t.mean()
         spread = math.sqrt(float(e @ e) * float(t @ t + noise_NN[query, others].sum()))

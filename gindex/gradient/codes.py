@@ -98,5 +98,5 @@ def _levels(codes_NB: Tensor, bits: int) -> Tensor:
     """Return the odd levels [N, D] of packed codes, by a table of what each byte stands for."""
     shifts = torch.arange(0, 8, bits, device=codes_NB.device)
     table = (torch.arange(256, device=codes_NB.device)[:, None] >> shifts) & (2**bits - 1)
-    levels: Tensor = (2.0 * table - (2**bits - 1)).float()
+    levels: Tensor = (2 * table - (2**bits - 1)).float()
     return levels[codes_NB.long()].flatten(1)

@@ -50,4 +50,4 @@ def _signs(spec: ProjectionSpec, position: int, stream: int, shape: tuple[int, i
     """Return random signs divided by the square root of the number of lines, float32."""
     count = shape[0] * shape[1]
     bits = torch.from_numpy(signs_of(spec.hashes(position, -(-count // 64), stream))[:count])
-    return (2.0 * bits.reshape(shape) - 1) / math.sqrt(shape[0])
+    return (2 * bits.reshape(shape).float() - 1) / math.sqrt(shape[0])

@@ -38,7 +38,7 @@ def whitened_norms(
 
 class _NormObserver(Observer):
     def __init__(self, factors: FactorLoader, damping_scale: float, documents: int) -> None:
-        self.squares = torch.zeros(documents)
+        self.squares = torch.zeros(documents, dtype=torch.float32, device="cpu")
         self._factors, self._damping_scale = factors, damping_scale
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:

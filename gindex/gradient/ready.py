@@ -36,7 +36,8 @@ def encode_gradients(
             f"missing or unknown: {', '.join(sorted(set(gradients) ^ set(factors))[:5])}"
         )
     count = len(next(iter(gradients.values())))
-    vectors_ND = torch.zeros(count, projection.spec.dimension, device=next(iter(factors.values())).Q_A.device)
+    device = next(iter(factors.values())).Q_A.device
+    vectors_ND = torch.zeros(count, projection.spec.dimension, dtype=torch.float32, device=device)
     for name, layer in factors.items():
         G_NOI, expected = gradients[name], (count, len(layer.Q_S), len(layer.Q_A))
         if tuple(G_NOI.shape) != expected:

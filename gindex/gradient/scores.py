@@ -76,10 +76,10 @@ class WideQueries(ReadyQueries):
 
     def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
         """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
-        bits, scores_SQN = self._bits, torch.empty(len(self._slices), len(self._queries_QD), len(codes))
+        bits, scores_SQN = self._bits, self._queries_QD.new_empty(len(self._slices), len(self._queries_QD), len(codes))
         for position, (a, b) in enumerate(self._slices):
             piece = codes[:, a:b] if bits == 16 else codes[:, a * bits // 8 : b * bits // 8]
-            levels_NW = decode(piece, torch.ones(len(codes), 1), bits, [(0, b - a)])
+            levels_NW = decode(piece, scales_NS.new_ones(len(codes), 1), bits, [(0, b - a)])
             torch.mul(self._queries_QD[:, a:b] @ levels_NW.T, scales_NS[:, position], out=scores_SQN[position])
         return scores_SQN
 

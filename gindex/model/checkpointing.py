@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gindex.model.passes import current, inside
+
 _inside: ContextVar[bool] = ContextVar("inside a checkpointed block", default=False)
 
 
@@ -36,7 +38,12 @@ def is_checkpointed() -> bool:
 @contextmanager
 def _replaced(block: nn.Module) -> Iterator[None]:
     own, plain = vars(block).get("forward"), block.forward
-    block.forward = partial(checkpoint, partial(_marked, plain), use_reentrant=False, preserve_rng_state=False)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        again = partial(_marked, plain, current())  # the backward pass may be on another thread
+        return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    block.forward = forward
     try:
         yield
     finally:
@@ -45,10 +52,11 @@ def _replaced(block: nn.Module) -> Iterator[None]:
             block.forward = own
 
 
-def _marked(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _marked(plain: Callable[..., Any], present: object, *args: Any, **kwargs: Any) -> Any:
     token = _inside.set(True)
     try:
-        return plain(*args, **kwargs)
+        with inside(present):
+            return plain(*args, **kwargs)
     finally:
         _inside.reset(token)
 
@@ -59,7 +67,7 @@ def keep(x: Tensor) -> Callable[[], Tensor]:
     Returns:
         What returns the tensor, once, inside a backward pass. Nothing holds it afterwards.
     """
-    held = [_Hold.apply(torch.empty(0, requires_grad=True), x)]  # type: ignore[no-untyped-call]
+    held = [_Hold.apply(torch.empty(0, dtype=x.dtype, device=x.device, requires_grad=True), x)]  # type: ignore[no-untyped-call]
 
     def take() -> Tensor:
         (again,) = held.pop().grad_fn.saved_tensors

@@ -26,6 +26,7 @@ from gindex.model.fingerprints import (
 from gindex.model.folder import ModelFolder
 from gindex.model.limits import most_tokens
 from gindex.model.own_code import made_anew
+from gindex.model.passes import loading, share_turns
 from gindex.model.places import find_model
 from gindex.model.quiet import first_line, quiet
 from gindex.model.whole import check_whole, ignored_missing
@@ -129,17 +130,22 @@ def load_model(config: ModelConfig) -> LoadedModel:
     device = pick_device(config.device)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))  # read when it is first used
     read = read_model(config)
-    with quiet():
+    with loading(), quiet():
         tokenizer = _load_tokenizer(read, config)
         model = _load_weights(read, config, device)
         _check_vocabulary(config.name, model, tokenizer)
         _check_passes(config.name, model, tokenizer, read.max_tokens)
+    share_turns(model, ours=True)
+    tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
+    # As the first call would; another thread's call at that moment would find the tokenizer in use.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         max_tokens=read.max_tokens,
         fingerprint=fingerprint_model(model),
-        tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+        tokenizer_fingerprint=tokenizer_fingerprint,
         buffers=fingerprint_buffers(model),
         code=fingerprint_code(model, read.folder.path),
     )
@@ -155,7 +161,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).item()  # the device `meta` makes tensors without values
+        torch.ones(1, dtype=torch.float32, device=device).item()  # the device `meta` makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"--device {name}: not usable here ({first_line(error)}); use --device cpu or auto") from error
     return device

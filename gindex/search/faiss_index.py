@@ -4,10 +4,8 @@ Axes: Q queries, N parts, D dimension, F dimension in the index.
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ from gindex.search.faiss_ivf import LIST_TRAINING_PARTS, make_ivf, search_ivf
 from gindex.search.faiss_types import TYPES, FaissSpec, choose_spec, import_faiss
 from gindex.search.sieve import STEP, Sieve, part_selector
 from gindex.search.weights import stored_norms
-from gindex.search.workers import spread, threads
 from gindex.store.layout import REMEDY
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
+from gindex.threads import Lock, once
+from gindex.workers import spread, threads
 
 BLOCK = 1024
 """Vectors that are decoded at once while an index is built."""
@@ -162,7 +161,7 @@ class FaissIndex:
         self._faiss = import_faiss()
         self.spec, self._projection = spec, projection
         self._path, self._parts, self._mapped, self._check = path, parts, mapped, check
-        self._lock = threading.Lock()
+        self._lock = self.loading = Lock()
         self._opened: Any = None
         self._gpu: Any = None
 
@@ -238,7 +237,7 @@ class FaissIndex:
         bounds = np.linspace(0, self._parts, pieces + 1).astype(int).tolist()
         return list(itertools.pairwise(bounds))
 
-    @cached_property
+    @once
     def _sieve(self) -> Sieve | None:
         index = self.open()
         if self.spec.kind != "rabitq" or index.d < 32 * STEP:

@@ -23,6 +23,7 @@ from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.engine import Engine
 from gindex.gradient.exact import document_gradients
+from gindex.model.passes import plain, throughout
 from gindex.progress import Progress
 from gindex.search.hit import Refinement
 from gindex.search.queries import QueryTokens, first_targets
@@ -34,6 +35,7 @@ LOGITS = 1 << 24
 """Most logits of a batch of products, 64 MiB in float32; several times that is held."""
 
 
+@throughout(plain)
 class Refiner:
     """Preconditions queries by the exact Gauss-Newton matrix of some parts of an index."""
 

@@ -19,6 +19,7 @@ from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine
 from gindex.gradient.exact import exact_influence, layer_influence, precondition_queries
+from gindex.model.passes import plain, throughout
 from gindex.progress import Phase, Progress
 from gindex.search.queries import QueryTokens, first_targets
 
@@ -30,6 +31,7 @@ Precondition = Callable[[Sequence[QueryTokens], Progress], dict[str, Tensor]]
 """Returns the inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
 
 
+@throughout(plain)
 class Reranker:
     """Computes exact influence with the untruncated factors of an index."""
 

@@ -15,8 +15,8 @@ from gindex.search.faiss_index import Candidates
 from gindex.search.scan import part_scores, ready_for
 from gindex.search.scored import Scored, best_of
 from gindex.search.weights import Weights
-from gindex.search.workers import spread, threads
 from gindex.store.reader import VectorReader
+from gindex.workers import spread, threads
 
 QUERIES_READ = 32
 """Queries whose candidates are read at once."""

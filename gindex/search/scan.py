@@ -38,8 +38,8 @@ def scan(
     """
     if parts is None:
         parts = np.arange(reader.spec.parts)
-    best_QK = torch.empty(len(queries_QD), 0)
-    ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64)
+    best_QK = torch.empty(len(queries_QD), 0, dtype=torch.float32, device="cpu")
+    ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64, device="cpu")
     queries = ready_for(reader, queries_QD)
     for start in range(0, len(parts), BLOCK):
         block = parts[start : start + BLOCK]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gindex.search.faiss_types import CODE_FACTORS
-from gindex.search.workers import spread
+from gindex.workers import spread
 
 BATCH = 12
 """Queries from which they are scored together: taking codes apart costs as much as several queries do."""

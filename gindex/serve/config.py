@@ -27,8 +27,17 @@ class ServeConfig:
     queue_seconds: float = option(10.0, "Longest wait in the queue.")
     gradient_seconds: float = option(30.0, "Longest gradient pass of a batch.")
     search_seconds: float = option(10.0, "Longest search of a batch.")
-    exact_seconds: float = option(120.0, "Longest exact re-rank or explanation.")
+    slow_queue: int = option(16, "Most exact searches and explanations that wait; one more is answered 429.")
+    slow_queue_seconds: float = option(600.0, "Longest wait of an exact search or explanation.")
+    exact_seconds: float = option(
+        120.0, "Longest exact re-rank or explanation; while it stands still for other searches, its time does not run."
+    )
     body_seconds: float = option(20.0, "Longest time that a request's headers, and then its body, may take to arrive.")
+    max_connections: int = option(
+        512, "Most connections at once; beyond, the one that has been idle for longest is closed for a new one."
+    )
+    max_head: int = option(64 << 10, "Most bytes of a request's headers, its address included.")
+    max_headers: int = option(100, "Most headers of a request.")
     reload_seconds: float = option(1.0, "How often the indexes are looked at for a new version.")
     max_body: int = option(16 << 20, "Most bytes of a request's body.")
     max_k: int = option(1000, "Most hits of a query, and most candidates of its stages.")

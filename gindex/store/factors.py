@@ -22,6 +22,7 @@ from gindex.atomic import publish
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.passes import plain
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord
 
@@ -93,6 +94,7 @@ class FactorReader:
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {layer.name: groups[layer.group] for layer in layers}
 
+    @plain()
     def load(self, name: str, activation_rank: int | None = None, gradient_rank: int | None = None) -> LayerFactors:
         """Load a layer's factors with as many leading eigenvectors as asked; all where None.
 

@@ -89,9 +89,10 @@ def completion(
     tokens = [own[:stop] for own in material.table.tokens(parts)]
     right_NC = np.zeros((len(parts), stop - start), bool)
     losses = np.zeros(len(parts))
-    with material.progress.phase("completions", len(parts), "documents") as phase, torch.no_grad():
+    with material.progress.phase("completions", len(parts), "documents") as phase:
         for batch in engine.batches(tokens, np.arange(len(parts)), np.full(len(parts), start), 0):
-            logits_NCV = engine.task.logits(batch)[:, start - 1 : stop - 1].float()
+            with engine.alone(), torch.no_grad():
+                logits_NCV = engine.task.logits(batch)[:, start - 1 : stop - 1].float()
             labels_NC = torch.from_numpy(batch.tokens[:, start:stop].astype(np.int64)).to(logits_NCV.device)
             right_NC[batch.ordinals] = (logits_NCV.argmax(-1) == labels_NC).cpu().numpy()
             chosen = logits_NCV.log_softmax(-1).gather(-1, labels_NC[..., None])[..., 0]

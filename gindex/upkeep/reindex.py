@@ -8,6 +8,7 @@ from typing import Any
 from gindex.config import SecondLevelConfig
 from gindex.engine import recorded_projection
 from gindex.errors import ConfigError
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout
@@ -16,6 +17,7 @@ from gindex.store.version import Version
 from gindex.store.versions import commit, latest_version, next_version, writing
 
 
+@plain()
 def reindex(
     layout: Layout,
     kind: str = "auto",

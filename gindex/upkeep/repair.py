@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from gindex.atomic import sync
 from gindex.corpus.row_checksums import write_row_checksums
 from gindex.errors import CorruptStoreError
+from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
@@ -30,6 +31,7 @@ class Repair:
     beyond: tuple[str, ...]
 
 
+@plain()
 def repair(layout: Layout, progress: Progress | None = None) -> Repair:
     """Check every file of the newest version, build what is derived again where it is damaged, mark lost segments.
 

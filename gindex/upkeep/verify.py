@@ -3,15 +3,17 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import zarr
 
 from gindex.corpus.row_checksums import row_checksums
-from gindex.corpus.schema import connect
+from gindex.corpus.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.engine import recorded_projection
 from gindex.errors import StoreError
+from gindex.model.passes import plain
 from gindex.search.faiss_index import FaissIndex
 from gindex.search.faiss_types import spec_of
 from gindex.store.files import read_json
@@ -25,6 +27,7 @@ TOLERANCE = 1e-3
 """Of FAISS's vectors, relative to their length: float16 rounds each coordinate by up to 2^-11 of itself."""
 
 
+@plain()
 def verify(layout: Layout, version: int | None = None, *, deep: bool = False) -> dict[str, Any]:
     """Check a version, the newest where None.
 
@@ -160,9 +163,23 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
     with closing(sqlite3.connect("")) as copy:  # the full-text check is written as an insertion
         connection.backup(copy)
         try:
-            copy.execute("INSERT INTO words(words, rank) VALUES ('integrity-check', 1)")
+            own = version_of(copy) != PLAIN_WORDS
+            copy.execute(f"INSERT INTO words(words, rank) VALUES ('integrity-check', {int(not own)})")
+            if own and not _are_words_of_texts(copy):
+                yield "full-text index: expected the words of the documents, found others"
         except sqlite3.DatabaseError as error:
             yield f"full-text index: {error}"
+
+
+def _are_words_of_texts(connection: sqlite3.Connection) -> bool:
+    """Index the texts again and compare every word, its document and its place."""
+    connection.execute(f"CREATE VIRTUAL TABLE again USING {FULL_TEXT}")
+    for ordinal, text in connection.execute("SELECT ordinal, text FROM documents"):
+        index_words(connection, ordinal, text, table="again")
+    for name in ("words", "again"):
+        connection.execute(f"CREATE VIRTUAL TABLE {name}_found USING fts5vocab({name}, instance)")
+    places = [connection.execute(f"SELECT term, doc, offset FROM {name}_found") for name in ("words", "again")]
+    return all(found == expected for found, expected in zip_longest(*places))
 
 
 def _repeated(connection: sqlite3.Connection, manifest: Manifest, seen: sqlite3.Connection, path: str) -> Iterator[str]:

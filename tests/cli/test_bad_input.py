@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from gindex.distribution import install_hint
 from gindex.locks import held
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
@@ -307,8 +308,10 @@ def test_empty_completion(fails, built):
     assert "query: expected a completion with at least one token, found none" in line
 
 
-def test_prompt_longer_than_the_models_limit(fails, built):
-    line = fails(QUERY, "search", built, "the stack " * 100)
+def test_prompt_longer_than_the_models_limit(fails, run, built):
+    cut = run("search", built, "the stack " * 100)
+    assert cut.exit_code == 0 and "\nnote: of 601 tokens the first 537 are left out and do not count" in cut.stdout
+    line = fails(QUERY, "search", built, "the stack " * 100, "--long-queries", "refuse")
     assert "query: expected at most 64 tokens, which the model takes, found 601; shorten it" in line
 
 
@@ -347,6 +350,36 @@ def test_bad_query_among_good_ones_is_named(fails, built, tmp_path):
     path = tmp_path / "queries.jsonl"
     path.write_text('{"id": "q1", "prompt": "the stack"}\n{"id": "q2", "prompt": "the", "completion": ""}\n')
     assert "query q2: expected a completion" in fails(QUERY, "search", built, "--queries", path)
+
+
+def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path):
+    """A line that is no query, one without words, one too long: in their places, as JSON and as text."""
+    path = tmp_path / "queries.jsonl"
+    lines = [
+        '{"id": "a", "prompt": "the stack"}',
+        "{broken",
+        '{"id": "b", "prompt": "?!"}',
+        json.dumps({"id": "c", "prompt": "the", "completion": " heap" * 100}),
+        '{"id": "d", "prompt": "a parser token"}',
+    ]
+    path.write_text("\n".join(lines))
+    arguments = ["search", built, "--queries", path, "--hybrid", "-k", 2]
+    result = run(*arguments, "--json")
+    assert result.exit_code == QUERY
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["query"]["id"] for record in records] == ["a", "line 2", "b", "c", "d"]
+    assert [len(record.get("hits", ())) for record in records] == [2, 0, 0, 0, 2]
+    errors = [record.get("error", {}).get("detail", "") for record in records]
+    assert [bool(error) for error in errors] == [False, True, True, True, False]
+    assert ":2: expected a JSON object" in errors[1] and "query b: expected at least one word" in errors[2]
+    assert "query c: expected at most 64 tokens" in errors[3] and "found 200 in the completion" in errors[3]
+    assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first: ")
+    for position, query in ((0, "the stack"), (4, "a parser token")):
+        (alone,) = [json.loads(run("search", built, query, "--hybrid", "-k", 2, "--json").stdout)]
+        assert [h["document_id"] for h in records[position]["hits"]] == [h["document_id"] for h in alone["hits"]]
+    text = run(*arguments)
+    assert text.exit_code == QUERY and text.stdout.count("no answer: ") == 3
+    assert "[b] ?!\n\nno answer: query b: expected at least one word" in text.stdout
 
 
 # Options
@@ -403,5 +436,5 @@ def test_build_without_out_or_model(fails, corpus_file, options):
 def test_faiss_that_is_not_installed(fails, tmp_path, corpus_file, options, built, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     for arguments in (["build", corpus_file, "--out", tmp_path / "index", *options], ["search", built, "the stack"]):
-        assert "pip install 'gindex[cpu]' or 'gindex[gpu]'" in fails(DEPENDENCY, *arguments)
+        assert install_hint("cpu", "gpu") in fails(DEPENDENCY, *arguments)
     assert not (tmp_path / "index").exists()

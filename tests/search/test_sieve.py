@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.search import workers
+from gindex import workers
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.funnel import Funnel, Selection
 from gindex.search.scan import scan

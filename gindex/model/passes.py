@@ -1,0 +1,189 @@
+"""What a pass over a model needs to itself: the model, and torch as it is in a fresh process.
+
+A pass puts hooks on the layers of a model that every thread shares, so passes of one model take turns, and a hook sees
+the pass alone that has put it there. And torch has modes that a caller may have set, for a thread or for the process,
+which would change a pass, or what is computed from it.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from inspect import isfunction
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from gindex.threads import Lock
+from gindex.workers import stay_alone
+
+T = TypeVar("T")
+
+_AUTOCAST = ("cpu", "cuda", "xpu", "mps")
+
+_present: ContextVar[object] = ContextVar("the pass that this thread is in", default=None)
+
+
+class _Turns:
+    """Whose turn a model is."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.ours = False
+
+
+class _Forks(threading.local):
+    """Whether this thread was forked from one that may have used OpenMP, whose other threads are not here.
+
+    What several threads do would then wait for them, so this thread does everything alone.
+    """
+
+    forked = False
+
+    def settle(self) -> None:
+        """Do so before the first work after a fork."""
+        global _used
+        if self.forked:
+            stay_alone()
+            self.forked = False
+        _used = True
+
+    def fork(self) -> None:
+        self.forked = _used
+
+
+_used = False
+_forks = _Forks()
+os.register_at_fork(after_in_child=_forks.fork)
+
+_turns: WeakKeyDictionary[nn.Module, _Turns] = WeakKeyDictionary()
+_making, _defaults = Lock(), Lock()
+
+
+@contextmanager
+def neutral() -> Iterator[None]:
+    """Leave the caller's modes of this thread: inference mode, gradients switched off, autocast."""
+    _forks.settle()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Leave the same, and the caller's default device: for work on an index, whose tensors are made on the CPU."""
+    with ExitStack() as stack:
+        stack.enter_context(neutral())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+def throughout(state: Callable[[], AbstractContextManager[None]]) -> Callable[[type[T]], type[T]]:
+    """Have all public methods of a class run in a state: `neutral` or `plain`."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        for name, member in list(vars(kind).items()):
+            plain_function = member.__func__ if isinstance(member, classmethod) else member
+            if name.startswith("_") or not isfunction(plain_function):
+                continue
+            wrapped = _within(state, plain_function)
+            setattr(kind, name, classmethod(wrapped) if isinstance(member, classmethod) else wrapped)
+        return kind
+
+    return decorate
+
+
+def _within(state: Callable[[], AbstractContextManager[None]], act: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(act)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with state():
+            return act(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def defaults() -> Iterator[None]:
+    """Run or load a model of an index as in a fresh process, in the default number format too.
+
+    That belongs to the whole process: threads that change it take turns, and the caller's is back afterwards.
+    """
+    with plain():
+        if torch.get_default_dtype() == torch.float32:
+            yield
+            return
+        with _defaults:
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(before)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load a model by transformers, which sets the default number format and more of the process meanwhile."""
+    with _defaults, defaults():
+        yield
+
+
+def share_turns(model: nn.Module, *, ours: bool = False) -> None:
+    """Have all modules of a model take turns together; passes over modules that aren't known take turns one by one.
+
+    Args:
+        model: The model, which may be part of one that is known, or hold one.
+        ours: It was loaded for an index: it runs with torch's defaults, where that of a caller has the caller's.
+    """
+    with _making:
+        modules = list(model.modules())
+        turns = next((_turns[module] for module in modules if module in _turns), None) or _Turns()
+        turns.ours |= ours
+        for module in modules:
+            _turns.setdefault(module, turns)
+
+
+@contextmanager
+def alone(module: nn.Module) -> Iterator[None]:
+    """Run a pass over the model that a module is of, while no other thread does; in a neutral state.
+
+    A thread that is in such a pass already may run another inside it: the hooks of neither see the other.
+    """
+    with _making:
+        turns = _turns.get(module) or _turns.setdefault(module, _Turns())
+    with turns.lock, defaults() if turns.ours else neutral(), inside(object()):
+        yield
+
+
+def current() -> object:
+    """Return the pass that this thread is in."""
+    return _present.get()
+
+
+@contextmanager
+def inside(present: object) -> Iterator[None]:
+    """Count this thread into a pass, as one that runs a part of it again."""
+    token = _present.set(present)
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+def own(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that acts in the present pass alone: not where another thread runs the same layer."""
+    present = current()
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if current() is present else None
+
+    return act
