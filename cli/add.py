@@ -7,9 +7,10 @@ import click
 
 from gindex.config import BuildConfig, CorpusConfig, ModelConfig, default_of, help_of
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 from .progress import terminal_progress
 from .render import counted
+from .reports import corpus_notes
 
 
 @click.command(cls=GindexCommand)
@@ -22,6 +23,7 @@ from .render import counted
 @click.option(
     "--device", default=default_of(ModelConfig, "device"), show_default=True, help=help_of(ModelConfig, "device")
 )
+@permission_options
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=0),
@@ -55,16 +57,17 @@ def add(
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(index, model=model, device=device)
-    done = opened.add(
-        corpus,
-        replace=replace,
-        text_field=text_field,
-        id_field=id_field,
-        batch_tokens=batch_tokens,
-        strict=strict,
-        progress=terminal_progress(),
-    )
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    with corpus_notes() as notes:
+        done = opened.add(
+            corpus,
+            replace=replace,
+            text_field=text_field,
+            id_field=id_field,
+            batch_tokens=batch_tokens,
+            strict=strict,
+            progress=terminal_progress(),
+        )
     record = {
         "version": done.manifest.version,
         "added": done.documents,
@@ -73,7 +76,7 @@ def add(
         "far": done.far,
     }
     if as_json:
-        click.echo(json.dumps(record, indent=1))
+        click.echo(json.dumps(record | ({"notes": notes} if notes else {}), indent=1))
         return
     replaced = f", {done.replaced:,} replaced" if done.replaced else ""
     far = f", far from the fit (norm ratio {done.norm_ratio:.2f})" if done.far else ""

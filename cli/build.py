@@ -1,7 +1,7 @@
 """`gindex build`."""
 
 import json
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,13 @@ from gindex.config import (
     VectorConfig,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
-from .render import duration, size
+from .render import duration, size, untracked_lines
+from .reports import corpus_notes
 
 if TYPE_CHECKING:
     from gindex.builder.plan import BuildPlan
-
-BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 
 
 @click.command(cls=GindexCommand)
@@ -49,6 +48,9 @@ BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 @config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@permission_options
+@config_option(ModelConfig, "untrack", multiple=True, metavar="PATTERN")
+@config_option(ModelConfig, "track", multiple=True, metavar="PATTERN")
 @config_option(BuildConfig, "batch_tokens", type=int)
 @config_option(BuildConfig, "memory", type=float)
 @config_option(BuildConfig, "seed", type=int)
@@ -60,9 +62,10 @@ BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 def build(
     corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
-    """Build an index over CORPUS: files (.jsonl, .parquet, text), folders, or Hugging Face datasets.
+    """Build an index over CORPUS: files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets.
 
-    A build that was interrupted goes on when the same command is given again.
+    Files may be compressed (.gz, .bz2, .xz, .zst). What of a folder is left out is told. A build that was interrupted
+    goes on when the same command is given again.
 
     \b
     Example:
@@ -74,7 +77,9 @@ def build(
     if dry_run:
         from gindex.builder.run import plan_build
 
-        _print_plan(plan_build(corpus, config, terminal_progress()), as_json)
+        with corpus_notes() as notes:
+            plan = plan_build(corpus, config, terminal_progress())
+        _print_plan(plan, as_json, notes)
         return
     if out is None:
         raise click.UsageError("Missing option '--out': where to put the index.")
@@ -101,7 +106,7 @@ def _config(options: dict[str, Any]) -> BuildConfig:
 
     return BuildConfig(
         corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
-        model=ModelConfig(**pick("name", "device", "dtype")),
+        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track"), **permissions()),
         curvature=CurvatureConfig(
             **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
         ),
@@ -111,34 +116,23 @@ def _config(options: dict[str, Any]) -> BuildConfig:
     )
 
 
-def _print_plan(plan: "BuildPlan", as_json: bool) -> None:
+def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> None:
     if as_json:
         from dataclasses import asdict
 
-        click.echo(json.dumps(asdict(plan), indent=1))
+        click.echo(json.dumps(asdict(plan) | ({"notes": notes} if notes else {}), indent=1))
         return
     share = plan.tracked_parameters / plan.parameters
     click.echo(f"corpus     {plan.documents:,} documents, {plan.parts:,} parts, {plan.tokens:,} tokens")
     click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens")
-    click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters")
-    for reason, (count, parameters) in _by_reason(plan).items():
-        click.echo(f"           not tracked: {reason} ({count} weights, {parameters / plan.parameters:.1%})")
+    body = f"{plan.coverage.share:.1%} of the body"
+    click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters, {body}")
+    for line in untracked_lines(plan.coverage.record()):
+        click.echo(f"           {line}")
+    if plan.coverage.warning:
+        click.echo(f"gindex: warning: {plan.coverage.warning}", err=True)
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in plan.seconds.items())
     click.echo(f"time       about {duration(sum(plan.seconds.values()))} ({phases})")
     click.echo(f"memory     about {size(plan.memory_bytes)}")
     parts = ", ".join(f"{name} {size(count)}" for name, count in plan.disk_bytes.items())
     click.echo(f"disk       about {size(sum(plan.disk_bytes.values()))} ({parts})")
-
-
-def _by_reason(plan: "BuildPlan") -> dict[str, tuple[int, int]]:
-    """Add up the untracked weights with one reason: their names, `*` for the number of a block, and parameters."""
-    grouped: dict[str, list[Any]] = {}
-    for weight in plan.untracked:
-        grouped.setdefault(weight.reason, []).append(weight)
-    return {
-        f"{', '.join(dict.fromkeys(re.sub(BLOCK_NUMBER, '*', w.name) for w in weights))}: {reason}": (
-            len(weights),
-            sum(w.parameters for w in weights),
-        )
-        for reason, weights in grouped.items()
-    }

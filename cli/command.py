@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
-from gindex.config import default_of, help_of
+from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 
-INTERRUPTED = 130
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class GindexCommand(click.Command):
@@ -23,16 +23,17 @@ class GindexCommand(click.Command):
         _quiet_libraries()
         _wait_passively()
         try:
-            return super().invoke(ctx)
-        except GindexError as error:
-            click.echo(f"gindex: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("gindex: interrupted; finished work is kept, run the same command again to go on", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; so do we
-            ctx.exit(0)
+            with interruptible():
+                return super().invoke(ctx)
+        except BaseException as error:
+            # An interrupt may have become another error on its way here.
+            if isinstance(error, KeyboardInterrupt) or was_interrupted():
+                click.echo(INTERRUPTED_LINE, err=True)
+                ctx.exit(INTERRUPTED)
+            if isinstance(error, GindexError):
+                click.echo(f"gindex: {error}", err=True)
+                ctx.exit(error.exit_code)
+            raise
 
 
 def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:
@@ -45,6 +46,27 @@ def config_option(config: type, name: str, *, prefix: str = "", **attributes: An
         help=help_of(config, name),
         **attributes,
     )
+
+
+def permission_options(command: Decorated) -> Decorated:
+    """Give a command that loads a model an option for each of `PERMISSIONS`; `permissions()` has what was given."""
+    for name in reversed(PERMISSIONS):
+        flag = f"--{name.replace('_', '-')}"
+        option = click.option(
+            flag, name, is_flag=True, expose_value=False, callback=_permit, help=help_of(ModelConfig, name)
+        )
+        command = option(command)
+    return command
+
+
+def permissions() -> dict[str, Any]:
+    """Return what the running command allows a model to do: arguments of `GradientIndex.open` and of `ModelConfig`."""
+    given = click.get_current_context().meta
+    return {name: bool(given.get(f"{__name__}.{name}")) for name in PERMISSIONS}
+
+
+def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    ctx.meta[f"{__name__}.{option.name}"] = value
 
 
 def _wait_passively() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
 from .reports import report
@@ -43,6 +43,7 @@ MEASURES = {
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf.")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fidelity(
     index: Path,
@@ -73,7 +74,7 @@ def fidelity(
 
     if plot is not None:
         check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     measured = opened.fidelity(asked, sample=sample, parts=parts, seed=seed, progress=terminal_progress())
     report(measured, _text, plot_fidelity, plot, as_json)
 

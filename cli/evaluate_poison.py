@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand
+from .command import GindexCommand, permissions
 from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_queries
@@ -56,7 +56,7 @@ def poison(
 
     if plot is not None:
         check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     measured = evaluate_poison(opened, asked, where, methods, terminal_progress(), candidates=candidates, seed=seed)
     report(measured, _text, plot_poison, plot, as_json)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand
+from .command import GindexCommand, permissions
 from .index_evaluation import index_options, ranking_options, spread
 from .progress import terminal_progress
 from .queries import read_sought
@@ -54,7 +54,7 @@ def recall(
 
     if plot is not None:
         check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     measured = evaluate_recall(opened, sought, methods, terminal_progress(), candidates=candidates, seed=seed)
     report(measured, _text, plot_recall, plot, as_json)
 

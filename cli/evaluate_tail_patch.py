@@ -7,7 +7,7 @@ import click
 
 from gindex.config import OPTIMIZERS, TailPatchConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permissions
 from .index_evaluation import index_options, spread
 from .progress import terminal_progress
 from .queries import read_queries
@@ -63,7 +63,7 @@ def tail_patch(
 
     if plot is not None:
         check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device)
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
     measured = evaluate_tail_patch(opened, asked, methods, config, terminal_progress(), work)
     report(measured, _text, plot_tail_patch, plot, as_json)
 

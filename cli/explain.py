@@ -1,13 +1,15 @@
 """`gindex explain`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand
+from gindex.config import LONG_QUERIES, SearchOptions
+
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
+from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
     from gindex.search.explain import Explanation
@@ -23,15 +25,18 @@ FAINT = 0.08
 @click.argument("document_id")
 @click.argument("prompt")
 @click.option("--completion", help="What the model said after PROMPT: only its tokens count.")
+@config_option(SearchOptions, "long_queries", type=click.Choice(LONG_QUERIES))
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page there.")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(
     index: Path,
     document_id: str,
     prompt: str,
     completion: str | None,
+    long_queries: str,
     html: Path | None,
     model: str | None,
     device: str,
@@ -52,12 +57,14 @@ def explain(
 
     from .explain_page import page
 
-    opened = GradientIndex.open(index, model=model, device=device)
-    explanation = opened.explain(document_id, prompt, completion, progress=terminal_progress())
+    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    explanation = opened.explain(
+        document_id, prompt, completion, long_queries=long_queries, progress=terminal_progress()
+    )
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(explanation_record(explanation), ensure_ascii=False))
+        click.echo(json_text(explanation_record(explanation)))
     elif html is not None:
         click.echo(f"{html}: influence {explanation.influence:+.4g}")
     else:
@@ -67,8 +74,7 @@ def explain(
 def _text(explanation: "Explanation") -> str:
     from gindex.search.explain import shades
 
-    query = explanation.query
-    lines = [f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}", ""]
+    lines = [query_title(explanation.query), *notes_text(explanation.notes), ""]
     lines.append(f"influence {explanation.influence:+.4g}  {click.style(explanation.document_id, bold=True)}")
     tokens = [token for part in explanation.parts for token in part.tokens if not token.context]
     shaded = zip(tokens, shades([token.influence for token in tokens]), strict=True)

@@ -32,6 +32,7 @@ def page(explanation: "Explanation") -> str:
     title = f"{explanation.document_id}: influence {_figure(explanation.influence)}"
     body = f"""<h1>{escape(title)}</h1>
 <p class="query">{escape(query.prompt)}{completion}</p>
+{"".join(f'<p class="note">{escape(note)}</p>' for note in explanation.notes)}
 {"".join(_part(part, largest, len(explanation.parts)) for part in explanation.parts)}
 <p class="note">Green: training on what the model reads at this token raises the query's log-likelihood; red: lowers it.
 The strongest colour is {_figure(largest).removeprefix("+")}; hold the pointer over a token for its influence.</p>

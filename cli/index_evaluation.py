@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .command import permission_options
+
 if TYPE_CHECKING:
     from gindex.fidelity.metrics import Interval
 
@@ -15,7 +17,7 @@ METHODS = ("index", "funnel", "exact", "bm25", "random")
 
 
 def index_options(methods: Sequence[str]) -> Callable[[Decorated], Decorated]:
-    """Add INDEX, --method with these defaults, --plot, --model, --device and --json."""
+    """Add INDEX, --method with these defaults, --plot, --model, --device, what a model may do, and --json."""
 
     def add(function: Decorated) -> Decorated:
         for decorate in reversed(
@@ -36,6 +38,7 @@ def index_options(methods: Sequence[str]) -> Callable[[Decorated], Decorated]:
                 click.option(
                     "--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ..."
                 ),
+                permission_options,
                 click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
             )
         ):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .command import GindexCommand
-from .render import fidelity_text, second_level_text, size
+from .render import coverage_text, fidelity_text, second_level_text, size, untracked_lines
 
 
 @click.command(cls=GindexCommand)
@@ -29,7 +29,7 @@ def info(index: Path, as_json: bool) -> None:
 
 def _text(content: dict[str, Any]) -> str:
     model, fit, ranks = content["model"], content["fit"], content["ranks"]
-    share = model["tracked_parameters"] / model["parameters"]
+    share, coverage = model["tracked_parameters"] / model["parameters"], content["coverage"]
     search = content["search_index"]
     folded = content["dimension"] >> search["folds"]
     recall = search.get("recall")
@@ -40,7 +40,8 @@ def _text(content: dict[str, Any]) -> str:
         "corpus": f"{content['documents']:,} documents, {content['parts']:,} parts, {content['tokens']:,} tokens",
         "left out": f"{content['skipped_parts']:,} parts{''.join(f', {reason}' for reason in content['skipped'][:3])}",
         "model": f"{model['name']} ({model['dtype']}, fingerprint {model['model'][:12]})",
-        "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters",
+        "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters, "
+        f"{coverage_text(coverage)}",
         "vectors": f"{content['dimension']:,} x {content['bits']} bits, {content['bytes_per_part']:,} bytes a part",
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
@@ -51,7 +52,10 @@ def _text(content: dict[str, Any]) -> str:
         "fidelity": fidelity_text(content["fidelity"]),
         "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",
     }
-    return "\n".join(f"{name:<11}{value}" for name, value in entries.items())
+    lines = [f"{name:<11}{value}" for name, value in entries.items()]
+    after = next(n for n, line in enumerate(lines, 1) if line.startswith("layers"))
+    lines[after:after] = [f"{'':<11}{line}" for line in untracked_lines(coverage)]
+    return "\n".join([*lines, f"warning    {coverage['warning']}"] if coverage["warning"] else lines)
 
 
 def _range(spread: dict[str, int]) -> str:

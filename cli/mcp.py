@@ -2,15 +2,17 @@
 
 import click
 
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
-from .command import GindexCommand
+from .command import GindexCommand, permission_options, permissions
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index")
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
 def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None:
     """Offer search and explain on INDEX, a folder or http://host:port/name, as tools of the Model Context Protocol.
@@ -28,7 +30,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex mcp: expected the package {error.name}, found none; install gindex[mcp]"
+            f"gindex mcp: expected the package {error.name}, found none; {install_hint('mcp')}"
         ) from error
     if index.startswith(("http://", "https://")):
         from gindex.client import Client
@@ -37,4 +39,4 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
     else:
         from gindex.index import GradientIndex
 
-        make_tools(GradientIndex.open(index, model=model, device=device)).run()
+        make_tools(GradientIndex.open(index, model=model, device=device, **permissions())).run()

@@ -9,7 +9,7 @@ from gindex.errors import QueryError
 
 if TYPE_CHECKING:
     from gindex.evaluate.recall import Sought
-    from gindex.search.hit import Query
+    from gindex.search.hit import FailedQuery, Query
 
 FIELDS = {"id", "prompt", "completion"}
 """What a query may say."""
@@ -26,6 +26,25 @@ def read_queries(path: Path, also: Collection[str] = ()) -> "list[Query]":
         QueryError: The file is missing, or a line is not such an object; names file and line.
     """
     return [_query(content) for _, content in _lines(path, {*FIELDS, *also})]
+
+
+def read_each(path: Path) -> "list[Query | FailedQuery]":
+    """Read queries as `read_queries` does; in the place of a line that is none stands a `FailedQuery`.
+
+    Raises:
+        QueryError: The file is missing, or no line of it is a query.
+    """
+    from gindex.search.hit import FailedQuery, Query
+
+    found: list[Query | FailedQuery] = []
+    for number, line in _numbered(path):
+        try:
+            found.append(_query(_parse(path, number, line, FIELDS)))
+        except QueryError as error:
+            found.append(FailedQuery(query=Query(prompt="", id=f"line {number}"), error=error))
+    if not any(isinstance(each, Query) for each in found):
+        raise next(each.error for each in found if isinstance(each, FailedQuery))
+    return found
 
 
 def read_sought(path: Path) -> "list[Sought]":
@@ -52,11 +71,16 @@ def _query(content: dict[str, Any]) -> "Query":
 
 
 def _lines(path: Path, known: set[str]) -> list[tuple[int, dict[str, Any]]]:
+    return [(number, _parse(path, number, line, known)) for number, line in _numbered(path)]
+
+
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, with their numbers from 1."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold what splitlines() splits at
     except (OSError, UnicodeDecodeError) as error:
         raise QueryError(f"{path}: expected a file of queries, found {error}; check --queries") from error
-    found = [(n, _parse(path, n, line, known)) for n, line in enumerate(lines, start=1) if line.strip()]
+    found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
         raise QueryError(f"{path}: expected at least one query, found none; write one JSON object a line")
     return found

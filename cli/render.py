@@ -1,5 +1,7 @@
 """How figures and hits are shown to a person."""
 
+import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gindex.search.hit import Hit, Refinement, SearchResult
+    from gindex.search.hit import FailedQuery, Hit, Query, Refinement, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
+
+
+def json_text(value: Any, **layout: Any) -> str:
+    """Write JSON, laid out as `json.dumps` does: in Unicode where the output takes all of it, else escaped."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not unicode, **layout)
 
 
 def size(count: float) -> str:
@@ -39,9 +47,7 @@ def duration(seconds: float) -> str:
 
 def result_text(result: "SearchResult") -> str:
     """Write the answer to one query."""
-    query = result.query
-    title = f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}"
-    lines = [f"{f'[{query.id}] ' if query.id else ''}{title}"]
+    lines = [query_title(result.query), *notes_text(result.notes)]
     lines += _hits_text(result.hits)
     if result.negative_hits is not None:
         lines += ["", "most negative", *_hits_text(result.negative_hits)]
@@ -51,6 +57,22 @@ def result_text(result: "SearchResult") -> str:
         lines += ["", refinement_text(result.refinement)]
     lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
+
+
+def failure_text(failed: "FailedQuery") -> str:
+    """Write that a query has no answer, and why."""
+    return f"{query_title(failed.query)}\n\nno answer: {failed.error}"
+
+
+def query_title(query: "Query") -> str:
+    """Write a query in one line, or as many as its text has."""
+    text = f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}"
+    return f"{f'[{query.id}] ' if query.id else ''}{text}"
+
+
+def notes_text(notes: "Sequence[str]") -> list[str]:
+    """Write what is to be told of a query, a line each."""
+    return [f"note: {note}" for note in notes]
 
 
 def refinement_text(found: "Refinement") -> str:
@@ -83,6 +105,20 @@ def fidelity_text(record: dict[str, Any] | None) -> str:
     named = [f"{text} {measures[name]['mean']:.2f}" for name, text in shown if name in measures][:2]
     correlation = f"Pearson {measures['pearson']['mean']:.2f}"
     return f"{', '.join([*named, correlation])} against exact ({record['queries']} queries, {record['parts']:,} parts)"
+
+
+def untracked_lines(coverage: dict[str, Any]) -> list[str]:
+    """Write what is not tracked, a line for each reason."""
+    return [
+        f"not tracked: {each['weights']}: {each['reason']} ({counted(each['count'], 'weight')}, "
+        f"{'outside the body' if each['share'] is None else format(each['share'], '.1%')})"
+        for each in coverage["untracked"]
+    ]
+
+
+def coverage_text(coverage: dict[str, Any]) -> str:
+    """Write how much of a model is tracked in a few words."""
+    return f"{coverage['share']:.1%} of the model's {'body' if coverage['of'] == 'body' else 'weights'} tracked"
 
 
 def _hit_title(hit: "Hit") -> str:

@@ -1,7 +1,9 @@
-"""What is done with what an evaluation measured: it is drawn and printed."""
+"""What is done with what was measured and noticed: it is drawn and printed."""
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,3 +27,17 @@ def report(
     if plot is not None:
         draw(measured, plot)
     click.echo(json.dumps(measured.record(), indent=1) if as_json else text(measured))
+
+
+@contextmanager
+def corpus_notes() -> Iterator[list[str]]:
+    """Collect what is told about the corpus while it is read, beside the lines on standard error."""
+    notes: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("gindex.corpus")
+    logger.addHandler(handler)
+    try:
+        yield notes
+    finally:
+        logger.removeHandler(handler)

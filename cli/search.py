@@ -1,6 +1,5 @@
 """`gindex search`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from gindex.config import (
     CANDIDATE_RANKS,
     GROUP_SCORES,
     GROUPINGS,
+    LONG_QUERIES,
     NORMALISATIONS,
     REFINEMENTS,
     SearchOptions,
@@ -17,13 +17,13 @@ from gindex.config import (
     help_of,
 )
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
-from .queries import read_queries
-from .render import fidelity_text, result_text
+from .queries import read_each
+from .render import failure_text, fidelity_text, json_text, result_text
 
 if TYPE_CHECKING:
-    from gindex.search.hit import Query, SearchResult
+    from gindex.search.hit import FailedQuery, Outcome, Query
 
 
 @click.command(cls=GindexCommand)
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--queries",
     type=click.Path(path_type=Path),
-    help="JSON lines with id, prompt and completion: many queries at once.",
+    help="JSON lines with id, prompt and completion: many queries at once. One that fails is reported in its place and "
+    "the others are answered; the exit code is then that of the first that failed.",
 )
 @click.option(
     "-k", "--top", "k", type=click.IntRange(min=1), default=default_of(SearchOptions, "k"), show_default=True,
@@ -63,14 +64,19 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "group_score", type=click.Choice(GROUP_SCORES))
 @config_option(SearchOptions, "dedupe", type=float, metavar="COSINE")
 @config_option(SearchOptions, "layers", is_flag=True)
+@config_option(SearchOptions, "long_queries", type=click.Choice(LONG_QUERIES))
 @click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
 @click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@permission_options
 @click.option(
     "--allow-degraded", is_flag=True, help="Search what is left where vectors are lost or damaged, and say so."
 )
 @click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a query.")
+@click.pass_context
 def search(
+    ctx: click.Context,
+    /,
     index: str,
     prompt: str | None,
     completion: str | None,
@@ -102,48 +108,88 @@ def search(
     if queries is not None and completion is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
     options = SearchOptions(**settings)
-    asked = read_queries(queries) if queries is not None else [_query(prompt or "", completion)]
+    asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
-    from gindex.search.hit import result_record
+    from gindex.search.hit import FailedQuery, answered
 
     if index.startswith(("http://", "https://")):
         if model or allow_degraded:
             raise click.UsageError("--model and --allow-degraded go with a folder; a service has its own.")
-        results, fidelity, problems = _ask_service(index, api_key, asked, options)
+        found, fidelity, problems = _ask_service(index, api_key, _readable(asked), options)
     else:
-        results, fidelity, problems = _ask_folder(index, model, device, allow_degraded, asked, options)
-    for position, result in enumerate(results):
-        if as_json:
-            degraded = {"degraded": list(problems)} if problems else {}
-            click.echo(json.dumps(result_record(result) | degraded, ensure_ascii=False))
-        else:
-            click.echo(("\n" if position else "") + result_text(result))
+        found, fidelity, problems = _ask_folder(index, model, device, allow_degraded, _readable(asked), options)
+    if queries is None:
+        answered(found)  # a query by itself fails as every command does
+    outcomes = [query if isinstance(query, FailedQuery) else found.pop(0) for query in asked]
+    for position, outcome in enumerate(outcomes):
+        click.echo(_json(outcome, problems) if as_json else ("\n" if position else "") + _text(outcome))
     if not as_json:
         click.echo(f"index fidelity: {fidelity_text(fidelity)}")
+        for warning in _warnings(outcomes):
+            click.echo(f"gindex: warning: {warning}", err=True)
+    _end(ctx, outcomes)
+
+
+def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
+    from gindex.search.hit import Query
+
+    return [query for query in asked if isinstance(query, Query)]
+
+
+def _json(outcome: "Outcome", problems: tuple[str, ...]) -> str:
+    from gindex.search.hit import SearchResult, failure_record, result_record
+
+    record = result_record(outcome) if isinstance(outcome, SearchResult) else failure_record(outcome)
+    return json_text(record | ({"degraded": list(problems)} if problems else {}))
+
+
+def _text(outcome: "Outcome") -> str:
+    from gindex.search.hit import SearchResult
+
+    return result_text(outcome) if isinstance(outcome, SearchResult) else failure_text(outcome)
+
+
+def _warnings(outcomes: "list[Outcome]") -> set[str]:
+    """Return what is to be said of how much of the model is tracked, once."""
+    from gindex.search.hit import SearchResult
+
+    told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]
+    return {coverage.warning for coverage in told if coverage is not None and coverage.warning is not None}
+
+
+def _end(ctx: click.Context, outcomes: "list[Outcome]") -> None:
+    """Say which queries failed, and end with the exit code of the first of them."""
+    from gindex.search.hit import FailedQuery
+
+    failed = [outcome for outcome in outcomes if isinstance(outcome, FailedQuery)]
+    if failed:
+        which = "" if len(failed) == 1 else f"{len(failed)} of {len(outcomes)} queries have no answer, the first: "
+        click.echo(f"gindex: {which}{failed[0].error}", err=True)
+        ctx.exit(failed[0].error.exit_code)
 
 
 def _ask_service(
     url: str, api_key: str | None, asked: "list[Query]", options: SearchOptions
-) -> "tuple[list[SearchResult], dict[str, Any] | None, tuple[str, ...]]":
+) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.client import Client
 
     with Client(url, api_key=api_key) as client:
-        return client.search_many(asked, options), client.info()["fidelity"], ()
+        return client.search_each(asked, options, progress=terminal_progress()), client.info()["fidelity"], ()
 
 
 def _ask_folder(
     folder: str, model: str | None, device: str, allow_degraded: bool, asked: "list[Query]", options: SearchOptions
-) -> "tuple[list[SearchResult], dict[str, Any] | None, tuple[str, ...]]":
+) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded)
+    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
-    results = opened.search_many(asked, options, progress=terminal_progress())
+    results = opened.search_each(asked, options, progress=terminal_progress())
     return results, opened.manifest.fidelity, opened.problems
 
 
-def _query(prompt: str, completion: str | None) -> "Query":
+def _query(prompt: str, completion: str | None) -> "Query | FailedQuery":
     from gindex.search.hit import Query
 
     return Query(prompt=prompt, completion=completion)

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
+from gindex.loopback import is_loopback
 from gindex.serve.config import ServeConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand, config_option, permission_options, permissions
 
 POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 
@@ -19,20 +21,35 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @config_option(ServeConfig, "host")
 @config_option(ServeConfig, "port", type=click.IntRange(0, 65535))
 @config_option(ServeConfig, "device")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]PLACE",
+    help="Folder or hub name of the model, where it has moved since the build: of the index NAME, or of all.",
+)
+@permission_options
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that callers must have: NAME SCOPES KEY in "
               "each line, scopes read, write or read,write.")  # fmt: skip
 @click.option("--writable", is_flag=True, help="Let callers with the scope write add and delete documents.")
 @click.option("--no-model", is_flag=True, help="Answer ready vectors only: no model is loaded, no prompt is taken.")
 @click.option("--no-page", is_flag=True, help="Leave the page at / out.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="A web site whose scripts may call the service.")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, help="A name that callers reach the service by; on a "
+              "loopback address localhost is one, on an open address every name where none is given.")  # fmt: skip
 @config_option(ServeConfig, "batch", type=COUNT)
 @config_option(ServeConfig, "window_ms", type=POSITIVE)
 @config_option(ServeConfig, "queue", type=COUNT)
 @config_option(ServeConfig, "queue_seconds", type=POSITIVE)
 @config_option(ServeConfig, "gradient_seconds", type=POSITIVE)
 @config_option(ServeConfig, "search_seconds", type=POSITIVE)
+@config_option(ServeConfig, "slow_queue", type=COUNT)
+@config_option(ServeConfig, "slow_queue_seconds", type=POSITIVE)
 @config_option(ServeConfig, "exact_seconds", type=POSITIVE)
 @config_option(ServeConfig, "body_seconds", type=POSITIVE)
+@config_option(ServeConfig, "max_connections", type=COUNT)
+@config_option(ServeConfig, "max_head", type=COUNT)
+@config_option(ServeConfig, "max_headers", type=COUNT)
 @config_option(ServeConfig, "reload_seconds", type=POSITIVE)
 @config_option(ServeConfig, "max_body", type=COUNT)
 @config_option(ServeConfig, "max_k", type=COUNT)
@@ -42,11 +59,13 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @config_option(ServeConfig, "rate", type=POSITIVE)
 def serve(
     indexes: tuple[str, ...],
+    models: tuple[str, ...],
     api_key_file: Path | None,
     writable: bool,
     no_model: bool,
     no_page: bool,
     cors_origins: tuple[str, ...],
+    allowed_hosts: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Answer searches of one or more INDEXes over HTTP, and show a page to look at.
@@ -57,18 +76,21 @@ def serve(
     \b
     Example:
         gindex serve runs/corpus
+        gindex serve runs/corpus --model path/to/model
         gindex serve small=runs/corpus runs/other --port 9000 --api-key-file keys.txt --writable
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
+        gindex serve runs/corpus --allowed-host gindex.example.org
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = ServeConfig(**settings)
+    config = ServeConfig(**settings, **permissions())
     try:
         from gindex.serve.app import make_app
-        from gindex.serve.server import Server, bind, is_open
+        from gindex.serve.hosts import Hosts
+        from gindex.serve.server import Server, bind
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex serve: expected the package {error.name}, found none; install gindex[serve]"
+            f"gindex serve: expected the package {error.name}, found none; {install_hint('serve')}"
         ) from error
     from gindex.serve.keys import Keys
     from gindex.serve.served import places_of
@@ -76,16 +98,16 @@ def serve(
     from gindex.store.layout import Layout
     from gindex.store.versions import latest_version
 
-    places = places_of(indexes)
+    places = places_of(indexes, models)
     for place in places:
         latest_version(Layout(place.path))
     keys = None if api_key_file is None else Keys.read(api_key_file)
-    if keys is None and is_open(config.host):
+    if keys is None and not is_loopback(config.host):
         if writable:
             raise ConfigError(f"--writable: expected --api-key-file on the open address {config.host}; give one")
         click.echo(f"warning: {config.host} is open to others, and without --api-key-file anyone may ask", err=True)
     service = Service(places, config, keys=keys, writable=writable, prompts=not no_model)
-    app = make_app(service, cors_origins=cors_origins, page=not no_page)
+    app = make_app(service, hosts=Hosts(config.host, allowed_hosts), cors_origins=cors_origins, page=not no_page)
     listening = bind(config)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

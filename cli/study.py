@@ -18,9 +18,10 @@ from gindex.studies.config import (
     WordOrderConfig,
 )
 
-from .command import Decorated, GindexCommand, config_option
+from .command import Decorated, GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
+from .render import json_text
 
 if TYPE_CHECKING:
     from gindex.search.hit import Query
@@ -60,6 +61,7 @@ def study_options(config: type, name: str) -> Callable[[Decorated], Decorated]:
             click.option(
                 "--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ..."
             ),
+            permission_options,
             click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object."),
         ]
         for option in reversed(options):
@@ -183,7 +185,11 @@ def cross_lingual(index: Path, **options: Any) -> None:
 @click.argument("smaller", type=click.Path(path_type=Path))
 @click.argument("larger", type=click.Path(path_type=Path))
 @study_options(ScaleConfig, "scale")
-def scale(smaller: Path, larger: Path, **options: Any) -> None:
+@click.option(
+    "--model", "models", nargs=2, metavar="SMALLER LARGER",
+    help="Folders or hub names of both models, where they have moved since the builds.",
+)  # fmt: skip
+def scale(smaller: Path, larger: Path, models: tuple[str, str] | None, **options: Any) -> None:
     """Compare the indexes SMALLER and LARGER of two models over the same corpus.
 
     Measures how many of a query's words the most influential documents of each share with it, and how influence ranks
@@ -199,7 +205,8 @@ def scale(smaller: Path, larger: Path, **options: Any) -> None:
     from gindex.studies.scale import study_scale
 
     config = ScaleConfig(**_settings(ScaleConfig, options))
-    indexes = (_open(smaller, options), _open(larger, options))
+    first, second = models or (None, None)
+    indexes = (_open(smaller, options | {"model": first}), _open(larger, options | {"model": second}))
     _write(study_scale(*indexes, config, terminal_progress()), options)
 
 
@@ -240,7 +247,7 @@ def _settings(config: type, options: dict[str, Any]) -> dict[str, Any]:
 def _open(index: Path, options: dict[str, Any]) -> Any:
     from gindex.index import GradientIndex
 
-    return GradientIndex.open(index, model=options.get("model"), device=options["device"])
+    return GradientIndex.open(index, model=options.get("model"), device=options["device"], **permissions())
 
 
 def _check_out(out: Path) -> None:
@@ -264,6 +271,6 @@ def _write(report: "Report", options: dict[str, Any]) -> None:
     for path, content in ((out, study_page(report)), (out.with_suffix(".json"), numbers)):
         publish(path, partial(_put, content))
     if options["as_json"]:
-        click.echo(numbers, nl=False)
+        click.echo(json_text(report.record(), indent=1, allow_nan=False))
     else:
         click.echo("\n".join([*report.findings, f"{out} and {out.with_suffix('.json')}"]))

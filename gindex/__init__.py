@@ -10,6 +10,8 @@ Importing the package loads neither torch nor FAISS; the first name taken from i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gindex.distribution import VERSION as __version__  # noqa: F401, N811
+
 if TYPE_CHECKING:
     from gindex.config import BuildConfig as BuildConfig
     from gindex.config import CorpusConfig as CorpusConfig
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from gindex.config import VectorConfig as VectorConfig
     from gindex.errors import GindexError as GindexError
     from gindex.index import GradientIndex as GradientIndex
+    from gindex.search.hit import FailedQuery as FailedQuery
     from gindex.search.hit import Hit as Hit
     from gindex.search.hit import Query as Query
     from gindex.search.hit import SearchResult as SearchResult
@@ -26,6 +29,7 @@ _HOME = {
     "BuildConfig": "gindex.config",
     "CorpusConfig": "gindex.config",
     "CurvatureConfig": "gindex.config",
+    "FailedQuery": "gindex.search.hit",
     "GindexError": "gindex.errors",
     "GradientIndex": "gindex.index",
     "Hit": "gindex.search.hit",

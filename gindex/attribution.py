@@ -11,13 +11,14 @@ documents fit into memory:
 Axes: Q queries, N documents, D dimension.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic
 
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, CurvatureConfig, SolverConfig, VectorConfig, default_of
+from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, SolverConfig, VectorConfig, default_of
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
 from gindex.curvature.gauss_newton import GaussNewton
@@ -41,12 +42,16 @@ from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.scores import slice_scores
 from gindex.gradient.vector import VectorBatch, VectorPath
-from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
+from gindex.model.choice import LayerChoice
+from gindex.model.layers import LayerTable, TrackedLayer, resourced
 from gindex.model.losses import OutputTask
 from gindex.model.passes import neutral, throughout
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
+from gindex.model.tracking import track_layers
 from gindex.progress import Progress, Silent
+
+logger = logging.getLogger(__name__)
 
 DAMPING = float(default_of(CurvatureConfig, "damping_scale"))
 
@@ -55,17 +60,35 @@ VECTOR_STREAM = 3
 
 
 @neutral()
-def tracked_layers(task: TensorTask, documents: Sequence[TensorBatch]) -> tuple[TrackedLayer, ...]:
+def tracked_layers(
+    task: TensorTask, documents: Sequence[TensorBatch], *, track: Sequence[str] = (), untrack: Sequence[str] = ()
+) -> LayerTable:
     """Find the layers of a task's model to track.
 
     Args:
-        task: The task; its model is tried on copies of the first document.
+        task: The task; its model is tried on a few documents of the first batch.
         documents: Batches of documents.
+        track: Patterns of names of layers to track although `untrack` leaves them out.
+        untrack: Patterns of names of layers to leave out, such as `encoder.0.*`.
+
+    Returns:
+        A sequence of the layers. Its `untracked` names every weight that takes no part, with the reason; its `share` is
+        the tracked share of the model's body, and below one half a warning is logged.
 
     Raises:
+        ConfigError: A pattern does nothing.
         NothingToTrackError: No layer can be tracked.
+        NonFiniteError: The model's outputs are not finite.
     """
-    return track_layers(task.model, lambda: task.run(documents[0].first(PROBE_DOCUMENTS))).layers
+    choice = LayerChoice(track=track, untrack=untrack)
+    table = track_layers(task.model, lambda count: task.run(documents[0].some(count)), choice)
+    if table.share < LEAST_SHARE:
+        largest = max(table.untracked, key=lambda weight: weight.parameters)
+        logger.warning(
+            "only %.1f%% of the weights are tracked: influence through the others is not seen; the largest, %s: %s",
+            100 * table.share, largest.name, largest.reason,
+        )  # fmt: skip
+    return table
 
 
 @throughout(neutral)
@@ -82,7 +105,7 @@ class Attribution(Generic[Batch]):
         self, task: OutputTask[Batch], layers: Sequence[TrackedLayer], factors: Mapping[str, LayerFactors]
     ) -> None:
         """Take what was fitted: see `fit`."""
-        self.task, self.layers, self.factors = task, layers, factors
+        self.task, self.layers, self.factors = task, resourced(layers), factors
 
     @classmethod
     def fit(
@@ -110,6 +133,7 @@ class Attribution(Generic[Batch]):
             NonFiniteError: No document has a finite loss.
         """
         CurvatureConfig(curvature=kind)
+        layers = resourced(layers)
         return cls(task, layers, fit_in_memory(layers, task, documents, kind, seed, progress or Silent()))
 
     def influence(self, queries: Sequence[Batch], documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:

@@ -16,8 +16,19 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+PERMISSIONS = ("trust_remote_code", "allow_pickle")
+"""What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
+
+USUAL_TOKENS = 512
+"""Tokens of the longest part, where the settings say nothing and the model takes as many."""
+
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
+
+
+LEAST_SHARE = 0.5
+"""Share of a model's body below which it is said aloud how little of it is tracked."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -56,10 +67,15 @@ class CorpusConfig:
 
     text_field: str = option("text", "Field of a record that holds the document's text.")
     id_field: str = option("id", "Field that holds the document id; records without it are numbered by file and line.")
-    max_tokens: int = option(512, "Longest part in tokens; a longer document is cut into parts that all count.")
+    max_tokens: int | None = option(
+        None,
+        "Longest part in tokens; a longer document is cut into parts that all count. "
+        f"Automatic: {USUAL_TOKENS}, or what the model takes where that is less.",
+    )
 
     def __post_init__(self) -> None:
-        _at_least("max_tokens", self.max_tokens, 2)
+        if self.max_tokens is not None:
+            _at_least("max_tokens", self.max_tokens, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +87,29 @@ class ModelConfig:
     dtype: str = option(
         "auto", "Number format of the passes: auto (bfloat16 for a 16-bit model where that is fast), float32, bfloat16."
     )
+    trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.")
+    allow_pickle: bool = option(False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.")
+    untrack: tuple[str, ...] = option(
+        (), "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more."
+    )
+    track: tuple[str, ...] = option(
+        (),
+        "Layers to track although --untrack, or the default for an output head of more than 8,192 tokens, leaves them "
+        "out; a name or a pattern.",
+    )
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)
+        for name in ("untrack", "track"):  # lists, where they come out of JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides an index's content; patterns of layers only where there are any.
+
+        What a caller allows a model to do is not among it: an index must not allow it to the next one.
+        """
+        patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
+        return {"name": self.name, "dtype": self.dtype} | patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,9 +294,12 @@ class BuildConfig:
         return cls(**settings | {name: kind(**settings[name]) for name, kind in components.items()})
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the index's content: all but the device, the batches and what is measured."""
-        everything = asdict(self)
-        del everything["model"]["device"], everything["batch_tokens"], everything["memory"], everything["fidelity"]
+        """Return the settings that decide the index's content: all but the device, the batches and what is measured.
+
+        What a caller allows a model to do is not among them: an index must not allow it to the next one.
+        """
+        everything = asdict(self) | {"model": self.model.settings()}
+        del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
 
 
@@ -336,6 +375,11 @@ class SearchOptions:
         None, "Fold hits into a better one where their vectors' cosine is at least this, as 0.9, and count them."
     )
     layers: bool = option(False, "Give the score of each layer group.")
+    long_queries: str = option(
+        CUT,
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
+        "A completion is never cut.",
+    )
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.candidates < 1:
@@ -346,6 +390,7 @@ class SearchOptions:
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("group_by", self.group_by, GROUPINGS)
         _one_of("group_score", self.group_score, GROUP_SCORES)
+        _one_of("long_queries", self.long_queries, LONG_QUERIES)
         if self.negative and self.both:
             raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
         _at_least("refine_parts", self.refine_parts, 0)

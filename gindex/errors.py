@@ -8,7 +8,8 @@
     │   └── LabelError            a label outside the model's range; names the document
     ├── ModelError                a model that cannot be loaded or used
     │   ├── TokenizerError        no usable tokenizer
-    │   └── NothingToTrackError   no layer that gindex can take gradients of
+    │   ├── NothingToTrackError   no layer that gindex can take gradients of
+    │   └── TrackedLayerError     a tracked layer does in a pass what it did not do when the model was tried
     ├── QueryError                a query that has no gradient: empty completion, too long, no tokens
     │   └── FilterError           a filter that does not parse, or names a field that no document has
     ├── NonFiniteError            a NaN or an infinity; names the document or layer
@@ -81,6 +82,10 @@ class TokenizerError(ModelError):
 
 class NothingToTrackError(ModelError):
     """The model has no layer that gindex can take gradients of."""
+
+
+class TrackedLayerError(ModelError):
+    """A tracked layer does in a pass what it did not do when the model was tried: its gradients would be wrong."""
 
 
 class QueryError(GindexError):

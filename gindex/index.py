@@ -12,19 +12,19 @@ from torch import Tensor
 
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
-from gindex.config import BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
-from gindex.errors import ConfigError, MismatchError, NonFiniteError, QueryError
+from gindex.errors import ConfigError, MismatchError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.gradient.ready import encode_gradients
 from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
-from gindex.search.encoded import EncodedQuery
+from gindex.search.encoded import EncodedQuery, encode_queries
 from gindex.search.explain import Explanation, explain
-from gindex.search.hit import Clock, Query, SearchResult, answers
+from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.queries import tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.scan import BLOCK, part_scores, ready_for
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
@@ -68,7 +68,8 @@ class GradientIndex(OpenedVersion):
             GindexError: A bad source, model or setting; what is already built stays as it is.
         """
         run_build(sources, Path(out), config, strict=strict, progress=progress)
-        return cls.open(out, model=config.model.name, device=config.model.device)
+        allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
+        return cls.open(out, model=config.model.name, device=config.model.device, **allowed)
 
     @classmethod
     def open(
@@ -80,16 +81,20 @@ class GradientIndex(OpenedVersion):
         version: int | None = None,
         allow_degraded: bool = False,
         resident: bool = False,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
     ) -> "GradientIndex":
         """Open a version of a finished index, which stays as it is. The model is loaded at the first query.
 
         Args:
             path: The index directory.
-            model: Folder or hub name of the model, where it has moved since the build.
+            model: Folder or hub name of the model; None looks for it where the build recorded it.
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
             resident: Read the FAISS index into memory; mapped, a file that is cut short meanwhile ends the process.
+            trust_remote_code: Run code that the model brings with it; an index never asks for that by itself.
+            allow_pickle: Read pickled weights, tensors alone, where there are no others; likewise.
 
         Raises:
             NotAnIndexError: There is no finished index.
@@ -99,10 +104,13 @@ class GradientIndex(OpenedVersion):
         """
         # Absolute, as the process may go to another folder before all files are open.
         opened = Version.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
-        name = model or str(opened.manifest.model["name"])
-        if Path(name).is_dir():
-            name = str(Path(name).absolute())
-        config = ModelConfig(name=name, device=device, dtype=str(opened.manifest.model["dtype"]))
+        config = ModelConfig(
+            name=str(Path(model).absolute()) if model and Path(model).is_dir() else model or "",
+            device=device,
+            dtype=str(opened.manifest.model["dtype"]),
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
         return cls(opened, config, resident=resident)
 
     def add(
@@ -117,7 +125,7 @@ class GradientIndex(OpenedVersion):
         progress: Progress | None = None,
     ) -> Addition:
         """Add documents as a new version; `refresh` opens it. See `gindex.builder.add.run_add`."""
-        config = add_config(self.manifest, self._model, text_field, id_field, batch_tokens)
+        config = add_config(self.manifest, self.model_config, text_field, id_field, batch_tokens)
         return run_add(self._layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:
@@ -165,11 +173,22 @@ class GradientIndex(OpenedVersion):
         progress: Progress | None = None,
         **settings: Any,
     ) -> list[SearchResult]:
-        """Answer many queries with one gradient pass and one search; see `search`."""
+        """Answer many queries with one gradient pass and one search; see `search`. One that fails ends all."""
+        return answered(self.search_each(queries, options, progress=progress, **settings))
+
+    def search_each(
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[Outcome]:
+        """Answer many queries as `search_many` does; in the place of one that fails stands a `FailedQuery`."""
         options, clock = replace(options, **settings), Clock()
         self.warm()
         clock.lap("load")
-        encoded = self.encode(queries)
+        encoded = self.encode(queries, long_queries=options.long_queries)
         clock.lap("gradient")
         return self._search(encoded, options, clock, progress or Silent())
 
@@ -183,39 +202,37 @@ class GradientIndex(OpenedVersion):
             self._path  # noqa: B018
         self._searcher  # noqa: B018
 
-    def encode(self, queries: Sequence[Query], *, max_tokens: int | None = None) -> list[EncodedQuery]:
+    def encode(
+        self,
+        queries: Sequence[Query],
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+        max_tokens: int | None = None,
+    ) -> list[EncodedQuery | FailedQuery]:
         """Turn queries into vectors, for `search_encoded`: the slow half of a search, in one gradient pass.
 
         Args:
-            queries: Any number.
-            max_tokens: Refuse a query of more, where that is fewer than the model takes.
+            queries: Any number; those that have no gradient fail by themselves.
+            long_queries: See `SearchOptions`.
+            max_tokens: Most tokens of a query, where that is fewer than the model takes.
 
         Raises:
-            QueryError: A query has nothing to predict, or too many tokens.
             MismatchError: The model is not the one the index was built with.
-            NonFiniteError: A gradient is not finite.
         """
         if not queries:
             return []
-        tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
-        for found in tokens:
-            if max_tokens is not None and len(found.ids) > max_tokens:
-                raise QueryError(f"query: expected at most {max_tokens} tokens, found {len(found.ids)}; shorten it")
-        vectors_QD = self._vectors(queries, tokens)
-        return [
-            EncodedQuery(query=query, vector_D=vector_D, tokens=cut)
-            for query, vector_D, cut in zip(queries, vectors_QD, tokens, strict=True)
-        ]
+        tokens = tokenize_queries(queries, self._engine.loaded, long_queries=long_queries, max_tokens=max_tokens)
+        return encode_queries(self._engine, self._path, queries, tokens)
 
     def search_encoded(
         self,
-        encoded: Sequence[EncodedQuery],
+        encoded: Sequence[EncodedQuery | FailedQuery],
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
         **settings: Any,
-    ) -> list[SearchResult]:
-        """Answer queries that `encode` has made vectors of, or vectors without text; see `search`."""
+    ) -> list[Outcome]:
+        """Answer queries that `encode` has made vectors of, or vectors without text; see `search_each`."""
         options, clock = replace(options, **settings), Clock()
         self.warm(model=False)
         clock.lap("load")
@@ -284,7 +301,7 @@ class GradientIndex(OpenedVersion):
         encoded = [
             EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=vector_D) for n, vector_D in enumerate(vectors_QD)
         ]
-        return self._search(encoded, options, clock, Silent())
+        return answered(self._search(encoded, options, clock, Silent()))
 
     def search_gradients(
         self, gradients: Mapping[str, Tensor], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
@@ -303,7 +320,13 @@ class GradientIndex(OpenedVersion):
         return self.search_vectors(encode_gradients(gradients, *self._whitening), options, **settings)
 
     def explain(
-        self, document_id: str, prompt: str, completion: str | None = None, *, progress: Progress | None = None
+        self,
+        document_id: str,
+        prompt: str,
+        completion: str | None = None,
+        *,
+        long_queries: str = DEFAULT_OPTIONS.long_queries,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Return the exact influence of one document on a query, told apart by its tokens and by layers.
 
@@ -311,6 +334,7 @@ class GradientIndex(OpenedVersion):
             document_id: The document.
             prompt: As in `search`.
             completion: As in `search`.
+            long_queries: See `SearchOptions`.
             progress: Where the work is reported.
 
         Raises:
@@ -318,11 +342,14 @@ class GradientIndex(OpenedVersion):
             QueryError: See `search`.
             MismatchError: See `search`.
         """
+        options = SearchOptions(long_queries=long_queries)  # raises ConfigError
         self._documents.document(document_id)
         query = Query(prompt=prompt, completion=completion)
-        tokens = tokenize_query(query, self._engine.loaded)
+        tokens = tokenize_query(query, self._engine.loaded, long_queries=options.long_queries)
         preconditioned = self._reranker.precondition([tokens], progress or Silent())
-        return explain(self._engine, self._documents, preconditioned, document_id, query)
+        return explain(
+            self._engine, self._documents, preconditioned, document_id, query, tokens.notes, progress=progress
+        )
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
         """Return the parts of largest self-influence, without the model; see `search.outliers`.
@@ -369,7 +396,7 @@ class GradientIndex(OpenedVersion):
         if queries is None:
             asked = sample_queries(self._documents, sample, usable, seed)
         else:
-            tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+            tokens = tokenize_all(queries, self._engine.loaded)
             asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
         ranked = sample_parts(usable, parts, seed)
         return measure_fidelity(asked, ranked, self._path, self._vectors_reader, self._reranker, progress or Silent())
@@ -377,30 +404,3 @@ class GradientIndex(OpenedVersion):
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self._layout, self.manifest, self._vectors_reader.spec)
-
-    def _search(
-        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[SearchResult]:
-        if not encoded:
-            return []
-        tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
-        vectors_QD = torch.stack([query.vector_D for query in encoded])
-        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
-        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        return answers([query.query for query in encoded], counts, found, clock, self.manifest.version)
-
-    def _vectors(self, queries: Sequence[Query], encoded: Sequence[QueryTokens]) -> Tensor:
-        batch = self._engine.encode_all(
-            self._path,
-            [tokens.ids for tokens in encoded],
-            first_targets(encoded),
-            0,
-        )
-        for query, finite in zip(queries, batch.finite.tolist(), strict=True):
-            if not finite:
-                raise NonFiniteError(
-                    f"query {query.id or query.prompt!r}: expected a finite loss and gradient, found NaN or infinity; "
-                    "rephrase it, or build with --dtype float32"
-                )
-        return batch.vectors

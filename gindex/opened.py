@@ -1,10 +1,12 @@
 """A version of an index with all that queries need of it, each loaded when it is first needed."""
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +20,19 @@ from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.engine import Engine, recorded_projection
-from gindex.errors import MismatchError
+from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.gradient.projection import Projection, ProjectionSpec
 from gindex.gradient.projections import make_projection
 from gindex.gradient.vector import VectorPath
+from gindex.model.fingerprints import TRANSFORMERS
+from gindex.model.load import LoadedModel
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
+from gindex.search.encoded import EncodedQuery, searchable
 from gindex.search.faiss_index import FaissIndex, build_faiss
 from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Clock
+from gindex.search.hit import Clock, FailedQuery, Outcome, SearchResult, answers
 from gindex.search.queries import QueryTokens
 from gindex.search.refine import Refiner, refine_sample
 from gindex.search.rerank import Reranker
@@ -35,6 +40,7 @@ from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
+from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 from gindex.threads import Lock, once
@@ -48,7 +54,8 @@ class OpenedVersion:
 
         Args:
             version: The version.
-            model: Where the model is, checked against the version's when it is loaded.
+            model: Where the model is, checked against the version's when it is loaded; without a name it is looked for
+                where the manifest says that it is.
             resident: Read the FAISS index into memory, where it is mapped otherwise.
         """
         self._version = version
@@ -99,8 +106,30 @@ class OpenedVersion:
 
     @property
     def model_config(self) -> ModelConfig:
-        """Where the model is and how it runs."""
-        return self._model
+        """Where the model is and how it runs.
+
+        Raises:
+            ModelError: It is nowhere that the manifest says.
+        """
+        return self._model_configs()[0]
+
+    def _model_configs(self) -> list[ModelConfig]:
+        """Return where the model may be, the likeliest place first."""
+        if self._model.name:
+            return [self._model]
+        return [replace(self._model, name=place) for place in model_places(self.manifest.model, self.path)]
+
+    @once
+    def twin(self) -> Self:
+        """This version with the modules of `Engine.twin`: long work on it may stand still while this one is asked."""
+        engine = self._engine.twin
+        twin = type(self)(self._version, self._model, resident=self._resident)
+        for name in ("_projection", "_vectors_reader", "_documents", "_funnel", "_searcher"):
+            twin.__dict__[name] = getattr(self, name)
+        path = copy(self._path)
+        path.layers = engine.table.layers
+        twin.__dict__ |= {"_engine": engine, "_path": path}
+        return twin
 
     def ids(self, where: str | None = None) -> list[str]:
         """Return the ids of the documents that a search may return, in the order of the index.
@@ -139,15 +168,31 @@ class OpenedVersion:
     @once
     @plain()
     def _engine(self) -> Engine:
-        engine = Engine.load(self._model)
-        found = {"model": engine.loaded.fingerprint, "tokenizer": engine.loaded.tokenizer_fingerprint}
-        for what, fingerprint in found.items():
-            if fingerprint != self.manifest.model[what]:
+        errors: list[GindexError] = []
+        for config in self._model_configs():
+            try:
+                engine = self._checked_engine(config)
+            except (ModelError, MismatchError) as error:
+                errors.append(error)
+            else:
+                self._model = config  # where it was found, for what loads it again
+                return engine
+        raise errors[0]
+
+    def _checked_engine(self, config: ModelConfig) -> Engine:
+        return Engine.load(config, self.manifest.layers, partial(self._check_model, config.name))
+
+    def _check_model(self, name: str, loaded: LoadedModel) -> None:
+        for what, fingerprint in loaded.identity.items():
+            recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
+            if fingerprint != recorded:
+                remedy = "give that one with --model"
+                if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
+                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
                 raise MismatchError(
-                    f"{self._model.name}: expected the {what} {self.manifest.model[what][:12]} that the index was "
-                    f"built with, found {fingerprint[:12]}; give that one with --model"
+                    f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
+                    f"found {fingerprint[:12] or 'none'}; {remedy}"
                 )
-        return engine
 
     @once
     def _projection(self) -> ProjectionSpec:
@@ -218,6 +263,26 @@ class OpenedVersion:
     def _factor_loader(self) -> FactorLoader:
         self._version.check_factors()  # before a native library reads them
         return self._engine.factors(self._layout, self.manifest.layers).load
+
+    def _search(
+        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[Outcome]:
+        """Answer encoded queries; those that failed, or fail here by themselves, stay in their places."""
+        asked = [searchable(query, options) for query in asked]
+        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
+        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
+        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
+
+    def _answers(
+        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[SearchResult]:
+        tokens = [query.tokens for query in encoded if query.tokens is not None]
+        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
+        vectors_QD = torch.stack([query.vector_D for query in encoded])
+        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
+        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
+        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
+        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)
 
     def _rerank(
         self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress

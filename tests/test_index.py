@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import gindex
 from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchResult
 from gindex.corpus.table import DocumentTable
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, CorruptStoreError, MismatchError, ModelError, NotAnIndexError, QueryError
 from gindex.search.hit import Timing
 from gindex.store.files import read_json, write_json
@@ -150,7 +152,7 @@ def test_exact_re_ranks_only_the_candidates(index):
 
 def test_public_names():
     assert set(gindex.__all__) == {
-        "BuildConfig", "CorpusConfig", "CurvatureConfig", "GindexError", "GradientIndex",
+        "BuildConfig", "CorpusConfig", "CurvatureConfig", "FailedQuery", "GindexError", "GradientIndex",
         "Hit", "ModelConfig", "Query", "SearchResult", "VectorConfig",
     }  # fmt: skip
     assert all(getattr(gindex, name).__name__ == name for name in gindex.__all__)
@@ -227,9 +229,26 @@ def test_numbers_out_of_range(index, changes):
 )
 def test_queries_without_a_gradient(index, prompt, completion, match):
     with pytest.raises(QueryError, match=match):
-        index.search(prompt, completion)
+        index.search(prompt, completion, long_queries="refuse")
+    queries = [Query(prompt=PROMPT, id="first"), Query(prompt=prompt, completion=completion, id="second")]
     with pytest.raises(QueryError, match=f"query second: .*{match}"):
-        index.search_many([Query(prompt=PROMPT, id="first"), Query(prompt=prompt, completion=completion, id="second")])
+        index.search_many(queries, long_queries="refuse")
+    answer, failed = index.search_each(queries, k=3, long_queries="refuse")
+    assert answer.hits == index.search(PROMPT, k=3).hits and failed.query == queries[1]
+    with pytest.raises(QueryError, match=f"query second: .*{match}"):
+        raise failed.error
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_told(index):
+    """The answer is that of the end of the prompt, which takes the model's 64 tokens with the completion."""
+    prompt, options = "the stack " * 100 + PROMPT, {"k": 3, "exact": True}
+    cut = index.search(prompt, COMPLETION, **options)
+    ((_, offsets),) = tokenize(index.engine.loaded.tokenizer, [prompt + COMPLETION])
+    kept = index.search(prompt[offsets[-64][0] :], COMPLETION, **options)
+    assert cut.hits == kept.hits and cut.tokens == kept.tokens == 64 and not kept.notes
+    left_out = len(offsets) - 64
+    assert cut.notes[0].startswith(f"of {len(offsets)} tokens the first {left_out} are left out, to keep 64 tokens")
+    assert index.explain(cut.hits[0].document_id, prompt, COMPLETION).notes == cut.notes
 
 
 def test_longest_query_that_the_model_takes(index):
@@ -254,11 +273,12 @@ def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     content = read_json(copy / "manifests/00000001.json")
-    content["model"]["name"] = str(tmp_path / "gone")
+    gone = str(tmp_path / "gone")
+    content["model"] |= {"name": gone, "folder": gone, "relative": "../gone"}
     write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
-    with pytest.raises(ModelError, match=f"{tmp_path / 'gone'}: .*check --model"):
+    with pytest.raises(ModelError, match=f"in {gone}, found no such folder; name its place with --model"):
         GradientIndex.open(copy).search(PROMPT)
 
 
@@ -394,3 +414,35 @@ def test_index_without_checksums_of_rows_compares_its_documents_when_they_are_op
     flip(copy / "volumes/00000/documents.sqlite", -1)
     with pytest.raises(CorruptStoreError, match=r"documents.sqlite: expected CRC-32C"):
         GradientIndex.open(copy, device="cpu").warm(model=False)
+
+
+# The model of an index: its weights, what lies beside them, and its code
+
+
+def test_an_index_of_an_older_gindex_names_neither_buffers_nor_code_of_its_model(built, index, tmp_path):
+    copy = shutil.copytree(built, tmp_path / "index")
+    content = read_json(copy / "manifests/00000001.json")
+    assert content["model"].pop("code") == "transformers" and content["model"].pop("buffers") == ""
+    write_json(copy / "manifests/00000001.json", content)
+    found = GradientIndex.open(copy, device="cpu").search(PROMPT, completion=COMPLETION)
+    assert [hit.document_id for hit in found.hits] == [
+        hit.document_id for hit in index.search(PROMPT, completion=COMPLETION).hits
+    ]
+
+
+def test_the_same_weights_run_by_other_code_are_refused(tmp_path, corpus_file, make_config, model_folder, monkeypatch):
+    """Where transformers has a model's class and the folder brings another, the permission chooses between them."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "own.py").write_text("from transformers import LlamaForCausalLM\nclass Own(LlamaForCausalLM): pass\n")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    for trusted, remedy in ((True, "give --trust-remote-code"), (False, "leave out --trust-remote-code")):
+        out = tmp_path / f"index-{trusted}"
+        config = make_config(name=str(folder), trust_remote_code=trusted, fit_documents=10)
+        index = GradientIndex.build([str(corpus_file)], out, config)
+        assert len(index.search(PROMPT, k=3).hits) == 3
+        assert "trust_remote_code" not in index.manifest.settings["model"]  # the next caller decides anew
+        with pytest.raises(MismatchError, match=remedy):
+            GradientIndex.open(out, device="cpu", trust_remote_code=not trusted).search(PROMPT)

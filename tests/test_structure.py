@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "progress", "atomic", "locks", "page", "threads", "workers"},
+    {"config", "distribution", "progress", "atomic", "locks", "loopback", "page", "threads", "workers"},
     {"corpus"},
     {"model"},
     {"curvature"},
@@ -22,6 +22,8 @@ ORDER = [
     {"builder"},
     {"index"},
     {"evaluate"},
+    {"answers"},
+    {"calls"},
     {"serve", "client", "studies"},
     {"cli"},
 ]

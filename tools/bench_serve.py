@@ -1,12 +1,16 @@
 """Measure a service against the library, and soak it.
 
     python tools/bench_serve.py load INDEX [--kinds vectors text] [--clients 1 4 16 32 64] [--seconds 5] [--pin]
+    python tools/bench_serve.py beside INDEX [--seconds 20]
     python tools/bench_serve.py soak INDEX [--seconds 600]
 
 `load` starts `gindex serve INDEX` and asks it over loopback from one process, with ready vectors in NumPy's format or
 with text. The library's figures are taken in this process before and after, on the same queries: one query at a time,
 and in batches of 32. With `--pin` the library and then the service have the first core, one thread each, and the
-clients the second, so that neither takes time from the other. `soak` works on a copy of the index: vectors from eight
+clients the second, so that neither takes time from the other. `beside` asks one plain search after the other of a
+service that has nothing else to do, then beside 1 and 8 callers of exact searches and explanations, and /livez beside 8
+connections that send headers without an end: each figure is the median, and idle and busy ones are taken in turn, since
+machines have moods. `soak` works on a copy of the index: vectors from eight
 clients, a document added or deleted every few seconds, compacted now and then, and a client killed every few seconds.
 """
 
@@ -18,6 +22,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -138,6 +143,102 @@ def load(folder: Path, counts: list[int], seconds: float, kinds: list[str], pin:
         print(f"| {kind} | {count} | {' | '.join(shown)} | {rate:.0f} |")
 
 
+EXACT = {"exact": True, "candidates": 50, "k": 10}
+
+
+def ask_slowly(url: str, number: int, done: object, stop: object) -> None:
+    """Ask for exact searches and explanations until told to stop, for a process of its own."""
+    with httpx2.Client(base_url=url, timeout=None, trust_env=False) as http:
+        turn = number
+        while not stop.is_set():
+            turn += 1
+            query = {"prompt": TEXTS[turn % len(TEXTS)], "completion": f" {number}"}
+            if turn % 4:
+                answer = http.post(PATH, json=query | EXACT)
+            else:
+                found = http.post(PATH, json=query | {"k": 1}).json()["hits"][0]["document_id"]
+                answer = http.post("/v1/indexes/index/explain", json=query | {"document_id": found})
+            assert answer.status_code in (200, 429), answer.text
+            if answer.status_code == 429:
+                time.sleep(float(answer.headers["retry-after"]))
+            else:
+                with done.get_lock():
+                    done.value += 1
+
+
+def send_headers(port: int, again: bool, stop: object) -> None:
+    """Send a header that has no end, and begin again when the connection is closed, for a process of its own."""
+    while not stop.is_set():
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            try:
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ")
+                while not stop.is_set():
+                    client.sendall(b"a" * (1 << 20))
+            except ConnectionError:
+                pass
+        if not again:
+            stop.wait()
+
+
+@contextmanager
+def beside(target: object, arguments: list[tuple[object, ...]]) -> Iterator[None]:
+    """Run processes, which take an event that tells them to stop last, until the block ends."""
+    stop = SPAWN.Event()
+    running = [SPAWN.Process(target=target, args=(*each, stop)) for each in arguments]
+    for each in running:
+        each.start()
+    time.sleep(2.0)  # until they ask
+    try:
+        yield
+    finally:
+        stop.set()
+        for each in running:
+            each.join()
+
+
+def alive(port: int, seconds: float) -> list[float]:
+    """Return the seconds of each /livez on a connection of its own."""
+    took, end = [], time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            while client.recv(65536):
+                pass
+        took.append(time.perf_counter() - began)
+        time.sleep(0.02)
+    return took
+
+
+def slow_beside(folder: Path, seconds: float) -> None:
+    """Print what slow work and senders without end cost others."""
+    rows: list[tuple[str, list[float], list[float], str]] = []
+    manifest = json.loads(max(Path(folder, "manifests").iterdir()).read_text())
+    dimension = manifest["projection"]["dimension"]
+    with service(folder) as (url, _process):
+        port = port_of(url)
+        for kind in ("text", "vectors"):
+            requests = [requests_of(kind, dimension, 0)]
+            measure(url, requests, 2.0)  # warm
+            for count in (1, 8):
+                idle, busy, done = [], [], SPAWN.Value("i", 0)
+                for _ in range(2):
+                    idle += measure(url, requests, seconds / 2).seconds
+                    with beside(ask_slowly, [(url, number, done) for number in range(count)]):
+                        busy += measure(url, requests, seconds / 2).seconds
+                rows.append((f"plain, {kind}, beside {count} of slow work", idle, busy, f"{done.value} answered"))
+        for again in (False, True):
+            idle, busy = [], []
+            for _ in range(2):
+                idle += alive(port, seconds / 4)
+                with beside(send_headers, [(port, again)] * 8):
+                    busy += alive(port, seconds / 4)
+            rows.append((f"/livez, beside 8 endless headers{', again and again' if again else ''}", idle, busy, ""))
+    print("| | idle, median, ms | 90% | beside, median, ms | 90% | times | slow work |\n|---|---|---|---|---|---|---|")
+    for name, idle, busy, more in rows:
+        points = [1000 * float(np.percentile(of, point)) for of in (idle, busy) for point in (50, 90)]
+        print(f"| {name} | {' | '.join(f'{point:.1f}' for point in points)} | {points[2] / points[0]:.2f} | {more} |")
+
+
 def cpu(process: subprocess.Popen[str]) -> float:
     """Seconds of processor time that a process has taken."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -206,7 +307,7 @@ def soak(folder: Path, seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["load", "soak"])
+    parser.add_argument("what", choices=["load", "beside", "soak"])
     parser.add_argument("index", type=Path)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32, 64])
     parser.add_argument("--kinds", nargs="+", default=["vectors", "text"])
@@ -215,5 +316,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.what == "load":
         load(given.index, given.clients, given.seconds or 5, given.kinds, given.pin)
+    elif given.what == "beside":
+        slow_beside(given.index, given.seconds or 20)
     else:
         soak(given.index, given.seconds or 600)

@@ -21,6 +21,7 @@ from gindex_cli.progress import Lines
 
 from gindex import GradientIndex
 from gindex.corpus.fill import new_table
+from gindex.corpus.schema import index_words
 from gindex.corpus.table import DocumentTable
 from gindex.progress import Progress
 from gindex.search.search_index import make_search_index
@@ -102,7 +103,8 @@ def write_documents(source: Path, target: Path, parts: int, progress: Progress) 
                 )
             phase.advance(min(size, parts - copy * size))
         with connection:
-            connection.execute("INSERT INTO words(words) VALUES ('rebuild')")
+            for ordinal, text in connection.execute("SELECT ordinal, text FROM documents"):
+                index_words(connection, ordinal, text)
         connection.execute("DETACH source")
 
 

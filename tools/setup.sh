@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the pinned dependencies and gindex itself (editable). Does nothing when they are already there.
 #
-# PYTHON names the interpreter for a new .venv, EXTRAS the extras of gindex to install.
+# PYTHON names the interpreter for a new .venv, EXTRAS the extras of gradient-index to install.
 # PyPI's torch for Linux brings gigabytes of CUDA; for the build without it:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu tools/setup.sh
 set -euo pipefail
@@ -42,7 +42,11 @@ fi
 install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint tools/constraints.txt)
 echo "setup: installing torch"
 "${install[@]}" torch
-echo "setup: installing gindex[$extras]"
+if .venv/bin/python -m pip show --quiet gindex 2>/dev/null; then
+    echo "setup: removing the distribution gindex: ours is called gradient-index now, and another project's clashes with it"
+    .venv/bin/python -m pip uninstall --quiet --yes gindex
+fi
+echo "setup: installing gradient-index[$extras]"
 "${install[@]}" --editable ".[$extras]"
 if [[ ",$extras," == *,dev,* ]]; then
     echo "setup: installing kronfluence, which the tests compare with"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.builder.distance import is_far, mean_whitened_norm, norm_ratio
-from gindex.builder.run import fingerprints_of, load_engine
+from gindex.builder.run import load_engine
 from gindex.builder.state import check_same_model
 from gindex.builder.vectors import VectorWork, vector_spec
 from gindex.config import BuildConfig, ModelConfig
@@ -84,8 +84,8 @@ def run_add(
         version = Version.open(layout)
         version.check_factors()
         projection = recorded_projection(layout, version.manifest)
-        engine = load_engine(config)
-        check_same_model(layout, version.manifest.model, fingerprints_of(engine.loaded))
+        recorded = version.manifest
+        engine = load_engine(config, recorded, lambda loaded: check_same_model(layout, recorded.model, loaded.identity))
         origin = [asdict(source) for source in fingerprint_sources(sources)]
         started = {
             "replace": replace_ids,

@@ -19,9 +19,10 @@ from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.gradient.codes import code_bytes
-from gindex.model.layers import TrackedLayer, UntrackedWeight
+from gindex.model.layers import LayerTable, TrackedLayer, UntrackedWeight
 from gindex.model.passes import defaults
 from gindex.search.faiss_types import choose_spec
+from gindex.store.coverage import Coverage, coverage
 
 CALIBRATION_TOKENS = 128
 
@@ -39,6 +40,7 @@ class BuildPlan:
         tracked_layers: Number of layers whose gradients are taken.
         tracked_parameters: Their weights.
         parameters: All weights of the model.
+        coverage: The tracked share of the model's body, and what is not tracked by reason.
         untracked: Every weight that is left out, with the reason.
         seconds: Estimated time by phase.
         memory_bytes: Estimated peak memory.
@@ -53,6 +55,7 @@ class BuildPlan:
     tracked_layers: int
     tracked_parameters: int
     parameters: int
+    coverage: Coverage
     untracked: tuple[UntrackedWeight, ...]
     seconds: dict[str, float]
     memory_bytes: int
@@ -81,12 +84,18 @@ def make_plan(
         fit_tokens=fit[1],
         tracked_layers=len(engine.table.layers),
         tracked_parameters=tracked,
-        parameters=tracked + sum(weight.parameters for weight in engine.table.untracked),
+        parameters=engine.table.parameters,
+        coverage=_coverage(engine.table),
         untracked=engine.table.untracked,
         seconds=_seconds(engine, config, counts, fit[1]),
         memory_bytes=peak_bytes(engine, config, counts.parts, longest),
         disk_bytes=_disk(engine, config, counts.parts, text_bytes),
     )
+
+
+def _coverage(table: LayerTable) -> Coverage:
+    sizes = {"body_parameters": table.body, "tracked_body_parameters": table.tracked_body}
+    return coverage(sizes, [vars(weight) for weight in table.untracked])
 
 
 def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> se
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,22 @@ from gindex.builder.state import (
     check_finished,
     check_model,
     check_same_model,
+    check_start,
     record_files,
     remove_damaged,
     start_or_resume,
 )
 from gindex.builder.vectors import VectorWork, vector_spec
-from gindex.config import BuildConfig
+from gindex.config import USUAL_TOKENS, BuildConfig
 from gindex.corpus.fill import fill_table
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
+from gindex.corpus.sources import expand
 from gindex.corpus.table import DocumentTable
 from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.fidelity.measure import is_measurable, measure_fidelity, sample_parts, sample_queries
-from gindex.model.load import LoadedModel
+from gindex.model.load import LoadedModel, read_model
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.faiss_types import import_faiss
@@ -49,6 +51,7 @@ from gindex.store.factors import factor_files
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.model_place import model_place
 from gindex.store.pending import remove_claims
 from gindex.store.reader import VectorReader
 from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
@@ -60,6 +63,7 @@ from gindex.store.volume import volume_files, volume_record
 @plain()
 def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress | None = None) -> BuildPlan:
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
+    config = settled(sources, config)
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
         layout, engine = Layout(Path(folder)), load_engine(config)
         with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
@@ -94,14 +98,16 @@ def run_build(
     """
     layout, progress = Layout(out), progress or Silent()
     import_faiss()
+    config = settled(sources, config)
+    fingerprints = fingerprint_sources(sources)
+    check_start(layout, config, fingerprints)
+    engine = _engine(layout, config)  # before anything is written: a model that is refused leaves nothing behind
     with building(layout), ExitStack() as stack:
-        fingerprints = fingerprint_sources(sources)
         with alone(layout):
             if version_numbers(layout):
-                return _finish(layout, config, fingerprints, strict, progress)
+                return _finish(layout, config, engine, fingerprints, strict, progress)
             start_or_resume(layout, config, fingerprints)
-            engine = load_engine(config)
-            check_model(layout, fingerprints_of(engine.loaded) | {"dtype": _dtype(engine)})
+            check_model(layout, engine.loaded.identity | {"dtype": _dtype(engine)})
             remove_damaged(layout)
             build = stack.enter_context(_Build.prepare(layout, sources, config, engine, progress))
             on_plan(build.plan())
@@ -113,35 +119,65 @@ def run_build(
             return build.commit(work, segments, fingerprints)
 
 
+def _engine(layout: Layout, config: BuildConfig) -> Engine:
+    """Load the model; where the index is finished, it must be the recorded one, and the recorded layers are tracked."""
+    if not version_numbers(layout):
+        return load_engine(config)
+    finished = Manifest.read(layout, latest_version(layout))
+    return load_engine(config, finished, lambda loaded: check_same_model(layout, finished.model, loaded.identity))
+
+
 def _finish(
-    layout: Layout, config: BuildConfig, sources: list[SourceFingerprint], strict: bool, progress: Progress
+    layout: Layout,
+    config: BuildConfig,
+    engine: Engine,
+    sources: list[SourceFingerprint],
+    strict: bool,
+    progress: Progress,
 ) -> Manifest:
     """Return the newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
-    engine = load_engine(config)
-    check_same_model(layout, manifest.model, fingerprints_of(engine.loaded))
     _remove_leftovers(layout)
     if manifest.lost_parts:
         return recompute(layout, manifest, engine, config, strict, progress)
     return Version.open(layout).manifest
 
 
-def load_engine(config: BuildConfig) -> Engine:
-    """Load the model and check that the settings suit it, before any work is done."""
-    engine = Engine.load(config.model)
-    if config.corpus.max_tokens > engine.loaded.max_tokens:
-        raise ConfigError(
-            f"--max-tokens: expected at most {engine.loaded.max_tokens}, which the model takes, "
-            f"got {config.corpus.max_tokens}"
-        )
+def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
+    """Return the settings with the longest part filled in; what is seen at once of corpus and model is refused at once.
+
+    Raises:
+        CorpusError: A source is not there.
+        ModelError: The model cannot be taken, as its folder says.
+        ConfigError: Parts would be longer than the model takes.
+    """
+    for source in sources:
+        expand(source)
+    most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
+    if wanted is not None and wanted > most:
+        raise ConfigError(f"--max-tokens: expected at most {most}, which the model takes, got {wanted}")
+    return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
+
+
+def load_engine(
+    config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
+) -> Engine:
+    """Load the model and check that the settings suit it, before any work is done.
+
+    Args:
+        config: All settings.
+        manifest: That of the index, where there is one: its layers are tracked.
+        check: Called with the model; see `Engine.load`.
+
+    Raises:
+        ModelError: The model cannot be taken, or fails on parts as long as they may be.
+        ConfigError: The dimension doesn't suit the model, or a pattern of layers does nothing.
+    """
+    engine = Engine.load(config.model, None if manifest is None else manifest.layers, check)
     slice_widths(engine, config)  # raises ConfigError
+    engine.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return engine
-
-
-def fingerprints_of(loaded: LoadedModel) -> dict[str, str]:
-    """Return what identifies a model."""
-    return {"model": loaded.fingerprint, "tokenizer": loaded.tokenizer_fingerprint}
 
 
 def _dtype(engine: Engine) -> str:
@@ -252,12 +288,15 @@ class _Build:
             created="",
             settings=self.config.settings(),
             sources=origin,
-            model=fingerprints_of(self.engine.loaded)
+            model=self.engine.loaded.identity
+            | model_place(self.config.model.name, layout.root)
             | {
                 "dtype": _dtype(self.engine),
                 "name": self.config.model.name,
-                "parameters": tracked + sum(weight.parameters for weight in table.untracked),
+                "parameters": table.parameters,
                 "tracked_parameters": tracked,
+                "body_parameters": table.body,
+                "tracked_body_parameters": table.tracked_body,
             },
             layers=list(work.layers),
             untracked=[asdict(weight) for weight in table.untracked],

@@ -28,7 +28,7 @@ def building(layout: Layout) -> Iterator[None]:
         StoreError: It cannot be written.
     """
     try:
-        _check_directory(layout)
+        check_directory(layout)
         make_folder(layout.root)
     except OSError as error:
         raise StoreError(
@@ -66,13 +66,36 @@ def start_or_resume(layout: Layout, config: BuildConfig, sources: Sequence[Sourc
         SettingsMismatchError: It was started with other settings.
         CorpusChangedError: A source has changed since.
     """
-    given = comparable(config.settings())
     if not layout.volume(0).documents.is_file():
         origin = [asdict(source) for source in sources]
+        given = comparable(config.settings())
         write_json(layout.build, {"settings": given, "sources": origin, "files": []})
         return
+    _check_unfinished(layout, config, sources)
+
+
+def check_start(layout: Layout, config: BuildConfig, sources: Sequence[SourceFingerprint]) -> None:
+    """Check that a build may start in a directory, or go on there, before the model is loaded; writes nothing.
+
+    Raises:
+        NotAnIndexError: The directory holds something else.
+        SettingsMismatchError: What is there was started with other settings.
+        CorpusChangedError: A source has changed since.
+    """
+    check_directory(layout)
+    try:
+        if not version_numbers(layout) and layout.build.is_file() and layout.volume(0).documents.is_file():
+            _check_unfinished(layout, config, sources)
+    except NotAnIndexError:
+        if not version_numbers(layout):  # another builder may have finished it meanwhile
+            raise
+    if version_numbers(layout):
+        check_finished(layout, Manifest.read(layout, latest_version(layout)), config, sources)
+
+
+def _check_unfinished(layout: Layout, config: BuildConfig, sources: Sequence[SourceFingerprint]) -> None:
     content = _read_build(layout)
-    check_same_settings(layout, content["settings"], given)
+    check_same_settings(layout, content["settings"], comparable(config.settings()))
     check_unchanged([SourceFingerprint(**source) for source in content["sources"]], sources)
 
 
@@ -121,13 +144,13 @@ def check_model(layout: Layout, fingerprints: dict[str, str]) -> None:
 
 
 def check_same_model(layout: Layout, recorded: dict[str, Any], given: dict[str, str]) -> None:
-    """Compare what identifies two models.
+    """Compare what identifies two models; what an older gindex did not record is passed over.
 
     Raises:
         SettingsMismatchError: They differ.
     """
     for key, value in given.items():
-        if recorded[key] != value:
+        if recorded.get(key, value) != value:
             raise SettingsMismatchError(
                 f"{layout.root}: expected {key} {recorded[key][:12]}, found {value[:12]}; the index there is made with "
                 "another one: give that, or another --out"
@@ -180,8 +203,12 @@ def _read_build(layout: Layout) -> dict[str, Any]:
     return content
 
 
-def _check_directory(layout: Layout) -> None:
-    """Refuse a directory of someone else before anything is written to it."""
+def check_directory(layout: Layout) -> None:
+    """Refuse a directory of someone else before anything is written to it.
+
+    Raises:
+        NotAnIndexError: It holds something else than an index or the start of one.
+    """
     root = layout.root
     if root.exists() and not root.is_dir():
         raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")

@@ -1,76 +1,117 @@
-"""Records of single files: JSON lines, Parquet, plain text."""
+"""Records of single files of text: JSON lines, JSON, CSV and TSV, plain text; what they hold may be compressed."""
 
-import gzip
-import json
+import csv
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import BinaryIO
 
 from gindex.config import CorpusConfig
-from gindex.corpus.packages import require
+from gindex.corpus.compression import open_content
+from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.corpus.records import Record
-from gindex.corpus.sources import Source
+from gindex.corpus.sources import Kind, Source
 from gindex.errors import CorpusError
 
+LONGEST = 1_000_000_000
+"""Most bytes of one record: what SQLite takes as one value."""
+
 _BOM = b"\xef\xbb\xbf"
-_PARQUET_BATCH = 256
+_DELIMITERS = {Kind.CSV: ",", Kind.TSV: "\t"}
+_LOOKED_AT = 512
 
 
 def read_text(source: Source, config: CorpusConfig) -> Iterator[Record]:
-    """Yield a text file as one record; its id is the source's name."""
-    with open(source.location, "rb") as stream:
-        text = _decode(stream.read(), source.location, 0)
+    """Yield a text file as one record; its id is the source's name.
+
+    Raises:
+        CorpusError: It is not UTF-8, or longer than a document can be.
+    """
+    with open_content(source.location) as stream:
+        data = stream.read(LONGEST + 1)
+    _check_length(data, source.location)
+    text = decode(data, source.location, 0)
+    begin = text[:_LOOKED_AT]
+    if len(begin) > 1 and (not begin[::2].strip("\0") or not begin[1::2].strip("\0")):
+        raise CorpusError(
+            f"{source.location}: expected UTF-8, found every other character to be NUL, as in UTF-16 without a byte "
+            "order mark; convert the file to UTF-8"
+        )
     yield Record(fields={config.text_field: text}, place=source.location, default_id=source.name)
 
 
 def read_lines(source: Source, config: CorpusConfig) -> Iterator[Record]:
-    """Yield one record per line that is not blank, from a plain or gzip-compressed file.
+    """Yield one record per line that is not blank.
 
     Raises:
-        CorpusError: A line is not UTF-8 or not JSON.
+        CorpusError: A line is not UTF-8 or not JSON, or an object in it has the same key twice.
     """
-    offset = number = 0
-    compressed = source.location.lower().endswith(".gz")
-    with gzip.open(source.location) if compressed else open(source.location, "rb") as stream:
-        for line_number, line in enumerate(stream, 1):
-            text = _decode(line, source.location, offset)
-            offset += len(line)
+    number = 0
+    with open_content(source.location) as stream:
+        for line_number, text in enumerate(lines_of(stream, source.location), 1):
             if text.strip():
                 number += 1
                 place = f"{source.location}:{line_number}"
                 yield Record(fields=_parse(text, place), place=place, default_id=f"{source.name}:{number}")
 
 
-def read_parquet(source: Source, config: CorpusConfig) -> Iterator[Record]:
-    """Yield the records of a Parquet file, a few hundred in memory at a time.
+def read_delimited(source: Source, config: CorpusConfig) -> Iterator[Record]:
+    """Yield the records of a CSV or TSV file; all values are text, and the first line names the fields.
+
+    Quotes are those of RFC 4180, in both. Blank lines are no records.
 
     Raises:
-        MissingDependencyError: pyarrow is not installed.
-        CorpusError: The file is not Parquet, is damaged, or holds a string that is not UTF-8.
+        CorpusError: The file is malformed, two fields have the same name, or a record has more or fewer values than
+            there are fields.
     """
-    parquet = require("pyarrow.parquet", source.location)
-    for number, fields in enumerate(_parquet_records(parquet, source.location), 1):
-        place = f"{source.location}: record {number}"
-        yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
+    with open_content(source.location) as stream:
+        lines = lines_of(stream, source.location)
+        names: list[str] | None = None
+        number = 0
+        for place, values in _rows(lines, source):
+            if names is None:
+                names = _field_names(values, place)
+                continue
+            if len(values) != len(names):
+                raise CorpusError(
+                    f"{place}: expected {len(names)} values, as the first line has names, found {len(values)}; "
+                    "correct the record, or quote what holds the delimiter"
+                )
+            number += 1
+            fields = dict(zip(names, values, strict=True))
+            yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
 
 
-def _parquet_records(parquet: Any, location: str) -> Iterator[object]:
-    arrow_error = require("pyarrow", location).ArrowException
-    count = 0
+def lines_of(stream: BinaryIO, location: str) -> Iterator[str]:
+    r"""Yield the lines of UTF-8 text with their ends, which are \n alone.
+
+    Raises:
+        CorpusError: The text is not UTF-8, or a line is longer than a record can be.
+    """
+    offset = 0
+    for line in iter(partial(stream.readline, LONGEST + 1), b""):
+        _check_length(line, location)
+        yield decode(line, location, offset)
+        offset += len(line)
+
+
+def decode(data: bytes, location: str, offset: int) -> str:
+    """Return the UTF-8 text `data`, found at a byte offset of a file, without the mark of the file's beginning.
+
+    Raises:
+        CorpusError: It is not UTF-8; says at which byte of the file.
+    """
+    skipped = len(_BOM) if offset == 0 and data.startswith(_BOM) else 0
     try:
-        with parquet.ParquetFile(location) as file:
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-                records = batch.to_pylist()
-                yield from records
-                count += len(records)
+        return data[skipped:].decode()
     except UnicodeDecodeError as error:
-        found = _bad_byte(error, 0)
-        raise CorpusError(
-            f"{location}: expected UTF-8 strings, found {found} of a string past record {count}; write it as UTF-8"
-        ) from error
-    except arrow_error as error:
-        raise CorpusError(
-            f"{location}: expected a Parquet file, found one that cannot be read ({one_line(error)}); write it again"
-        ) from error
+        found = bad_byte(error, offset + skipped)
+        raise CorpusError(f"{location}: expected UTF-8, found {found}; convert the file to UTF-8") from error
+
+
+def bad_byte(error: UnicodeDecodeError, offset: int) -> str:
+    """Name the byte that is not UTF-8."""
+    return f"byte 0x{error.object[error.start]:02x} at byte offset {offset + error.start}"
 
 
 def one_line(error: BaseException) -> str:
@@ -78,23 +119,53 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _decode(data: bytes, location: str, offset: int) -> str:
-    skipped = len(_BOM) if offset == 0 and data.startswith(_BOM) else 0
-    try:
-        return data[skipped:].decode()
-    except UnicodeDecodeError as error:
-        found = _bad_byte(error, offset + skipped)
-        raise CorpusError(f"{location}: expected UTF-8, found {found}; convert the file to UTF-8") from error
+def equal_keys(error: EqualKeysError, place: str) -> CorpusError:
+    """Say where an object has the same key twice."""
+    return CorpusError(
+        f"{place}: expected keys that differ in every object, found {error.key!r} twice in one; rename or remove one"
+    )
 
 
-def _bad_byte(error: UnicodeDecodeError, offset: int) -> str:
-    return f"byte 0x{error.object[error.start]:02x} at byte offset {offset + error.start}"
+def _check_length(data: bytes, location: str) -> None:
+    if len(data) > LONGEST:
+        raise CorpusError(
+            f"{location}: expected records of at most {LONGEST:,} bytes, found a longer one; divide it into documents"
+        )
 
 
 def _parse(line: str, place: str) -> object:
     try:
-        return json.loads(line)
+        return parse_json(line)
+    except EqualKeysError as error:
+        raise equal_keys(error, place) from error
     except (ValueError, RecursionError) as error:
         raise CorpusError(
             f"{place}: expected one JSON object per line, found malformed JSON ({one_line(error)}); correct the line"
         ) from error
+
+
+def _rows(lines: Iterator[str], source: Source) -> Iterator[tuple[str, list[str]]]:
+    """Yield where a record begins, and its values."""
+    reader = csv.reader(lines, delimiter=_DELIMITERS[source.kind], strict=True)
+    while True:
+        place = f"{source.location}:{reader.line_num + 1}"
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise CorpusError(
+                f"{place}: expected a record of {source.kind.value}, found a malformed one ({one_line(error)}); "
+                "put values that hold quotes or the delimiter in quotes, and double the quotes in them"
+            ) from error
+        if values is None:
+            return
+        if values:
+            yield place, values
+
+
+def _field_names(names: list[str], place: str) -> list[str]:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise CorpusError(
+                f"{place}: expected names of fields that differ, found {name!r} twice; rename one in the first line"
+            )
+    return names

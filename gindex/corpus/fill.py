@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 
 from gindex.atomic import make_folder, publish_written
-from gindex.config import CorpusConfig
+from gindex.config import USUAL_TOKENS, CorpusConfig
 from gindex.corpus.records import Document, is_deleted
-from gindex.corpus.schema import connect, create, leave_single_file, remove_beside
+from gindex.corpus.schema import connect, create, index_words, leave_single_file, remove_beside
 from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
 from gindex.errors import CorpusError, StoreError
 from gindex.progress import Phase, Progress
@@ -49,7 +49,9 @@ def fill_table(
         StoreError: The file cannot be written.
     """
     with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
-        _Filler(connection, tokenizer, config.max_tokens, first_document, first_part).fill(documents, phase)
+        _Filler(connection, tokenizer, config.max_tokens or USUAL_TOKENS, first_document, first_part).fill(
+            documents, phase
+        )
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def add_document(connection: sqlite3.Connection, ordinal: int, document: Documen
     """
     entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
     connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
-    connection.execute("INSERT INTO words(rowid, text) VALUES (?, ?)", (ordinal, document.text))
+    index_words(connection, ordinal, document.text)
 
 
 def copy_documents(

@@ -7,50 +7,72 @@
     term        = "not" term | "(" filter ")" | comparison
     comparison  = field ( operator value | ["not"] "like" text | ["not"] "in" "(" value { "," value } ")"
                 | "is" ["not"] "null" )
+                | value ["not"] "in" field
     operator    = "=" | "==" | "!=" | "<>" | "<" | "<=" | ">" | ">="
     value       = text in ' or ", its quote doubled inside | number | "true" | "false"
     field       = name { "." name }, a name in backticks where it holds other characters; `id` is the document's id
 
-No part of a filter enters the SQL text: fields and values are parameters, and what is left is made here. A comparison
-with a field that a document lacks is false, so its negation is true. Text compares with text, numbers with numbers;
-`like` takes % for any characters and _ for one, without regard to the case of ASCII letters.
+No part of a filter enters the SQL text: fields and values are parameters, and what is left is made in `comparisons`.
+What holds between which values is in `values`. A comparison with a field that a document lacks is false, `!=` too;
+`not` is true where what follows it is false. docs/filters.md tells it to users.
 """
 
+import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
+from gindex.corpus.comparisons import IdColumn, MetadataColumn, Sql, filled, joined, refusal
+from gindex.corpus.values import ORDERS, Value
 from gindex.errors import FilterError
 
 MAX_COMPARISONS = 200
-"""SQLite bounds the depth of an expression at 1,000 and its parameters at 32,766."""
+"""SQLite bounds the depth of an expression at 1,000."""
 
 MAX_DEPTH = 50
+"""Most terms within each other; how many brackets within each other SQLite takes depends on what else is in them."""
+
+MAX_VALUES = 20_000
+"""SQLite bounds the parameters of a statement at 32,766, and a value may be one."""
+
+MAX_CHARACTERS = 1_000_000
+
+MAX_TEXT = 10_000
+"""Most characters of a text that a filter compares with."""
+
+MAX_PATTERN = 1_000
+"""Most characters of a pattern; SQLite bounds its bytes at 50,000, and the time it takes grows with them."""
+
+MAX_NUMBER = 400
+"""Most characters of a number."""
 
 SHOWN = 30
-"""Most characters of a filter that an error about it shows."""
+"""Most characters of a filter that an error about it shows, before a position or at it."""
 
-Value = str | int | float
-
+_LATER = r"(?:(?!\s)[\w\x80-\U0010ffff])+"  # \w alone lacks the vowel signs of many scripts
+_NAME = rf"(?!\d){_LATER}"
+_QUOTED = r"`(?:[^`]|``)*`"
 _TOKEN = re.compile(
-    r"""\s*(?:
+    rf"""\s*(?:
         (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
-      | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
-      | (?P<name>(?:[^\W\d]\w*|`[^`]+`)(?:\.(?:\w+|`[^`]+`))*)
+      | (?P<number>(?>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.]))
+      | (?P<name>(?:{_NAME}|{_QUOTED})(?:\.(?:{_LATER}|{_QUOTED}))*)
       | (?P<symbol><=|>=|<>|!=|==|=|<|>|\(|\)|,)
     )""",
     re.VERBOSE,
 )
-_OPERATORS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_NAMES = re.compile(rf"{_QUOTED}|{_LATER}")
+_OPERATORS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", **{order: order for order in ORDERS}}
 _KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldUse:
-    """A metadata field that a filter names: as written, as a JSON path, and where in the filter (from 0)."""
+    """A metadata field that a filter names: as written, where in the filter (from 0), and whether a document has it."""
 
     name: str
-    path: str
     position: int
+    known: Sql
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +81,32 @@ class Filter:
 
     Attributes:
         text: The filter as written.
-        sql: An expression over the columns `id` and `metadata` of the table `documents`, 0 or 1, with `?` marks.
+        sql: An expression over the columns `id` and `metadata` of the table `documents`, 0 or 1, with `?` marks; it
+            calls functions of `values`.
         parameters: Their values.
         fields: The metadata fields in it.
     """
 
     text: str
     sql: str
-    parameters: tuple[Value, ...]
+    parameters: tuple[str | int | float, ...]
     fields: tuple[FieldUse, ...]
 
 
+@lru_cache(maxsize=8)
 def parse_filter(text: str) -> Filter:
     """Parse a filter.
 
     Raises:
-        FilterError: It is not one; shows the position.
+        FilterError: It is not one, or too large; shows the position.
     """
     return _Parser(text).parse()
+
+
+def written_name(name: str) -> str:
+    """Return the name of a metadata field as a filter writes it."""
+    plain = re.fullmatch(_NAME, name) is not None and name.lower() not in _KEYWORDS and name != "id"
+    return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def filter_error(text: str, position: int, expected: str, found: str) -> FilterError:
@@ -103,40 +133,44 @@ class _Token:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
+        if len(text) > MAX_CHARACTERS:
+            raise filter_error(text, MAX_CHARACTERS, f"at most {MAX_CHARACTERS:,} characters", f"{len(text):,}")
         for position, character in enumerate(text):
             if "\ud800" <= character <= "\udfff":
                 raise filter_error(text, position, "Unicode text", "half a surrogate pair")
         self._tokens = self._tokenize()
         self._next = 0
         self._depth = 0
-        self._parameters: list[Value] = []
         self._fields: list[FieldUse] = []
         self._comparisons = 0
+        self._values = 0
 
     def parse(self) -> Filter:
         sql = self._filter()
         if self._peek().kind != "end":
             raise self._error("'and', 'or' or the end")
-        return Filter(text=self._text, sql=sql, parameters=tuple(self._parameters), fields=tuple(self._fields))
+        if (said := refusal(sql)) is not None:
+            raise filter_error(self._text, 0, "a filter that SQLite takes, with fewer brackets", said)
+        return Filter(text=self._text, sql=sql.text, parameters=sql.parameters, fields=tuple(self._fields))
 
-    def _filter(self) -> str:
+    def _filter(self) -> Sql:
         terms = [self._conjunction()]
         while self._take("or"):
             terms.append(self._conjunction())
-        return f"({' OR '.join(terms)})"
+        return joined("OR", terms)
 
-    def _conjunction(self) -> str:
+    def _conjunction(self) -> Sql:
         terms = [self._term()]
         while self._take("and"):
             terms.append(self._term())
-        return f"({' AND '.join(terms)})"
+        return joined("AND", terms)
 
-    def _term(self) -> str:
+    def _term(self) -> Sql:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._error(f"at most {MAX_DEPTH} nested terms")
         if self._take("not"):
-            sql = f"(NOT {self._term()})"
+            sql = filled("(NOT {})", self._term())
         elif self._take("("):
             sql = self._filter()
             self._require(")")
@@ -145,71 +179,107 @@ class _Parser:
         self._depth -= 1
         return sql
 
-    def _comparison(self) -> str:
+    def _comparison(self) -> Sql:
         self._comparisons += 1
         if self._comparisons > MAX_COMPARISONS:
             raise self._error(f"at most {MAX_COMPARISONS} comparisons")
+        if self._at_value():
+            return self._containment()
         column = self._field()
         if self._take("is"):
             negated = self._take("not")
             self._require("null")
-            return f"({column} IS {'NOT ' if negated else ''}NULL)"
+            return _negated(column.is_null(), negated)
         negated = self._take("not")
         if self._take("like"):
-            sql = f"COALESCE({column} LIKE {self._value(text_only=True)}, 0)"
-        elif self._take("in"):
-            sql = f"COALESCE({column} IN ({self._values()}), 0)"
-        elif not negated and (operator := _OPERATORS.get(self._peek().keyword)):
-            self._next += 1
-            sql = f"COALESCE({column} {operator} {self._value()}, 0)"
-        else:
+            return _negated(column.has("like", self._pattern()), negated)
+        if self._take("in"):
+            return _negated(column.equals(self._list(column)), negated)
+        operator = _OPERATORS.get(self._peek().keyword)
+        if negated or operator is None:
             raise self._error("'like' or 'in'" if negated else "a comparison (=, !=, <, <=, >, >=, like, in, is null)")
-        return f"(NOT {sql})" if negated else sql
+        self._next += 1
+        if operator in ORDERS:
+            return column.has(operator, self._value(column, ordered=True))
+        equal = column.equals([self._value(column)])
+        return equal if operator == "=" else filled("(NOT {} AND NOT {})", column.is_null(), equal)
 
-    def _field(self) -> str:
+    def _containment(self) -> Sql:
+        """A value in a field, `'x' in tags`: the field equals it, or has it as an element."""
+        token, value = self._peek(), self._value()
+        negated = self._take("not")
+        self._require("in")
+        column = self._field()
+        if isinstance(column, IdColumn) and not isinstance(value, str):
+            raise filter_error(self._text, token.position, "text in quotes, as ids are", token.text)
+        return _negated(column.equals([value]), negated)
+
+    def _field(self) -> IdColumn | MetadataColumn:
         token = self._peek()
         if token.kind != "name" or token.keyword:
             raise self._error("a field, 'not' or '('")
         self._next += 1
         if token.text == "id":
-            return "id"
-        names = [name.strip("`") for name in re.findall(r"`[^`]+`|\w+", token.text)]
-        if any('"' in name for name in names):
-            raise filter_error(self._text, token.position, "a field without a double quote in its name", token.text)
-        path = "$" + "".join(f'."{name}"' for name in names)
-        self._fields.append(FieldUse(name=token.text, path=path, position=token.position))
-        self._parameters.append(path)
-        return "json_extract(metadata, ?)"
+            return IdColumn()
+        written = _NAMES.findall(token.text)
+        column = MetadataColumn([n[1:-1].replace("``", "`") if n.startswith("`") else n for n in written])
+        self._fields.append(FieldUse(name=token.text, position=token.position, known=column.known))
+        return column
 
-    def _values(self) -> str:
+    def _list(self, column: IdColumn | MetadataColumn) -> list[Value]:
         self._require("(")
-        marks = [self._value()]
+        values = [self._value(column)]
         while self._take(","):
-            marks.append(self._value())
+            values.append(self._value(column))
         self._require(")")
-        return ", ".join(marks)
+        return values
 
-    def _value(self, *, text_only: bool = False) -> str:
+    def _pattern(self) -> str:
         token = self._peek()
-        value: Value
-        if token.kind == "text":
-            value = token.text[1:-1].replace(token.text[0] * 2, token.text[0])
-        elif text_only:
+        if token.kind != "text":
             raise self._error("text in quotes")
-        elif token.kind == "number":
-            value = self._number(token.text)
-        elif token.keyword in ("true", "false"):
-            value = int(token.keyword == "true")  # as SQLite reads JSON's
-        else:
+        self._next += 1
+        return self._unquoted(token, MAX_PATTERN)
+
+    def _at_value(self) -> bool:
+        token = self._peek()
+        return token.kind in ("text", "number") or token.keyword in ("true", "false")
+
+    def _value(self, column: IdColumn | MetadataColumn | None = None, *, ordered: bool = False) -> Value:
+        """Take a value, of a type that a column may have and that may have an order."""
+        token = self._peek()
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise self._error(f"at most {MAX_VALUES:,} values")
+        if isinstance(column, IdColumn) and token.kind != "text":
+            raise self._error("text in quotes, as ids are")
+        if ordered and token.keyword in ("true", "false"):
+            raise self._error("text in quotes or a number, which have an order")
+        if not self._at_value():
             raise self._error("text in quotes, a number, true or false")
         self._next += 1
-        self._parameters.append(value)
-        return "?"
+        if token.kind == "text":
+            return self._unquoted(token, MAX_TEXT)
+        return self._number(token) if token.kind == "number" else token.keyword == "true"
 
-    def _number(self, text: str) -> Value:
-        if re.fullmatch(r"[-+]?\d{1,18}", text):  # what SQLite holds as an integer; longer ones are rounded
-            return int(text)
-        return float(text)
+    def _unquoted(self, token: "_Token", most: int) -> str:
+        text = token.text[1:-1].replace(token.text[0] * 2, token.text[0])
+        if len(text) > most:
+            expected, found = f"text of at most {most:,} characters", f"{len(text):,}"
+            raise filter_error(self._text, token.position, expected, found)
+        return text
+
+    def _number(self, token: "_Token") -> int | float:
+        """Read an integer as it is, of any size; anything with a point or an exponent is a 64-bit float, as in JSON."""
+        if len(token.text) > MAX_NUMBER:
+            expected, found = f"a number of at most {MAX_NUMBER} characters", f"{len(token.text):,}"
+            raise filter_error(self._text, token.position, expected, found)
+        if re.fullmatch(r"[-+]?\d+", token.text):
+            return int(token.text)
+        number = float(token.text)
+        if math.isinf(number):
+            raise filter_error(self._text, token.position, "a number that a 64-bit float holds", token.text)
+        return number
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
@@ -225,7 +295,8 @@ class _Parser:
 
     def _error(self, expected: str) -> FilterError:
         token = self._peek()
-        return filter_error(self._text, token.position, expected, "the end" if token.kind == "end" else token.text)
+        found = token.text if len(token.text) <= SHOWN else f"{token.text[:SHOWN]}..."
+        return filter_error(self._text, token.position, expected, "the end" if token.kind == "end" else found)
 
     def _tokenize(self) -> list[_Token]:
         tokens, position = [], 0
@@ -241,3 +312,7 @@ class _Parser:
             tokens.append(_Token(kind, match.group(kind), match.start(kind)))
             position = match.end()
         return [*tokens, _Token("end", "", len(self._text))]
+
+
+def _negated(sql: Sql, negated: bool) -> Sql:
+    return filled("(NOT {})", sql) if negated else sql

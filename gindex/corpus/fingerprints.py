@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gindex.corpus.sources import Kind, Source, expand, files_below
+from gindex.corpus.folders import list_files
+from gindex.corpus.sources import Kind, Source, expand
 from gindex.errors import CorpusChangedError, CorpusError
 
 _REMEDY = "restore the file or give another --out"
@@ -81,7 +82,7 @@ def _paths(source: Source) -> Iterator[Source]:
     if source.kind is not Kind.SAVED_DATASET:
         yield source
         return
-    for relative in files_below(Path(source.location)):
+    for relative in list_files(Path(source.location)).files:
         yield Source(kind=Kind.TEXT, location=str(Path(source.location, relative)), name=relative)
 
 

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
 
@@ -17,5 +18,5 @@ def require(package: str, location: str) -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"{location}: expected the package {package.partition('.')[0]} to read it, found none installed; "
-            "pip install 'gindex[corpora]'"
+            f"{install_hint('corpora')}"
         ) from error

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from math import isfinite
+from math import isinf, isnan
 from typing import Any
 from uuid import UUID
 
 from gindex.config import CorpusConfig
 from gindex.errors import CorpusError
 
+_SHOWN_FIELDS = 20
 # How numpy scalars become Python ones, by the kind of their dtype; dates and all other kinds become strings.
 _SCALARS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float}
 
@@ -57,11 +58,13 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
             f"{record.place}: expected a record that is an object, found {_type(record.fields)}; "
             f'write every record as {{"{config.text_field}": "..."}}'
         )
-    fields = dict(record.fields)
+    fields = {str(name): value for name, value in record.fields.items()}
+    if len(fields) != len(record.fields):
+        raise CorpusError(f"{record.place}: expected names of fields that differ as text, found equal ones; rename one")
     text = _text(fields, record.place, config)
     document_id = _document_id(fields, record, config)
     metadata = {
-        str(name): _metadata(name, value, record.place)
+        name: _metadata(name, value, record.place)
         for name, value in fields.items()
         if name not in (config.text_field, config.id_field)
     }
@@ -73,13 +76,17 @@ def to_json_value(value: Any) -> Any:
 
     Raises:
         TypeError: The value, or one within it, has no such form.
+        UnicodeEncodeError: A string in it has half a surrogate pair.
     """
-    if value is None or isinstance(value, (str, int)):
+    if isinstance(value, str):
+        value.encode()
+        return value
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
-        return float(value) if isfinite(value) else None
+        return _from_float(value)
     if isinstance(value, Mapping):
-        return {str(key): to_json_value(item) for key, item in value.items()}
+        return _from_mapping(value)
     if isinstance(value, (list, tuple)):
         return [to_json_value(item) for item in value]
     if isinstance(value, (date, time)):
@@ -97,15 +104,30 @@ def is_deleted(deleted: Sequence[tuple[int, int]], part: int) -> bool:
     return position >= 0 and part < deleted[position][1]
 
 
+def _from_float(value: float) -> float | None:
+    """NaN stands for a value that is missing; an infinity is one, which JSON cannot write."""
+    if isinf(value):
+        raise TypeError("an infinite number")
+    return None if isnan(value) else float(value)
+
+
+def _from_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {to_json_value(str(key)): to_json_value(item) for key, item in value.items()}
+    if len(found) != len(value):
+        raise TypeError("keys that are equal as text")
+    return found
+
+
 def _from_numpy(value: Any) -> Any:
     if value.ndim:
         return [to_json_value(item) for item in value]
     return to_json_value(_SCALARS.get(value.dtype.kind, str)(value))
 
 
-def _text(fields: dict[Any, Any], place: str, config: CorpusConfig) -> str:
+def _text(fields: dict[str, Any], place: str, config: CorpusConfig) -> str:
     if config.text_field not in fields:
-        found = ", ".join(repr(str(name)) for name in sorted(fields, key=str)) or "none"
+        found = ", ".join(map(repr, sorted(fields)[:_SHOWN_FIELDS])) or "none"
+        found += f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
         raise CorpusError(
             f"{place}: expected the text field {config.text_field!r}, found the fields {found}; "
             "name the right one with --text-field"
@@ -122,7 +144,7 @@ def _text(fields: dict[Any, Any], place: str, config: CorpusConfig) -> str:
     return text
 
 
-def _document_id(fields: dict[Any, Any], record: Record, config: CorpusConfig) -> str:
+def _document_id(fields: dict[str, Any], record: Record, config: CorpusConfig) -> str:
     found = fields.get(config.id_field, record.default_id)
     if isinstance(found, bool) or not isinstance(found, (int, str)) or found == "":
         shown = "an empty string" if found == "" else _type(found)
@@ -134,13 +156,16 @@ def _document_id(fields: dict[Any, Any], record: Record, config: CorpusConfig) -
     return str(found)
 
 
-def _metadata(name: object, value: object, place: str) -> Any:
+def _metadata(name: str, value: object, place: str) -> Any:
+    _check_encodable(name, f"the name of a field ({name!r})", place)
     try:
         return to_json_value(value)
+    except UnicodeEncodeError as error:
+        raise _half_pair(f"text in the field {name!r}", place, error) from error
     except (TypeError, RecursionError) as error:
         found = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CorpusError(
-            f"{place}: expected a JSON value in the field {str(name)!r}, found {found}; remove or convert the field"
+            f"{place}: expected a JSON value in the field {name!r}, found {found}; remove or convert the field"
         ) from error
 
 
@@ -148,10 +173,14 @@ def _check_encodable(text: str, what: str, place: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise CorpusError(
-            f"{place}: expected {what} of Unicode characters, found half a surrogate pair at character {error.start}; "
-            "correct or remove the record"
-        ) from error
+        raise _half_pair(what, place, error) from error
+
+
+def _half_pair(what: str, place: str, error: UnicodeEncodeError) -> CorpusError:
+    return CorpusError(
+        f"{place}: expected {what} of Unicode characters, found half a surrogate pair at character {error.start}; "
+        "correct or remove the record"
+    )
 
 
 def _type(value: object) -> str:

@@ -4,18 +4,20 @@ Axes: N parts.
 """
 
 import json
-import re
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.filters import Filter, filter_error
+from gindex.corpus.filters import Filter, filter_error, written_name
+from gindex.corpus.schema import PLAIN_WORDS
 from gindex.corpus.table import DocumentTable
+from gindex.corpus.words import is_cut_in_pairs, plain_words_of, words_of
 from gindex.errors import QueryError
 
-MAX_WORDS = 500
-"""Words of a text that are looked for, the first of them."""
+logger = logging.getLogger(__name__)
 
 
 def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:
@@ -31,7 +33,7 @@ def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]
 
 
 def lexical_documents(
-    table: DocumentTable, text: str, count: int, where: Filter | None = None
+    table: DocumentTable, text: str, count: int, where: Filter | None = None, *, partly: bool = False
 ) -> list[tuple[int, float]]:
     """Return the documents with the best BM25 score for the words of a text, best first.
 
@@ -40,28 +42,35 @@ def lexical_documents(
         text: Words in any order; no syntax.
         count: How many documents at most.
         where: Only documents that pass.
+        partly: Go on, with a warning, where a table made before gindex knew words of scripts without spaces has none.
 
     Returns:
         Document ordinals and scores, larger is better; word frequencies are those of the document's own table.
 
     Raises:
-        QueryError: The text has no words.
+        QueryError: The text has no words, or words that a table of an older version does not have.
     """
-    words = words_of(text)
-    if not words:
+    if not words_of(text):
         raise QueryError(f"--bm25: expected text with at least one word, found {text[:80]!r}")
+    if PLAIN_WORDS in table.versions and is_cut_in_pairs(text):
+        missing = (
+            "expected an index that has the words of Chinese, Japanese, Korean, Thai and other scripts without spaces, "
+            "found one made before gindex kept them; gindex compact makes them"
+        )
+        if not partly:
+            raise QueryError(f"--bm25: {missing}")
+        logger.warning("words of the query: %s", missing)
     statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
-    parameters: list[int | float | str] = [" OR ".join(f'"{word}"' for word in words)]
+    parameters: list[int | float | str] = []
     if where is not None:
         _check_fields(table, where)
         statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
         parameters += where.parameters
-    return table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count)
 
+    def match(version: int) -> str:
+        return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
 
-def words_of(text: str) -> list[str]:
-    """Return the different words of a text in their order, at most `MAX_WORDS`."""
-    return list(dict.fromkeys(re.findall(r"\w+", text.lower())))[:MAX_WORDS]
+    return table.ranked(f"{statement} ORDER BY rank, rowid", match, parameters, count)
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
@@ -80,13 +89,25 @@ def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDAr
 
 def _check_fields(table: DocumentTable, where: Filter) -> None:
     for field in where.fields:
-        statement = "SELECT 1 FROM documents WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1"
-        if not table.rows(statement, [field.path]):
-            keys = table.rows(
-                "SELECT DISTINCT key FROM (SELECT metadata FROM documents LIMIT 1000), json_each(metadata)"
-            )
-            known = ", ".join(sorted(str(key) for (key,) in keys)[:20]) or "no fields"
+        statement = f"SELECT 1 FROM documents WHERE {field.known.text} LIMIT 1"
+        if not table.rows(statement, field.known.parameters):
+            known = ", ".join(_field_names(table)[:20]) or "no fields"
             raise filter_error(where.text, field.position, f"a field of the documents ({known})", field.name)
+
+
+def _field_names(table: DocumentTable) -> list[str]:
+    """Return the fields of the first documents of each table, fields within fields too, as filters write them."""
+    names: set[str] = set()
+
+    def collect(fields: dict[str, Any], before: str) -> None:
+        for name, value in fields.items():
+            names.add(before + written_name(name))
+            if isinstance(value, dict) and value:
+                collect(value, f"{before}{written_name(name)}.")
+
+    for (metadata,) in table.rows("SELECT metadata FROM documents LIMIT 1000"):
+        collect(json.loads(metadata), "")
+    return sorted(names)
 
 
 def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, npt.NDArray[np.uint32]]]:

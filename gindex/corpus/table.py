@@ -6,7 +6,7 @@ Each build, add or compact has written one file; their ordinals follow on each o
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.row_checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.corpus.schema import connect, translated_errors
+from gindex.corpus.schema import asked_errors, connect, limited, translated_errors, version_of
 from gindex.errors import CorruptStoreError, UnknownDocumentError
 from gindex.threads import Lock
 
@@ -76,6 +76,7 @@ class _File:
     def __init__(self, path: Path, guard: Guard | None) -> None:
         self.path, self.guard = path, guard
         self._opened, self._process = connect(path), os.getpid()
+        self.version = version_of(self._opened)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -100,6 +101,9 @@ class DocumentTable:
 
     Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
     are looked up by ordinal are compared with checksums of their own; anything else has the whole file compared first.
+
+    Attributes:
+        most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
     def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]]) -> None:
@@ -107,6 +111,7 @@ class DocumentTable:
         self._files = files
         self._deleted = deleted
         self._lock = Lock()
+        self.most_seconds: float | None = None
 
     @classmethod
     def open(
@@ -254,25 +259,45 @@ class DocumentTable:
         return sum(count for (count,) in counts)
 
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
-        """Return what a SELECT statement with parameters finds in each table, table by table."""
-        return self._query(statement, parameters)
+        """Return what a SELECT statement with parameters finds in each table, table by table.
 
-    def ranked(self, statement: str, parameters: Parameters, limit: int) -> list[tuple[int, float]]:
+        Raises:
+            FilterError: SQLite refuses the statement, which holds what a caller asked for.
+        """
+        found: list[Any] = []
+        for file in self._files:
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
+                file.compare()
+                found += file.connection.execute(statement, parameters).fetchall()
+        return found
+
+    @property
+    def versions(self) -> set[int]:
+        """The versions of the tables' format."""
+        return {file.version for file in self._files}
+
+    def ranked(
+        self, statement: str, words: Callable[[int], str], parameters: Parameters, limit: int
+    ) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
 
         Args:
             statement: Selects document ordinals and scores, the largest score first.
-            parameters: Its parameters.
+            words: Gives its first parameter for a table of a version.
+            parameters: Its other parameters.
             limit: Most documents.
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
+
+        Raises:
+            FilterError: See `rows`.
         """
         found: list[tuple[int, float]] = []
         for file in self._files:
-            with self._lock, translated_errors(file.path):
+            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
-                best = file.connection.execute(statement, parameters)
+                best = file.connection.execute(statement, [words(file.version), *parameters])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 found += islice(alive, limit)
         return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]

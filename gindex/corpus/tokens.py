@@ -47,12 +47,40 @@ class Part:
     context: int
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A whole text as tokens.
+
+    Attributes:
+        tokens: Token ids, special ones included.
+        offsets: Characters [start, end) that each token stands for; (0, 0) for those that the tokenizer adds.
+        before: How many tokens begin a text: those that the tokenizer puts in front, or that stand in the text already.
+        after: How many tokens the tokenizer adds at the end.
+    """
+
+    tokens: list[int]
+    offsets: Offsets
+    before: int
+    after: int
+
+
 def tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[tuple[list[int], Offsets]]:
-    """Encode whole texts with the tokenizer's special tokens.
+    """Encode whole texts with the tokenizer's special tokens; see `encode_texts`.
 
     Returns:
         For each text its token ids, and for each token the characters [start, end) that it stands for; (0, 0) for
         special tokens.
+
+    Raises:
+        TokenizerError: The tokenizer cannot tell offsets.
+    """
+    return [(found.tokens, found.offsets) for found in encode_texts(tokenizer, texts)]
+
+
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
+    """Encode whole texts with the tokenizer's special tokens.
+
+    A text that is written with its beginning, as a chat template writes it, gets no second one.
 
     Raises:
         TokenizerError: The tokenizer cannot tell offsets.
@@ -64,9 +92,25 @@ def tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[tuple[list[int], Of
         )
     # verbose=False: texts longer than the model takes are cut into parts, so its warning would mislead.
     encoded = tokenizer(
-        texts, add_special_tokens=True, return_offsets_mapping=True, truncation=False, padding=False, verbose=False
+        texts,
+        add_special_tokens=True,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        truncation=False,
+        padding=False,
+        verbose=False,
     )
-    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+    return [_once_begun(*row) for row in zip(*columns, strict=True)]
+
+
+def _once_begun(tokens: list[int], offsets: Offsets, added: Sequence[int]) -> Encoding:
+    """Leave out the beginning that the tokenizer adds, where the text begins with the same tokens."""
+    before = added.index(0) if 0 in added else len(added)
+    after = 0 if before == len(added) else list(reversed(added)).index(0)
+    if before and tokens[before : 2 * before] == tokens[:before]:
+        tokens, offsets = tokens[before:], offsets[before:]
+    return Encoding(tokens=tokens, offsets=offsets, before=before, after=after)
 
 
 def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: int) -> list[Part]:

@@ -87,7 +87,7 @@ def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
     Args:
         mask_NT: Real tokens [N, T]. A mask of one column stands for all positions of a document, and a layer of one
             position, behind a model's pooling, is real where any token is.
-        positions: Positions that the layer has for each document.
+        positions: Positions that the layer has for each document; 0 where no gradient comes to it.
         name: The layer, for the error.
 
     Raises:
@@ -95,6 +95,8 @@ def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
     """
     if positions == mask_NT.shape[1]:
         return mask_NT
+    if positions == 0:
+        return mask_NT[:, :0]
     if mask_NT.shape[1] == 1:
         return mask_NT.expand(-1, positions)
     if positions == 1:

@@ -94,7 +94,7 @@ class EigenvalueObserver(Observer):
     gradient_bases: Mapping[str, Tensor]
     sums: dict[str, Tensor] = field(default_factory=dict)
     documents: dict[str, Tensor] = field(default_factory=dict)
-    _rotated: tuple[str, Tensor] | None = None
+    _rotated: tuple[tuple[str, int], Tensor] | None = None
     _finite_N: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool, device="cpu"))
 
     def begin(self) -> None:
@@ -103,9 +103,10 @@ class EigenvalueObserver(Observer):
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Rotate activations [N, T, I - bias] into the eigenbasis; layers that share them are next to one another."""
-        if self._rotated is None or self._rotated[0] != layer.source:
+        key = layer.source, a_NTI.shape[1]
+        if self._rotated is None or self._rotated[0] != key:
             Q_A = self.activation_bases[layer.source]
-            self._rotated = layer.source, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
+            self._rotated = key, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
         return self._rotated[1]
 
     def losses(self, losses_N: Tensor) -> None:

@@ -27,22 +27,21 @@ from torch import Tensor, nn
 from gindex.atomic import checksum
 from gindex.config import (
     BuildConfig,
-    CorpusConfig,
     CurvatureConfig,
     FidelityConfig,
     ModelConfig,
-    default_of,
 )
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.evaluate.rankings import BM25, EXACT, FUNNEL, INDEX, rank, scores_of
 from gindex.evaluate.training import Scores
 from gindex.index import GradientIndex
-from gindex.model.load import LoadedModel, load_model, load_tokenizer
+from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.queries import QueryTokens, first_targets, tokenize_all
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -168,9 +167,7 @@ class FineTuning:
         if not tuned.is_dir():
             self.train(np.arange(self.documents), 0)
             self.save(tuned)
-        usual = int(default_of(CorpusConfig, "max_tokens"))
         config = BuildConfig(
-            corpus=CorpusConfig(max_tokens=min(usual, self._loaded.max_tokens)),
             model=ModelConfig(name=str(tuned), dtype="float32"),
             curvature=CurvatureConfig(fit_documents=0),
             fidelity=FidelityConfig(queries=0),
@@ -202,7 +199,7 @@ class FineTuning:
     @cached_property
     def _loaded(self) -> LoadedModel:
         name = str(self.folder / "model")
-        return load_model(ModelConfig(name=name, dtype="float32"), load_tokenizer(name))
+        return load_model(ModelConfig(name=name, dtype="float32"))
 
     @cached_property
     def _task(self) -> CausalLanguageModel:
@@ -215,11 +212,11 @@ class FineTuning:
     @cached_property
     def _tokens(self) -> list[npt.NDArray[np.uint32]]:
         longest = min(self.recipe.max_tokens, self._loaded.max_tokens)
-        return [np.array(self._loaded.tokenizer(text).input_ids[:longest], np.uint32) for text in self.texts]
+        return [np.array(ids[:longest], np.uint32) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:
-        return [tokenize_query(query, self._loaded) for query in self.queries]
+        return tokenize_all(self.queries, self._loaded)
 
 
 def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) -> Scores:

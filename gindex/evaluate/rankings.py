@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import REFUSE
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.progress import Progress
 from gindex.search.hit import Query, SearchResult
+from gindex.search.queries import log_notes
 
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""
@@ -53,17 +55,22 @@ def rank(
         GindexError: A query cannot be searched for.
     """
     if method == BM25:
-        return [index.lexical(f"{query.prompt} {query.completion or ''}", depth) for query in queries]
+        return [index.lexical(query.text, depth) for query in queries]
     if method == RANDOM:
         return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
     if method not in METHODS:
         raise ConfigError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
-    common: dict[str, Any] = {"group_by": "document", "group_score": "sum", "progress": progress}
+    common: dict[str, Any] = {
+        "group_by": "document", "group_score": "sum", "long_queries": REFUSE, "progress": progress
+    }  # fmt: skip
     parts = index.manifest.stored_parts
     if method == EXACT:
         found = index.search_many(queries, k=depth, scan=True, exact=True, candidates=parts, **common)
+        log_notes([result.notes for result in found])
         return [_ranking(result) for result in found]
-    by_score = [_ranking(result) for result in index.search_many(queries, k=depth, scan=True, **common)]
+    scored = index.search_many(queries, k=depth, scan=True, **common)
+    log_notes([result.notes for result in scored])
+    by_score = [_ranking(result) for result in scored]
     if method == INDEX:
         return by_score
     found = index.search_many(queries, k=candidates, exact=True, candidates=candidates, **common)

@@ -31,7 +31,7 @@ from gindex.index import GradientIndex
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress
 from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
+from gindex.search.queries import QueryTokens, first_targets, tokenize_all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,9 +143,9 @@ class Stepper:
     def __init__(self, index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> None:
         """Load the model in float32: small steps are lost in fewer bits."""
         self._index, self._config = index, config
-        self._engine = Engine.load(replace(index.model_config, dtype="float32"))
+        self._engine = Engine.load(replace(index.model_config, dtype="float32"), index.manifest.layers)
         self._task = CausalLanguageModel(self._engine.loaded.model)  # the engine's own gives its head no gradient
-        self._tokens = [tokenize_query(query, self._engine.loaded) for query in queries]
+        self._tokens = tokenize_all(queries, self._engine.loaded)
         self.before = self._losses(range(len(queries)))
 
     def gains(self, document_id: str, queries: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from gindex.attribution import DAMPING
 from gindex.config import VectorConfig
 from gindex.curvature.second_level import MU
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.evaluate.methods import TensorMethods
 from gindex.evaluate.perceptrons import Recipe, by_size, train_perceptrons
@@ -122,6 +123,6 @@ def import_datasets() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"expected scikit-learn, whose data this trains on, to be installed, found none ({error}); "
-            "pip install 'gindex[evaluate]'"
+            f"{install_hint('evaluate')}"
         ) from error
     return sklearn.datasets

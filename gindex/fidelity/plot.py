@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
 from gindex.fidelity.measure import Fidelity
 from gindex.fidelity.metrics import overlap
@@ -65,7 +66,7 @@ def import_pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise MissingDependencyError(
-            f"--plot: expected matplotlib to be installed, found none ({error}); pip install 'gindex[plots]'"
+            f"--plot: expected matplotlib to be installed, found none ({error}); {install_hint('plots')}"
         ) from error
     matplotlib.use("Agg")
     import matplotlib.pyplot

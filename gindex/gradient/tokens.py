@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
@@ -32,7 +33,9 @@ def token_influence(
     """
     observer = _TokenObserver(preconditioned)
     observe(layers, observer, documents, losses)
-    return torch.stack([observer.influence[layer.name] for layer in layers])
+    found = [observer.influence[layer.name] for layer in layers]
+    longest = max(influence_NT.shape[1] for influence_NT in found)  # a layer without a gradient has no tokens
+    return torch.stack([pad(influence_NT, (0, longest - influence_NT.shape[1])) for influence_NT in found])
 
 
 class _TokenObserver(Observer):

@@ -84,11 +84,11 @@ class _VectorObserver(Observer):
         self.vectors = torch.zeros(documents, projection.spec.dimension, dtype=torch.float32, device=device)
         self.self_influence = torch.zeros(documents, dtype=torch.float32, device=device)
         self._factors, self._scales, self._projection = factors, scales, projection
-        self._kept: tuple[tuple[str, bool], Tensor] | None = None  # of the last layer: those that share are next
+        self._kept: tuple[tuple[str, bool, int], Tensor] | None = None  # of the last layer: those that share are next
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         factors = self._factors[layer.name]
-        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S)
+        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
         if self._kept is None or self._kept[0] != key:
             a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
             self._kept = key, a @ factors.Q_A if key[1] else a

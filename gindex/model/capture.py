@@ -8,7 +8,7 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gindex.errors import ShapeError
+from gindex.errors import ModelError, ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.passes import alone, own
+from gindex.progress import pause, undisturbed
 from gindex.threads import Lock
 
 _tangents = Lock()
 """Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""
+
+PASS_ERROR = 1e-3
+"""Relative error that two passes through one model may differ by in float32: sums over all outputs round to 1e-6."""
 
 
 class Observer(ABC):
@@ -48,6 +52,8 @@ class Observer(ABC):
 def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
     """Run one forward and backward pass under an observer, alone and in a neutral state: see `passes`.
 
+    A layer that the losses do not depend on has a zero gradient: the observer sees no token of it, T = 0.
+
     Args:
         layers: Layers to observe.
         observer: Called back for each of them, forward and backward.
@@ -59,43 +65,116 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
 
     Raises:
         ShapeError: A layer's first axis is not the document axis.
+        TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
     """
-    with alone(layers[0].module), _hooks(layers, observer, documents):
+    running = _Pass(observer, documents)
+    with alone(layers[0].module), _hooks(layers, running):
         losses_N = losses()
+        running.end_forward(layers)
         observer.losses(losses_N.detach())
         if losses_N.requires_grad:
             losses_N.sum().backward()
+    for layer in layers:
+        if layer.name not in running.reached:
+            weight = next(layer.module.parameters())
+            a_NTI = weight.new_zeros(documents, 0, layer.inputs - layer.has_bias)
+            kept = observer.activations(layer, a_NTI)
+            observer.gradients(layer, kept, weight.new_zeros(documents, 0, layer.outputs))
     return losses_N.detach()
 
 
+class _Pass:
+    """What is known of a pass while it runs.
+
+    Attributes:
+        observer: Sees the layers.
+        documents: N.
+        called: Layers that have run, forward, and again where their block is checkpointed, backward.
+        tokens: T by the identity of the layers that others lie beside.
+        reached: Layers that gradients have come to.
+    """
+
+    def __init__(self, observer: Observer, documents: int) -> None:
+        self.observer, self.documents = observer, documents
+        self.called: set[str] = set()
+        self.tokens: dict[int, int] = {}
+        self.reached: set[str] = set()
+        self.is_forward = True
+
+    def call(self, layer: TrackedLayer, rows: int, shape: tuple[int, ...]) -> None:
+        """Check that a layer may run now, on an input of so many rows.
+
+        Raises:
+            ShapeError: The rows are not those of the documents.
+            TrackedLayerError: It has run already, or no gradient would come back.
+        """
+        if layer.name in self.called:
+            raise _unlike(layer, "one call", "a second one")
+        if not torch.is_grad_enabled():
+            raise _unlike(layer, "a call with gradients", "one without")
+        self.called.add(layer.name)
+        if rows != self.documents * (1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)):
+            raise ShapeError(
+                f"{layer.name}: expected activations of {self.documents} documents, found shape {shape}; "
+                "the layer mixes documents and cannot be tracked"
+            )
+
+    def end_forward(self, layers: Sequence[TrackedLayer]) -> None:
+        """Check that all layers have run; from now on they run again, where their block is checkpointed.
+
+        Raises:
+            TrackedLayerError: One has not: its gradient is zero, or its weights are used by another way.
+        """
+        for layer in layers:
+            if layer.name not in self.called:
+                raise _unlike(layer, "one call", "none")
+        self.called.clear()
+        self.is_forward = False
+
+
+def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError:
+    return TrackedLayerError(
+        f"{layer.name}: expected {expected} in a pass, as when the model was tried, found {found}; its gradients would "
+        f"be wrong: leave it out, as with --untrack {layer.name}"
+    )
+
+
 @contextmanager
-def _hooks(layers: Sequence[TrackedLayer], observer: Observer, documents: int) -> Iterator[None]:
-    handles = [
-        layer.module.register_forward_hook(own(_forward_hook(layer, observer, documents)), with_kwargs=True)
-        for layer in layers
-    ]
-    try:
+def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer in layers:
+            hook = own(_forward_hook(layer, running))
+            stack.callback(layer.module.register_forward_hook(hook, with_kwargs=True).remove)
+        for module in {id(layer.beside): layer.beside for layer in layers}.values():
+            if module is not None:
+                count = own(_token_hook(running))
+                stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+    def count(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        running.tokens[id(module)] = layer_input(args, kwargs).shape[1]
+
+    return count
 
 
 def _forward_hook(
-    layer: TrackedLayer, observer: Observer, documents: int
+    layer: TrackedLayer, running: _Pass
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        pause()
+        if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
+            return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach()
-        if a.shape[0] != documents:
-            raise ShapeError(
-                f"{layer.name}: expected activations of {documents} documents, found shape {tuple(a.shape)}; "
-                "the layer mixes documents and cannot be tracked"
-            )
-        load = _keep(layer, observer, a, documents)
+        running.call(layer, a.shape[0], tuple(a.shape))
+        load = _keep(layer, running.observer, a, running.documents)
 
         def backward(g: Tensor) -> None:
+            pause()  # on an accelerator another thread comes here, which must never stand still
             g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
-            observer.gradients(layer, load(), g.detach().reshape(documents, -1, g.shape[-1]))
+            running.reached.add(layer.name)
+            running.observer.gradients(layer, load(), g.detach().reshape(running.documents, -1, g.shape[-1]))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -142,32 +221,98 @@ def outputs_and_tangent(
 
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
+
+    Raises:
+        NotImplementedError: An operation of the model has no forward derivative: see `tangent_by_reverse`.
     """
-    # Only the plain attention can be differentiated forward.
-    with _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        handles = [
-            layer.module.register_forward_hook(own(_tangent_hook(layer, directions[layer.name])), with_kwargs=True)
-            for layer in layers
-        ]
-        try:
-            dual = forward_ad.unpack_dual(outputs())
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    def joined(output: Tensor, change: Tensor) -> Tensor:
+        changed: Tensor = output + forward_ad.make_dual(torch.zeros_like(output), change)
+        return changed
+
+    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
+    with (
+        undisturbed(),
+        _tangents,
+        forward_ad.dual_level(),
+        sdpa_kernel(SDPBackend.MATH),
+        _changed_outputs(layers, directions, joined),
+    ):
+        dual = forward_ad.unpack_dual(outputs())
         tangent = torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
         return dual.primal, tangent.detach().clone()
 
 
-def _tangent_hook(
-    layer: TrackedLayer, V_OI: Tensor
+def tangent_by_reverse(
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], outputs: Callable[[], Tensor]
+) -> Tensor:
+    """Return J v by backward passes, where operations of the model (fused experts) have no forward derivative.
+
+    With a step e along v, the first gives <u, d outputs / de> for a u that stays a variable; it is linear in u, and the
+    second differentiates it by u. A third, of the first kind, must give <J v, J v>: what can be differentiated only
+    once drops out of the second without a word. No observer may look on: none of these starts from a loss.
+
+    Args:
+        layers: Tracked layers.
+        directions: V [O, I] by layer name, the bias last.
+        outputs: Runs the model and returns its outputs, of any shape.
+
+    Raises:
+        ModelError: An operation of the model can be differentiated only once.
+    """
+    weights = next(layers[0].module.parameters())
+    step = torch.zeros((), device=weights.device, requires_grad=True)
+    # Only the plain attention can be differentiated twice, and it is chosen for all threads.
+    with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
+        with _changed_outputs(layers, directions, lambda output, change: output + step * change):
+            found = outputs()
+        u = torch.zeros_like(found, requires_grad=True)
+        try:
+            (along,) = torch.autograd.grad(found, step, u, create_graph=True)
+            (tangent,) = torch.autograd.grad(along, u)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # NotImplementedError is one
+            raise _differentiable_once(str(error).partition("\n")[0]) from error
+        tangent = tangent.detach()
+        (again,) = torch.autograd.grad(found, step, tangent)
+    expected = float(tangent.double().square().sum())
+    if abs(float(again) - expected) > max(PASS_ERROR, 16 * torch.finfo(weights.dtype).eps) * expected:
+        raise _differentiable_once(f"two passes give {float(again):.6g} and {expected:.6g} for one number")
+    return tangent
+
+
+def _differentiable_once(found: str) -> ModelError:
+    return ModelError(
+        f"Gauss-Newton product: expected a model that can be differentiated twice, found one that cannot ({found}); "
+        "leave refining out, or load the model without kernels of its own"
+    )
+
+
+@contextmanager
+def _changed_outputs(
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace what each layer writes by it `joined` with what a step along the direction adds to it."""
+    handles = [
+        layer.module.register_forward_hook(own(_change_hook(layer, directions[layer.name], joined)), with_kwargs=True)
+        for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _change_hook(
+    layer: TrackedLayer, V_OI: Tensor, joined: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
         a = layer_input(args, kwargs).detach()
         a_NTI = append_one(_by_position(layer, a, len(a)), layer)
         change_NTO = a_NTI @ V_OI.to(a_NTI.dtype).T
         change = change_NTO.mT if isinstance(layer.module, nn.Conv2d) else change_NTO
-        dual = forward_ad.make_dual(torch.zeros_like(output), change.reshape(output.shape).to(output.dtype))
-        changed: Tensor = output + dual
-        return changed
+        return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward

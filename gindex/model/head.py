@@ -12,8 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gindex.model.choice import output_head
+from gindex.model.differences import is_same_product
+from gindex.model.passes import own
+from gindex.progress import pause
+
 CHUNK = 128
 """Positions whose logits are held at once."""
+
+LOGITS = (1.0, 30.0, 1000.0)
+"""Sizes of the largest logit that a head is tried with: caps in use are 15 to 50, and a larger one caps nothing."""
 
 LabelSource = Callable[[Tensor, slice], Tensor]
 """Gives the labels [C] of the positions in a slice, whose probabilities are [C, V]."""
@@ -25,6 +33,7 @@ class _HeadLoss(torch.autograd.Function):
         losses = hidden_MH.new_empty(len(hidden_MH), dtype=torch.promote_types(hidden_MH.dtype, torch.float32))
         gradient_MH = torch.empty_like(hidden_MH)
         for start in range(0, len(hidden_MH), CHUNK):
+            pause()
             chunk = slice(start, start + CHUNK)
             logits_CV = nn.functional.linear(hidden_MH[chunk], weight_VH, bias_V)
             probabilities_CV = logits_CV.softmax(1, dtype=losses.dtype)
@@ -59,26 +68,46 @@ def head_losses(hidden_MH: Tensor, head: nn.Linear, labels: LabelSource) -> Tens
     Returns:
         Losses [M], float32 or wider.
     """
+    hidden_MH = hidden_MH.to(head.weight.dtype)  # some models keep their residual stream in float32
     losses: Tensor = _HeadLoss.apply(hidden_MH, head.weight, head.bias, labels)  # type: ignore[no-untyped-call]
     return losses
 
 
 def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
-    """Return the model's output head, if the logits are what that linear layer makes of the last hidden states.
+    """Return the model's output head, if its logits are what that linear layer makes of the last hidden states.
 
-    Some models scale or cap their logits; those have no plain head.
+    Some models scale or cap their logits; those have no plain head. A cap shows in large logits alone, so the model is
+    given hidden states of its own in the place of those that it computes, small ones to very large ones.
 
     Args:
         model: A causal language model of transformers.
         tokens_NT: A few tokens [N, T] to try it on.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    body = getattr(model, "base_model", model)
+    head, body = output_head(model), getattr(model, "base_model", model)
     if not isinstance(head, nn.Linear) or body is model:
         return None
     with torch.no_grad():
-        hidden = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
-        logits = model(tokens_NT, use_cache=False).logits
-        if hidden is None or hidden.shape[-1] != head.in_features:
+        found = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
+        if found is None or found.shape[-1] != head.in_features:
             return None
-        return head if torch.allclose(head(hidden).to(logits.dtype), logits, rtol=1e-3, atol=1e-3) else None
+        hidden = torch.randn(found.shape, generator=torch.Generator().manual_seed(0)).to(found)
+        largest = float(head(hidden.to(head.weight.dtype)).abs().max())
+        if not 0 < largest < float("inf"):
+            return None
+        plain = all(_is_plain(model, body, head, tokens_NT, hidden * (size / largest)) for size in LOGITS)
+        return head if plain else None
+
+
+def _is_plain(model: nn.Module, body: nn.Module, head: nn.Linear, tokens_NT: Tensor, hidden: Tensor) -> bool:
+    """Say whether the logits of hidden states are what the head makes of them."""
+
+    def replace(_body: nn.Module, _args: object, output: Any) -> Any:
+        output.last_hidden_state = hidden
+        return output
+
+    handle = body.register_forward_hook(own(replace))
+    try:
+        logits = model(tokens_NT, use_cache=False).logits
+    finally:
+        handle.remove()
+    return is_same_product(logits, head(hidden.to(head.weight.dtype)))

@@ -1,92 +1,141 @@
-"""Load a causal language model and its tokenizer, and fingerprint both.
+"""Load a causal language model and its tokenizer: whole, causal, and what its folder says it is.
 
-A fingerprint names the weights, not the files: a model that was saved again, or loaded in another number format,
-keeps it.
+What can be seen without the weights is seen first, so that a folder that cannot be taken is refused in a moment.
 """
 
-import hashlib
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from gindex.config import ModelConfig
-from gindex.errors import ModelError, TokenizerError
+from gindex.errors import GindexError, ModelError, TokenizerError
 from gindex.model.attention import use_fast_attention
+from gindex.model.causality import check_causal, ordinary_tokens
+from gindex.model.fingerprints import (
+    fingerprint_buffers,
+    fingerprint_code,
+    fingerprint_model,
+    fingerprint_tokenizer,
+    is_own,
+)
+from gindex.model.folder import ModelFolder
+from gindex.model.limits import most_tokens
+from gindex.model.own_code import made_anew
 from gindex.model.passes import loading, share_turns
-
-FINGERPRINT_VALUES = 4096
-"""Values of each parameter that enter the fingerprint, evenly spaced."""
+from gindex.model.places import find_model
+from gindex.model.quiet import first_line, quiet
+from gindex.model.whole import check_whole, ignored_missing
 
 PRIMITIVES = 128
 """Compiled products that oneDNN keeps, one for each shape: with AMX one takes .6 MB, and it would keep 1,024."""
 
-NO_LIMIT = 1 << 30
-"""Most tokens of a model that states no limit."""
+_CROSS_ATTENTION = re.compile(r"(^|\.)(encoder_attn|crossattention|cross_attention|EncDecAttention)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model on its device with its tokenizer and fingerprints."""
+    """A model on its device with its tokenizer and fingerprints.
+
+    Attributes:
+        model: The model, frozen.
+        tokenizer: Its tokenizer.
+        max_tokens: Most tokens that it takes.
+        fingerprint: Names its weights.
+        tokenizer_fingerprint: Names its tokenizer.
+        buffers: Names what its checkpoint holds beside weights; "" where that is nothing.
+        code: Names its code; `transformers` where it has none of its own.
+    """
 
     model: nn.Module
     tokenizer: Any
     max_tokens: int
     fingerprint: str
     tokenizer_fingerprint: str
+    buffers: str
+    code: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What identifies the model, as an index records it."""
+        return {
+            "model": self.fingerprint,
+            "tokenizer": self.tokenizer_fingerprint,
+            "buffers": self.buffers,
+            "code": self.code,
+        }
 
 
-def load_tokenizer(name: str) -> Any:
-    """Load the tokenizer of a model folder or hub name.
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        folder: Where it is, and what the folder says.
+        settings: Its configuration, of transformers or of its own code.
+        max_tokens: Most tokens that it takes.
+    """
+
+    folder: ModelFolder
+    settings: Any
+    max_tokens: int
+
+
+def read_model(config: ModelConfig) -> ModelSettings:
+    """Find a model and read what it says of itself, without its weights.
 
     Raises:
-        ModelError: There is no such folder or reachable hub model.
-        TokenizerError: The folder has no tokenizer, or one without character offsets.
+        ModelError: There is no such model, or it is none that can be taken.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    _check_folder(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise TokenizerError(
-            f"{name}: expected a tokenizer beside the model, found none that loads ({_first_line(error)}); "
-            "save it there with tokenizer.save_pretrained()"
-        ) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise TokenizerError(f"{name}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
-    return tokenizer
+    with quiet():
+        folder = ModelFolder.read(find_model(config), config)
+        try:
+            settings = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=config.trust_remote_code)
+            known = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
+        except Exception as error:
+            if folder.own_code and not config.trust_remote_code:
+                raise _untrusted(config.name) from error
+            raise ModelError(
+                f"{folder.path / 'config.json'}: expected the settings of a model that transformers knows "
+                f"({first_line(error)}); a newer transformers may know it"
+            ) from error
+        if not known and not (folder.own_code and config.trust_remote_code):
+            if folder.own_code:
+                raise _untrusted(config.name)
+            raise ModelError(
+                f"{config.name}: expected a causal language model of transformers, found "
+                f"{', '.join(folder.settings.get('architectures') or []) or settings.model_type}, which has none; "
+                "use a model of a class that ends in ForCausalLM"
+            )
+        return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings))
 
 
-def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
-    """Load the model to its device, frozen and in evaluation mode.
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Load a model to its device with its tokenizer, frozen and in evaluation mode.
 
     On a CPU, oneDNN is told to keep fewer compiled products, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says how many.
 
     Raises:
-        ModelError: There is no such model, it cannot be read, or the device is not there.
+        ModelError: There is no such model, it is not whole, not causal, or unreadable, or the device is not there.
+        NonFiniteError: Its logits are NaN or infinite.
+        TokenizerError: It has no tokenizer, or one without character offsets.
     """
-    from transformers import AutoModelForCausalLM
-
-    _check_folder(config.name)
     device = pick_device(config.device)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))  # read when it is first used
-    try:
-        with loading():
-            dtype = _pick_dtype(config, device)
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
-            model = model.to(device).requires_grad_(False).eval()
-        use_fast_attention(model)
-        share_turns(model, ours=True)
-    except Exception as error:
-        raise ModelError(
-            f"{config.name}: expected a causal language model of transformers, could not load it "
-            f"({_first_line(error)}); give a folder with config.json and weights, or a hub name"
-        ) from error
-    _check_vocabulary(config.name, model, tokenizer)
+    read = read_model(config)
+    with loading(), quiet():
+        tokenizer = _load_tokenizer(read, config)
+        model = _load_weights(read, config, device)
+        _check_vocabulary(config.name, model, tokenizer)
+        _check_passes(config.name, model, tokenizer, read.max_tokens)
+    share_turns(model, ours=True)
     tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
     # As the first call would; another thread's call at that moment would find the tokenizer in use.
     tokenizer.backend_tokenizer.no_truncation()
@@ -94,27 +143,12 @@ def load_model(config: ModelConfig, tokenizer: Any) -> LoadedModel:
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
-        max_tokens=int(getattr(model.config, "max_position_embeddings", 0) or NO_LIMIT),
+        max_tokens=read.max_tokens,
         fingerprint=fingerprint_model(model),
         tokenizer_fingerprint=tokenizer_fingerprint,
+        buffers=fingerprint_buffers(model),
+        code=fingerprint_code(model, read.folder.path),
     )
-
-
-def fingerprint_model(model: nn.Module) -> str:
-    """Return a SHA-256 over every parameter's name, shape and evenly spaced values, rounded to bfloat16."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()
-        sampled = flat[:: max(1, flat.numel() // FINGERPRINT_VALUES)][:FINGERPRINT_VALUES]
-        values = sampled.to(torch.bfloat16).cpu().contiguous()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(values.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def fingerprint_tokenizer(tokenizer: Any) -> str:
-    """Return a SHA-256 of a fast tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
 def pick_device(name: str) -> torch.device:
@@ -129,9 +163,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, dtype=torch.float32, device=device).item()  # the device `meta` makes tensors without values
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"--device {name}: not usable here ({_first_line(error)}); use --device cpu or auto"
-        ) from error
+        raise ModelError(f"--device {name}: not usable here ({first_line(error)}); use --device cpu or auto") from error
     return device
 
 
@@ -148,24 +180,93 @@ def fast_bfloat16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _pick_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    from transformers import AutoConfig
+def _untrusted(name: str) -> ModelError:
+    return ModelError(
+        f"{name}: expected a model of transformers' own classes, found one that runs code of its own (*.py beside it); "
+        "read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+    )
 
+
+def _load_tokenizer(read: ModelSettings, config: ModelConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    name = config.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(read.folder.path), trust_remote_code=config.trust_remote_code)
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise TokenizerError(
+                f"{name}: expected a tokenizer of transformers' own classes, found one that runs code of its own (*.py "
+                "beside it); read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+            ) from error
+        raise TokenizerError(
+            f"{name}: expected a tokenizer beside the model, found none that loads ({first_line(error)}); "
+            "save it there with tokenizer.save_pretrained()"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise TokenizerError(f"{name}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
+    return tokenizer
+
+
+def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    name, folder, dtype = config.name, read.folder, _pick_dtype(config, read.settings, device)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder.path),
+            config=read.settings,
+            dtype=dtype,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=not folder.pickled,
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            output_loading_info=True,
+        )
+        model: nn.Module = loaded[0]
+        report: Mapping[str, Any] = loaded[1]
+    except Exception as error:
+        if folder.pickled:  # torch's own words advise to run the code
+            raise ModelError(
+                f"{name}: expected pickled weights of tensors alone, could not read them ({type(error).__name__}); "
+                "save the model as safetensors, where it comes from"
+            ) from error
+        raise ModelError(
+            f"{name}: expected a causal language model of transformers, could not load it ({first_line(error)}); give "
+            "a folder with config.json and weights, or a hub name"
+        ) from error
+    hidden = set() if folder.pickled else ignored_missing(model, folder.stored)
+    check_whole(name, model, {**report, "missing_keys": {*report["missing_keys"], *hidden}})
+    _check_cross_attention(name, model)
+    if is_own(model):
+        model = made_anew(name, model, dtype)
+    try:
+        model = model.to(device).requires_grad_(False).eval()
+        use_fast_attention(model)
+    except Exception as error:
+        raise ModelError(
+            f"{name}: expected room for the model on {device}, could not move it there ({first_line(error)}); use "
+            "another --device or a smaller number format with --dtype"
+        ) from error
+    return model
+
+
+def _pick_dtype(config: ModelConfig, settings: Any, device: torch.device) -> torch.dtype:
     if config.dtype != "auto":
         return getattr(torch, config.dtype)  # type: ignore[no-any-return]
-    stored = getattr(AutoConfig.from_pretrained(config.name), "dtype", None)
+    stored = getattr(settings, "dtype", None)
     sixteen_bit = stored in (torch.bfloat16, torch.float16, "bfloat16", "float16")
     return torch.bfloat16 if sixteen_bit and fast_bfloat16(device) else torch.float32
 
 
-def _check_folder(name: str) -> None:
-    path = Path(name)
-    if not name:
-        raise ModelError("--model: expected a model folder or hub name, got nothing")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"{name}: expected a model folder with config.json, found none; give a folder of transformers")
-    if path.is_file() or (not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1)):
-        raise ModelError(f"{name}: expected a model folder or hub name, found no such folder; check --model")
+def _check_cross_attention(name: str, model: nn.Module) -> None:
+    """Refuse the decoder of an encoder-decoder: it has weights that attend to an encoder, and there is none."""
+    found = next((module for module, _ in model.named_modules() if _CROSS_ATTENTION.search(module)), None)
+    if found is not None:
+        raise ModelError(
+            f"{name}: expected a causal language model, found an encoder-decoder's decoder ({type(model).__name__}, "
+            f"whose {found} attends to an encoder), which would run without it; use a decoder-only model"
+        )
 
 
 def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
@@ -177,5 +278,29 @@ def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> None:
+    """Run the model on a few tokens: it must take tokens alone, and be causal.
+
+    Raises:
+        ModelError: It does not, or is not.
+        NonFiniteError: Its logits are NaN or infinite.
+    """
+    device = next(model.parameters()).device
+    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    try:
+        check_causal(
+            name, lambda tokens: model(tokens, use_cache=False).logits, ordinary_tokens(tokenizer, rows), most, device
+        )
+    except GindexError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name}: expected a causal language model that takes tokens alone, found that {type(model).__name__} "
+            f"fails on them ({type(error).__name__}: {first_line(error)}); {_other_format(model)}use one that needs no "
+            "pictures or masks"
+        ) from error
+
+
+def _other_format(model: nn.Module) -> str:
+    """Suggest 32 bits to a model that runs in 16, where some fail."""
+    return "" if next(model.parameters()).dtype.itemsize > 2 else "try --dtype float32, or "

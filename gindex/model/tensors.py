@@ -9,6 +9,7 @@ from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from gindex.errors import ShapeError
@@ -33,15 +34,27 @@ class TensorBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document."""
+        """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document.
+
+        Raises:
+            ShapeError: The mask is not one of 1 for real tokens and 0 for padding.
+        """
         if isinstance(self.inputs, Mapping) and "attention_mask" in self.inputs:
-            real: npt.NDArray[np.bool_] = self.inputs["attention_mask"].bool().cpu().numpy()
+            given = self.inputs["attention_mask"]
+            real: npt.NDArray[np.bool_] = (given == 1).cpu().numpy()
+            if given.dim() != 2 or not bool(((given == 1) | (given == 0)).all()) or not real.any(1).all():
+                raise ShapeError(
+                    "attention_mask: expected [documents, tokens] with 1 for real tokens, one a document at least, "
+                    f"and 0 for padding, found shape {tuple(given.shape)} of {given.dtype}; a model that takes another "
+                    "kind of mask can be wrapped in a module that makes it of this one"
+                )
             return real
         return np.ones((len(self.ordinals), 1), dtype=bool)
 
-    def first(self, count: int) -> Inputs:
-        """Return the inputs of `count` copies of the first document: something to try the model on."""
-        return _each(self.inputs, lambda x: x[:1].expand(count, *x.shape[1:]))
+    def some(self, count: int) -> Inputs:
+        """Return the inputs of `count` documents, the first ones, over again where there are fewer."""
+        rows = torch.arange(count) % len(self.ordinals)
+        return _each(self.inputs, lambda x: x[rows.to(x.device)])
 
 
 def tensor_batches(

@@ -1,11 +1,20 @@
-"""Queries that have become vectors: what stands between the gradient pass and the search."""
+"""Queries that have become vectors: what stands between the gradient pass and the search.
 
+Axes: Q queries, D dimension.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens
+from gindex.config import SearchOptions
+from gindex.corpus.words import words_of
+from gindex.engine import Engine
+from gindex.errors import NonFiniteError, QueryError
+from gindex.gradient.vector import VectorPath
+from gindex.search.hit import FailedQuery, Query
+from gindex.search.queries import QueryTokens, first_targets, name_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,4 +34,49 @@ class EncodedQuery:
     @property
     def words(self) -> str | None:
         """The query's text, whose words `hybrid` looks for; None where a vector was given."""
-        return None if self.tokens is None else f"{self.query.prompt} {self.query.completion or ''}"
+        return None if self.tokens is None else self.query.text
+
+
+def encode_queries(
+    engine: Engine, path: VectorPath, queries: Sequence[Query], tokens: Sequence[QueryTokens | FailedQuery]
+) -> list[EncodedQuery | FailedQuery]:
+    """Turn queries into vectors in one gradient pass; a query that failed, or fails here, stays in its place.
+
+    Args:
+        engine: The model.
+        path: From passes to vectors.
+        queries: Q queries.
+        tokens: The tokens of each.
+    """
+    usable = [found for found in tokens if isinstance(found, QueryTokens)]
+    if not usable:
+        return [found for found in tokens if isinstance(found, FailedQuery)]
+    batch = engine.encode_all(path, [found.ids for found in usable], first_targets(usable), 0)
+    encoded = zip(batch.vectors, batch.finite.tolist(), strict=True)
+    results: list[EncodedQuery | FailedQuery] = []
+    for query, found in zip(queries, tokens, strict=True):
+        if isinstance(found, FailedQuery):
+            results.append(found)
+            continue
+        vector_D, finite = next(encoded)
+        results.append(EncodedQuery(query=query, vector_D=vector_D, tokens=found) if finite else _not_finite(query))
+    return results
+
+
+def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> EncodedQuery | FailedQuery:
+    """Return a query as it is, or a failure where the options ask for words that it does not have."""
+    wanted = options.hybrid and options.bm25 is None
+    if not wanted or isinstance(encoded, FailedQuery) or encoded.words is None or words_of(encoded.words):
+        return encoded
+    error = QueryError(
+        f"{name_of(encoded.query)}: expected at least one word for --hybrid to look for, found none; give --bm25"
+    )
+    return FailedQuery(query=encoded.query, error=error)
+
+
+def _not_finite(query: Query) -> FailedQuery:
+    error = NonFiniteError(
+        f"query {query.id or query.prompt!r}: expected a finite loss and gradient, found NaN or infinity; "
+        "rephrase it, or build with --dtype float32"
+    )
+    return FailedQuery(query=query, error=error)

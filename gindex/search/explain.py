@@ -13,6 +13,7 @@ from gindex.corpus.table import DocumentTable
 from gindex.corpus.tokens import tokenize
 from gindex.engine import Engine
 from gindex.gradient.tokens import token_influence
+from gindex.progress import Progress, Silent
 from gindex.search.explanation import Explanation as Explanation
 from gindex.search.explanation import PartExplanation as PartExplanation
 from gindex.search.explanation import TokenInfluence as TokenInfluence
@@ -20,7 +21,14 @@ from gindex.search.hit import Query
 
 
 def explain(
-    engine: Engine, table: DocumentTable, preconditioned: Mapping[str, Any], document_id: str, query: Query
+    engine: Engine,
+    table: DocumentTable,
+    preconditioned: Mapping[str, Any],
+    document_id: str,
+    query: Query,
+    notes: tuple[str, ...] = (),
+    *,
+    progress: Progress | None = None,
 ) -> Explanation:
     """Recompute one document exactly, a part at a time.
 
@@ -30,6 +38,8 @@ def explain(
         preconditioned: H^-1 G [1, O, I] of the query by layer name.
         document_id: The document.
         query: What the preconditioned gradient is of.
+        notes: What is to be told of the query.
+        progress: Where the work is reported.
 
     Raises:
         StoreError: There is no such document.
@@ -40,24 +50,26 @@ def explain(
     ids = [int(token) for number, (_, tokens) in enumerate(stored) for token in tokens[min(number, 1) :]]
     own_texts = iter(_token_texts(engine.loaded.tokenizer, table.document(document_id).text, ids))
     last = ""
-    for number, (ordinal, tokens) in enumerate(stored):
-        batch = pad([tokens], np.array([ordinal]), np.ones(1, np.int64))
-        influence_LNT = token_influence(tracked, preconditioned, 1, partial(engine.task.losses, batch))
-        influence_LT = influence_LNT[:, 0].double().cpu().numpy()
-        by_layer += influence_LT.sum(1)
-        context = [last] if number else []
-        texts = context + [next(own_texts) for _ in tokens[len(context) :]]
-        last = texts[-1]
-        parts.append(
-            PartExplanation(
-                part=number,
-                influence=float(influence_LT.sum()),
-                tokens=tuple(
-                    TokenInfluence(text=text, influence=float(value), context=number > 0 and position == 0)
-                    for position, (text, value) in enumerate(zip(texts, influence_LT.sum(0), strict=True))
-                ),
+    with (progress or Silent()).phase("explanation", len(stored), "parts") as phase:
+        for number, (ordinal, tokens) in enumerate(stored):
+            batch = pad([tokens], np.array([ordinal]), np.ones(1, np.int64))
+            influence_LNT = token_influence(tracked, preconditioned, 1, partial(engine.task.losses, batch))
+            influence_LT = influence_LNT[:, 0].double().cpu().numpy()
+            by_layer += influence_LT.sum(1)
+            context = [last] if number else []
+            texts = context + [next(own_texts) for _ in tokens[len(context) :]]
+            last = texts[-1]
+            parts.append(
+                PartExplanation(
+                    part=number,
+                    influence=float(influence_LT.sum()),
+                    tokens=tuple(
+                        TokenInfluence(text=text, influence=float(value), context=number > 0 and position == 0)
+                        for position, (text, value) in enumerate(zip(texts, influence_LT.sum(0), strict=True))
+                    ),
+                )
             )
-        )
+            phase.advance()
     groups: dict[str, float] = {}
     for layer, value in zip(tracked, by_layer.tolist(), strict=True):
         groups[layer.group] = groups.get(layer.group, 0.0) + value
@@ -68,6 +80,7 @@ def explain(
         parts=tuple(parts),
         layers={layer.name: value for layer, value in zip(tracked, by_layer.tolist(), strict=True)},
         groups=groups,
+        notes=notes,
     )
 
 

@@ -40,6 +40,7 @@ class Explanation:
         parts: The parts with their tokens.
         layers: Influence by layer name, in forward order; adds up to `influence`.
         groups: Influence by layer group (transformer block); adds up to `influence`.
+        notes: What is to be told of how the query became tokens; see `SearchResult`.
     """
 
     document_id: str
@@ -48,3 +49,4 @@ class Explanation:
     parts: tuple[PartExplanation, ...]
     layers: dict[str, float]
     groups: dict[str, float]
+    notes: tuple[str, ...] = ()

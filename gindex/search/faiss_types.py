@@ -19,6 +19,7 @@ Source: RaBitQ, Gao and Long 2024, arXiv:2405.12497.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gindex.distribution import install_hint
 from gindex.errors import ConfigError, CorruptStoreError, MissingDependencyError
 from gindex.store.layout import REMEDY
 from gindex.store.parse import parse
@@ -100,7 +101,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise MissingDependencyError(
-            f"FAISS: expected it to be installed, found none ({error}); pip install 'gindex[cpu]' or 'gindex[gpu]'"
+            f"FAISS: expected it to be installed, found none ({error}); {install_hint('cpu', 'gpu')}"
         ) from error
     return faiss
 

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gindex.errors import GindexError
+from gindex.store.coverage import Coverage
+from gindex.store.manifest import Manifest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
@@ -13,6 +17,11 @@ class Query:
     prompt: str
     completion: str | None = None
     id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the model reads: the completion goes on where the prompt ends."""
+        return self.prompt + (self.completion or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +100,10 @@ class SearchResult:
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
         refinement: How the query was refined; None where it wasn't asked for.
+        notes: What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of
+            the prompt and the beginning of the completion.
         version: Version of the index that answered.
+        coverage: How much of the model is tracked, and what is not.
     """
 
     query: Query
@@ -101,7 +113,37 @@ class SearchResult:
     negative_hits: tuple[Hit, ...] | None = None
     reranked: int | None = None
     refinement: Refinement | None = None
+    notes: tuple[str, ...] = ()
     version: int | None = field(default=None, compare=False)
+    coverage: Coverage | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedQuery:
+    """One of many queries that has no answer, in the place of its result: the query, and the error that it would raise.
+
+    The other queries are answered.
+    """
+
+    query: Query
+    error: GindexError
+
+
+Outcome = SearchResult | FailedQuery
+
+
+def answered(outcomes: Sequence[Outcome]) -> list[SearchResult]:
+    """Return the results of queries that all have one.
+
+    Raises:
+        GindexError: The error of the first that has none.
+    """
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, FailedQuery):
+            raise outcome.error
+        results.append(outcome)
+    return results
 
 
 @dataclass
@@ -128,9 +170,10 @@ class Clock:
 def answers(
     queries: Sequence[Query],
     tokens: Sequence[int],
+    notes: Sequence[tuple[str, ...]],
     found: Sequence[Sequence[tuple[Hit, ...]]],
     clock: Clock,
-    version: int,
+    manifest: Manifest,
 ) -> list[SearchResult]:
     """Join queries with their hits: one end, or the positive and the negative one."""
     timing = clock.timing()
@@ -145,28 +188,43 @@ def answers(
             negative_hits=ends[1] if ends[1:] else None,
             reranked=exact,
             refinement=refinement,
-            version=version,
+            notes=told,
+            version=manifest.version,
+            coverage=manifest.coverage,
         )
-        for query, count, ends, exact, refinement in zip(queries, tokens, found, reranked, refinements, strict=True)
+        for query, count, told, ends, exact, refinement in zip(
+            queries, tokens, notes, found, reranked, refinements, strict=True
+        )
     ]
 
 
 def result_record(result: SearchResult) -> dict[str, Any]:
     """Return a result as the plain values that `gindex search --json` prints; what wasn't asked for is left out."""
-    query = {
-        "id": result.query.id,
-        "prompt": result.query.prompt,
-        "completion": result.query.completion,
-        "tokens": result.tokens,
+    record: dict[str, Any] = {
+        "query": _query_record(result.query) | {"tokens": result.tokens},
+        "hits": [_hit_record(hit) for hit in result.hits],
     }
-    record: dict[str, Any] = {"query": query, "hits": [_hit_record(hit) for hit in result.hits]}
     if result.negative_hits is not None:
         record["negative_hits"] = [_hit_record(hit) for hit in result.negative_hits]
     if result.reranked is not None:
         record["reranked"] = result.reranked
     if result.refinement is not None:
         record["refinement"] = asdict(result.refinement)
+    if result.coverage is not None:
+        record["coverage"] = result.coverage.record()
+    if result.notes:
+        record["notes"] = list(result.notes)
     return record | {"timing_ms": asdict(result.timing_ms)}
+
+
+def failure_record(failed: FailedQuery) -> dict[str, Any]:
+    """Return a query that has no answer as the plain values that `gindex search --json` prints in its place."""
+    error = {"type": type(failed.error).__name__, "detail": str(failed.error)}
+    return {"query": _query_record(failed.query), "error": error}
+
+
+def _query_record(query: Query) -> dict[str, Any]:
+    return {"id": query.id, "prompt": query.prompt, "completion": query.completion}
 
 
 def _hit_record(hit: Hit) -> dict[str, Any]:

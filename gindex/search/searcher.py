@@ -14,8 +14,9 @@ from torch import Tensor
 
 from gindex.config import SearchOptions
 from gindex.corpus.filters import parse_filter
-from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of, words_of
+from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of
 from gindex.corpus.table import DocumentTable, PartRecord
+from gindex.corpus.words import words_of
 from gindex.errors import ConfigError
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
 from gindex.search.funnel import Funnel, Selection
@@ -103,7 +104,10 @@ class Searcher:
         known: dict[str, Lexical] = {}
         if _takes_both(options):
             count = options.bm25_candidates
-            return [lexical_documents(self._table, t, count, where) if t and words_of(t) else [] for t in texts]
+            return [
+                lexical_documents(self._table, text, count, where, partly=True) if text and words_of(text) else []
+                for text in texts
+            ]
         if options.bm25 is None and not options.hybrid:
             return [[] for _ in texts]
         for text in texts:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,13 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gindex.distribution import VERSION
 from gindex.errors import GindexError
 from gindex.serve.documents import document_routes
+from gindex.serve.hosts import Hosts
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.metrics import Metrics
 from gindex.serve.operations import docs_routes, operation_routes, page_routes
-from gindex.serve.problems import MEDIA_TYPE, on_error, on_http_error
-from gindex.serve.schema import AddBody, BatchBody, ExplainBody, Problem, SearchBody
+from gindex.serve.problems import MEDIA_TYPE, RefusedError, on_error, on_http_error, problem_of
+from gindex.serve.schema import AddBody, BatchBody, DocumentBody, ExplainBody, Line, Problem, SearchBody
 from gindex.serve.searching import search_routes
 from gindex.serve.service import Service
 
@@ -44,11 +45,14 @@ _HEADERS = [
 ]
 
 
-def make_app(service: Service, *, cors_origins: Sequence[str] = (), page: bool = True) -> FastAPI:
+def make_app(
+    service: Service, *, hosts: Hosts | None = None, cors_origins: Sequence[str] = (), page: bool = True
+) -> FastAPI:
     """Return the application of a service, which it starts and closes.
 
     Args:
         service: What it answers with.
+        hosts: The names that it answers to; None takes those of the address in the settings.
         cors_origins: Web sites whose scripts may call it; none by default.
         page: Whether the page is there.
     """
@@ -59,7 +63,7 @@ def make_app(service: Service, *, cors_origins: Sequence[str] = (), page: bool =
         yield
         service.close()
 
-    app = FastAPI(title="gindex", version=version("gindex"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="gindex", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(search_routes(service))
     app.include_router(document_routes(service))
     app.include_router(operation_routes(service))
@@ -78,16 +82,16 @@ def make_app(service: Service, *, cors_origins: Sequence[str] = (), page: bool =
             allow_headers=["Authorization", "X-Api-Key", "Content-Type"],
             expose_headers=["Gindex-Version", "Retry-After"],
         )
-    app.add_middleware(_Frame, metrics=service.metrics)
+    app.add_middleware(_Frame, metrics=service.metrics, hosts=hosts or Hosts(service.config.host))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 class _Frame:
-    """Around every request: security headers, and its count and time."""
+    """Around every request: whom it names, security headers, and its count and time."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
+        self._app, self._metrics, self._hosts = app, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,10 +109,17 @@ class _Frame:
                 ]  # fmt: skip
             await send(message)
 
+        # What HEAD asks for is what GET would answer; the server leaves the body out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, receive, framed)
+            try:
+                self._hosts.check(scope["headers"])
+            except RefusedError as error:
+                await problem_of(error)(asked, receive, framed)
+            else:
+                await self._app(asked, receive, framed)
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(asked.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "OPTIONS", "HEAD") else "other"
             self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.seconds.labels("request").observe(time.perf_counter() - start)
@@ -122,7 +133,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """Describe the application, with the bodies that routes read themselves and the form of every error."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_DESCRIPTION)
-        bodies: list[Any] = [(kind, "validation") for kind in (SearchBody, BatchBody, ExplainBody, AddBody, Problem)]
+        bodies: list[Any] = [
+            (kind, "validation") for kind in (SearchBody, BatchBody, ExplainBody, AddBody, DocumentBody, Line, Problem)
+        ]
         _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +12,10 @@ from starlette.responses import Response
 
 from gindex.errors import BusyError, ConfigError, CorruptStoreError
 from gindex.search.faiss_types import spec_of
+from gindex.serve.ids import check_unicode, document_id_of
 from gindex.serve.problems import dump
 from gindex.serve.reading import JSON, read_json
-from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, IndexAnswer, IndexesAnswer
+from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentBody, IndexAnswer, IndexesAnswer
 from gindex.serve.searching import body_of
 from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
@@ -38,16 +38,32 @@ def document_routes(service: Service) -> APIRouter:
         service.reader(request)
         return _json(describe(service, service.indexes[name]))
 
-    @router.get("/{name}/documents/{document_id:path}", response_model=DocumentAnswer)
+    @router.get("/{name}/documents/{document_id:any}", response_model=DocumentAnswer)
     async def document(request: Request, name: str, document_id: str) -> Response:
-        """Return a document by its id."""
+        """Return a document by its id, percent-encoded as UTF-8: a slash in it as %2F, or as it is."""
         service.reader(request)
+        return await read(name, document_id_of(request, name))
+
+    @router.post("/{name}/document", response_model=DocumentAnswer, openapi_extra=body_of(DocumentBody))
+    async def document_by_body(request: Request, name: str) -> Response:
+        """Return a document by its id, in the body: for ids that are too long for an address, or `.` and `..`."""
+        service.reader(request)
+        return await read(name, (await read_json(request, service.config, DocumentBody)).document_id)
+
+    @router.post("/{name}/document/delete", response_model=ChangeAnswer, openapi_extra=body_of(DocumentBody))
+    async def delete_by_body(request: Request, name: str) -> Response:
+        """Delete a document by its id, in the body. Needs `--writable`."""
+        service.writer(request)
+        served = service.indexes[name]
+        return await remove(served, (await read_json(request, service.config, DocumentBody)).document_id)
+
+    async def read(name: str, document_id: str) -> Response:
         served = service.indexes[name]
         current = served.current
         try:
-            found = await asyncio.to_thread(current.document, _unicode(document_id))
+            found = await asyncio.to_thread(current.document, document_id)
         except CorruptStoreError as error:
-            served.fail(error)
+            served.suspect(error)
             raise
         version = current.manifest.version
         return _json({"index": name, "version": version, "document_id": found.document_id, "text": found.text,
@@ -58,7 +74,7 @@ def document_routes(service: Service) -> APIRouter:
         """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
         service.writer(request)
         served = service.indexes[name]
-        body = await read_json(request, service.config, AddBody)
+        body = await read_json(request, service.config, AddBody, distinct=True)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
         records = [
@@ -67,14 +83,15 @@ def document_routes(service: Service) -> APIRouter:
         ]
         return _json(await asyncio.to_thread(change, served, _adding(served, records, body.replace)), 201)
 
-    @router.delete("/{name}/documents/{document_id:path}", response_model=ChangeAnswer)
+    @router.delete("/{name}/documents/{document_id:any}", response_model=ChangeAnswer)
     async def delete(request: Request, name: str, document_id: str) -> Response:
         """Delete a document; no search returns it any more. Needs `--writable`."""
         service.writer(request)
-        served = service.indexes[name]
+        return await remove(service.indexes[name], document_id_of(request, name))
 
+    async def remove(served: ServedIndex, document_id: str) -> Response:
         def work() -> dict[str, Any]:
-            served.current.delete([_unicode(document_id)])
+            served.current.delete([document_id])
             return {"deleted": 1}
 
         return _json(await asyncio.to_thread(change, served, work))
@@ -102,7 +119,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "writable": service.writable,
     }
     if not served.ready:
-        return found
+        return found | {"reason": served.reason}
     manifest = served.current.manifest
     spec = spec_of(manifest.search)
     recall = manifest.search.get("recall")
@@ -118,12 +135,13 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "recall": recall and {key: float(recall[key]) for key in ("at_10", "at_100")},
         "fidelity": manifest.fidelity,
         "layer_groups": list(manifest.slices),
+        "coverage": manifest.coverage.record(),
     }
 
 
 def _named(served: ServedIndex, document_id: str, text: str) -> dict[str, str]:
     fields = served.current.manifest.config.corpus
-    return {fields.id_field: _unicode(document_id), fields.text_field: _unicode(text)}
+    return {fields.id_field: document_id, fields.text_field: check_unicode(text)}
 
 
 def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -> Any:
@@ -135,12 +153,6 @@ def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -
         return {"added": done.documents, "replaced": done.replaced}
 
     return work
-
-
-def _unicode(text: str) -> str:
-    if re.search("[\ud800-\udfff]", text):
-        raise ConfigError("text: expected Unicode text, found half a surrogate pair; correct it")
-    return text
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -1,37 +1,34 @@
 """The engine of a device: a bounded queue, and one thread that answers what waits in it in batches.
 
-One thread runs everything that touches the model, so that no two passes meet. Whatever waits when it is free goes into
-one gradient pass, and searches with the same options into one search. A batch waits for more only where the one before
-was shared: a lone client is never kept waiting for others. Where batches take long, the next may wait a little longer
-for them to be answered and ask again, for a larger batch costs less a query.
+Whatever waits when the thread is free goes into one gradient pass, and searches with the same options into one search.
+Exact searches and explanations have a lane and a thread of their own, which stands still for every batch.
+
+A batch waits for more only where the one before was shared: a lone client is never kept waiting for others. Where
+batches take long, the next may wait a little longer for them to be answered and ask again, for a larger batch costs
+less a query.
 """
 
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
-from itertools import groupby
 from typing import Any, TypeVar
 
-from gindex.errors import GindexError, OverloadedError, TimeLimitError, UnavailableError
+from gindex.errors import OverloadedError, UnavailableError
 from gindex.index import GradientIndex
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Query, SearchResult
+from gindex.search.hit import Query, answered
+from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
-from gindex.serve.histogram import Histogram, histogram_of
-from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch
+from gindex.serve.jobs import Job, SearchJob
+from gindex.serve.lane import Lane
 from gindex.serve.metrics import Metrics
-
-logger = logging.getLogger("gindex.serve")
+from gindex.serve.turns import Turns
 
 WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
 """A batch may wait for more this share of the time that the one before took, and at most so many seconds."""
 
 Result = TypeVar("Result")
-Answer = tuple[list[SearchResult], list[Histogram] | None]
 
 
 class Engine:
@@ -40,7 +37,9 @@ class Engine:
     def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
         """Prepare; `start` starts the thread."""
         self._config, self._metrics = config, metrics
-        self._waiting: deque[Job] = deque()
+        self._turns, self._answering = Turns(), Answering(config, metrics)
+        self.lane = Lane(config, metrics, self._turns, self._answering)
+        self._waiting: deque[SearchJob] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._depth = 0
         self._changed = threading.Condition()
@@ -51,22 +50,28 @@ class Engine:
     def start(self) -> None:
         """Start to answer."""
         self._thread.start()
+        self.lane.start()
 
     def close(self, timeout: float = 5.0) -> None:
         """Answer what waits, then stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        self.lane.close()
+        for thread in (self._thread, self.lane.thread):
+            if thread.is_alive():
+                thread.join(timeout)
 
     def submit(self, job: Job) -> None:
-        """Put a job into the queue.
+        """Put a job into the queue, or a slow one into the slow lane.
 
         Raises:
             OverloadedError: The queue is full.
             UnavailableError: The service is closing.
         """
+        if job.slow or not isinstance(job, SearchJob):
+            self.lane.submit(job)
+            return
         with self._changed:
             if self._closing:
                 raise UnavailableError("expected a running service, found it closing; ask another one")
@@ -92,13 +97,15 @@ class Engine:
             calls, batch = self._next()
             for work, future in calls:
                 try:
-                    future.set_result(work())
+                    with self._turns.batch():
+                        future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
             if batch:
-                self._shared, began = len(batch) > 1, time.monotonic()
-                self._answer(batch)
-                self._took = time.monotonic() - began
+                with self._turns.batch():
+                    self._shared, began = len(batch) > 1, time.monotonic()
+                    self._answering.batch(batch)
+                    self._took = time.monotonic() - began
                 batch.clear()  # the thread that waits for the next batch keeps no version of an index alive
             elif not calls and self._ended():
                 return
@@ -108,7 +115,7 @@ class Engine:
         with self._changed:
             return self._closing and not (self._waiting or self._calls)
 
-    def _next(self) -> tuple[list[tuple[Callable[[], Any], "Future[Any]"]], list[Job]]:
+    def _next(self) -> tuple[list[tuple[Callable[[], Any], "Future[Any]"]], list[SearchJob]]:
         """Return what to do next, both empty when there is nothing left and the engine closes."""
         config = self._config
         with self._changed:
@@ -119,12 +126,12 @@ class Engine:
                 self._changed.wait_for(lambda: self._depth >= config.batch or self._closing, self._window)
                 self._gathering = False
             calls, size = list(self._calls), 0
-            batch: list[Job] = []
+            batch: list[SearchJob] = []
             self._calls.clear()
             while self._waiting and (not batch or size + self._waiting[0].size <= config.batch):
                 job = self._waiting.popleft()
                 self._depth -= job.size
-                if not self._dropped(job):
+                if not self._answering.drops(job):
                     batch.append(job)
                     size += job.size
             self._metrics.depth.set(self._depth)
@@ -138,106 +145,8 @@ class Engine:
         window = self._config.window_ms / 1000
         return window and max(window, min(WAITING_SHARE * self._took, LONGEST_WAIT))
 
-    def _dropped(self, job: Job) -> bool:
-        if job.abandoned:
-            self._metrics.dropped.labels("gone").inc(job.size)
-        elif job.left <= 0:
-            self._metrics.dropped.labels("late").inc(job.size)
-            job.loop.call_soon_threadsafe(
-                job.finish, TimeLimitError("expected to be answered in time, waited too long")
-            )
-        else:
-            return False
-        return True
-
-    def _answer(self, batch: Sequence[Job]) -> None:
-        searches = [job for job in batch if isinstance(job, SearchJob)]
-        by_index = sorted(searches, key=lambda job: id(job.index))
-        for _, group in groupby(by_index, key=lambda job: id(job.index)):
-            of_index = list(group)
-            self._isolated(self._encode, of_index)
-            ready = [job for job in of_index if job.encoded]
-            kinds = {(job.options, job.histogram) for job in ready}
-            for kind in kinds:
-                self._isolated(self._search, [job for job in ready if (job.options, job.histogram) == kind])
-        for job in batch:
-            if isinstance(job, ExplainJob):
-                self._isolated(self._explain, [job])
-
-    def _isolated(self, work: Callable[[list[Any]], None], jobs: list[Any]) -> None:
-        """Run jobs together; where that fails, each alone, so that one cannot fail another."""
-        try:
-            work(jobs)
-        except AbandonedError:
-            self._metrics.dropped.labels("gone").inc(len(jobs))
-        except Exception as error:
-            if len(jobs) > 1:
-                for job in jobs:
-                    self._isolated(work, [job])
-                return
-            if not isinstance(error, GindexError):
-                logger.exception("a request failed")
-            self._deliver(jobs, [error])
-
-    def _encode(self, jobs: list[SearchJob]) -> None:
-        texts = [query for job in jobs for query in job.texts]
-        encoded: list[EncodedQuery] = []
-        if texts:
-            for job in jobs:
-                job.enter("gradient", self._config.gradient_seconds)
-            encoded = jobs[0].index.encode(texts, max_tokens=self._config.max_tokens)
-        vectors = iter(encoded)
-        for job in jobs:
-            job.take(vectors)
-
-    def _search(self, jobs: list[SearchJob]) -> None:
-        index, options = jobs[0].index, jobs[0].options
-        for job in jobs:
-            if options.exact:
-                job.enter("rerank", self._config.search_seconds + self._config.exact_seconds)
-            else:
-                job.enter("search", self._config.search_seconds)
-        queries = [query for job in jobs for query in job.encoded]
-        results = index.search_encoded(queries, options, progress=Watch(jobs))
-        shapes = histogram_of(index, queries) if jobs[0].histogram else None
-        answers: list[Answer] = []
-        start = 0
-        for job in jobs:
-            of = slice(start, start + job.size)
-            answers.append(([_timed(result, job) for result in results[of]], None if shapes is None else shapes[of]))
-            start += job.size
-        self._deliver(jobs, answers)
-
-    def _explain(self, jobs: list[ExplainJob]) -> None:
-        (job,) = jobs
-        job.enter("explain", self._config.exact_seconds)
-        self._deliver(
-            jobs, [job.index.explain(job.document_id, job.query.prompt, job.query.completion, progress=Watch(jobs))]
-        )
-
-    def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Any]) -> None:
-        for job in jobs:
-            job.enter("answer", self._config.search_seconds)
-            for stage, seconds in job.seconds.items():
-                self._metrics.seconds.labels(stage).observe(seconds)
-        loops = {job.loop for job in jobs}
-        for loop in loops:
-            done = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if job.loop is loop]
-            loop.call_soon_threadsafe(_finish, done)
-
-
-def _timed(result: SearchResult, job: Job) -> SearchResult:
-    """Count the gradient pass, which came before the search, with its time."""
-    gradient = 1000 * job.seconds.get("gradient", 0.0)
-    timing = replace(result.timing_ms, gradient=gradient, total=result.timing_ms.total + gradient)
-    return replace(result, timing_ms=timing)
-
-
-def _finish(done: Sequence[tuple[Job, Any]]) -> None:
-    for job, outcome in done:
-        job.finish(outcome)
-
 
 def warm_query(index: GradientIndex) -> None:
-    """Take one gradient, so that the first query finds everything loaded."""
-    index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1)
+    """Take one gradient, so that the first query finds everything loaded, what slow work needs included."""
+    answered(index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1))
+    index.twin  # noqa: B018

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gindex.config import SearchOptions
@@ -11,11 +12,22 @@ from gindex.errors import TimeLimitError
 from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Query
+from gindex.search.hit import FailedQuery, Query
+from gindex.serve.turns import Turns
 
 
 class AbandonedError(Exception):
     """Nobody waits for the work any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Where slow work is: its phase, and how many units of how many are done; None where the total is unknown."""
+
+    phase: str
+    done: int
+    total: int | None
+    unit: str
 
 
 class Job:
@@ -33,6 +45,14 @@ class Job:
         self.abandoned = False
         self.stage, self.entered, self.limit = "queue", time.monotonic(), limit
         self.seconds: dict[str, float] = {}
+        self.step: Step | None = None
+        self.watch: Watch | None = None
+        self._still_since: float | None = None
+
+    @property
+    def slow(self) -> bool:
+        """Whether it takes passes over documents, and so goes into the slow lane."""
+        return True
 
     @property
     def size(self) -> int:
@@ -41,8 +61,17 @@ class Job:
 
     @property
     def left(self) -> float:
-        """Seconds that its stage has left."""
-        return self.entered + self.limit - time.monotonic()
+        """Seconds that its stage has left; while it stands still they do not run."""
+        return self.entered + self.limit - (self._still_since or time.monotonic())
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Not count the time that the block takes as time of the stage."""
+        self._still_since = began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.limit, self._still_since = self.limit + time.monotonic() - began, None
 
     def enter(self, stage: str, limit: float) -> None:
         """Go on to a stage that may take so many seconds."""
@@ -57,6 +86,10 @@ class Job:
                 self.done.set_exception(outcome)
             else:
                 self.done.set_result(outcome)
+
+    def too_late(self) -> TimeLimitError:
+        """Return the error of a stage that took too long."""
+        return TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
 
     async def outcome(self, gone: "asyncio.Future[Any]") -> Any:
         """Wait for the result.
@@ -79,9 +112,7 @@ class Job:
     def _look(self) -> None:
         """Give up where the stage's time is over; otherwise look again when it would be."""
         if self.left <= 0:
-            self._abandon(
-                TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
-            )
+            self._abandon(self.too_late())
         self._timer = self.loop.call_later(max(0.001, self.left), self._look)
 
     def _abandon(self, error: Exception) -> None:
@@ -104,7 +135,12 @@ class SearchJob(Job):
         """Take texts, or vectors, which have no gradient stage."""
         super().__init__(index, limit)
         self.queries, self.options, self.histogram = list(queries), options, histogram
-        self.encoded: list[EncodedQuery] = []
+        self.encoded: list[EncodedQuery | FailedQuery] = []
+
+    @property
+    def slow(self) -> bool:
+        """Whether its candidates are re-ranked exactly."""
+        return self.options.exact
 
     @property
     def size(self) -> int:
@@ -116,7 +152,7 @@ class SearchJob(Job):
         """Those of its queries that need a gradient."""
         return [query for query in self.queries if isinstance(query, Query)]
 
-    def take(self, encoded: Iterator[EncodedQuery]) -> None:
+    def take(self, encoded: Iterator[EncodedQuery | FailedQuery]) -> None:
         """Put the encoded texts among the vectors."""
         self.encoded = [next(encoded) if isinstance(query, Query) else query for query in self.queries]
 
@@ -124,30 +160,49 @@ class SearchJob(Job):
 class ExplainJob(Job):
     """One document and one query to explain it for."""
 
-    def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query) -> None:
-        """Name both."""
+    def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query, long_queries: str) -> None:
+        """Name both, and what becomes of a query that is too long."""
         super().__init__(index, limit)
-        self.document_id, self.query = document_id, query
+        self.document_id, self.query, self.long_queries = document_id, query, long_queries
 
 
 class Watch:
-    """A progress that ends long work for which nobody waits any more."""
+    """What slow work calls as it goes on: says where it is, stands still for batches, ends where nobody waits."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        """Watch over the jobs that the work is for."""
-        self._jobs = jobs
+    def __init__(self, job: Job, turns: Turns) -> None:
+        """Watch over a job that has its turn."""
+        self._job, self._turns = job, turns
 
-    def advance(self, steps: int = 1) -> None:
-        """Look whether anyone still waits.
+    def pause(self) -> None:
+        """Give way to a batch that waits.
 
         Raises:
-            AbandonedError: Nobody does.
+            AbandonedError: Nobody waits for the job any more.
         """
-        if all(job.abandoned for job in self._jobs):
+        if self._job.abandoned:
             raise AbandonedError
+        if self._turns.wanted:
+            with self._job.standing_still():
+                self._turns.give_way()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep batches off for as long as the block takes."""
+        with ExitStack() as stack:
+            with self._job.standing_still():
+                stack.enter_context(self._turns.alone())
+            yield
 
     @contextmanager
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
         """Open a phase."""
-        self.advance()
+        self._job.step = Step(phase=name, done=0, total=total, unit=unit)
+        self.pause()
         yield self
+
+    def advance(self, steps: int = 1) -> None:
+        """Count units of the phase; see `pause`."""
+        step = self._job.step
+        if step is not None:
+            self._job.step = replace(step, done=step.done + steps)
+        self.pause()

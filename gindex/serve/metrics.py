@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-STAGES = ("queue", "gradient", "search", "rerank", "explain", "request")
+STAGES = ("queue", "slow_queue", "gradient", "search", "rerank", "explain", "request")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 
 
@@ -25,6 +25,9 @@ class Metrics:
         )
         self.dropped = Counter("gindex_dropped", "Queries that were not answered.", ["reason"], registry=self.registry)
         self.depth = Gauge("gindex_queue_depth", "Queries that wait.", registry=self.registry)
+        self.slow_depth = Gauge(
+            "gindex_slow_queue_depth", "Exact searches and explanations that wait.", registry=self.registry
+        )
         self.version = Gauge("gindex_index_version", "Version served.", ["index"], registry=self.registry)
         self.ready = Gauge("gindex_index_ready", "1 where the index answers.", ["index"], registry=self.registry)
         self.recall = Gauge(

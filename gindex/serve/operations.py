@@ -1,19 +1,20 @@
 """The routes of operation, and the page."""
 
-from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from gindex.distribution import VERSION
 from gindex.errors import UnknownIndexError
 from gindex.serve.problems import dump
 from gindex.serve.reading import JSON
 from gindex.serve.service import Service
 
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-_PAGE = ("index.html", "page.css", "page.js", "plots.js")
+_PAGE = ("index.html", "page.css", "page.js", "plots.js", "text.js")
 _DOCS = ("docs.html", "docs.js")
 _SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 
@@ -30,10 +31,13 @@ def operation_routes(service: Service) -> APIRouter:
     @router.get("/readyz", responses={503: {"description": "Loading, closing, or without any index"}})
     async def readyz() -> Response:
         """Say whether requests will be answered."""
-        content = {
+        content: dict[str, Any] = {
             "status": "ready" if service.ready else "draining" if service.draining else "not ready",
             "indexes": {index.name: index.ready for index in service.indexes},
         }
+        reasons = {index.name: index.reason for index in service.indexes if not index.ready}
+        if reasons:
+            content["reasons"] = reasons
         return Response(dump(content), 200 if service.ready else 503, media_type=JSON)
 
     @router.get("/metrics", response_class=PlainTextResponse)
@@ -45,7 +49,7 @@ def operation_routes(service: Service) -> APIRouter:
     @router.get("/version")
     async def version_of_gindex() -> Response:
         """Name the version of gindex."""
-        return Response(dump({"gindex": version("gindex")}), media_type=JSON)
+        return Response(dump({"gindex": VERSION}), media_type=JSON)
 
     return router
 

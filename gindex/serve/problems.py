@@ -15,9 +15,14 @@ from gindex.errors import (
     BusyError,
     ConfigError,
     CorpusError,
+    CorruptStoreError,
+    FormatVersionError,
     GindexError,
     MismatchError,
+    MissingDependencyError,
+    ModelError,
     NonFiniteError,
+    NotAnIndexError,
     OverloadedError,
     QueryError,
     RequestError,
@@ -29,6 +34,7 @@ from gindex.errors import (
     UnknownDocumentError,
     UnknownIndexError,
 )
+from gindex.search.hit import FailedQuery, failure_record
 
 logger = logging.getLogger("gindex.serve")
 
@@ -62,6 +68,15 @@ _SAFE_WORDS = {
     BusyError: "expected no other writer, found one; try again",
 }
 
+_REASONS: list[tuple[type[GindexError], str]] = [
+    (MismatchError, "its model is not the one that it was built with; start the service with --model"),
+    (ModelError, "its model was not found or cannot be loaded; the log says why, and --model names another place"),
+    (NotAnIndexError, "its folder holds no finished index"),
+    (FormatVersionError, "a newer gindex made it"),
+    (CorruptStoreError, "files of it are missing or damaged; gindex verify lists them"),
+    (MissingDependencyError, "a package that it needs is not installed; the log names it"),
+]
+
 
 class RefusedError(RequestError):
     """A request that is refused with a status of its own."""
@@ -85,14 +100,33 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
+def content_of(error: Exception) -> dict[str, Any]:
+    """Return what a request that failed with an error is told."""
+    status = status_of(error)
+    name = "InternalError" if status == 500 else _public_name(error)
+    return _content(status, name, _detail(error, status))
+
+
 def problem_of(error: Exception) -> Response:
     """Return the answer to a request that failed with an error."""
     status = status_of(error)
-    name = "InternalError" if status == 500 else _public_name(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status, name, _detail(error, status), headers)
+    return Response(dump(content_of(error)), status, headers, MEDIA_TYPE)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why an index is not ready, in words that tell nothing of the machine; the log has the whole message."""
+    return next((words for kind, words in _REASONS if isinstance(error, kind)), "it cannot be opened; the log says why")
+
+
+def failure_of(failed: FailedQuery) -> dict[str, Any]:
+    """Return what stands in a batch's answer in the place of a query that has none; it tells what a problem would."""
+    status = status_of(failed.error)
+    name = "InternalError" if status == 500 else _public_name(failed.error)
+    error = {"type": f"urn:gindex:{name}", "detail": _detail(failed.error, status)}
+    return failure_record(failed) | {"error": error}
 
 
 def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -104,8 +138,11 @@ def problem(status: int, name: str, detail: str, headers: dict[str, str] | None 
         detail: What to tell the caller.
         headers: Further headers.
     """
-    content = {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return Response(dump(content), status, headers, MEDIA_TYPE)
+    return Response(dump(_content(status, name, detail)), status, headers, MEDIA_TYPE)
+
+
+def _content(status: int, name: str, detail: str) -> dict[str, Any]:
+    return {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
 def dump(content: Any) -> bytes:
@@ -132,10 +169,15 @@ def _detail(error: Exception, status: int) -> str:
     return "the index cannot be used at the moment" if status == 503 else "something went wrong within the service"
 
 
-async def on_error(request: Request, error: Exception) -> Response:
-    """Answer a request that failed; what the caller isn't told goes to the log."""
+def log(request: Request, error: Exception) -> None:
+    """Write to the log what a caller isn't told."""
     if status_of(error) >= 500 and not isinstance(error, ServiceError):
         logger.error("%s %s", request.method, request.url.path, exc_info=error)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer a request that failed; what the caller isn't told goes to the log."""
+    log(request, error)
     return problem_of(error)
 
 

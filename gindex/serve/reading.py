@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import AbandonedError
@@ -57,8 +58,14 @@ def media_type(request: Request) -> str:
     return found
 
 
-async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> Body:
+async def read_json(request: Request, config: ServeConfig, kind: type[Body], *, distinct: bool = False) -> Body:
     """Return a request's JSON body, checked.
+
+    Args:
+        request: The request.
+        config: Its limits.
+        kind: What the body must be.
+        distinct: Refuse an object with equal keys, as in files of documents; else the last one counts.
 
     Raises:
         RefusedError: It is no JSON (400, 415), or too long or slow.
@@ -66,7 +73,10 @@ async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> 
     """
     if media_type(request) != JSON:
         raise RefusedError(415, f"expected a body of {JSON}")
-    return parse(kind, await read_body(request, config))
+    content = await read_body(request, config)
+    if distinct:
+        _check_keys(content)
+    return parse(kind, content)
 
 
 def parse(kind: type[Body], content: bytearray) -> Body:
@@ -87,6 +97,17 @@ def validated(kind: type[Body], values: dict[str, Any]) -> Body:
         return kind.model_validate_strings(values, strict=False)
     except ValidationError as error:
         raise _explained(error) from None
+
+
+def _check_keys(content: bytearray) -> None:
+    try:
+        parse_json(content)
+    except EqualKeysError as error:
+        raise ConfigError(
+            f"body: expected keys that differ in every object, found {error.key!r} twice in one"
+        ) from None
+    except (ValueError, RecursionError):
+        pass  # `parse` says what is wrong
 
 
 def _explained(error: ValidationError) -> Exception:

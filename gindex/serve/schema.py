@@ -9,6 +9,7 @@ from gindex.config import (
     CANDIDATE_RANKS,
     GROUP_SCORES,
     GROUPINGS,
+    LONG_QUERIES,
     NORMALISATIONS,
     REFINEMENTS,
     SearchOptions,
@@ -18,6 +19,8 @@ from gindex.config import (
 
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
+
+NOTES = "What is to be told of how the query became tokens: a prompt that was cut, a token that holds two texts' ends."
 
 
 def _choice(values: tuple[str, ...]) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class Options(_Request):
     group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")]
     dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")]
     layers: Annotated[bool, _option("layers")]
+    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
     histogram: Annotated[bool, Field(description="Give the spread of the scores of all parts.")] = False
 
     def search_options(self) -> SearchOptions:
@@ -108,9 +112,10 @@ class BatchBody(Options):
 class ExplainBody(_Request):
     """A query, and the document whose influence on it is to be told apart."""
 
-    document_id: Text
+    document_id: str
     prompt: Text
     completion: Text | None = None
+    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
     model_config = ConfigDict(
         json_schema_extra={
             "example": {"document_id": "race condition", "prompt": "A race condition is", "completion": " a bug"}
@@ -118,10 +123,17 @@ class ExplainBody(_Request):
     )
 
 
+class DocumentBody(_Request):
+    """The id of a document."""
+
+    document_id: Annotated[str, Field(description="Of any text; the body's limit is its own.")]
+    model_config = ConfigDict(json_schema_extra={"example": {"document_id": "race condition"}})
+
+
 class NewDocument(BaseModel):
     """A document to add; further fields are its metadata."""
 
-    id: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    id: Annotated[str, Field(min_length=1)]
     text: Annotated[str, Field(min_length=1)]
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -193,6 +205,25 @@ class HistogramBody(BaseModel):
     negative: list[tuple[int, float]]
 
 
+class UntrackedBody(BaseModel):
+    """Weights that are not tracked for one reason."""
+
+    weights: Annotated[str, Field(description="Their names, `*` for the number of a block.")]
+    count: int
+    parameters: int
+    share: Annotated[float | None, Field(description="Share of the body; null outside it.")]
+    reason: str
+
+
+class CoverageBody(BaseModel):
+    """How much of the model is tracked: influence through the rest is not seen."""
+
+    share: float
+    of: Annotated[str, Field(description="What it is a share of: body, all but embeddings and head; or model.")]
+    untracked: list[UntrackedBody]
+    warning: Annotated[str | None, Field(description="Said where less than half is tracked.")] = None
+
+
 class ResultBody(BaseModel):
     """The answer to one query."""
 
@@ -201,8 +232,32 @@ class ResultBody(BaseModel):
     negative_hits: list[HitBody] | None = None
     reranked: int | None = None
     refinement: RefinementBody | None = None
+    coverage: CoverageBody | None = None
+    notes: Annotated[list[str] | None, Field(description=NOTES)] = None
     timing_ms: TimingBody
     histogram: HistogramBody | None = None
+
+
+class AskedQuery(BaseModel):
+    """A query that has no answer, as it came."""
+
+    id: str | None
+    prompt: str
+    completion: str | None
+
+
+class ErrorBody(BaseModel):
+    """Why a query has no answer."""
+
+    type: str
+    detail: str
+
+
+class FailureBody(BaseModel):
+    """What stands in the place of the result of a query that has none; the others are answered."""
+
+    query: AskedQuery
+    error: ErrorBody
 
 
 class SearchAnswer(ResultBody):
@@ -217,7 +272,7 @@ class BatchAnswer(BaseModel):
 
     index: str
     version: int
-    results: list[ResultBody]
+    results: list[ResultBody | FailureBody]
 
 
 class TokenBody(BaseModel):
@@ -247,6 +302,7 @@ class ExplainAnswer(BaseModel):
     parts: list[PartBody]
     layers: dict[str, float]
     groups: dict[str, float]
+    notes: Annotated[list[str], Field(description=NOTES)] = []
 
 
 class DocumentAnswer(BaseModel):
@@ -274,6 +330,7 @@ class IndexAnswer(BaseModel):
 
     name: str
     ready: bool
+    reason: Annotated[str | None, Field(description="Why it is not ready.")] = None
     version: int | None = None
     created: str | None = None
     documents: int | None = None
@@ -287,12 +344,26 @@ class IndexAnswer(BaseModel):
     recall: dict[str, float] | None = None
     fidelity: dict[str, Any] | None = None
     layer_groups: list[str] | None = None
+    coverage: CoverageBody | None = None
 
 
 class IndexesAnswer(BaseModel):
     """All indexes."""
 
     indexes: list[IndexAnswer]
+
+
+class Line(BaseModel):
+    """One line of an answer in lines: what was asked for is in the last one."""
+
+    state: Annotated[str, Field(json_schema_extra=_choice(("waiting", "running", "done", "failed")))]
+    place: Annotated[int | None, Field(description="Place in the queue, 1 for the next, while it waits.")] = None
+    phase: Annotated[str | None, Field(description="What is done now.")] = None
+    done: Annotated[int | None, Field(description="Units of the phase that are done.")] = None
+    total: Annotated[int | None, Field(description="All units of the phase, where that is known.")] = None
+    unit: Annotated[str | None, Field(description="What the units are: parts, layers.")] = None
+    result: Annotated[dict[str, Any] | None, Field(description="The answer, as without lines.")] = None
+    problem: Annotated[dict[str, Any] | None, Field(description="What went wrong, as a Problem.")] = None
 
 
 class Problem(BaseModel):

@@ -1,6 +1,6 @@
 """The routes of search and explanation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +12,11 @@ from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.search.encoded import EncodedQuery
 from gindex.search.explain import explanation_record
-from gindex.search.hit import Query, result_record
-from gindex.serve.jobs import ExplainJob, SearchJob
-from gindex.serve.problems import RefusedError, dump
+from gindex.search.hit import FailedQuery, Query, result_record
+from gindex.serve.answering import Answer
+from gindex.serve.jobs import ExplainJob, Job, SearchJob
+from gindex.serve.lines import NDJSON, answer_lines, wants_lines
+from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
     BatchAnswer,
@@ -26,6 +28,7 @@ from gindex.serve.schema import (
     SearchAnswer,
     SearchBody,
 )
+from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
 from gindex.serve.vectors import decode_base64, decode_npy
 
@@ -43,6 +46,10 @@ def body_of(kind: type[Any], *, npy: bool = False) -> dict[str, Any]:
     return body | {"parameters": list(_query_parameters())}
 
 
+LINES: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"$ref": "#/components/schemas/Line"}}}}}
+"""How the OpenAPI document tells of answers in lines."""
+
+
 def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
     for name, option in Options.model_json_schema()["properties"].items():
@@ -57,7 +64,7 @@ def search_routes(service: Service) -> APIRouter:
     """Return the routes that ask an index."""
     router = APIRouter(prefix="/v1/indexes/{name}", tags=["search"])
 
-    async def search(request: Request, name: str, *, batch: bool) -> dict[str, Any]:
+    async def search(request: Request, name: str, *, batch: bool) -> Response:
         served = service.indexes[name]
         asked, options = await _read(request, batch=batch)
         index = served.current
@@ -70,12 +77,26 @@ def search_routes(service: Service) -> APIRouter:
         search_options = options.search_options()
         service.check(search_options, len(queries))
         job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
-        results, shapes = await service.answered(request, served, job)
-        records = [result_record(result) for result in results]
-        for record, shape in zip(records, shapes or [], strict=False):
-            record["histogram"] = asdict(shape)
-        answer = {"index": name, "version": index.manifest.version}
-        return answer | ({"results": records} if batch else records[0])
+
+        def content(found: Answer) -> dict[str, Any]:
+            results, shapes = found
+            if not batch and isinstance(results[0], FailedQuery):
+                raise results[0].error
+            records = [failure_of(r) if isinstance(r, FailedQuery) else result_record(r) for r in results]
+            for record, shape in zip(records, shapes or [], strict=False):
+                if shape is not None:
+                    record["histogram"] = asdict(shape)
+            answer = {"index": name, "version": index.manifest.version}
+            return answer | ({"results": records} if batch else records[0])
+
+        return await answered(request, served, job, content)
+
+    async def answered(
+        request: Request, served: ServedIndex, job: Job, content: Callable[[Any], dict[str, Any]]
+    ) -> Response:
+        if wants_lines(request):
+            return answer_lines(service, served, job, request, content)
+        return _answer(content(await service.answered(request, served, job)))
 
     async def _read(request: Request, *, batch: bool) -> tuple[list[QueryBody] | bytearray, Options]:
         kind = media_type(request)
@@ -88,7 +109,7 @@ def search_routes(service: Service) -> APIRouter:
         one = parse(SearchBody, content)
         return [one], one
 
-    @router.post("/search", response_model=SearchAnswer, openapi_extra=body_of(SearchBody, npy=True))
+    @router.post("/search", response_model=SearchAnswer, responses=LINES, openapi_extra=body_of(SearchBody, npy=True))
     async def search_one(request: Request, name: str) -> Response:
         """Return the documents with the most influence on a query.
 
@@ -96,15 +117,20 @@ def search_routes(service: Service) -> APIRouter:
         format, whose options are query parameters.
         """
         service.reader(request)
-        return _answer(await search(request, name, batch=False))
+        return await search(request, name, batch=False)
 
-    @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=body_of(BatchBody, npy=True))
+    @router.post(
+        "/search/batch", response_model=BatchAnswer, responses=LINES, openapi_extra=body_of(BatchBody, npy=True)
+    )
     async def search_batch(request: Request, name: str) -> Response:
-        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension]."""
-        service.reader(request)
-        return _answer(await search(request, name, batch=True))
+        """Answer many queries with the same options; in NumPy's format, an array [queries, dimension].
 
-    @router.post("/explain", response_model=ExplainAnswer, openapi_extra=body_of(ExplainBody))
+        A query that has no answer has an `error` in the place of its hits; the others are answered.
+        """
+        service.reader(request)
+        return await search(request, name, batch=True)
+
+    @router.post("/explain", response_model=ExplainAnswer, responses=LINES, openapi_extra=body_of(ExplainBody))
     async def explain(request: Request, name: str) -> Response:
         """Tell the exact influence of a document on a query apart, by its tokens and by layers."""
         service.reader(request)
@@ -113,9 +139,9 @@ def search_routes(service: Service) -> APIRouter:
         _need_prompts(prompts=service.prompts)
         index = served.current
         query = Query(prompt=body.prompt, completion=body.completion)
-        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query)
-        found = await service.answered(request, served, job)
-        return _answer({"index": name, "version": index.manifest.version} | explanation_record(found))
+        job = ExplainJob(index, service.config.queue_seconds, body.document_id, query, body.long_queries)
+        own = {"index": name, "version": index.manifest.version}
+        return await answered(request, served, job, lambda found: own | explanation_record(found))
 
     return router
 

@@ -1,17 +1,20 @@
 """The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
 
+import errno
 import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
 from gindex.serve.engine import Engine, warm_query
 from gindex.serve.metrics import Metrics
+from gindex.serve.problems import reason_of
 from gindex.store.layout import Layout
 from gindex.store.versions import latest_version
 from gindex.upkeep.verify import verify
@@ -19,21 +22,27 @@ from gindex.upkeep.verify import verify
 logger = logging.getLogger("gindex.serve")
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An index to serve: under which name, from which folder."""
+    """An index to serve: under which name, from which folder, and where its model is if not where it was."""
 
     name: str
     path: Path
+    model: str | None = None
 
 
-def places_of(arguments: Sequence[str]) -> list[Place]:
+def places_of(arguments: Sequence[str], models: Sequence[str] = ()) -> list[Place]:
     """Return the indexes that arguments name: `NAME=FOLDER`, or `FOLDER`, whose name is its last part.
 
+    Args:
+        arguments: The indexes.
+        models: Where models are: `NAME=PLACE` for the index of the name, or `PLACE` for all others.
+
     Raises:
-        ConfigError: A name is used twice or holds characters that a URL would have to escape.
+        ConfigError: A name is used twice, holds characters that a URL would have to escape, or is no index's.
     """
     places: dict[str, Place] = {}
     for argument in arguments:
@@ -45,24 +54,66 @@ def places_of(arguments: Sequence[str]) -> list[Place]:
         if name in places:
             raise ConfigError(f"{argument}: expected another name than {name!r}, which is taken; use NAME=FOLDER")
         places[name] = Place(name=name, path=path)
-    return list(places.values())
+    return [replace(place, model=model) for place, model in zip(places.values(), _models(places, models), strict=True)]
+
+
+def _models(places: Collection[str], models: Sequence[str]) -> list[str | None]:
+    """Return the place that is given for the model of each index, None where there is none."""
+    given: dict[str, str] = {}
+    for argument in models:
+        name, found, place = argument.partition("=")
+        name, place = (name, place) if found and name in places else ("", argument)
+        if name in given:
+            raise ConfigError(
+                f"--model {argument}: expected one place for each index and one for all others, got two for "
+                f"{name or 'all others'}; use NAME=PLACE with the name of an index ({', '.join(places)})"
+            )
+        given[name] = place
+    return [given.get(name, given.get("")) for name in places]
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Say whether an error comes from too many open files, or too little memory or space: that harms no file."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class ServedIndex:
     """One index: its present version, or why there is none."""
 
-    def __init__(self, place: Place, engine: Engine, metrics: Metrics, *, device: str, model: bool) -> None:
+    def __init__(
+        self,
+        place: Place,
+        engine: Engine,
+        metrics: Metrics,
+        permissions: Mapping[str, Any],
+        *,
+        device: str,
+        model: bool,
+        most_seconds: float,
+    ) -> None:
         """Name it; `refresh` opens it.
 
         Args:
             place: Name and folder.
             engine: What answers its queries.
             metrics: Where its state is told.
+            permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
+            most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
         self.name, self.engine, self.model = place.name, engine, model
+        self._permissions = permissions
+        self._most_seconds = most_seconds
         self._layout, self._device, self._metrics = Layout(place.path), device, metrics
+        self._model_place = place.model
+        self._reason = "it is being loaded"
         self._current: GradientIndex | None = None
         self._identity: tuple[int, int, int] | None = None
         self._suspect, self._retry_at, self._retry = False, 0.0, _FIRST_RETRY
@@ -75,6 +126,11 @@ class ServedIndex:
         return self._current is not None
 
     @property
+    def reason(self) -> str | None:
+        """Why it does not answer, for those who ask it; None where it does."""
+        return None if self.ready else self._reason
+
+    @property
     def current(self) -> GradientIndex:
         """The version that answers now; a request keeps to the one it began with.
 
@@ -83,7 +139,9 @@ class ServedIndex:
         """
         current = self._current
         if current is None:
-            raise UnavailableError(f"expected the index {self.name} to be ready, found it unavailable; try again later")
+            raise UnavailableError(
+                f"expected the index {self.name} to be ready, found that it is not: {self._reason}; try again later"
+            )
         return current
 
     @property
@@ -91,9 +149,15 @@ class ServedIndex:
         """Its folder."""
         return self._layout.root
 
+    def suspect(self, error: Exception) -> None:
+        """Give the present version up where a request found damage; not where the process lacked something."""
+        if not is_shortage(error):
+            self.fail(error)
+
     def fail(self, error: Exception) -> None:
         """Give the present version up: its files are found damaged. It is opened again once they are whole."""
         logger.error("index %s: unavailable: %s", self.name, error)
+        self._reason = reason_of(error)
         self._current, self._identity, self._suspect = None, None, True
         self._metrics.ready.labels(self.name).set(0)
 
@@ -103,6 +167,9 @@ class ServedIndex:
             try:
                 self._refresh()
             except GindexError as error:
+                if is_shortage(error):
+                    logger.error("index %s: not looked at: %s", self.name, error)
+                    return
                 if self._current is not None or time.monotonic() >= self._retry_at:
                     self.fail(error)
                 self._retry_at = time.monotonic() + self._retry
@@ -148,8 +215,11 @@ class ServedIndex:
         old = self._current
         opened = None if old is None else old.refresh()
         if opened is None or opened is old:  # the same number made anew
-            opened = GradientIndex.open(self._layout.root, device=self._device, resident=True)
+            opened = GradientIndex.open(
+                self._layout.root, model=self._model_place, device=self._device, resident=True, **self._permissions
+            )
         opened.warm(model=self.model)
+        opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()
         return opened
@@ -196,6 +266,6 @@ class Served:
                     index.refresh()
                 except Exception as error:  # a fault of ours in one index must not end the watch over the others
                     logger.exception("index %s", index.name)
-                    index.fail(error)
+                    index.suspect(error)
             self.loaded.set()
             self._closing.wait(self._seconds)

@@ -1,18 +1,21 @@
 """Running a service: its socket, its signals, its end."""
 
-import asyncio
-import ipaddress
+import logging
 import os
+import resource
 import socket
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
+from gindex.serve.protocol import protocol_of
 from gindex.serve.service import Service
+
+logger = logging.getLogger("gindex.serve")
 
 DRAIN_SECONDS = 30
 _FORCED = 1
@@ -40,43 +43,13 @@ def bind(config: ServeConfig) -> socket.socket:
     return listening
 
 
-def is_open(host: str) -> bool:
-    """Say whether others than this machine can reach an address."""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
-class _Protocol(HttpToolsProtocol):
-    """Closes a connection on which no request begins, or its headers do not end, in time."""
-
-    seconds: float
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect()
-
-    def on_headers_complete(self) -> None:
-        self._expect_nothing()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_nothing()
-        super().connection_lost(exc)
-
-    def _expect(self) -> None:
-        self._expect_nothing()
-        self._timer = self.loop.call_later(self.seconds, self.transport.close)
-
-    def _expect_nothing(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+def _within_files(config: ServeConfig) -> ServeConfig:
+    """Leave half of the files that the process may open to the indexes: connections are files too."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or config.max_connections <= most // 2:
+        return config
+    logger.warning("--max-connections: %d, half of the files that the process may open (ulimit -n)", most // 2)
+    return replace(config, max_connections=most // 2)
 
 
 class Server(uvicorn.Server):
@@ -87,7 +60,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=type("Protocol", (_Protocol,), {"seconds": service.config.body_seconds}),
+                http=protocol_of(_within_files(service.config)),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

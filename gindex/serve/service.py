@@ -44,7 +44,18 @@ class Service:
         self.limit = RateLimit(config.rate)
         self.engine = Engine(config, self.metrics)
         self.indexes = Served(
-            [ServedIndex(p, self.engine, self.metrics, device=config.device, model=prompts) for p in places],
+            [
+                ServedIndex(
+                    place,
+                    self.engine,
+                    self.metrics,
+                    config.permissions,
+                    device=config.device,
+                    model=prompts,
+                    most_seconds=config.search_seconds,
+                )
+                for place in places
+            ],
             config.reload_seconds,
         )
         self.draining = False
@@ -104,12 +115,16 @@ class Service:
         gone = asyncio.ensure_future(left(request))
         try:
             self.engine.submit(job)
-            return await job.outcome(gone)
-        except CorruptStoreError as error:
-            served.fail(error)
-            raise
-        except OSError as error:
-            served.fail(error)
-            raise UnavailableError("expected the index to be readable, found that it is not") from error
+            return await self.outcome(served, job, gone)
         finally:
             gone.cancel()
+
+    async def outcome(self, served: ServedIndex, job: Job, gone: "asyncio.Future[Any]") -> Any:
+        """Wait for the result of a queued job, until `gone` is done; raises as `answered` does."""
+        try:
+            return await job.outcome(gone)
+        except (CorruptStoreError, OSError) as error:
+            served.suspect(error)
+            if isinstance(error, CorruptStoreError):
+                raise
+            raise UnavailableError("expected the index to be readable, found that it is not") from error

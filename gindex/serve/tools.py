@@ -84,6 +84,7 @@ def make_tools(index: Searchable) -> MCPServer:
             "influence": found.influence,
             "tokens": [{"text": token.text, "influence": token.influence} for token in strongest],
             "layer_groups": found.groups,
+            "notes": list(found.notes),
         }
 
     return server

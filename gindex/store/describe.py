@@ -27,6 +27,7 @@ def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str
         "tracked_layers": len(manifest.layers),
         "layer_groups": len(vectors.slices),
         "untracked_weights": len(manifest.untracked),
+        "coverage": manifest.coverage.record(),
         "dimension": vectors.dimension,
         "bits": vectors.bits,
         "bytes_per_part": code_bytes(vectors.dimension, vectors.bits) + 4 * len(vectors.slices) + 4,

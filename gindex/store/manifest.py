@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 from gindex.config import BuildConfig
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
+from gindex.store.coverage import Coverage, coverage
 from gindex.store.files import FileRecord, read_json, read_plain
 from gindex.store.layout import FORMAT_VERSION, REMEDY, Layout
 from gindex.store.parse import parse
@@ -22,7 +23,22 @@ class _Source(TypedDict):
     sha256: str | None
 
 
-class _Model(TypedDict):
+class _Added(TypedDict, total=False):
+    """What manifests of an older gindex lack.
+
+    What identifies the model beside its weights, where it is (`store.model_place`), and the size of its body.
+    """
+
+    buffers: str
+    code: str
+    folder: str
+    relative: str
+    hub: str
+    body_parameters: int
+    tracked_body_parameters: int
+
+
+class _Model(_Added):
     name: str
     model: str
     tokenizer: str
@@ -31,7 +47,11 @@ class _Model(TypedDict):
     tracked_parameters: int
 
 
-class _Weight(TypedDict):
+class _Inside(TypedDict, total=False):
+    body: bool
+
+
+class _Weight(_Inside):
     name: str
     parameters: int
     reason: str
@@ -119,9 +139,11 @@ class Manifest:
         created: UTC time, ISO 8601.
         settings: `BuildConfig.settings()` of the build.
         sources: Fingerprints of the corpus files that the index was built from.
-        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`.
+        model: `name`, `model` and `tokenizer` (fingerprints), `dtype`, `parameters`, `tracked_parameters`; and what
+            older versions don't tell: `body_parameters` and `tracked_body_parameters` of its body alone, `buffers` and
+            `code` (fingerprints), `folder` and `relative`, or `hub`: where it is, see `store.model_place`.
         layers: The tracked layers in forward order.
-        untracked: Name, parameters and reason of every weight that is left out.
+        untracked: Name, parameters and reason of every weight that is left out, and whether it is of the body.
         projection: `kind`, `seed`, `dimension`, `fingerprint`, `slices` (group to start and stop).
         damping: `exact` (influence) and `index` (stored vectors), multiples of each layer's mean eigenvalue.
         fit: `documents`, `parts`, `tokens` that EK-FAC was fitted on; `whitened_norm` of the build's text, from the
@@ -194,6 +216,11 @@ class Manifest:
     def config(self) -> BuildConfig:
         """The settings of the build, the model's device and the batches at their defaults."""
         return BuildConfig.of_settings(self.settings)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the model is tracked, and what is not."""
+        return coverage(self.model, self.untracked)
 
     @property
     def slices(self) -> dict[str, tuple[int, int]]:

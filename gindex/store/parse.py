@@ -1,7 +1,8 @@
 """Plain values into dataclasses, each checked against its annotation.
 
 Understood are the plain types, lists, tuples, dicts with names as keys, unions, dataclasses, and TypedDicts. Names are
-exact, but a field with a default may be missing. `Annotated[dict[str, Any], T]` is a dict that is checked as a T.
+exact, but a field with a default, or one that a TypedDict does not require, may be missing. `Annotated[dict[str, Any],
+T]` is a dict that is checked as a T.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -60,9 +61,11 @@ def _fields(kind: Any, value: Any, where: str) -> dict[str, Any]:
 @cache
 def _names(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     """Return the annotations of a class by name, and the names that may be missing."""
-    own = fields(kind) if is_dataclass(kind) else ()
-    optional = (f.name for f in own if f.default is not MISSING or f.default_factory is not MISSING)
-    return get_type_hints(kind, include_extras=True), frozenset(optional)
+    hints = get_type_hints(kind, include_extras=True)
+    if not is_dataclass(kind):
+        return hints, frozenset(getattr(kind, "__optional_keys__", ()))
+    optional = (f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING)
+    return hints, frozenset(optional)
 
 
 def _of(kind: type, value: Any, where: str) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version as version_of
 from typing import Any
 
 from gindex.atomic import publish_new
+from gindex.distribution import VERSION
 from gindex.errors import NotAnIndexError, StoreError, VersionError
 from gindex.locks import held
 from gindex.store.files import encode_json
@@ -73,7 +73,7 @@ def commit(layout: Layout, manifest: Manifest, operation: dict[str, Any], **chan
         format_version=FORMAT_VERSION,
         version=next_version(layout),
         operation=operation,
-        gindex_version=version_of("gindex"),
+        gindex_version=VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **changes,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
 from gindex.fidelity.measure import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
 from gindex.index import GradientIndex
@@ -83,7 +84,7 @@ class Material:
 
     def tokens_of(self, text: str) -> Tokens:
         """Return the tokens of a text, as many as a part may have; empty where it has none to predict."""
-        ids = self.index.engine.loaded.tokenizer(text).input_ids
+        ((ids, _),) = tokenize(self.index.engine.loaded.tokenizer, [text])
         most = min(self.index.engine.loaded.max_tokens, int(self.index.manifest.settings["corpus"]["max_tokens"]))
         return np.array(ids[:most] if len(ids) > 1 else [], np.uint32)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
 INK, FAINT, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
@@ -60,7 +61,7 @@ def check_plots() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"study: expected matplotlib to be installed, found none ({error}); pip install 'gindex[plots]'"
+            f"study: expected matplotlib to be installed, found none ({error}); {install_hint('plots')}"
         ) from error
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any
+
+from gindex.distribution import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class Report:
         """Return what the JSON file holds: all but figures and texts."""
         return {
             "study": self.study,
-            "gindex": version("gindex"),
+            "gindex": VERSION,
             "sources": [asdict(source) for source in self.sources],
             "settings": dict(self.settings),
             "findings": list(self.findings),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from gindex.corpus.fill import copy_documents, new_table
+from gindex.corpus.schema import VERSION
 from gindex.corpus.table import DocumentTable
 from gindex.engine import recorded_projection
 from gindex.model.passes import plain
@@ -24,7 +25,7 @@ from gindex.store.volume import volume_files, volume_record
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     """Rewrite the newest version as one volume without deleted documents, and commit; older versions stay readable.
 
-    Where there is one volume and nothing is deleted, nothing is done.
+    Where there is one volume, nothing is deleted, and its table is of the newest version, nothing is done.
 
     Raises:
         CorruptStoreError: A file is damaged.
@@ -34,13 +35,18 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     with writing(layout):
         version = Version.open(layout)
         manifest = version.manifest
-        if len(manifest.volumes) == 1 and not manifest.deleted:
+        if len(manifest.volumes) == 1 and not manifest.deleted and not _is_old(version):
             return manifest
         number = start_volume(layout, {"compact": manifest.version})
         kept = _kept(manifest)
         _copy_table(layout, version, number, progress)
         spec, segments = _copy_vectors(layout, version, number, kept, progress)
         return _commit(layout, version, number, spec, segments, kept, progress)
+
+
+def _is_old(version: Version) -> bool:
+    with version.table() as table:
+        return min(table.versions) < VERSION
 
 
 def _kept(manifest: Manifest) -> Ordinals:

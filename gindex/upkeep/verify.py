@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import zarr
 
 from gindex.corpus.row_checksums import row_checksums
-from gindex.corpus.schema import connect
+from gindex.corpus.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.engine import recorded_projection
 from gindex.errors import StoreError
 from gindex.model.passes import plain
@@ -162,9 +163,23 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
     with closing(sqlite3.connect("")) as copy:  # the full-text check is written as an insertion
         connection.backup(copy)
         try:
-            copy.execute("INSERT INTO words(words, rank) VALUES ('integrity-check', 1)")
+            own = version_of(copy) != PLAIN_WORDS
+            copy.execute(f"INSERT INTO words(words, rank) VALUES ('integrity-check', {int(not own)})")
+            if own and not _are_words_of_texts(copy):
+                yield "full-text index: expected the words of the documents, found others"
         except sqlite3.DatabaseError as error:
             yield f"full-text index: {error}"
+
+
+def _are_words_of_texts(connection: sqlite3.Connection) -> bool:
+    """Index the texts again and compare every word, its document and its place."""
+    connection.execute(f"CREATE VIRTUAL TABLE again USING {FULL_TEXT}")
+    for ordinal, text in connection.execute("SELECT ordinal, text FROM documents"):
+        index_words(connection, ordinal, text, table="again")
+    for name in ("words", "again"):
+        connection.execute(f"CREATE VIRTUAL TABLE {name}_found USING fts5vocab({name}, instance)")
+    places = [connection.execute(f"SELECT term, doc, offset FROM {name}_found") for name in ("words", "again")]
+    return all(found == expected for found, expected in zip_longest(*places))
 
 
 def _repeated(connection: sqlite3.Connection, manifest: Manifest, seen: sqlite3.Connection, path: str) -> Iterator[str]:

@@ -249,11 +249,22 @@ def test_settings_that_do_not_suit_the_model(tmp_path, corpus_file, make_config,
     ):
         with pytest.raises(ConfigError, match=named):
             act()
-    assert not (tmp_path / "index" / "volumes/00000/documents.sqlite").exists()
+    assert not (tmp_path / "index").exists()
+
+
+def test_parts_are_as_long_as_the_model_takes_where_nothing_is_said(tmp_path, corpus_file, make_config):
+    """64 tokens, where the usual 512 would be refused; and a build says what it took, so that it goes on by it."""
+    config = make_config(max_tokens=None)
+    assert plan_build([str(corpus_file)], config).parts < plan_build([str(corpus_file)], make_config()).parts
+    manifest = run_build([str(corpus_file)], tmp_path / "index", config)
+    assert manifest.settings["corpus"]["max_tokens"] == 64
+    assert max(volume.longest_part for volume in manifest.volumes) == 64
+    for same in (config, make_config(max_tokens=64)):
+        assert run_build([str(corpus_file)], tmp_path / "index", same).created == manifest.created
 
 
 def test_missing_faiss_is_found_before_any_work(tmp_path, corpus_file, make_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingDependencyError, match=r"gindex\[cpu\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[cpu\]"):
         run_build([str(corpus_file)], tmp_path / "index", make_config())
     assert not (tmp_path / "index").exists()

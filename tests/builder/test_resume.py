@@ -198,6 +198,8 @@ def existing(request, tmp_path, built, stopped) -> Path:
         {"text_field": "id"},
         {"seed": 1},
         {"dtype": "bfloat16"},
+        {"untrack": ("model.layers.0.*",)},
+        {"track": ("model.layers.0.*",)},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from gindex.distribution import install_hint
 from gindex.locks import held
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
@@ -178,12 +180,12 @@ def test_damaged_index(fails, index_copy, name):
 
 def test_missing_model(fails, tmp_path, corpus_file, options):
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path / "none")
-    assert f"{tmp_path / 'none'}: expected a model folder or hub name, found no such folder" in line
+    assert f"{tmp_path / 'none'}: expected a model folder or hub name, found no folder" in line
 
 
 def test_folder_that_is_no_model(fails, tmp_path, corpus_file, options):
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", tmp_path)
-    assert f"{tmp_path}: expected a model folder with config.json, found none" in line
+    assert f"{tmp_path}: expected a model folder with config.json, found an empty folder" in line
 
 
 def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_folder):
@@ -195,7 +197,7 @@ def test_model_without_a_tokenizer(fails, tmp_path, corpus_file, options, model_
 def test_model_without_weights(fails, tmp_path, corpus_file, options, model_folder):
     folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
-    assert f"{folder}: expected a causal language model" in line
+    assert f"{folder}: expected weights in model.safetensors, or in shards" in line
 
 
 def test_model_with_nothing_to_track(fails, tmp_path, corpus_file, options, model_folder):
@@ -220,6 +222,39 @@ def test_another_model_than_the_indexs(fails, tmp_path, built, model_folder):
 
 def test_device_that_is_not_there(fails, built):
     assert "--device nonsense: not usable here" in fails(MODEL, "search", built, "the stack", "--device", "nonsense")
+
+
+def test_a_relative_path_is_never_asked_of_the_hub(fails, tmp_path, corpus_file, options, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_options: pytest.fail("a hub was asked"))
+    line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", "model")
+    assert f"model: expected a model folder or hub name, found no folder {Path('model').absolute()}" in line
+
+
+def test_a_refused_model_leaves_nothing_behind(fails, tmp_path, corpus_file, options, model_folder, monkeypatch):
+    monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_: pytest.fail("the corpus was read"))
+    folder, out = shutil.copytree(model_folder, tmp_path / "model"), tmp_path / "index"
+    weights = load_file(folder / "model.safetensors")
+    build = ["build", corpus_file, "--out", out, *options, "--model", folder]
+    save_file({k: v for k, v in weights.items() if "norm" not in k}, folder / "model.safetensors", {"format": "pt"})
+    assert "lacking 5 (model.layers.*.input_layernorm.weight" in fails(MODEL, *build)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert "with --allow-pickle" in fails(MODEL, *build)
+    assert "with --allow-pickle" in fails(MODEL, *build[:2], *options, "--model", folder, "--dry-run")
+    assert not out.exists()
+
+
+def test_a_permission_is_asked_for_anew(run, fails, tmp_path, corpus_file, options, model_folder):
+    """No index says for the caller that its model may be unpickled."""
+    folder, out = shutil.copytree(model_folder, tmp_path / "model"), tmp_path / "index"
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    built = run("build", corpus_file, "--out", out, *options, "--model", folder, "--allow-pickle")
+    assert built.exit_code == 0, built.output
+    ask = ["the stack", "--completion", " the heap"]
+    for command in (["search", out, *ask], ["explain", out, "d0", *ask], ["add", out, corpus_file, "--replace"]):
+        assert "with --allow-pickle" in fails(MODEL, *command)
+        assert run(*command, "--allow-pickle").exit_code == 0
 
 
 # NaN
@@ -261,7 +296,8 @@ def test_model_that_is_not_finite_at_all(fails, tmp_path, corpus_file, options, 
         model.lm_head.weight.fill_(float("inf"))
     model.save_pretrained(nan_model)
     line = fails(NON_FINITE, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", nan_model)
-    assert "expected documents with a finite loss to fit on, found none" in line
+    assert f"{nan_model}: expected finite logits, found NaN or infinity" in line
+    assert not (tmp_path / "index").exists()
 
 
 # Queries
@@ -272,8 +308,10 @@ def test_empty_completion(fails, built):
     assert "query: expected a completion with at least one token, found none" in line
 
 
-def test_prompt_longer_than_the_models_limit(fails, built):
-    line = fails(QUERY, "search", built, "the stack " * 100)
+def test_prompt_longer_than_the_models_limit(fails, run, built):
+    cut = run("search", built, "the stack " * 100)
+    assert cut.exit_code == 0 and "\nnote: of 601 tokens the first 537 are left out and do not count" in cut.stdout
+    line = fails(QUERY, "search", built, "the stack " * 100, "--long-queries", "refuse")
     assert "query: expected at most 64 tokens, which the model takes, found 601; shorten it" in line
 
 
@@ -312,6 +350,36 @@ def test_bad_query_among_good_ones_is_named(fails, built, tmp_path):
     path = tmp_path / "queries.jsonl"
     path.write_text('{"id": "q1", "prompt": "the stack"}\n{"id": "q2", "prompt": "the", "completion": ""}\n')
     assert "query q2: expected a completion" in fails(QUERY, "search", built, "--queries", path)
+
+
+def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path):
+    """A line that is no query, one without words, one too long: in their places, as JSON and as text."""
+    path = tmp_path / "queries.jsonl"
+    lines = [
+        '{"id": "a", "prompt": "the stack"}',
+        "{broken",
+        '{"id": "b", "prompt": "?!"}',
+        json.dumps({"id": "c", "prompt": "the", "completion": " heap" * 100}),
+        '{"id": "d", "prompt": "a parser token"}',
+    ]
+    path.write_text("\n".join(lines))
+    arguments = ["search", built, "--queries", path, "--hybrid", "-k", 2]
+    result = run(*arguments, "--json")
+    assert result.exit_code == QUERY
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["query"]["id"] for record in records] == ["a", "line 2", "b", "c", "d"]
+    assert [len(record.get("hits", ())) for record in records] == [2, 0, 0, 0, 2]
+    errors = [record.get("error", {}).get("detail", "") for record in records]
+    assert [bool(error) for error in errors] == [False, True, True, True, False]
+    assert ":2: expected a JSON object" in errors[1] and "query b: expected at least one word" in errors[2]
+    assert "query c: expected at most 64 tokens" in errors[3] and "found 200 in the completion" in errors[3]
+    assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first: ")
+    for position, query in ((0, "the stack"), (4, "a parser token")):
+        (alone,) = [json.loads(run("search", built, query, "--hybrid", "-k", 2, "--json").stdout)]
+        assert [h["document_id"] for h in records[position]["hits"]] == [h["document_id"] for h in alone["hits"]]
+    text = run(*arguments)
+    assert text.exit_code == QUERY and text.stdout.count("no answer: ") == 3
+    assert "[b] ?!\n\nno answer: query b: expected at least one word" in text.stdout
 
 
 # Options
@@ -368,5 +436,5 @@ def test_build_without_out_or_model(fails, corpus_file, options):
 def test_faiss_that_is_not_installed(fails, tmp_path, corpus_file, options, built, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     for arguments in (["build", corpus_file, "--out", tmp_path / "index", *options], ["search", built, "the stack"]):
-        assert "pip install 'gindex[cpu]' or 'gindex[gpu]'" in fails(DEPENDENCY, *arguments)
+        assert install_hint("cpu", "gpu") in fails(DEPENDENCY, *arguments)
     assert not (tmp_path / "index").exists()

@@ -9,7 +9,7 @@ import sys
 
 import click
 import pytest
-from gindex_cli.main import main
+from gindex_cli.commands import gindex
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
@@ -22,7 +22,7 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
     return found
 
 
-COMMANDS = {"": main, **commands(main)}
+COMMANDS = {"": gindex, **commands(gindex)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,8 +53,20 @@ def test_every_option_has_help(name):
             assert parameter.help, f"{name} {parameter.opts}"
 
 
+NEED_NO_MODEL = {
+    "outliers", "index", "info", "delete", "compact", "versions", "rollback", "prune", "verify", "repair",
+    "evaluate lds", "evaluate removal", "evaluate mislabel",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not isinstance(command, click.Group)])
+def test_every_command_that_needs_the_model_takes_its_place(name):
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert ("--model" in options) == (name not in NEED_NO_MODEL)
+
+
 def test_commands_and_options_of_the_first_issue():
-    taken = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
+    taken = {name: {o for p in command.params for o in p.opts} for name, command in gindex.commands.items()}
     assert taken["build"] >= {
         "--model", "--out", "--text-field", "--id-field", "--max-tokens", "--fit-documents", "--damping-scale",
         "--dimension", "--bits", "--device", "--dtype", "--seed", "--dry-run", "--strict",
@@ -99,6 +111,6 @@ def test_help_is_quick(gindex_command):
 
 
 def test_version(run):
-    from importlib.metadata import version
+    from gindex.distribution import VERSION
 
-    assert run("--version").output == f"gindex, version {version('gindex')}\n"
+    assert run("--version").output == f"gindex, version {VERSION}\n"

@@ -22,6 +22,7 @@ from gindex.corpus import packages
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.records import Document, to_json_value
+from gindex.distribution import install_hint
 from gindex.errors import CorpusError, MissingDependencyError
 
 CONFIG = CorpusConfig()
@@ -371,7 +372,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch, package, name):
     monkeypatch.setattr(packages, "import_module", absent)
     with pytest.raises(MissingDependencyError) as caught:
         read(name)
-    assert "pip install 'gindex[corpora]'" in str(caught.value) and name in str(caught.value)
+    assert install_hint("corpora") in str(caught.value) and name in str(caught.value)
 
 
 def test_nothing_heavy_is_imported():

@@ -354,8 +354,8 @@ def test_database_of_another_program(tmp_path):
 
 
 def test_table_of_a_newer_version(path):
-    raw(path, "PRAGMA user_version = 2")
-    with pytest.raises(FormatVersionError, match="version 1 or less, found 2"):
+    raw(path, "PRAGMA user_version = 3")
+    with pytest.raises(FormatVersionError, match="version 2 or less, found 3"):
         DocumentTable.open(path)
 
 

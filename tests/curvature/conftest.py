@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from probes import random_probe, token_probe
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gindex.corpus.batches import TokenBatch, pad
-from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
+from gindex.model.tracking import track_layers
 
 
 class LanguageTask:
@@ -115,8 +117,7 @@ def language(llama: nn.Module) -> Callable[..., Setting]:
         lengths[1] = 1  # nothing to predict
         documents = [generator.integers(1, 250, length).tolist() for length in lengths]
         task = LanguageTask(model)
-        probe = torch.ones(PROBE_DOCUMENTS, 4, dtype=torch.long)
-        table = track_layers(model, lambda: model(probe, use_cache=False))
+        table = track_layers(model, token_probe(model))
         return Setting(task, table.layers, count, lambda ordinals: task.batch(documents, ordinals))
 
     return make
@@ -138,7 +139,7 @@ def classifier() -> Callable[..., Setting]:
         mix = torch.randn(5, 5, generator=generator, dtype=torch.float64)
         inputs = torch.randn(count, 5, generator=generator, dtype=torch.float64) @ mix
         labels = torch.randint(4, (count,), generator=generator)
-        layers = track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 5, dtype=torch.float64))).layers
+        layers = track_layers(model, random_probe(model, 5, dtype=torch.float64)).layers
 
         def batch(ordinals: Sequence[int]) -> PointBatch:
             return PointBatch(np.asarray(ordinals, dtype=np.int64), inputs[ordinals], labels[ordinals])

@@ -172,9 +172,9 @@ def test_a_document_with_a_finite_loss_and_an_infinite_gradient_is_left_out(clas
 
 
 def test_only_bad_documents_is_an_error(language, llama):
+    setting = language(model=llama)
     with torch.no_grad():
         llama.model.norm.weight.fill_(float("nan"))
-    setting = language(model=llama)
     with pytest.raises(NonFiniteError, match=r"expected documents with a finite loss to fit on, found none in 6"):
         fit_covariances(setting.layers, setting.task, setting.batches(3, [0, 2, 3, 4, 5, 6]), 0)
 

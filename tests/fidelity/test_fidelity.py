@@ -142,4 +142,4 @@ def test_without_matplotlib_the_error_names_the_extra(built, tmp_path):
         f"main(['evaluate', 'fidelity', {str(built)!r}, '--plot', {str(tmp_path / 'plot.png')!r}])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 3 and "gindex[plots]" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 3 and "[plots]" in result.stderr and "Traceback" not in result.stderr

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from probes import token_probe
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import LayerFactors
-from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
+from gindex.model.tracking import track_layers
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ class Setting:
 def setting(model_folder: Path) -> Setting:
     """Eight documents of 1 to 14 tokens; bases are random, and Lambda is spread over decades."""
     model = AutoModelForCausalLM.from_pretrained(model_folder).double().eval()
-    layers = track_layers(
-        model, lambda: model(torch.ones(PROBE_DOCUMENTS, 4, dtype=torch.long), use_cache=False)
-    ).layers
+    layers = track_layers(model, token_probe(model)).layers
     numbers = np.random.default_rng(0)
     lengths = [9, 1, 14, 2, 6, 11, 5, 13]
     documents = [numbers.integers(1, 250, length).tolist() for length in lengths]

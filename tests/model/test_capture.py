@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from probes import random_probe, token_probe
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
-from gindex.errors import ShapeError
+from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.capture import Observer, append_one, observe
-from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, TrackedLayer, track_layers
+from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.tracking import track_layers
 
 
 class Recorder(Observer):
@@ -39,7 +41,7 @@ class Recorder(Observer):
 
 
 def track_language_model(model: nn.Module) -> LayerTable:
-    return track_layers(model, lambda: model(torch.ones(PROBE_DOCUMENTS, 4, dtype=torch.long), use_cache=False))
+    return track_layers(model, token_probe(model))
 
 
 def padded_losses(model: nn.Module, batch: Any) -> Tensor:
@@ -108,7 +110,7 @@ def test_layer_kinds_and_shapes_match_autograd(kind, shape):
     def losses(model: nn.Module) -> Tensor:
         return (model(x).square() * weights).flatten(1).sum(1)
 
-    layers = track_layers(chain, lambda: chain(torch.randn(PROBE_DOCUMENTS, *shape[1:], dtype=torch.float64))).layers
+    layers = track_layers(chain, random_probe(chain, *shape[1:], dtype=torch.float64)).layers
     recorder = Recorder()
     got_losses = observe(layers, recorder, 4, lambda: losses(chain))
     trainable = copy.deepcopy(chain).requires_grad_(True)
@@ -128,7 +130,7 @@ def test_activations_changed_in_place_by_the_model():
     torch.manual_seed(2)
     chain = nn.Sequential(nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3), nn.ReLU(inplace=True)).double()
     x = torch.randn(4, 5, dtype=torch.float64)
-    layers = track_layers(chain, lambda: chain(torch.randn(PROBE_DOCUMENTS, 5, dtype=torch.float64))).layers
+    layers = track_layers(chain, random_probe(chain, 5, dtype=torch.float64)).layers
     trainable, recorder = copy.deepcopy(chain).requires_grad_(True), Recorder()
     observe(layers, recorder, 4, lambda: chain(x).square().sum(1))
     for n, loss in enumerate(trainable(x).square().sum(1)):
@@ -141,7 +143,7 @@ def test_activations_changed_in_place_by_the_model():
 
 def small_chain() -> tuple[nn.Sequential, tuple[TrackedLayer, ...]]:
     chain = make_chain("linear")
-    return chain, track_layers(chain, lambda: chain(torch.randn(PROBE_DOCUMENTS, 5, dtype=torch.float64))).layers
+    return chain, track_layers(chain, random_probe(chain, 5, dtype=torch.float64)).layers
 
 
 def test_weights_stay_frozen_and_losses_are_detached():
@@ -186,19 +188,35 @@ def test_a_layer_that_mixes_documents_is_refused_by_name():
     assert not any(module._forward_hooks for module in chain.modules())
 
 
-def test_losses_that_need_no_gradient_give_none():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda chain, x: chain(chain[0](x)[:, :5]), "^0: expected one call in a pass, as when .*, found a second one"),
+        (lambda chain, x: chain[0](x), "^2: expected one call in a pass, as when the model was tried, found none"),
+        (lambda chain, x: chain[1:](torch.no_grad()(chain[0])(x)), "^0: expected a call with gradients .* without;"),
+    ],
+)
+def test_a_call_that_the_probe_did_not_see_is_refused_by_name(change, message):
+    chain, layers = small_chain()
+    with pytest.raises(TrackedLayerError, match=message + ".*leave it out, as with --untrack"):
+        observe(layers, Recorder(), 4, lambda: change(chain, torch.randn(4, 5, dtype=torch.float64)).square().sum(1))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in chain.modules())
+
+
+def test_losses_that_need_no_gradient_give_that_of_no_token():
     chain, layers = small_chain()
     recorder = Recorder()
     losses = observe(layers, recorder, 4, lambda: chain(torch.randn(4, 5, dtype=torch.float64)).detach().sum(1) * 0)
     assert losses.tolist() == [0] * 4
-    assert not recorder.pairs
+    assert [a_NTI.shape for a_NTI, _ in recorder.pairs.values()] == [(4, 0, 5), (4, 0, 7)]
+    assert not any(recorder.document_gradient(layer, 0).any() for layer in layers)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_activations_are_freed_with_the_pass(kind):
     """The collector is off: whatever survives is held by a reference or a cycle, a leak of a batch a step."""
     chain = make_chain(kind)
-    layers = track_layers(chain, lambda: chain(torch.randn(PROBE_DOCUMENTS, 5, dtype=torch.float64))).layers
+    layers = track_layers(chain, random_probe(chain, 5, dtype=torch.float64)).layers
     alive: list[weakref.ref[Tensor]] = []
 
     class Watcher(Observer):
@@ -230,6 +248,6 @@ def test_activations_are_freed_with_the_pass(kind):
 @pytest.mark.parametrize("bias", [True, False])
 def test_append_one(bias):
     module = nn.Linear(2, 3, bias=bias)
-    layer = track_layers(module, lambda: module(torch.randn(PROBE_DOCUMENTS, 2))).layers[0]
+    layer = track_layers(module, random_probe(module, 2)).layers[0]
     a_NTI = torch.tensor([[[2.0, 3.0], [0.0, 0.0]]])
     assert append_one(a_NTI, layer).tolist() == ([[[2, 3, 1], [0, 0, 1]]] if bias else [[[2, 3], [0, 0]]])

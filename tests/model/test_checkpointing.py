@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from probes import random_probe
 from torch import Tensor, nn
 
 from gindex.config import ModelConfig
@@ -13,7 +14,8 @@ from gindex.engine import Engine
 from gindex.gradient.exact import document_gradients
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
-from gindex.model.layers import PROBE_DOCUMENTS, TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
+from gindex.model.tracking import track_layers
 
 BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9]], [0, 1, 2], [1, 1, 1])
 
@@ -114,7 +116,7 @@ def test_a_block_that_works_in_place_and_a_layer_outside():
     torch.manual_seed(0)
     block = nn.Sequential(nn.Linear(5, 6), nn.ReLU(inplace=True), nn.Linear(6, 5))
     model = nn.Sequential(block, nn.Tanh(), nn.Linear(5, 2)).double()
-    layers = track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 5, dtype=torch.float64))).layers
+    layers = track_layers(model, random_probe(model, 5, dtype=torch.float64)).layers
     x = torch.randn(4, 5, dtype=torch.float64)
     plain, _ = document_gradients(layers, 4, lambda: model(x).square().sum(1))
     with checkpointed([block]):

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from probes import random_probe
 from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.convolution import patches
-from gindex.model.layers import PROBE_DOCUMENTS, track_layers
+from gindex.model.tracking import track_layers
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
@@ -48,9 +49,9 @@ def test_document_gradients_match_autograd(options):
         nn.Conv2d(2, 4, **options), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 2), nn.ReLU(inplace=True), nn.Flatten(),
         nn.LazyLinear(2),
     ).double()  # fmt: skip
-    x = torch.randn(PROBE_DOCUMENTS, 2, 6, 7, dtype=torch.float64)
+    x = torch.randn(5, 2, 6, 7, dtype=torch.float64)
     model(x)
-    layers = track_layers(model, lambda: model(x)).layers
+    layers = track_layers(model, random_probe(model, 2, 6, 7, dtype=torch.float64)).layers
     assert [layer.name for layer in layers] == ["0", "2", "5"]
     observer = Gradients()
     observe(layers, observer, len(x), lambda: model(x).square().sum(1))
@@ -78,7 +79,7 @@ class Branches(nn.Module):
 
 def test_only_layers_that_cut_their_input_alike_share_a_covariance():
     model = Branches()
-    layers = track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 2, 4, 4))).layers
+    layers = track_layers(model, random_probe(model, 2, 4, 4)).layers
     assert {layer.name: layer.source for layer in layers} == {
         "first": "first",
         "alike": "first",
@@ -91,4 +92,4 @@ def test_only_layers_that_cut_their_input_alike_share_a_covariance():
 def test_grouped_convolutions_are_refused_by_name():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(NothingToTrackError, match="0: a convolution in 2 groups, not one affine map"):
-        track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 4, 4, 4)))
+        track_layers(model, random_probe(model, 4, 4, 4))

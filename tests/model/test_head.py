@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    PretrainedConfig,
+)
 
 from gindex.corpus.batches import pad
 from gindex.engine import Engine
@@ -14,6 +22,10 @@ from gindex.model import head as head_module
 from gindex.model.head import head_losses, plain_head
 from gindex.model.losses import CausalLanguageModel
 
+SMALL = {
+    "vocab_size": 40, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
 TOKENS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 
 
@@ -97,6 +109,38 @@ def test_scaled_or_capped_logits_have_no_plain_head(llama):
 
     model.__class__ = Capped
     assert plain_head(model, TOKENS) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("config", "plain"),
+    [
+        (Gemma2Config(**SMALL, head_dim=4, final_logit_softcapping=30.0), False),
+        (Gemma2Config(**SMALL, head_dim=4, final_logit_softcapping=None), True),
+        (CohereConfig(**SMALL, logit_scale=0.0625), False),
+        (CohereConfig(**SMALL, logit_scale=1.0), True),
+        (GraniteConfig(**SMALL, logits_scaling=8.0), False),
+        (GraniteConfig(**SMALL, logits_scaling=1.0), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, PretrainedConfig) else str(value),
+)
+def test_a_cap_or_scale_is_seen_though_logits_are_small(config, plain, dtype):
+    """Random weights give logits of tenths, from which a cap of 30 takes less than rounding does."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    assert (plain_head(model, TOKENS) is not None) == plain
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_capped_models_losses_are_those_of_its_logits():
+    """Reference: the model's own loss, which transformers takes in float32."""
+    torch.manual_seed(0)
+    config = Gemma2Config(**SMALL, head_dim=4, final_logit_softcapping=0.5)
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    task = CausalLanguageModel(model, plain_head(model, TOKENS))
+    expected = model(TOKENS, labels=TOKENS).loss * 4
+    found = task.losses(pad(TOKENS.tolist(), [0, 1], [1, 1])).sum()
+    torch.testing.assert_close(found.float(), expected, rtol=1e-6, atol=0)
 
 
 def test_engine_passes_by_the_logits_only_where_the_head_is_not_tracked(make_config, tmp_path, small_tokenizer):

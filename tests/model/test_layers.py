@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from probes import random_probe, token_probe
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gindex.errors import NothingToTrackError
-from gindex.model import layers
-from gindex.model.layers import PROBE_DOCUMENTS, LayerTable, track_layers
+from gindex.model import tracking
+from gindex.model.layers import LayerTable
+from gindex.model.tracking import track_layers
 
 PROJECTIONS = [
     *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
@@ -18,11 +20,11 @@ PROJECTIONS = [
 
 
 def track_language_model(model: nn.Module) -> LayerTable:
-    return track_layers(model, lambda: model(torch.ones(PROBE_DOCUMENTS, 4, dtype=torch.long), use_cache=False))
+    return track_layers(model, token_probe(model))
 
 
 def track(model: nn.Module, width: int = 6) -> LayerTable:
-    return track_layers(model, lambda: model(torch.randn(PROBE_DOCUMENTS, 4, width)))
+    return track_layers(model, random_probe(model, 4, width))
 
 
 def reasons(table: LayerTable) -> dict[str, str]:
@@ -63,24 +65,27 @@ def test_every_parameter_is_counted_once(llama):
     tracked = sum(layer.parameters for layer in table.layers)
     total = sum(parameter.numel() for parameter in llama.parameters())
     assert tracked + sum(weight.parameters for weight in table.untracked) == total
-    assert table.share == tracked / total
+    assert table.parameters == total
+    embeddings = llama.model.embed_tokens.weight.numel()  # tied: the head's too
+    assert (table.body, table.tracked_body) == (total - embeddings, tracked)
+    assert table.share == tracked / (total - embeddings)
 
 
 def test_too_wide_layers_are_left_out(llama, monkeypatch):
-    monkeypatch.setattr(layers, "MAX_WIDTH", 39)
+    monkeypatch.setattr(tracking, "MAX_WIDTH", 39)
     table = track_language_model(llama)
     assert not [layer.name for layer in table.layers if ".mlp." in layer.name]
     assert reasons(table)["model.layers.1.mlp.up_proj.weight"].startswith("40 wide, above the limit of 39")
 
 
 def test_the_widest_allowed_layer_is_tracked(llama, monkeypatch):
-    monkeypatch.setattr(layers, "MAX_WIDTH", 40)
+    monkeypatch.setattr(tracking, "MAX_WIDTH", 40)
     assert len(track_language_model(llama).layers) == 14
 
 
 def test_gpt2_tracks_conv1d():
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2)).eval()
     table = track_language_model(model)
     names = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
     assert [layer.name for layer in table.layers] == [f"transformer.h.{n}.{name}" for n in range(2) for name in names]
@@ -92,13 +97,14 @@ def test_gpt2_tracks_conv1d():
 
 
 class Odd(nn.Module):
-    """One layer for each reason against tracking, and two good ones."""
+    """One layer for each reason against tracking, and three good ones."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(6, 6)
         self.twice = nn.Linear(6, 6)
         self.unused = nn.Linear(6, 6, bias=False)
+        self.flat = nn.Linear(6, 6)
         self.expert = nn.Linear(6, 6)
         self.turned = nn.Linear(4, 4)
         self.tied = nn.Linear(6, 6, bias=False)
@@ -110,14 +116,16 @@ class Odd(nn.Module):
 
     def forward(self, x_NTI: Tensor) -> Tensor:
         x = self.norm(self.twice(self.twice(self.first(x_NTI))))
-        x = self.expert(x.flatten(0, 1)).view_as(x)  # as a mixture of experts does: documents side by side
+        x = self.flat(x.flatten(0, 1)).view_as(x)  # the documents one behind the other
+        rows = x.flatten(0, 1)[:: len(x)]  # as a mixture of experts does: some tokens of some documents
+        x = x + 0 * self.expert(rows).sum()
         x = self.turned(x.permute(2, 0, 1)).permute(1, 2, 0)
         return self.last(self.tied_too(self.tied(x)))
 
 
 def test_reasons_against_tracking():
     table = track(Odd())
-    assert [layer.name for layer in table.layers] == ["first", "last"]
+    assert [layer.name for layer in table.layers] == ["first", "flat", "last"]
     why = reasons(table)
     assert why["twice.weight"] == why["twice.bias"] == "called 2 times in one forward pass"
     assert why["unused.weight"] == "not called in a forward pass"
@@ -156,7 +164,7 @@ def test_equal_but_distinct_activations_are_not_shared():
 
 
 def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
-    assert track(Odd()).groups == ("first", "last")
+    assert track(Odd()).groups == ("first", "flat", "last")
 
 
 @pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])
@@ -166,7 +174,7 @@ def test_nothing_to_track(wrapper: Callable[[nn.Module], nn.Module]):
 
 
 def test_nothing_to_track_names_the_reasons(monkeypatch):
-    monkeypatch.setattr(layers, "MAX_WIDTH", 3)
+    monkeypatch.setattr(tracking, "MAX_WIDTH", 3)
     with pytest.raises(NothingToTrackError, match=r"found none \(0: 6 wide"):
         track(nn.Sequential(nn.Linear(6, 6)))
 

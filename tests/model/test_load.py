@@ -8,15 +8,8 @@ import torch
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
 from gindex.model import load
-from gindex.model.load import (
-    FINGERPRINT_VALUES,
-    PRIMITIVES,
-    fast_bfloat16,
-    fingerprint_model,
-    load_model,
-    load_tokenizer,
-    pick_device,
-)
+from gindex.model.fingerprints import FINGERPRINT_VALUES, fingerprint_buffers, fingerprint_model
+from gindex.model.load import PRIMITIVES, fast_bfloat16, load_model, pick_device
 
 
 @pytest.fixture
@@ -43,11 +36,21 @@ def test_a_changed_weight_or_name_changes_the_fingerprint(wide):
     assert fingerprint_model(wide) != before
 
 
+def test_stored_buffers_have_a_fingerprint_of_their_own(wide):
+    assert fingerprint_buffers(wide) == ""
+    wide.register_buffer("angles", torch.ones(3), persistent=False)  # made anew with the model: nothing to tell apart
+    assert fingerprint_buffers(wide) == ""
+    weights = fingerprint_model(wide)
+    wide.register_buffer("router_bias", torch.ones(3))
+    before = fingerprint_buffers(wide)
+    wide.router_bias[0] = 2
+    assert fingerprint_buffers(wide) != before != ""
+    assert fingerprint_model(wide) == weights  # what an older index recorded
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_models_load_in_the_format_asked_for(model_folder, dtype):
-    loaded = load_model(
-        ModelConfig(name=str(model_folder), device="cpu", dtype=dtype), load_tokenizer(str(model_folder))
-    )
+    loaded = load_model(ModelConfig(name=str(model_folder), device="cpu", dtype=dtype))
     assert {str(parameter.dtype) for parameter in loaded.model.parameters()} == {f"torch.{dtype}"}
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
@@ -76,6 +79,5 @@ def test_few_compiled_products_are_kept_unless_the_user_says_how_many(model_fold
     monkeypatch.setenv(name, given or "")
     if given is None:
         monkeypatch.delenv(name)
-    config = ModelConfig(name=str(model_folder), device="cpu")
-    load_model(config, load_tokenizer(config.name))
+    load_model(ModelConfig(name=str(model_folder), device="cpu"))
     assert os.environ[name] == (given or str(PRIMITIVES))

@@ -126,3 +126,24 @@ def test_sequence_classifiers_of_transformers_ignore_padding():
         ordinals=np.arange(1),
     )
     torch.testing.assert_close(task.losses(both)[1], task.losses(alone)[0], rtol=1e-5, atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.tensor([[0.0, 0.0, -1e9]]),  # added to scores: 0 for real tokens
+        torch.ones(1, 1, 1, 3),
+        torch.ones(1, 3, 3),
+        torch.zeros(1, 3, dtype=torch.long),
+    ],
+    ids=["additive", "of heads", "of pairs", "nothing"],
+)
+def test_a_mask_of_another_kind_is_refused(mask):
+    """Read as the usual one, it would call padding real, or real tokens padding."""
+    batch = TensorBatch(
+        inputs={"input_ids": torch.ones(1, 3, dtype=torch.long), "attention_mask": mask},
+        labels=torch.zeros(1, dtype=torch.long),
+        ordinals=np.arange(1),
+    )
+    with pytest.raises(ShapeError, match="attention_mask: expected \\[documents, tokens\\] with 1 for real tokens"):
+        _ = batch.mask

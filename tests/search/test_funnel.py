@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gindex.distribution import install_hint
 from gindex.errors import (
     ConfigError,
     CorruptStoreError,
@@ -171,7 +172,7 @@ def test_missing_faiss_names_the_extra(tmp_path, make_reader, projection, monkey
         lambda: build_faiss(tmp_path / "other.faiss", reader, projection),
         lambda: FaissIndex(tmp_path / "search.faiss", spec, projection, 3),
     ):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'gindex\[cpu\]'"):
+        with pytest.raises(MissingDependencyError, match=re.escape(install_hint("cpu"))):
             act()
 
 

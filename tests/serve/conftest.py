@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs gindex[serve]")
-httpx = pytest.importorskip("httpx2", reason="needs gindex[client]")
+pytest.importorskip("fastapi", reason="needs gradient-index[serve]")
+httpx = pytest.importorskip("httpx2", reason="needs gradient-index[client]")
 
 from gindex.serve.app import make_app  # noqa: E402
 from gindex.serve.config import ServeConfig  # noqa: E402
@@ -37,14 +37,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
     """Start a service over folders and wait until it is ready; all end with the session."""
     running = []
 
-    def start(*indexes: object, keys: str | None = None, writable: bool = False, prompts: bool = True, **settings: Any):
+    def start(
+        *indexes: object,
+        models: list[str] | None = None,
+        keys: str | None = None,
+        writable: bool = False,
+        prompts: bool = True,
+        **settings: Any,
+    ):
         config = ServeConfig(port=0, device="cpu", **{"reload_seconds": 0.2} | settings)
         read = None
         if keys is not None:
             path = tmp_path_factory.mktemp("keys") / "keys.txt"
             path.write_text(keys)
             read = Keys.read(path)
-        places = places_of([str(index) for index in indexes])
+        places = places_of([str(index) for index in indexes], models or ())
         service = Service(places, config, keys=read, writable=writable, prompts=prompts)
         listening = bind(config)
         server = Server(service, make_app(service))

@@ -12,13 +12,14 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from gindex import Query
+from gindex import FailedQuery, Query
 from gindex.client import AsyncClient, Client
 from gindex.errors import (
     AccessError,
     ConfigError,
     FilterError,
     OverloadedError,
+    QueryError,
     ServiceError,
     UnavailableError,
     UnknownDocumentError,
@@ -58,6 +59,28 @@ def test_many_vectors_and_explanations(client, index):
     assert client.document("d3")["text"] == index.document("d3").text and client.info()["dimension"] == 512
 
 
+def test_one_bad_query_of_many(client, index):
+    queries = [Query(prompt=f"{PROMPT} {n}", id=str(n)) for n in range(40)]
+    queries[35] = Query(prompt="the", completion="", id="bad")
+    found, expected = client.search_each(queries, k=2), index.search_each(queries, k=2)
+    assert [outcome.query for outcome in found] == queries
+    for outcome, local in zip(found, expected, strict=True):
+        assert type(outcome) is type(local)
+        if outcome.query.id == "bad":
+            assert isinstance(outcome, FailedQuery) and isinstance(outcome.error, QueryError)
+            assert str(local.error) in str(outcome.error)
+        else:
+            assert same(outcome, local)
+    with pytest.raises(QueryError, match="query bad: expected a completion"):
+        client.search_many(queries, k=2)
+    long = "the stack " * 100
+    assert client.search(long, COMPLETION).notes == index.search(long, COMPLETION).notes
+    assert client.explain("d3", long).notes == index.explain("d3", long).notes
+    for call in (client.search, lambda *a, **more: client.explain("d3", *a, **more)):
+        with pytest.raises(QueryError, match="expected at most 64 tokens"):
+            call(long, long_queries="refuse")
+
+
 def test_the_asynchronous_client(served, index):
     async def ask():
         async with AsyncClient(served.url, index="index") as client:
@@ -65,6 +88,8 @@ def test_the_asynchronous_client(served, index):
             assert (await client.document("d3"))["metadata"] == {"number": 3}
             assert (await client.explain("d3", PROMPT)).document_id == "d3"
             assert (await client.info())["name"] == "index"
+            _, failed = await client.search_each([Query(prompt=PROMPT), Query(prompt="", id="bad")])
+            assert isinstance(failed, FailedQuery) and failed.query.id == "bad"
             return results
 
     for n, found in enumerate(asyncio.run(ask()), start=1):

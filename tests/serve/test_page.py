@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from urllib.parse import quote
 
 import pytest
@@ -120,6 +121,34 @@ def test_documents_are_text_never_markup(page, running):
     assert page.title() == "gindex" and page.locator(".hit img, #document img, .hit b, .hit i").count() == 0
 
 
+def test_an_exact_search_tells_how_far_it_is_and_is_cancelled(page, running, monkeypatch, until):
+    twin, ended = running.service.indexes["index"].current.twin, []
+
+    def work(encoded, options, progress):
+        try:
+            with progress.phase("exact influence", 6000, "parts") as phase:
+                for _ in range(6000):
+                    time.sleep(0.01)
+                    phase.advance()
+        finally:
+            ended.append(True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(twin, "search_encoded", work)
+        page.goto(running.url)
+        page.fill("#prompt", "the compiler race")
+        page.check("#exact")
+        page.click("#go")
+        page.wait_for_function("document.querySelector('#status').innerText.includes('of 6000 parts')")
+        page.click("#stop")
+        page.wait_for_function("document.querySelector('#status').innerText === 'Cancelled.'")
+        until(lambda: ended)
+    assert not page.locator("#stop").is_visible() and page.locator("#go").is_enabled()
+    page.click("#go")
+    page.wait_for_selector("#positive .hit")
+    assert "exact re-rank" in page.inner_text("#status")
+
+
 def test_errors_are_shown_and_gone_again(page, running):
     ask(page, running, where="number >")
     page.wait_for_selector("#error:not([hidden])")
@@ -201,3 +230,26 @@ def test_the_interface_is_described_and_tried_without_the_network(page, running)
     search.get_by_role("button", name="Execute").click()
     search.locator(".live-responses-table .response-col_status", has_text="200").wait_for()
     assert len(asked) > 4 and all(url.startswith((running.url, "data:")) for url in asked), asked
+
+
+def test_what_is_not_tracked_is_told(page, running):
+    page.goto(running.url)
+    page.wait_for_selector("#coverage:not([hidden])")
+    assert page.inner_text("#coverage-share") == "98.6% of the model\u2019s body is tracked; what is not"
+    assert "warning" not in (page.get_attribute("#coverage", "class") or "")
+    page.click("#coverage-share")
+    norms = page.inner_text("#coverage-untracked li:last-child")
+    assert "model.norm.weight: LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (1.4%)" in norms
+
+
+def test_little_that_is_tracked_is_said_aloud(page, running):
+    def little(route):
+        content = route.fetch().json()
+        for index in content["indexes"]:
+            index["coverage"] |= {"share": 0.1, "warning": "only 10.0% of the model's body is tracked"}
+        route.fulfill(json=content)
+
+    page.route("**/v1/indexes", little)
+    page.goto(running.url)
+    page.wait_for_selector("#coverage.warning")
+    assert page.inner_text("#coverage-share") == "Warning: only 10.0% of the model's body is tracked."

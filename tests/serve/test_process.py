@@ -75,8 +75,8 @@ def test_the_first_signal_drains(process, built):
 def test_the_second_signal_ends(process, built):
     made, url = process(f"index={built}", "--no-model")
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.sendall(b"POST /v1/indexes/index/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                       b"Content-Length: 9\r\n\r\n{")  # fmt: skip
+        client.sendall(b"POST /v1/indexes/index/search HTTP/1.1\r\nHost: localhost\r\n"
+                       b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{")  # fmt: skip
         time.sleep(0.3)
         made.send_signal(signal.SIGTERM)
         time.sleep(0.5)

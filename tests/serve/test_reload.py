@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gindex import GradientIndex
+from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 from gindex.upkeep.compact import compact
 
@@ -76,6 +77,24 @@ def test_documents_come_and_go_over_http(start, folder):
     assert half.status_code in (400, 422)
 
 
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (r'{"id": "x", "text": "the heap", "text": "the stack"}', "'text' twice"),
+        (r'{"id": "x", "text": "the heap", "deep": [{"k": 1, "\u006b": 2}]}', "'k' twice"),
+        (r'{"id": "x", "text": "the heap", "author": "half \ud83d"}', ""),
+        (r'{"id": "x", "text": "the heap", "far": 1e999}', "CorpusError"),
+    ],
+)
+def test_documents_over_http_are_checked_as_those_of_files(start, folder, record, found):
+    running = start(f"index={folder}", writable=True, prompts=False)
+    body = f'{{"documents": [{record}]}}'
+    headers = {"Content-Type": "application/json"}
+    refused = running.http.post("/v1/indexes/index/documents", content=body, headers=headers)
+    assert refused.status_code in (400, 422) and found in refused.text and "tmp" not in refused.text
+    assert running.http.get("/v1/indexes/index").json()["version"] == 1
+
+
 def test_a_lost_index_is_unavailable_and_the_others_go_on(start, built, folder, tmp_path, until):
     running = start(f"lost={folder}", f"kept={built}")
     shutil.move(folder, tmp_path / "elsewhere")
@@ -110,3 +129,26 @@ def test_without_a_model_prompts_are_refused(start, built):
     refused = running.search({"prompt": "the heap"})
     assert refused.status_code == 422 and "no model" in refused.json()["detail"]
     assert "_engine" not in running.service.indexes["index"].current.__dict__
+
+
+def test_why_an_index_is_not_ready_is_told(start, built, folder, tmp_path, until):
+    """Its model is gone: HTTP and /readyz say so without a path, and --model mends it."""
+    manifest = folder / "manifests/00000001.json"
+    content = read_json(manifest)
+    model = content["model"]["folder"]
+    content["model"] |= {"folder": str(tmp_path / "gone"), "relative": "../gone"}
+    write_json(manifest, content)
+    running = start(f"lost={folder}", f"kept={built}")
+    until(lambda: "not found" in (running.service.indexes["lost"].reason or ""))
+    reason = running.service.indexes["lost"].reason
+    refused = running.search({"prompt": "the heap"}, "lost")
+    assert refused.status_code == 503 and f"found that it is not: {reason}; try again later" in refused.json()["detail"]
+    assert running.http.get("/readyz").json() == {
+        "status": "ready", "indexes": {"lost": False, "kept": True}, "reasons": {"lost": reason}
+    }  # fmt: skip
+    lost, kept = running.http.get("/v1/indexes").json()["indexes"]
+    assert lost["reason"] == reason and "--model" in reason and "reason" not in kept
+    assert str(tmp_path) not in refused.text + running.http.get("/v1/indexes").text
+    mended = start(f"lost={folder}", f"kept={built}", models=[f"lost={model}"])
+    until(lambda: mended.service.indexes["lost"].ready)
+    assert mended.search({"prompt": "the heap"}, "lost").status_code == 200

@@ -63,6 +63,38 @@ def test_a_batch_answers_each_query(served, index):
         assert [hit["document_id"] for hit in result["hits"]] == [hit.document_id for hit in expected]
 
 
+def test_a_bad_query_of_a_batch_stands_in_its_place(served, index):
+    queries = [{"prompt": PROMPT, "id": "a"}, {"prompt": "", "id": "b"}, {"prompt": "the heap", "id": "c"}]
+    answer = served.http.post("/v1/indexes/index/search/batch", json={"queries": queries, "k": 2, "histogram": True})
+    assert answer.status_code == 200
+    first, failed, last = answer.json()["results"]
+    assert failed == {
+        "query": {"id": "b", "prompt": "", "completion": None},
+        "error": {
+            "type": "urn:gindex:QueryError",
+            "detail": "query b: expected a token to predict after the first, found 0 in all; give a longer prompt",
+        },
+    }
+    for result, prompt in ((first, PROMPT), (last, "the heap")):
+        assert [h["document_id"] for h in result["hits"]] == [h.document_id for h in index.search(prompt, k=2).hits]
+        assert result["histogram"]["parts"] == index.manifest.documents["parts"]
+    refused(served.search(queries[1]), 422, "a token to predict")
+
+
+def test_notes_are_told(served, index):
+    long = {"prompt": "the stack " * 100 + PROMPT, "completion": COMPLETION}
+    expected = index.search(long["prompt"], COMPLETION).notes
+    assert expected and served.search(long).json()["notes"] == list(expected)
+    explained = served.http.post("/v1/indexes/index/explain", json={"document_id": "d3", **long}).json()
+    assert explained["notes"] == list(expected)
+    refused(
+        served.http.post("/v1/indexes/index/explain", json={"document_id": "d3", **long, "long_queries": "refuse"}),
+        422,
+        "expected at most 64 tokens",
+    )
+    assert "notes" not in served.search({"prompt": PROMPT}).json()
+
+
 def test_vectors_in_both_forms(served, index):
     vectors = np.random.default_rng(0).standard_normal((3, 512)).astype(np.float32)
     expected = [[hit.document_id for hit in r.hits] for r in index.search_vectors(vectors, k=3)]
@@ -96,6 +128,7 @@ def test_explain_and_documents(served, index):
     document = served.http.get("/v1/indexes/index/documents/d3").json()
     assert document["text"] == index.document("d3").text and document["metadata"] == {"number": 3}
     info = served.http.get("/v1/indexes").json()["indexes"][0]
+    assert info["coverage"] == index.info()["coverage"]
     assert info["dimension"] == 512 and info["recall"].keys() == {"at_10", "at_100"} and info["ready"]
 
 
@@ -142,7 +175,9 @@ DEEP = '{"prompt":' + "[" * 100_000
         ({"prompt": "a b", "normalise": "l2"}, 422, ["normalise"]),
         ({"prompt": "a b", "negative": True, "both": True}, 422, ["negative"]),
         ({"prompt": "a"}, 422, ["a token to predict"]),
-        ({"prompt": "the stack " * 100}, 422, ["tokens"]),
+        ({"prompt": "the stack " * 100, "long_queries": "refuse"}, 422, ["tokens"]),
+        ({"prompt": "the", "completion": " stack" * 100}, 422, ["in the completion"]),
+        ({"prompt": "a b", "long_queries": "guess"}, 422, ["one of cut, refuse"]),
         ({"prompt": "a b \ud800"}, None, []),
         (DEEP, 400, ["JSON"]),
         ('{"prompt": "a b"', 400, ["JSON"]),
@@ -167,7 +202,8 @@ def test_names_are_looked_up_and_nothing_else(served, method, name):
     with socket.create_connection(("127.0.0.1", served.port)) as raw:  # clients tidy such paths up
         body = '{"prompt": "a b"}'
         raw.sendall(
-            f"{method.upper()} {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"{method.upper()} {url} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            "Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         answer = b"".join(iter(lambda: raw.recv(65536), b""))

@@ -99,7 +99,7 @@ def test_headers_of_every_answer(served):
 
 
 def test_the_page_loads_nothing_from_elsewhere(served):
-    for path in ("/", "/page/page.js", "/page/plots.js", "/page/page.css"):
+    for path in ("/", "/page/page.js", "/page/plots.js", "/page/text.js", "/page/page.css"):
         text = served.http.get(path).text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text and "innerHTML" not in text and "@import" not in text
 
@@ -110,6 +110,12 @@ def test_places():
     for bad in (["runs/a", "a=x"], ["a b=x"], ["../=x"], ["=x"]):
         with pytest.raises(ConfigError):
             places_of(bad)
+    with_models = places_of(["runs/a", "b=runs/b"], ["b=m/b", "m/all=1"])
+    assert [place.model for place in with_models] == ["m/all=1", "m/b"]
+    assert [place.model for place in places_of(["runs/a"])] == [None]
+    for twice in (["m", "n"], ["a=m", "a=n"]):
+        with pytest.raises(ConfigError, match="expected one place for each index"):
+            places_of(["runs/a"], twice)
 
 
 @pytest.mark.parametrize("change", [{"port": 70000}, {"batch": 0}, {"max_k": -1}, {"queue_seconds": float("nan")}])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mcp", reason="needs gindex[mcp]")
+pytest.importorskip("mcp", reason="needs gradient-index[mcp]")
 
 
 def test_search_and_explain_as_tools(built, index):

@@ -27,8 +27,9 @@ def larger(tmp_path_factory, corpus_file, make_config, make_small_model, small_t
     return folder / "index"
 
 
-def test_report(study, built, larger):
-    record, page = study("scale", built, larger, "--sample", "4", "--query-words", "6", "--top", "5")
+def test_report(study, built, larger, model_folder):
+    models = ["--model", str(model_folder), str(larger.parent / "model")]
+    record, page = study("scale", built, larger, "--sample", "4", "--query-words", "6", "--top", "5", *models)
     numbers = record["numbers"]
     assert numbers["documents"] == record["sources"][0]["documents"] == record["sources"][1]["documents"]
     assert numbers["weights"]["smaller"] < numbers["weights"]["larger"]

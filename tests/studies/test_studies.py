@@ -108,4 +108,4 @@ def test_bad_input(run, built, arguments, expected):
 def test_matplotlib_is_asked_for_by_its_extra(run, built, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     result = run("study", "sparsity", built, "--device", "cpu")
-    assert result.exit_code == 3 and "gindex[plots]" in result.stderr
+    assert result.exit_code == 3 and "[plots]" in result.stderr

@@ -1,6 +1,7 @@
 // The page of a gindex service. Text of documents only ever enters the page as text, never as markup.
 
 import { histogram, short, tail } from "./plots.js";
+import { marked, readJson, shown, wordsOf } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const FIELDS = ["prompt", "completion", "k", "where", "normalise", "group_by", "exact"];
@@ -18,8 +19,9 @@ function make(name, { text, className, title } = {}, ...children) {
 
 class Problem extends Error {}
 
-async function call(path, body, signal) {
+async function call(path, body, { signal, told } = {}) {
   const headers = body ? { "Content-Type": "application/json" } : {};
+  if (told) headers.Accept = "application/x-ndjson";
   if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
   let response;
   try {
@@ -28,11 +30,31 @@ async function call(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The service cannot be reached. Is it still running?");
   }
-  const content = await response.json().catch(() => ({}));
+  if (response.headers.get("Content-Type")?.startsWith("application/x-ndjson")) return lastOf(response, told);
+  const content = await response.text().then(readJson).catch(() => ({}));
   if (response.ok) return content;
   if (response.status === 401) at("key").closest("details").open = true;
   throw new Problem(content.detail || `The service answered ${response.status}.`);
 }
+
+// Slow work is answered in lines: its place in the queue, how far it is, last the answer or what went wrong.
+
+async function lastOf(response, told) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { done, value } = await reader.read();
+    if (done) throw new Problem("The service ended its answer too early. Try again.");
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines.map(readJson)) {
+      if (line.state === "done") return line.result;
+      if (line.state === "failed") throw new Problem(line.problem.detail);
+      told(line.state === "waiting" ? `Waiting, place ${line.place} in the queue …` : line.phase ? stepOf(line) : "Searching …");
+    }
+  }
+}
+
+const stepOf = ({ phase, done, total, unit }) => `${phase[0].toUpperCase()}${phase.slice(1)}: ${done}${total ? ` of ${total}` : ""} ${unit} …`;
 
 const indexPath = (rest) => `v1/indexes/${encodeURIComponent(at("index").value)}${rest}`;
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + short(Math.abs(value));
@@ -77,21 +99,26 @@ async function search(event) {
   if (event) writeAddress(form);
   at("error").hidden = true;
   at("go").disabled = true;
+  at("stop").hidden = !form.exact;
   at("status").textContent = form.exact ? "Searching, then recomputing the best candidates exactly …" : "Searching …";
+  const told = form.exact ? (text) => { if (mine === running) at("status").textContent = text; } : undefined;
   const body = { prompt: form.prompt, k: Number(form.k) || 5, both: true, histogram: true, exact: form.exact,
     normalise: form.normalise, group_by: form.group_by };
   if (form.completion) body.completion = form.completion;
   if (form.where.trim()) body.where = form.where;
   try {
-    answer = await call(indexPath("/search"), body, mine.signal);
+    answer = await call(indexPath("/search"), body, { signal: mine.signal, told });
     asked = body;
     show();
     if (event) at("results").focus({ preventScroll: true });
   } catch (error) {
-    if (mine === running) at("results").hidden = true;
+    if (mine === running) at("results").hidden = at("notes").hidden = true;
     fail(error);
   } finally {
-    if (mine === running) at("go").disabled = false;
+    if (mine === running) {
+      at("go").disabled = false;
+      at("stop").hidden = true;
+    }
   }
 }
 
@@ -101,9 +128,11 @@ function show() {
   const took = answer.timing_ms;
   at("status").textContent = `${answer.query.tokens} tokens · gradient ${took.gradient.toFixed(0)} ms · search ` +
     `${took.search.toFixed(1)} ms${took.rerank ? ` · exact re-rank ${(took.rerank / 1000).toFixed(1)} s` : ""} · version ${answer.version}`;
+  at("notes").textContent = (answer.notes ?? []).map((note) => `Note: ${note}.`).join(" ");
+  at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
-  const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
+  const words = wordsOf(`${asked.prompt}${asked.completion ?? ""}`, COMMON);
   const fill = (id, found, sign) => {
     const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
     at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
@@ -125,15 +154,9 @@ function plot() {
   for (const name of ["histogram", "tail"]) at(`view-${name}`).setAttribute("aria-pressed", String(view === name));
 }
 
-const tokens = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
-
-function marked(text, words) {
-  return text.split(/([\p{L}\p{N}]+)/u).map((piece) => (words.has(piece.toLowerCase()) ? make("mark", { text: piece }) : piece));
-}
-
 function chips(metadata) {
   return Object.entries(metadata).filter(([, value]) => value !== null && value !== "").map(([name, value]) => {
-    const text = `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`;
+    const text = `${name}: ${shown(value)}`;
     return make("span", { className: "chip", text, title: text });
   });
 }
@@ -158,7 +181,7 @@ function card(hit, value, largest, words) {
   return make("li", { className: "hit" },
     make("h3", {}, make("span", { className: "rank", text: String(hit.rank) }), make("span", { text: hit.document_id }), make("span", { className: "part", text: of })),
     make("div", { className: "score" }, bar(value, largest), make("span", { text: figures })),
-    make("p", { className: "text" }, ...marked(hit.text.trim(), words)),
+    make("p", { className: "text" }, ...marked(hit.text.trim(), words).map(([piece, mark]) => (mark ? make("mark", { text: piece }) : piece))),
     make("div", { className: "chips" }, ...chips(hit.metadata)),
     make("div", { className: "actions" }, explain, view), why);
 }
@@ -173,11 +196,12 @@ async function toggleWhy(id, button, why) {
   button.setAttribute("aria-expanded", "true");
   if (why.childElementCount && !why.dataset.failed) return;
   delete why.dataset.failed;
-  why.replaceChildren(make("p", { className: "quiet", text: "Recomputing this document exactly …" }));
+  const step = make("p", { className: "quiet", text: "Recomputing this document exactly …" });
+  why.replaceChildren(step);
   try {
     const body = { document_id: id, prompt: asked.prompt };
     if (asked.completion) body.completion = asked.completion;
-    why.replaceChildren(...explanation(await call(indexPath("/explain"), body)));
+    why.replaceChildren(...explanation(await call(indexPath("/explain"), body, { told: (text) => { step.textContent = text; } })));
   } catch (error) {
     why.dataset.failed = "1";
     why.replaceChildren(make("p", { text: error.message }));
@@ -225,6 +249,23 @@ function badge() {
   at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
 }
 
+function coverage() {
+  const found = indexes.find((one) => one.name === at("index").value)?.coverage;
+  at("coverage").hidden = !found;
+  if (!found) return;
+  const percent = (share) => `${(100 * share).toFixed(1)}%`;
+  at("coverage").classList.toggle("warning", Boolean(found.warning));
+  at("coverage-share").textContent = found.warning ? `Warning: ${found.warning}.`
+    : `${percent(found.share)} of the model\u2019s ${found.of === "body" ? "body" : "weights"} is tracked; what is not`;
+  at("coverage-untracked").replaceChildren(...found.untracked.map((each) => make("li", {
+    text: `${each.weights}: ${each.reason} (${each.share === null ? "outside the body" : percent(each.share)})` })));
+}
+
+function chosen() {
+  badge();
+  coverage();
+}
+
 async function start() {
   at("key").value = sessionStorage.getItem("gindex-key") ?? "";
   try {
@@ -236,9 +277,10 @@ async function start() {
   at("error").hidden = true;
   at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
   const complete = readAddress();
-  badge();
-  if (indexes.some((index) => index.name === at("index").value && !index.ready)) {
-    at("status").textContent = "The index is not ready yet; it is looked at again every second …";
+  chosen();
+  const waiting = indexes.find((index) => index.name === at("index").value && !index.ready);
+  if (waiting) {
+    at("status").textContent = `The index is not ready: ${waiting.reason}. It is looked at again every second …`;
     setTimeout(start, 1000);
     return;
   }
@@ -250,12 +292,16 @@ at("form").addEventListener("submit", search);
 at("form").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("form").requestSubmit();
 });
+at("stop").addEventListener("click", () => {
+  running?.abort();
+  at("status").textContent = "Cancelled.";
+});
 at("key").addEventListener("change", () => {
   sessionStorage.setItem("gindex-key", at("key").value);
   start();
 });
-at("index").addEventListener("change", badge);
+at("index").addEventListener("change", chosen);
 for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { view = name; plot(); });
-addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); });
+addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); chosen(); });
 addEventListener("resize", plot);
 start();

@@ -1,0 +1,42 @@
+"""JSON that is read strictly: keys of one object that are equal are refused, where the last one would win."""
+
+import json
+from typing import Any
+
+
+class EqualKeysError(ValueError):
+    """An object has the same key twice.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} twice in one object")
+        self.key = key
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these pairs, a hook for `json`.
+
+    Raises:
+        EqualKeysError: Two keys are equal.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise EqualKeysError(key)
+            seen.add(key)
+    return found
+
+
+def parse_json(text: str | bytes | bytearray) -> Any:
+    """Return the value that a JSON text stands for.
+
+    Raises:
+        ValueError: It is malformed, or an object in it has equal keys.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=distinct)

@@ -1,0 +1,64 @@
+"""Fields that stand in the names of folders, as Hive and Spark write them: `lang=de/part-0.parquet`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from urllib.parse import unquote
+
+from gindex.config import CorpusConfig
+from gindex.corpus.records import Record
+from gindex.errors import CorpusError
+
+_PARTITION = re.compile(r"([^\W\d][\w.-]*)=(.*)", re.DOTALL)
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def partition_fields(given: Sequence[str], below: Sequence[str], location: str) -> dict[str, str | None]:
+    """Return the fields of a file. Values are text; what their writer took them for does not stand in a name.
+
+    Args:
+        given: The folders of the path that the user gave: those at its end that are partitions count.
+        below: The folders from there to the file: every partition counts.
+        location: The file, for messages.
+
+    Raises:
+        CorpusError: Two folders name the same field.
+    """
+    ending: list[str] = []
+    for folder in reversed(given):
+        if not _PARTITION.fullmatch(folder):
+            break
+        ending.insert(0, folder)
+    found: dict[str, str | None] = {}
+    for folder in [*ending, *below]:
+        if match := _PARTITION.fullmatch(folder):
+            name, value = unquote(match[1]), unquote(match[2])
+            if name in found:
+                raise CorpusError(
+                    f"{location}: expected one folder for the field {name!r}, found two; rename one of the folders"
+                )
+            found[name] = None if value == _NULL else value
+    return found
+
+
+def with_partition(record: Record, fields: Mapping[str, str | None], config: CorpusConfig) -> Record:
+    """Add the fields of a file's folders to a record of it.
+
+    Raises:
+        CorpusError: A field is that of the text or the id, or the record has another value in it.
+    """
+    if not fields or not isinstance(record.fields, Mapping):
+        return record
+    for name, value in fields.items():
+        if name in (config.text_field, config.id_field):
+            option = "--text-field" if name == config.text_field else "--id-field"
+            raise CorpusError(
+                f"{record.place}: expected the field {name!r} in records, found it in the name of a folder; rename the "
+                f"folder, or name another field with {option}"
+            )
+        if name in record.fields and (own := record.fields[name]) != value and str(own) != value:
+            raise CorpusError(
+                f"{record.place}: expected {value!r} in the field {name!r}, as the folder's name says, "
+                f"found {str(own)[:50]!r}; correct the record or rename the folder"
+            )
+    return replace(record, fields={**fields, **record.fields})

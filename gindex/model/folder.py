@@ -1,0 +1,225 @@
+"""What a model's folder says, read before anything of it is loaded.
+
+A folder that gindex cannot take is refused here in a moment, by what is the matter with it and with the way out:
+`docs/models.md` has them all. Its weights are then loaded from the files that were looked at here, and no others.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gindex.config import ModelConfig
+from gindex.errors import ModelError
+from gindex.model.places import PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
+from gindex.model.quiet import first_line
+
+WIDE = ("F64", "F32", "F16", "BF16")
+"""Number formats of safetensors that weights may be stored in; narrower ones come with scales of their own."""
+
+_OTHER_TASK = re.compile(
+    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction)$"
+    r"|Reward"
+)
+"""Architectures whose outputs are no next tokens."""
+
+_GGUF_REMEDY = (
+    "write it as a plain model with transformers: from_pretrained(folder, gguf_file=..., "
+    "quantization_config=GgufConfig(dequantize=True)), then save_pretrained()"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A folder that looks whole.
+
+    Attributes:
+        path: Where it is.
+        name: What the user calls it.
+        settings: Its config.json.
+        pickled: Whether its weights are pickled.
+        stored: Names of the weights in its files; empty where they are pickled.
+    """
+
+    path: Path
+    name: str
+    settings: dict[str, Any]
+    pickled: bool
+    stored: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path, config: ModelConfig) -> "ModelFolder":
+        """Read what a folder says.
+
+        Raises:
+            ModelError: It holds no causal language model whose weights can be taken as they are.
+        """
+        name = config.name
+        _check_adapter(path, name)
+        settings = _read_settings(path, name)
+        _check_quantised(settings, name)
+        _check_architecture(settings, name)
+        _check_elsewhere(path, settings, name)
+        files = _weight_files(path, SAFE_WEIGHTS, name)
+        if files:
+            return cls(path=path, name=name, settings=settings, pickled=False, stored=frozenset(_stored(files, name)))
+        _check_pickled(path, config)
+        return cls(path=path, name=name, settings=settings, pickled=True, stored=frozenset())
+
+    @property
+    def own_code(self) -> bool:
+        """Whether it names code of its own for its model."""
+        auto_map = self.settings.get("auto_map")
+        return isinstance(auto_map, dict) and bool({"AutoConfig", "AutoModelForCausalLM"} & auto_map.keys())
+
+
+def _check_adapter(path: Path, name: str) -> None:
+    if (path / "adapter_config.json").is_file():
+        beside = " beside its model" if (path / "config.json").is_file() else ""
+        raise ModelError(
+            f"{name}: expected a whole model, found an adapter{beside} (adapter_config.json); to index the model with "
+            "the adapter merge them with peft's merge_and_unload() and save the result with save_pretrained()"
+            + ("; to index the model alone move the adapter's files away" if beside else "")
+        )
+
+
+def _read_settings(path: Path, name: str) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{name}: expected a model folder with config.json, found {_instead(path)}")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{file}: expected the settings of a model as JSON, found {first_line(error)}; restore the file"
+        ) from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{file}: expected an object, found {type(settings).__name__}; restore the file")
+    return settings
+
+
+def _instead(path: Path) -> str:
+    """Say what a folder without config.json holds, and what to do about it."""
+    if files := sorted(path.glob("*.gguf")):
+        return f"{files[0].name}; {_GGUF_REMEDY}"
+    below = sorted(file.parent.name for file in path.glob("*/config.json"))
+    if below:
+        return f"{len(below)} below it ({', '.join(below[:3])}); give one of these folders"
+    if not any(path.iterdir()):
+        return "an empty folder; check --model"
+    return "none; save the model there with save_pretrained()"
+
+
+def _check_quantised(settings: dict[str, Any], name: str) -> None:
+    parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+    for key in ("quantization_config", "compression_config"):
+        found = next((part[key] for part in parts if part.get(key)), None)
+        if found is not None:
+            method = found.get("quant_method", "unnamed") if isinstance(found, dict) else "unnamed"
+            raise ModelError(
+                f"{name}: expected weights of 16 or 32 bits, found quantised ones ({method}, {key} in config.json), "
+                "whose gradients differ from those of the weights that were trained; give the model that was "
+                "quantised, or write this one in 16 bits with transformers' dequantize() and save_pretrained()"
+            )
+
+
+def _check_architecture(settings: dict[str, Any], name: str) -> None:
+    named = settings.get("architectures") or []
+    shown = ", ".join(map(str, named)) or settings.get("model_type", "a model")
+    if settings.get("is_encoder_decoder"):
+        raise ModelError(
+            f"{name}: expected a causal language model, found an encoder-decoder ({shown}), whose decoder would run "
+            "without what it attends to; use a decoder-only model"
+        )
+    if any(_OTHER_TASK.search(str(architecture)) for architecture in named):
+        raise ModelError(
+            f"{name}: expected a causal language model, found {shown}, which does not predict next tokens; give the "
+            "language model that it was made from"
+        )
+
+
+def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:
+    """Refuse weights under names that transformers prefers to the usual ones, which are looked at here."""
+    named = settings.get("transformers_weights")
+    found = [str(named)] if named not in (None, SAFE_WEIGHTS, f"{SAFE_WEIGHTS}{SHARD_LIST}") else []
+    found += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
+    if found:
+        raise ModelError(
+            f"{name}: expected weights in {SAFE_WEIGHTS} or its shards, found {found[0]} to be taken in their place; "
+            "load the model with transformers and save it with save_pretrained()"
+        )
+
+
+def _weight_files(path: Path, weights: str, name: str) -> list[Path]:
+    """Return the files of a checkpoint, one or its shards; none where the folder has no such checkpoint.
+
+    Raises:
+        ModelError: A shard is missing, or there are two checkpoints.
+    """
+    whole, listed = path / weights, path / f"{weights}{SHARD_LIST}"
+    if whole.is_file() and listed.is_file():
+        raise ModelError(
+            f"{name}: expected one set of weights, found {whole.name} and {listed.name}; remove the one that is stale"
+        )
+    if whole.is_file() or not listed.is_file():
+        return [whole] if whole.is_file() else []
+    try:
+        names = sorted(set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"{listed}: expected a list of shards, found {first_line(error)}; restore the file") from error
+    missing = [shard for shard in names if not (path / shard).is_file()]
+    if missing:
+        raise ModelError(
+            f"{name}: expected {len(names)} shards of weights, found {len(names) - len(missing)}, without "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; copy or fetch the model again"
+        )
+    return [path / shard for shard in names]
+
+
+def _stored(files: list[Path], name: str) -> Iterator[str]:
+    """Yield the names of stored weights, from the headers alone.
+
+    Raises:
+        ModelError: A file is damaged, or weights are in fewer than 16 bits.
+    """
+    from safetensors import safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                for key in weights.keys():  # noqa: SIM118 safe_open has no iterator
+                    kind = weights.get_slice(key).get_dtype()
+                    if key.endswith(".weight") and kind not in WIDE:
+                        raise ModelError(
+                            f"{name}: expected weights of 16 or 32 bits, found {key} as {kind} in {file.name}; give "
+                            "the model as it was before it was quantised"
+                        )
+                    yield key
+        except ModelError:
+            raise
+        except Exception as error:  # safetensors' own error, and those of the file system
+            raise ModelError(
+                f"{file}: expected whole weights, found a damaged file ({first_line(error)}); copy or fetch it again"
+            ) from error
+
+
+def _check_pickled(path: Path, config: ModelConfig) -> None:
+    files = _weight_files(path, PICKLED_WEIGHTS, config.name)
+    if not files:
+        found = {
+            file for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for file in path.glob(pattern)
+        }
+        others = sorted(file.name for file in found)
+        is_gguf = bool(found) and all(file.suffix == ".gguf" for file in found)
+        raise ModelError(
+            f"{config.name}: expected weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}, "
+            f"found {', '.join(others[:3]) or 'none'}; "
+            + (_GGUF_REMEDY if is_gguf else "save the model there with save_pretrained()")
+        )
+    if not config.allow_pickle:
+        raise ModelError(
+            f"{config.name}: expected weights as safetensors, found pickled ones ({files[0].name}), which could hold "
+            "code; save them with save_pretrained(), or read tensors alone from them with --allow-pickle"
+        )

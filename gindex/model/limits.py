@@ -1,0 +1,41 @@
+"""How many tokens a model takes, as its settings say it.
+
+Some models stretch their positions with the length of what they read: beyond the length that they were trained at, a
+document's logits would depend on the longest one in its batch. Such a model takes that length here.
+"""
+
+from typing import Any
+
+NO_LIMIT = 1 << 30
+"""Most tokens of a model that states no limit."""
+
+_NAMES = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
+"""What settings call the limit."""
+
+_STRETCHED = ("dynamic", "longrope", "su")
+"""Kinds of rotary positions whose angles depend on the length."""
+
+
+def most_tokens(settings: Any) -> int:
+    """Return the most tokens of a document whose positions the model knows.
+
+    Args:
+        settings: A configuration of transformers.
+    """
+    text = settings.get_text_config(decoder=True) if hasattr(settings, "get_text_config") else settings
+    stated = [int(value) for name in _NAMES if (value := getattr(text, name, None))]
+    most = stated[0] if stated else NO_LIMIT
+    return min([most, *_unstretched(text, most)])
+
+
+def _unstretched(settings: Any, most: int) -> list[int]:
+    """Return the lengths up to which rotary positions are not stretched by the length of what is read."""
+    rope = getattr(settings, "rope_parameters", None) or getattr(settings, "rope_scaling", None) or {}
+    if not isinstance(rope, dict):
+        return []
+    found = []
+    for kind in [rope, *(value for value in rope.values() if isinstance(value, dict))]:  # one, or one a type of layer
+        if kind.get("rope_type", kind.get("type")) in _STRETCHED:
+            own = kind.get("original_max_position_embeddings")
+            found.append(int(own or getattr(settings, "original_max_position_embeddings", None) or most))
+    return found

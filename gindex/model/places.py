@@ -1,0 +1,117 @@
+"""Where a model's name leads: a folder here, or a snapshot of the hub's in the local cache.
+
+A name is a folder first. `owner/name` is asked of the hub where there is no such folder; any other name never is, but
+the cache may know one that was fetched before. All that is read of a model afterwards lies in the folder found here.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from gindex.config import ModelConfig
+from gindex.errors import ModelError
+from gindex.model.quiet import first_line
+
+SAFE_WEIGHTS, PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+SHARD_LIST = ".index.json"
+"""What follows the name of the weights in that of the file which lists their shards."""
+
+_SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+"""What a snapshot needs beside weights: settings and tokenizers."""
+
+_OWNED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BARE = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+def find_model(config: ModelConfig) -> Path:
+    """Return the folder of a model, fetched from the hub where it has to be.
+
+    Raises:
+        ModelError: There is none; says where it was looked for.
+    """
+    name = config.name
+    if not name:
+        raise ModelError("--model: expected a model folder or hub name, got nothing")
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ModelError(f"{name}: expected a model folder, found a file; give the folder that holds config.json")
+    if _OWNED.fullmatch(name):
+        return _fetch(config)
+    cached = _cached(name) if _BARE.fullmatch(name) else None
+    if cached is None:
+        raise ModelError(
+            f"{name}: expected a model folder or hub name, {looked_for(name)}; check --model (a hub name is owner/name)"
+        )
+    return cached
+
+
+def looked_for(name: str) -> str:
+    """Say in words where a model that was not found was looked for, without looking again.
+
+    Example:
+        >>> looked_for("model")
+        'found no folder /home/me/model and nothing of the name in the local cache of the hub, which was not asked'
+    """
+    where = f"found no folder {Path(name).absolute()}"
+    if _OWNED.fullmatch(name):
+        return f"{where} and no such model of the hub"
+    if _BARE.fullmatch(name):
+        return f"{where} and nothing of the name in the local cache of the hub, which was not asked"
+    return where
+
+
+def _cached(name: str) -> Path | None:
+    """Return the snapshot of a hub model that was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _fetch(config: ModelConfig) -> Path:
+    """Fetch what is missing of a hub model; without a reachable hub take what was fetched before."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    name, where = config.name, f"found no folder {Path(config.name).absolute()}"
+    try:
+        folder = _snapshot(name, _SMALL + (["*.py"] if config.trust_remote_code else []))
+        if not _snapshot_weights(name, folder, SAFE_WEIGHTS) and config.allow_pickle:
+            _snapshot_weights(name, folder, PICKLED_WEIGHTS)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name}: expected a model that may be read, {where}, and the hub keeps this one for those who accepted "
+            "its terms; accept them there and log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{name}: expected a model folder or hub name, {where} and no such model on the hub (or a private one); "
+            "check --model, or log in with `hf auth login`"
+        ) from error
+    except Exception as error:  # network, hub and cache errors alike
+        cached = _cached(name)
+        if cached is None:
+            raise ModelError(
+                f"{name}: expected a model folder or hub name, {where} and the hub could not be asked "
+                f"({first_line(error)}); check --model and the network"
+            ) from error
+        return cached
+    return folder
+
+
+def _snapshot(name: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+
+
+def _snapshot_weights(name: str, folder: Path, weights: str) -> bool:
+    """Fetch one file of weights, or the shards of its list; False where the hub has neither."""
+    listed = folder / f"{weights}{SHARD_LIST}"
+    if listed.is_file():
+        shards = json.loads(listed.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        _snapshot(name, sorted(set(shards)))
+        return True
+    _snapshot(name, [weights])
+    return (folder / weights).is_file()

@@ -1,0 +1,279 @@
+"""Find the layers to track, and say why the others are not.
+
+A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
+convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
+few documents is the one that the formula gives. What is left out is named with its reason, never skipped in silence.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from gindex.errors import NothingToTrackError
+from gindex.model.choice import LayerChoice, output_head
+from gindex.model.convolution import patch_geometry
+from gindex.model.differences import is_same_product
+from gindex.model.layers import (
+    LayerTable,
+    TrackedLayer,
+    UntrackedWeight,
+    affine_output,
+    affine_parameters,
+    affine_shape,
+    layer_input,
+    resourced,
+)
+from gindex.model.passes import alone, own, share_turns
+from gindex.model.proof import Probe, disproved
+
+MAX_WIDTH = 32768
+"""Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
+
+PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
+"""Documents of the two batches that a model is tried on. With two numbers, an axis that only happens to have the length
+of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
+each in order by chance: that has a probability of e^-11 at most."""
+
+_GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
+
+
+def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = None) -> LayerTable:
+    """Find the layers to track by looking at the model and trying it on a few documents.
+
+    Args:
+        model: The model; its weights are frozen here.
+        probe: Runs one forward pass on as many documents as it is given and returns the model's outputs [N, ...],
+            differentiable. The same number gives the same documents, which differ among themselves as far as possible.
+        choice: Which of the layers that can be tracked are.
+
+    Raises:
+        ConfigError: A pattern of the choice does nothing.
+        NothingToTrackError: No layer can be tracked.
+        NonFiniteError: The model's outputs are not finite.
+    """
+    share_turns(model)
+    with alone(model):
+        return _track(model, probe, choice or LayerChoice())
+
+
+def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
+    model.requires_grad_(False)
+    if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
+        torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
+    found = _Candidates.of(model, choice)
+    found.watch(probe)
+    tried = found.layers()
+    found.reasons |= disproved(tried, probe, PROBE_DOCUMENTS)
+    layers = resourced([layer for layer in tried if layer.name not in found.reasons])
+    choice.check(found.modules, (layer.name for layer in layers), found.reasons)
+    if not layers:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in list(found.reasons.items())[:5])
+        raise NothingToTrackError(
+            f"{type(model).__name__}: expected at least one Linear, Conv1D or Conv2d layer to track, found none"
+            f"{f' ({listed})' if listed else ''}; use a model with dense or convolutional layers"
+        )
+    head = output_head(model)
+    layers = tuple(replace(layer, body=layer.module is not head) for layer in layers)
+    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, found.reasons)))
+
+
+@dataclass
+class _Calls:
+    """What one layer was seen to do, by the number of documents in the batch."""
+
+    count: dict[int, int] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    order: int = 1 << 62
+    input_identity: tuple[int, int] = (0, 0)
+    graded: bool = True
+    affine: bool = True
+
+
+@dataclass(kw_only=True)
+class _Candidates:
+    """The affine layers of a model, and what speaks against some of them."""
+
+    modules: Mapping[str, nn.Module]
+    shapes: Mapping[str, tuple[int, int]]
+    reasons: dict[str, str]
+    calls: dict[str, _Calls]
+
+    @classmethod
+    def of(cls, model: nn.Module, choice: LayerChoice) -> "_Candidates":
+        """Find them, and the reasons that show without a pass."""
+        shapes = {name: shape for name, m in model.named_modules() if (shape := affine_shape(m)) is not None}
+        modules = {name: model.get_submodule(name) for name in shapes}
+        shared, head = _shared_parameters(model), output_head(model)
+        reasons: dict[str, str] = {}
+        for name, module in modules.items():
+            reason = _reason_of_form(name, module, shapes[name], shared) or choice.reason_against(
+                name, shapes[name][1], module is head
+            )
+            if reason:
+                reasons[name] = reason
+        return cls(modules=modules, shapes=shapes, reasons=reasons, calls={name: _Calls() for name in modules})
+
+    def watch(self, probe: Probe) -> None:
+        """Run the two batches and see what each layer does."""
+        inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
+        for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
+            inputs.clear()
+            handles = [
+                module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
+                for name, module in self.modules.items()
+            ]
+            try:
+                with torch.enable_grad():  # the weights are frozen: no graph is made
+                    probe(documents)
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _watcher(
+        self, name: str, documents: int, inputs: list[Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
+        seen, checked = self.calls[name], name not in self.reasons and documents == PROBE_DOCUMENTS
+
+        def watch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
+            x = layer_input(args, kwargs)
+            seen.count[documents] = seen.count.get(documents, 0) + 1
+            seen.shapes[documents] = tuple(x.shape)
+            seen.order, seen.input_identity = len(inputs), (id(x), x._version)
+            seen.graded &= torch.is_grad_enabled()
+            inputs.append(x)
+            if checked and seen.count[documents] == 1:
+                seen.affine &= _is_affine(module, x, output)
+
+        return watch
+
+    def layers(self) -> list[TrackedLayer]:
+        """Return those that nothing speaks against, in forward order, and note why the others are left out."""
+        layers: list[TrackedLayer] = []
+        sources: dict[tuple[tuple[int, int], bool, str], str] = {}
+        for name in sorted(self.modules, key=lambda n: self.calls[n].order):
+            module, seen = self.modules[name], self.calls[name]
+            reason = self.reasons.get(name) or _reason_of_calls(module, seen)
+            beside = None if reason or _by_document(seen) else self._beside(seen)
+            if not reason and beside is None and not _by_document(seen):
+                shape = list(seen.shapes[PROBE_DOCUMENTS])
+                reason = (
+                    f"its input mixes documents, or has another axis first ({shape} of {PROBE_DOCUMENTS} documents)"
+                )
+            if reason:
+                self.reasons[name] = reason
+                continue
+            has_bias = module._parameters.get("bias") is not None
+            cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
+            source = sources.setdefault((seen.input_identity, has_bias, cut), name)
+            layer = _tracked(name, module, self.shapes[name], source, has_bias)
+            layers.append(replace(layer, beside=beside))
+        return layers
+
+    def _beside(self, seen: _Calls) -> nn.Module | None:
+        """Find a layer before one that reads [N * T, I] that reads [N, T, ...] in either batch."""
+        rows = seen.shapes
+        if any(len(shape) != 2 for shape in rows.values()):
+            return None
+        for name, other in self.calls.items():
+            ran = other.order < seen.order and other.shapes.keys() == rows.keys()
+            if ran and all(len(s) > 2 and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
+                return self.modules[name]
+        return None
+
+
+def _by_document(seen: _Calls) -> bool:
+    return all(len(shape) > 1 and shape[0] == documents for documents, shape in seen.shapes.items())
+
+
+def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
+    """Say whether an output is what the layer's weight and bias make of its input."""
+    with torch.no_grad():
+        expected = affine_output(module, x)
+        return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
+
+
+def _reason_of_form(
+    name: str, module: nn.Module, shape: tuple[int, int], shared: Mapping[int, Sequence[str]]
+) -> str | None:
+    """Say what speaks against a layer before it is run."""
+    parameters = affine_parameters(module)
+    tied = [other for p in parameters for other in shared[id(p)] if other.rpartition(".")[0] != name]
+    if tied:
+        return f"tied to {tied[0]}"
+    if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):
+        return "its weight is no parameter of its own but computed from others, as by a weight norm"
+    if not all(parameter.dtype.is_floating_point for parameter in parameters):
+        return f"its weight is quantised, {str(parameters[0].dtype).removeprefix('torch.')}"
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return f"a convolution in {module.groups} groups, not one affine map"
+    if max(shape) > MAX_WIDTH:
+        return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
+    return None
+
+
+def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
+    """Say what speaks against a layer after it was run."""
+    if not seen.count:
+        return "not called in a forward pass"
+    if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
+        return "not called alike in batches of different sizes"
+    if max(seen.count.values()) > 1:
+        return f"called {max(seen.count.values())} times in one forward pass"
+    if not seen.graded:
+        return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
+    if not seen.affine:
+        return f"its output is not the affine map of its weight and bias ({type(module).__name__}, or a hook on it)"
+    return None
+
+
+def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, has_bias: bool) -> TrackedLayer:
+    match = _GROUP.match(name)
+    return TrackedLayer(
+        name=name,
+        module=module,
+        inputs=shape[0] + has_bias,
+        outputs=shape[1],
+        has_bias=has_bias,
+        group=match.group(0) if match else name,
+        source=source,
+    )
+
+
+def _shared_parameters(model: nn.Module) -> dict[int, list[str]]:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
+def _outside(model: nn.Module) -> set[int]:
+    """Return the identities of the parameters that are not of the body."""
+    found = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    head = output_head(model)
+    return found if head is None else found | {id(parameter) for parameter in head.parameters()}
+
+
+def _untracked(
+    model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str]
+) -> Iterator[UntrackedWeight]:
+    tracked = {id(parameter) for layer in layers for parameter in affine_parameters(layer.module)}
+    modules, outside = dict(model.named_modules()), _outside(model)
+    for identity, names in _shared_parameters(model).items():
+        if identity in tracked:
+            continue
+        owner = _owner(names[0])
+        reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
+        if len(names) > 1:
+            reason = f"shared by {', '.join(names)}"
+        parameters = model.get_parameter(names[0]).numel()
+        yield UntrackedWeight(name=names[0], parameters=parameters, reason=reason, body=identity not in outside)
+
+
+def _owner(parameter: str) -> str:
+    """Return the layer that a parameter belongs to: what a weight is computed from is the layer's."""
+    return parameter.rpartition(".")[0].partition(".parametrizations.")[0]

@@ -1,0 +1,100 @@
+"""Whether a loaded model is made of the weights in its folder, all of them and no others.
+
+transformers fills what a checkpoint lacks with random numbers and passes over what it doesn't know. Weights that are
+tied to one that is there count as there; so do those that a model's own class says older checkpoints may hold besides.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from gindex.errors import ModelError
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_SHOWN = 4
+
+_PREFIXES = {
+    "module.": "the wrapper of data-parallel training: save model.module",
+    "_orig_mod.": "the wrapper of torch.compile: save model._orig_mod",
+    "_fsdp_wrapped_module.": "the wrapper of FSDP: save its full state dict",
+    "_forward_module.": "the wrapper of Lightning's Fabric: save the module in it",
+    "base_model.model.": "peft's wrapper: merge with merge_and_unload() and save what it returns",
+}
+
+
+def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
+    """Check that every weight came from the checkpoint, and that the checkpoint had no other.
+
+    Args:
+        name: The model, as messages call it.
+        model: The loaded model.
+        report: What `from_pretrained(..., output_loading_info=True)` says of it.
+
+    Raises:
+        ModelError: Weights are missing, unexpected, or of another shape; names them.
+    """
+    missing = set(report["missing_keys"]) | {n for n, p in model.named_parameters() if p.device.type == "meta"}
+    unexpected = set(report["unexpected_keys"])
+    mismatched = {key: f"{tuple(found)} for {tuple(wanted)}" for key, found, wanted in report["mismatched_keys"]}
+    found = [
+        *([f"lacking {_listed(missing)}"] if missing else []),
+        *([f"with {_listed(unexpected)}, which it has no place for"] if unexpected else []),
+        *([f"of other shapes: {_shapes(mismatched)}"] if mismatched else []),
+    ]
+    if found:
+        raise ModelError(
+            f"{name}: expected all weights of {type(model).__name__} and no others, found the folder's "
+            f"{'; '.join(found)}; {_remedy(model, missing, unexpected)}"
+        )
+
+
+def ignored_missing(model: nn.Module, stored: Iterable[str]) -> set[str]:
+    """Return the weights whose lack a model's class hides, and that nothing else in the model gives.
+
+    A class may say that its checkpoints lack a weight because another is tied to it; that other one may be untied.
+
+    Args:
+        model: The loaded model.
+        stored: Names of the weights in the folder.
+    """
+    patterns = list(getattr(model, "_keys_to_ignore_on_load_missing", None) or [])
+    if not patterns:
+        return set()
+    hidden, names = re.compile("|".join(f"({pattern})" for pattern in patterns)), frozenset(stored)
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    lacking = {
+        name: weight
+        for name, weight in model.named_parameters(remove_duplicate=False)
+        if hidden.search(name) and not {name, name.removeprefix(prefix)} & names
+    }
+    given = {id(weight) for name, weight in model.named_parameters(remove_duplicate=False) if name not in lacking}
+    return {name for name, weight in lacking.items() if id(weight) not in given}
+
+
+def _remedy(model: nn.Module, missing: set[str], unexpected: set[str]) -> str:
+    for prefix, what in _PREFIXES.items():
+        if any(key.startswith(prefix) for key in unexpected):
+            return f"the names begin with {prefix!r}, {what}"
+    if any(re.search(r"(^|\.)(score|classifier|v_head|reward_head|qa_outputs)\.", key) for key in unexpected):
+        return "it is a classifier or reward model: give the language model that it was made from"
+    if any("lora_" in key for key in unexpected):
+        return "it holds an adapter: merge it with peft's merge_and_unload()"
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    own = {id(weight) for weight in head.parameters()} if isinstance(head, nn.Module) else set()
+    heads = {key for key, weight in model.named_parameters() if id(weight) in own}
+    if missing and missing <= heads:
+        return "it is a base model without its head: save it from the class that it was trained in"
+    return "save the model again with save_pretrained(), from the class that it was trained in"
+
+
+def _listed(keys: set[str]) -> str:
+    """Name weights, `*` for the number of a block, and count them."""
+    names = sorted({_NUMBER.sub("*", key) for key in keys})
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(keys)} ({shown})"
+
+
+def _shapes(mismatched: dict[str, str]) -> str:
+    return ", ".join(f"{key} {what}" for key, what in sorted(mismatched.items())[:_SHOWN])

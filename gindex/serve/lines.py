@@ -1,0 +1,79 @@
+"""Answers of slow work as JSON lines: the place in the queue, how far it is, last the answer or what went wrong."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from gindex.serve.jobs import Job
+from gindex.serve.problems import content_of, dump, log
+from gindex.serve.served import ServedIndex
+from gindex.serve.service import Service
+
+NDJSON = "application/x-ndjson"
+LOOK_SECONDS, REPEAT_SECONDS = 0.2, 5.0
+"""How often a change is looked for, and how often a line comes without one: what listens knows that work goes on."""
+
+
+def wants_lines(request: Request) -> bool:
+    """Say whether a client asks for lines."""
+    return NDJSON in request.headers.get("accept", "").lower()
+
+
+def answer_lines(
+    service: Service, served: ServedIndex, job: Job, request: Request, answer: Callable[[Any], dict[str, Any]]
+) -> StreamingResponse:
+    """Queue a job and tell of it line by line; a client that goes away ends it.
+
+    Args:
+        service: What answers.
+        served: The index that is asked.
+        job: The work.
+        request: Who asks.
+        answer: Makes the answer's content of the result.
+
+    Raises:
+        OverloadedError: The queue is full.
+        UnavailableError: The service is closing.
+    """
+    service.engine.submit(job)
+    headers = {"Gindex-Version": str(job.index.manifest.version), "Cache-Control": "no-store"}
+    return StreamingResponse(_lines(service, served, job, request, answer), headers=headers, media_type=NDJSON)
+
+
+async def _lines(
+    service: Service, served: ServedIndex, job: Job, request: Request, answer: Callable[[Any], dict[str, Any]]
+) -> AsyncIterator[bytes]:
+    gone: asyncio.Future[None] = job.loop.create_future()
+    outcome = asyncio.ensure_future(service.outcome(served, job, gone))
+    told, at = b"", 0.0
+    try:
+        while not outcome.done():
+            line, now = dump(_state(service, job)), time.monotonic()
+            if line != told or now - at >= REPEAT_SECONDS:
+                told, at = line, now
+                yield line + b"\n"
+            await asyncio.wait([outcome], timeout=LOOK_SECONDS)
+        yield dump(_end(outcome, request, answer)) + b"\n"
+    finally:
+        gone.set_result(None)
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())  # whether or not it was told
+
+
+def _state(service: Service, job: Job) -> dict[str, Any]:
+    place = service.engine.lane.place(job)
+    if place:
+        return {"state": "waiting", "place": place}
+    return {"state": "running"} | ({} if job.step is None else asdict(job.step))
+
+
+def _end(outcome: "asyncio.Future[Any]", request: Request, answer: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"state": "done", "result": answer(outcome.result())}
+    except Exception as error:
+        log(request, error)
+        return {"state": "failed", "problem": content_of(error)}

@@ -1,0 +1,159 @@
+"""HTTP/1.1 on a connection, bounded before anything is known of who asks.
+
+The parser grows what it reads of a header without bound, and takes longer for each piece. So it gets its bytes piece by
+piece: when a whole limit of them brought neither the end of the headers nor a piece of a body, the connection ends.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gindex.serve.config import ServeConfig
+from gindex.serve.problems import RETRY_SECONDS, problem
+
+TARGET = "gindex.target"
+"""Where in the scope a request's whole target is, as it was sent."""
+
+_TOO_LARGE, _TOO_MANY = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class _RefusedHeadError(Exception):
+    """Ends the parser's work."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. Subclasses name the settings."""
+
+    settings: ServeConfig
+    idle: "dict[Protocol, None]"
+    """Connections without a request whose headers are complete, those first that have been so for longest."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _refusal: tuple[int, str] | None = None
+    _since_step = 0  # bytes since the parser last came to the end of something
+    _discarded = 0  # bytes of a body after its answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and in the place of the one that has been idle for longest where there are too many."""
+        super().connection_made(transport)
+        self.idle[self] = None
+        self._expect()
+        if len(self.connections) > self.settings.max_connections and not self._make_room():
+            self._refuse(_TOO_MANY, f"expected at most {self.settings.max_connections} connections; try again")
+
+    def data_received(self, data: bytes) -> None:
+        """Give the parser what was received, a limit at a time."""
+        most = self.settings.max_head
+        while data and not self.transport.is_closing():
+            piece, data = data[: most - self._since_step], data[most - self._since_step :]
+            self._since_step += len(piece)
+            super().data_received(piece)
+            if self._since_step >= most and not self.transport.is_closing():
+                self._refuse(_TOO_LARGE, f"expected at most {most} bytes of headers, found more")
+
+    def on_message_begin(self) -> None:
+        """Expect the headers in time."""
+        super().on_message_begin()
+        if not self._answering:
+            self.idle.setdefault(self)
+        self._discarded = 0
+        self._expect()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        super().on_header(name, value)
+        if len(self.headers) > self.settings.max_headers:
+            self._refusal = _TOO_LARGE, f"expected at most {self.settings.max_headers} headers, found more"
+            raise _RefusedHeadError
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request."""
+        self._expect_nothing()
+        self._since_step = 0
+        self.idle.pop(self, None)
+        if b"#" in self.url:  # what follows would be cut off, and another document answered
+            self._refusal = HTTPStatus.BAD_REQUEST, "expected # in an address as %23, found it as it is"
+            raise _RefusedHeadError
+        cast(dict[str, Any], self.scope)[TARGET] = self.url
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body; what comes after the answer is dropped, and ends the connection where it is much."""
+        self._since_step = 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > self.settings.max_body:
+                self.transport.close()
+
+    def on_message_complete(self) -> None:
+        """End a request, whose answer may be under way."""
+        self._since_step = 0
+        super().on_message_complete()
+        self._expect_nothing()
+        if not self._answering:
+            self.idle.setdefault(self)
+
+    def on_response_complete(self) -> None:
+        """Expect the rest of a body that was answered before its end, in time."""
+        super().on_response_complete()
+        if self._answering or self.transport.is_closing():
+            return
+        self.idle.setdefault(self)
+        if self.cycle.more_body:
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.idle.pop(self, None)
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, or was refused while it was read."""
+        self._answer(
+            *(self._refusal or (HTTPStatus.BAD_REQUEST, "expected a request of HTTP/1.1, found something else"))
+        )
+
+    @property
+    def _answering(self) -> bool:
+        """Whether the last request whose headers are complete is still to be answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest, and say whether there was another one."""
+        longest = next(iter(self.idle))
+        if longest is not self:
+            del self.idle[longest]
+            longest.transport.abort()
+        return longest is not self
+
+    def _refuse(self, status: int, detail: str) -> None:
+        if self._answering:
+            self.transport.close()
+        else:
+            self._answer(status, detail)
+
+    def _answer(self, status: int, detail: str) -> None:
+        retry = {"Retry-After": str(RETRY_SECONDS)} if status == _TOO_MANY else {}
+        name = "OverloadedError" if status == _TOO_MANY else "RequestError"
+        response = problem(int(status), name, detail, {"Connection": "close"} | retry)
+        head = [f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}".encode()]
+        head += [name + b": " + value for name, value in response.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self.transport.close()
+
+    def _expect(self) -> None:
+        self._expect_nothing()
+        self._timer = self.loop.call_later(self.settings.body_seconds, self.transport.close)
+
+    def _expect_nothing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def protocol_of(settings: ServeConfig) -> type[Protocol]:
+    """Return the protocol with its settings, as uvicorn takes it."""
+    return type("Protocol", (Protocol,), {"settings": settings, "idle": {}})

@@ -1,0 +1,52 @@
+"""Where an index's model is: what a build records of it, and where it is looked for afterwards."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gindex.errors import ModelError
+
+
+def model_place(name: str, root: Path) -> dict[str, str]:
+    """Return what the manifest records of where a model is.
+
+    Args:
+        name: Folder or hub name, as it was given.
+        root: The index directory.
+
+    Returns:
+        `folder`, its absolute path, and `relative`, that from the index; or `hub`, where it is no folder.
+    """
+    if not Path(name).is_dir():
+        return {"hub": name}
+    folder = os.path.abspath(name)
+    return {"folder": folder, "relative": os.path.relpath(folder, os.path.abspath(root))}
+
+
+def model_places(model: Mapping[str, Any], root: Path) -> list[str]:
+    """Return the places in which the model of an index is, to be tried in turn: folders that are there, or a hub name.
+
+    Args:
+        model: What the manifest says of the model. Older ones have its name alone, as it was given to the build: it is
+            looked for from here, and from the folders above the index.
+        root: The index directory.
+
+    Raises:
+        ModelError: None of the recorded folders is there; names them.
+    """
+    above = Path(os.path.abspath(root))
+    if "hub" in model:
+        return [str(model["hub"])]
+    if "folder" not in model:
+        name = str(model["name"])
+        tried = list(dict.fromkeys(str(folder / name) for folder in above.parents))
+        return [place for place in (name, *tried) if Path(place).is_dir()] or [name]
+    tried = list(dict.fromkeys([str(model["folder"]), os.path.normpath(above / str(model["relative"]))]))
+    found = [place for place in tried if Path(place).is_dir()]
+    if not found:
+        raise ModelError(
+            f"{root}: expected the model that it was built with in {' or '.join(tried)}, found no such folder; "
+            "name its place with --model"
+        )
+    return found

@@ -1,0 +1,411 @@
+"""A layer is what its gradient formula takes it for, or it is left out by name; and which layers are chosen."""
+
+import copy
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from probes import random_probe, token_probe
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+
+from gindex.attribution import tracked_layers
+from gindex.errors import ConfigError, NonFiniteError, ShapeError
+from gindex.gradient.exact import document_gradients
+from gindex.model.choice import WIDE_HEAD, LayerChoice
+from gindex.model.layers import LayerTable
+from gindex.model.tasks import Classification
+from gindex.model.tensors import tensor_batches
+from gindex.model.tracking import FEWER_DOCUMENTS, PROBE_DOCUMENTS, track_layers
+
+WIDTH, TOKENS = 6, 5
+
+
+def track(model: nn.Module, *shape: int, choice: LayerChoice | None = None) -> LayerTable:
+    model.eval()
+    return track_layers(model, random_probe(model, *(shape or (TOKENS, WIDTH))), choice)
+
+
+def names(table: LayerTable) -> list[str]:
+    return [layer.name for layer in table]
+
+
+def reasons(table: LayerTable) -> dict[str, str]:
+    return {weight.name: weight.reason for weight in table.untracked}
+
+
+class Scaled(nn.Linear):
+    """Its weight is divided by a root before it is used, as equalised learning rates do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight / 3, self.bias)
+
+
+class Rounded(nn.Linear):
+    """Its weight is rounded to three levels; the gradient passes straight through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight.abs().mean()
+        rounded = (self.weight / scale).round().clamp(-1, 1) * scale
+        return F.linear(x, self.weight + (rounded - self.weight).detach(), self.bias)
+
+
+class RoundedInput(nn.Linear):
+    """Its input is rounded to 8 bits, which changes the output by less than a hundredth."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 127 / x.abs().amax(-1, keepdim=True)
+        return F.linear(x + ((x * scale).round() / scale - x).detach(), self.weight, self.bias)
+
+
+class Standardised(nn.Conv2d):
+    """Its weight is standardised before it is used, as in BiT."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) / variance.sqrt(), self.bias)
+
+
+class Detached(nn.Linear):
+    """Its output is right, and its weight gets no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.detach(), self.bias)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Rounded, RoundedInput])
+def test_a_layer_whose_output_is_not_its_affine_map_is_left_out(kind):
+    torch.manual_seed(0)
+    table = track(nn.Sequential(nn.Linear(WIDTH, WIDTH), kind(WIDTH, WIDTH), nn.Linear(WIDTH, 2)))
+    assert names(table) == ["0", "2"]
+    assert reasons(table)["1.weight"].startswith(
+        "its output is not the affine map of its weight and bias (" + kind.__name__
+    )
+
+
+def test_a_standardised_convolution_is_left_out():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), Standardised(3, 4, 2), nn.Flatten(), nn.Linear(36, 2))
+    table = track(model, 2, 6, 6)
+    assert names(table) == ["0", "3"]
+    assert reasons(table)["1.weight"].startswith(
+        "its output is not the affine map of its weight and bias (Standardised"
+    )
+
+
+def test_a_subclass_that_only_does_more_is_tracked():
+    class Counting(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.calls += 1
+            return super().forward(x)
+
+    assert names(track(nn.Sequential(Counting(WIDTH, WIDTH), nn.Linear(WIDTH, 2)))) == ["0", "1"]
+
+
+def test_a_hook_that_changes_an_output_leaves_the_layer_out():
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2))
+    model[0].register_forward_pre_hook(lambda _module, args: (args[0] * 2,))  # what the layer reads is seen as it is
+    model[1].register_forward_hook(lambda _module, _args, output: output * 2)
+    assert names(track(model)) == ["0", "2"]
+
+
+class AlsoFunctional(nn.Module):
+    """The first layer's weight is used once more, without the layer; of the second, the bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(self.first(x).tanh(), self.first.weight).tanh()
+        return self.last(self.second(x).tanh() + self.second.bias)
+
+
+def test_weights_that_are_used_elsewhere_too_leave_the_layer_out():
+    torch.manual_seed(0)
+    table = track(AlsoFunctional())
+    assert names(table) == ["last"]
+    for name in ("first.weight", "second.bias"):
+        assert reasons(table)[name].startswith("the gradient of its weights is not the one that its inputs and outputs")
+
+
+def test_a_weight_without_a_gradient_of_its_own_leaves_the_layer_out():
+    table = track(nn.Sequential(nn.Linear(WIDTH, WIDTH), Detached(WIDTH, WIDTH), nn.Linear(WIDTH, 2)))
+    assert names(table) == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    "normed", [parametrizations.weight_norm, parametrizations.spectral_norm, weight_norm, spectral_norm]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_weights_that_are_computed_leave_the_layer_out(normed):
+    table = track(nn.Sequential(nn.Linear(WIDTH, WIDTH), normed(nn.Linear(WIDTH, WIDTH)), nn.Linear(WIDTH, 2)))
+    assert names(table) == ["0", "2"]
+    why = {reason for name, reason in reasons(table).items() if name.startswith("1.")}
+    assert why == {"its weight is no parameter of its own but computed from others, as by a weight norm"}
+
+
+class Mixing(nn.Module):
+    """Documents are centred over the batch between the first layer and the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(x - x.mean(0))
+
+
+def test_layers_before_what_mixes_documents_are_left_out():
+    torch.manual_seed(0)
+    table = track(Mixing())
+    assert names(table) == ["last"]
+    assert "or documents mix in it" in reasons(table)["first.weight"]
+
+
+class SequenceFirst(nn.Module):
+    """Turns [N, T, I] to [T, N, I] for the layers in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x).transpose(0, 1)).transpose(0, 1))
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, PROBE_DOCUMENTS, FEWER_DOCUMENTS])
+def test_layers_that_read_the_sequence_first_are_left_out_whatever_its_length(tokens):
+    table = track(SequenceFirst(), tokens, WIDTH)
+    assert names(table) == ["first", "last"]
+    assert reasons(table)["middle.weight"].startswith("its input mixes documents, or has another axis first")
+
+
+class Shuffled(nn.Module):
+    """Gives its middle layer one row of each document, but not in their order, as an expert may be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.arange(len(x)).roll(1)
+        return self.last(self.first(x) + self.middle(x[order])[order.argsort()])
+
+
+def test_rows_that_are_not_in_the_order_of_documents_leave_the_layer_out():
+    torch.manual_seed(0)
+    assert names(track(Shuffled())) == ["first", "last"]
+
+
+class Partial(nn.Module):
+    """A branch that is stopped, one under no_grad, one in a re-entrant checkpoint, one for large batches alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d, self.e = (nn.Linear(WIDTH, WIDTH) for _ in range(5))
+        self.last = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x) + self.b(x).detach()
+        with torch.no_grad():
+            constant = self.c(x)
+        y = y + constant + checkpoint(self.d, x, use_reentrant=True)
+        return self.last(y + self.e(x) if len(x) > FEWER_DOCUMENTS else y)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_layers_without_a_gradient_are_left_out_by_name():
+    table = track(model := Partial())
+    assert names(table) == ["a", "last"]
+    why = reasons(table)
+    assert why["b.weight"] == "no gradient reaches it"
+    assert why["c.weight"] == why["d.bias"] == "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
+    assert why["e.weight"] == "not called alike in batches of different sizes"
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+class Flat(nn.Module):
+    """The middle layers read the documents one behind the other, [N * T, I], as OPT's feed-forward layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(WIDTH, 4), nn.Linear(4, 3), nn.Linear(4, 3, bias=False)
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.first(x).tanh().flatten(0, -2)
+        return self.last((self.left(flat).tanh() * self.right(flat)).unflatten(0, x.shape[:-1]))
+
+
+def assert_gradients_are_those_of_autograd(model: nn.Module, table: LayerTable, x: Tensor) -> None:
+    """Reference: one backward pass for each document alone, in float64."""
+    found, space = document_gradients(table, len(x), lambda: model(x).square().flatten(1).sum(1))
+    trainable = copy.deepcopy(model).requires_grad_(True)
+    for n in range(len(x)):
+        trainable.zero_grad()
+        trainable(x[n : n + 1]).square().sum().backward()
+        for name, G_QOI in space.split(found).items():
+            module = trainable.get_submodule(name)
+            parts = [module.weight.grad] + ([] if module.bias is None else [module.bias.grad[:, None]])
+            # float64, sums of few terms
+            torch.testing.assert_close(G_QOI[n], torch.cat(parts, 1), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 7])
+def test_layers_that_read_all_tokens_in_a_row_are_tracked(tokens):
+    torch.manual_seed(0)
+    model = Flat().double()
+    table = track_layers(model, random_probe(model, TOKENS, WIDTH, dtype=torch.float64))
+    assert names(table) == ["first", "left", "right", "last"]
+    assert [layer.beside is model.first for layer in table] == [False, True, True, False]
+    assert_gradients_are_those_of_autograd(model, table, torch.randn(4, tokens, WIDTH, dtype=torch.float64))
+
+
+def test_rows_of_another_number_than_tokens_are_refused():
+    model = Flat()
+    table = track(model)
+    with pytest.raises(ShapeError, match=r"^left: expected activations of 4 documents, found shape \(8, 4\)"):
+        document_gradients(table, 4, lambda: model.left(model.first(torch.randn(4, 3, WIDTH))[:, :2].flatten(0, 1)))
+
+
+def test_opt_tracks_its_feed_forward_layers():
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=40, hidden_size=8, ffn_dim=12, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=8,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    table = track_layers(model := OPTForCausalLM(config).eval(), token_probe(model))
+    assert [name.split(".")[-1] for name in names(table)] == 2 * [
+        "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2",
+    ]  # fmt: skip
+    assert table.share > 0.9
+
+
+def test_encoder_layers_of_torch_are_tracked_and_what_attention_holds_itself_is_named():
+    """In evaluation, torch passes by the modules of such layers in one operation where nothing needs a gradient."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, 2)).double().eval()
+    table = track_layers(model, random_probe(model, TOKENS, 8, dtype=torch.float64))
+    assert names(table) == [f"0.layers.{n}.linear{k}" for n in (0, 1) for k in (1, 2)] + ["1"]
+    why = reasons(table)
+    assert why["0.layers.0.self_attn.in_proj_weight"] == "MultiheadAttention is not a Linear, Conv1D or Conv2d layer"
+    assert why["0.layers.0.self_attn.out_proj.weight"] == "not called in a forward pass"
+    assert_gradients_are_those_of_autograd(model, table, torch.randn(3, 4, 8, dtype=torch.float64))
+
+
+class Recurrent(nn.Module):
+    """An LSTM and a layer that reads its last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.last = nn.LSTM(WIDTH, 8, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.lstm(x)[0][:, -1])
+
+
+def test_what_attribution_does_not_track_is_told(caplog):
+    task = Classification(Recurrent())
+    documents = tensor_batches(torch.randn(3, TOKENS, WIDTH), torch.tensor([0, 1, 1]))
+    with caplog.at_level(logging.WARNING, "gindex"):
+        table = tracked_layers(task, documents)
+    assert names(table) == ["last"] and len(table) == 1 and table[0].name == "last"
+    assert reasons(table)["lstm.weight_ih_l0"] == "LSTM is not a Linear, Conv1D or Conv2d layer"
+    lstm = sum(parameter.numel() for parameter in task.model.lstm.parameters())
+    assert table.share == 18 / (18 + lstm)
+    (record,) = caplog.records
+    assert f"only {100 * table.share:.1f}% of the weights are tracked" in record.message
+    assert "lstm.weight_hh_l0: LSTM is not" in record.message
+
+
+def test_a_model_that_is_not_finite_is_refused():
+    model = nn.Linear(WIDTH, 2)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match="expected finite outputs of 11 documents that it was tried on"):
+        track(model)
+
+
+# Which are chosen
+
+
+def three() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (LayerChoice(), ["0", "1", "2"]),
+        (LayerChoice(untrack=["1"]), ["0", "2"]),
+        (LayerChoice(untrack=["[01]"]), ["2"]),
+        (LayerChoice(untrack=["*"], track=["1"]), ["1"]),
+        (LayerChoice(untrack=["0", "2"], track=["?"]), ["0", "1", "2"]),
+        (LayerChoice(names=["2", "0"]), ["0", "2"]),
+    ],
+)
+def test_patterns_choose_layers(choice, expected):
+    table = track(three(), choice=choice)
+    assert names(table) == expected
+    left = "left out by --untrack" if choice.names is None else "not among the layers that the index was built with"
+    assert set(reasons(table).values()) <= {left}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            LayerChoice(untrack=["3"]),
+            "--untrack 3: expected the name of a layer or a pattern of names, found none that",
+        ),
+        (LayerChoice(track=["lm_*"]), "--track lm_.: expected the name of a layer or a pattern of names, found none"),
+        (LayerChoice(track=["1"]), "--track 1: expected a layer that can be tracked, found 1: its output is not"),
+    ],
+)
+def test_patterns_that_do_nothing_are_refused(choice, message):
+    model = three()
+    model[1] = Scaled(WIDTH, WIDTH)
+    with pytest.raises(ConfigError, match=message):
+        track(model, choice=choice)
+
+
+def headed(vocabulary: int, *, tied: bool = False) -> nn.Module:
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def test_a_wide_output_head_is_off_by_default_and_can_be_had():
+    torch.manual_seed(0)
+    wide, narrow = headed(WIDE_HEAD + 1), headed(WIDE_HEAD)
+    assert "lm_head" in names(track_layers(narrow, token_probe(narrow)))
+    table = track_layers(wide, token_probe(wide))
+    assert "lm_head" not in names(table)
+    assert reasons(table)["lm_head.weight"] == (
+        "an output head of 8,193, off by default for what its curvature costs; --track lm_head takes it"
+    )
+    asked = track_layers(wide, token_probe(wide), LayerChoice(track=["lm_head"]))
+    assert names(asked) == [*names(table), "lm_head"]
+    assert (
+        table.share == asked.share == 480 / 504
+    )  # the head is not of the body, of which three norms of 8 are untracked
+    assert asked.tracked_body == table.tracked_body
+
+
+def test_a_head_that_is_tied_cannot_be_had():
+    model = headed(40, tied=True)
+    with pytest.raises(
+        ConfigError, match="--track lm_head: expected a layer that can be tracked, found lm_head: tied to"
+    ):
+        track_layers(model, token_probe(model), LayerChoice(track=["lm_head"]))
