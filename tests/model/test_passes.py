@@ -11,8 +11,9 @@ from torch import nn
 
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed
-from gindex.model.layers import TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
 from gindex.model.passes import alone, defaults, loading, neutral, own, plain, share_turns
+from gindex.model.tracking import track_layers
 
 
 def two_layers() -> nn.Sequential:
@@ -20,8 +21,12 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
 
 
+def probed(documents: int) -> torch.Tensor:
+    return torch.randn(documents, 3, generator=torch.Generator().manual_seed(0))
+
+
 def tracked(model: nn.Module) -> tuple[TrackedLayer, ...]:
-    return track_layers(model, lambda: model(torch.ones(5, 3))).layers
+    return track_layers(model, lambda documents: model(probed(documents))).layers
 
 
 class Seen(Observer):
@@ -91,7 +96,7 @@ def test_layers_that_run_on_another_thread_are_not_tracked():
                 return pool.submit(self.there, self.here(x)).result()
 
     model = Elsewhere()
-    table = track_layers(model, lambda: model(torch.ones(5, 3)))
+    table = track_layers(model, lambda documents: model(probed(documents)))
     assert [layer.name for layer in table.layers] == ["here"]
     assert {of.reason for of in table.untracked} == {"not called in a forward pass"}
 
