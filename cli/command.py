@@ -10,9 +10,9 @@ import click
 from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 
-INTERRUPTED = 130
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class GindexCommand(click.Command):
@@ -23,16 +23,17 @@ class GindexCommand(click.Command):
         _quiet_libraries()
         _wait_passively()
         try:
-            return super().invoke(ctx)
-        except GindexError as error:
-            click.echo(f"gindex: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("gindex: interrupted; finished work is kept, run the same command again to go on", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; so do we
-            ctx.exit(0)
+            with interruptible():
+                return super().invoke(ctx)
+        except BaseException as error:
+            # An interrupt may have become another error on its way here.
+            if isinstance(error, KeyboardInterrupt) or was_interrupted():
+                click.echo(INTERRUPTED_LINE, err=True)
+                ctx.exit(INTERRUPTED)
+            if isinstance(error, GindexError):
+                click.echo(f"gindex: {error}", err=True)
+                ctx.exit(error.exit_code)
+            raise
 
 
 def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:

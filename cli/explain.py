@@ -1,6 +1,5 @@
 """`gindex explain`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from gindex.config import LONG_QUERIES, SearchOptions
 
 from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
-from .render import notes_text, query_title
+from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
     from gindex.search.explain import Explanation
@@ -65,7 +64,7 @@ def explain(
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(explanation_record(explanation), ensure_ascii=False))
+        click.echo(json_text(explanation_record(explanation)))
     elif html is not None:
         click.echo(f"{html}: influence {explanation.influence:+.4g}")
     else:

@@ -1,57 +1,30 @@
-"""The `gindex` command and its subcommands."""
+"""Where the process of `gindex` begins: it is made safe first, and the commands are loaded then.
 
-import click
+Imported by the installed command and by nothing else.
+"""
 
-from gindex.distribution import VERSION
+import _signal  # type: ignore[import-not-found] # `signal` takes a third of the time until the guard stands
 
-from .add import add
-from .build import build
-from .evaluate import evaluate
-from .explain import explain
-from .index import index_command
-from .info import info
-from .mcp import mcp
-from .outliers import outliers
-from .search import search
-from .serve import serve
-from .study import study
-from .upkeep import compact, delete, prune, repair, rollback, verify, versions
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until then Ctrl-C just ends the process, without a traceback
 
+import os
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(VERSION, prog_name="gindex")
-def main() -> None:
-    """Find the training documents that made a language model say something.
+from . import terminal
+from .foreign import refuse_foreign
 
-    \b
-    Example:
-        gindex build corpus.jsonl --model path/to/model --out runs/corpus
-        gindex search runs/corpus "A compiler is" --completion " a program" -k 5
-        gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html page.html
-        gindex serve runs/corpus
-        gindex outliers runs/corpus
-        gindex info runs/corpus
-    """  # noqa: D301 \b keeps click from wrapping the lines
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
-for name, command in {
-    "build": build,
-    "search": search,
-    "explain": explain,
-    "serve": serve,
-    "mcp": mcp,
-    "outliers": outliers,
-    "index": index_command,
-    "info": info,
-    "evaluate": evaluate,
-    "study": study,
-    "add": add,
-    "delete": delete,
-    "compact": compact,
-    "versions": versions,
-    "rollback": rollback,
-    "prune": prune,
-    "verify": verify,
-    "repair": repair,
-}.items():
-    main.add_command(command, name)
+def main(*arguments: "Any", **options: "Any") -> None:
+    """Run the command line; arguments are those of the group `commands.gindex`."""
+    terminal.guard()
+    if os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR"):
+        options.setdefault("color", False)
+    with terminal.reported():
+        refuse_foreign()
+        from .commands import gindex
+
+        gindex(*arguments, **options)

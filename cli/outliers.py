@@ -1,6 +1,5 @@
 """`gindex outliers`."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,7 +7,7 @@ import click
 from gindex.config import SearchOptions, help_of
 
 from .command import GindexCommand
-from .render import excerpt
+from .render import excerpt, json_text
 
 
 @click.command(cls=GindexCommand)
@@ -32,7 +31,7 @@ def outliers(index: Path, top: int, where: str | None, per_token: bool, as_json:
     found = GradientIndex.open(index).outliers(top, where=where, per_token=per_token)
     for outlier in found:
         if as_json:
-            click.echo(json.dumps(vars(outlier), ensure_ascii=False))
+            click.echo(json_text(vars(outlier)))
         else:
             title = f"{outlier.rank:>3}  self-influence {outlier.self_influence:.4g}  {outlier.tokens} tokens"
             click.echo(f"{title}  {click.style(outlier.document_id, bold=True)}, part {outlier.part}")

@@ -1,5 +1,7 @@
 """How figures and hits are shown to a person."""
 
+import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
+
+
+def json_text(value: Any, **layout: Any) -> str:
+    """Write JSON, laid out as `json.dumps` does: in Unicode where the output takes all of it, else escaped."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=not unicode, **layout)
 
 
 def size(count: float) -> str:

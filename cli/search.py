@@ -1,6 +1,5 @@
 """`gindex search`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from gindex.config import (
 from .command import GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_each
-from .render import failure_text, fidelity_text, result_text
+from .render import failure_text, fidelity_text, json_text, result_text
 
 if TYPE_CHECKING:
     from gindex.search.hit import FailedQuery, Outcome, Query
@@ -141,7 +140,7 @@ def _json(outcome: "Outcome", problems: tuple[str, ...]) -> str:
     from gindex.search.hit import SearchResult, failure_record, result_record
 
     record = result_record(outcome) if isinstance(outcome, SearchResult) else failure_record(outcome)
-    return json.dumps(record | ({"degraded": list(problems)} if problems else {}), ensure_ascii=False)
+    return json_text(record | ({"degraded": list(problems)} if problems else {}))
 
 
 def _text(outcome: "Outcome") -> str:

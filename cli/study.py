@@ -21,6 +21,7 @@ from gindex.studies.config import (
 from .command import Decorated, GindexCommand, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
+from .render import json_text
 
 if TYPE_CHECKING:
     from gindex.search.hit import Query
@@ -270,6 +271,6 @@ def _write(report: "Report", options: dict[str, Any]) -> None:
     for path, content in ((out, study_page(report)), (out.with_suffix(".json"), numbers)):
         publish(path, partial(_put, content))
     if options["as_json"]:
-        click.echo(numbers, nl=False)
+        click.echo(json_text(report.record(), indent=1, allow_nan=False))
     else:
         click.echo("\n".join([*report.findings, f"{out} and {out.with_suffix('.json')}"]))

@@ -28,7 +28,8 @@ class Listener:
         self._progress, self._where = progress, where
         self._stack = ExitStack()
         self._phase: Phase | None = None
-        self._shown, self._done, self._first_place = "", 0, 0
+        self._shown, self._first_place = "", 0
+        self._done, self._total = 0, 0
         self._last: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -54,6 +55,8 @@ class Listener:
             self._show("queue", self._first_place - place, self._first_place, "places")
         elif state == "running" and self._last.get("phase"):
             self._show(self._last["phase"], self._last["done"], self._last["total"], self._last["unit"])
+        elif state in ("running", "done"):
+            self._complete()
 
     @property
     def answer(self) -> Any:
@@ -69,11 +72,18 @@ class Listener:
             raise ServiceError(f"{self._where}: expected an answer, found that the lines end without one; try again")
         raise error_of(problem, self._where, "an answer")
 
+    def _complete(self) -> None:
+        """End the phase that is shown: what comes after it comes when all of it is done, told or not."""
+        if self._phase is not None and self._done < self._total:
+            self._phase.advance(self._total - self._done)
+        self._phase = None
+        self._stack.close()
+
     def _show(self, name: str, done: int, total: int | None, unit: str) -> None:
         if self._phase is None or name != self._shown or done < self._done:
-            self._stack.close()
+            self._complete()
             self._phase = self._stack.enter_context(self._progress.phase(name, total, unit))
-            self._shown, self._done = name, 0
+            self._shown, self._done, self._total = name, 0, total or 0
         if done > self._done:
             self._phase.advance(done - self._done)
         self._done = done

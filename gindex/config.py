@@ -16,11 +16,11 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+PERMISSIONS = ("trust_remote_code", "allow_pickle")
+"""What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
+
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
-
-PERMISSIONS = ("trust_remote_code", "allow_pickle")
-"""What a caller may allow a model to do, fields of `ModelConfig`."""
 
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
@@ -104,7 +104,10 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides an index's content; patterns of layers only where there are any."""
+        """Return what decides an index's content; patterns of layers only where there are any.
+
+        What a caller allows a model to do is not among it: an index must not allow it to the next one.
+        """
         patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
         return {"name": self.name, "dtype": self.dtype} | patterns
 

@@ -5,12 +5,15 @@ cores from those of the other one: on two cores, two threads were slower than on
 a thread that spins is taken for a busy one and has its turn taken away, while the one that it waits for waits too.
 """
 
+import ctypes
 import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -88,3 +91,18 @@ def stay_alone() -> None:
     torch.get_num_threads()  # sets the number of this thread when it is first asked for it, so not afterwards
     # The number belongs to the thread that sets it: those of other threads stay as they are.
     threadpool_limits(limits=1, user_api="openmp")
+    limit_mkl = _limit_mkl()
+    if limit_mkl is not None:
+        limit_mkl(1)
+
+
+@cache
+def _limit_mkl() -> Callable[[int], object] | None:
+    """Return what sets the threads of MKL for the thread that calls it, where torch has MKL.
+
+    Once torch was told a number of threads, MKL follows that and not OpenMP's.
+    """
+    with suppress(OSError):
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return getattr(library, "MKL_Set_Num_Threads_Local", None)
+    return None

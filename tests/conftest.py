@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from gindex_cli.main import main
+from gindex_cli.commands import gindex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -147,6 +147,6 @@ def run() -> Callable[..., Result]:
     """Run a command in this process."""
 
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+        return CliRunner().invoke(gindex, [str(argument) for argument in arguments])
 
     return run

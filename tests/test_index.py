@@ -273,11 +273,12 @@ def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     expected = [hit.score for hit in index.search(PROMPT, k=5).hits]
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     content = read_json(copy / "manifests/00000001.json")
-    content["model"]["name"] = str(tmp_path / "gone")
+    gone = str(tmp_path / "gone")
+    content["model"] |= {"name": gone, "folder": gone, "relative": "../gone"}
     write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
-    with pytest.raises(ModelError, match=f"{tmp_path / 'gone'}: .*check --model"):
+    with pytest.raises(ModelError, match=f"in {gone}, found no such folder; name its place with --model"):
         GradientIndex.open(copy).search(PROMPT)
 
 

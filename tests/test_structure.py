@@ -124,6 +124,20 @@ def test_no_pickle_and_no_print_in_the_library(module):
         assert "print" not in called and "click" not in tops
 
 
+MAKERS = {f"torch.{name}" for name in ("arange", "empty", "eye", "full", "linspace", "ones", "rand", "randn", "zeros")}
+"""What makes tensors on the caller's default device, of the caller's default number format."""
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("gindex")])
+def test_tensors_are_made_where_and_as_the_code_says(module):
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in MAKERS:
+            said = {keyword.arg for keyword in node.keywords}
+            wanted = {"device"} if name == "torch.arange" else {"device", "dtype"}
+            assert wanted <= said, f"{module}, line {node.lineno}: {name} without {wanted - said}"
+        assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.tensor", "torch.as_tensor"))
+
+
 def public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     """Yield public functions and classes, and the public methods of public classes."""
     for node in ast.iter_child_nodes(tree):

@@ -21,7 +21,8 @@ def answer(model, tokenizer, prompt: str, length: int) -> str:
     """Go on from a prompt, the likeliest token each time."""
     ids = tokenizer(prompt, return_tensors="pt")
     out = model.generate(**ids, max_new_tokens=length, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-    return tokenizer.decode(out[0][ids["input_ids"].shape[1] :], skip_special_tokens=True)
+    before, whole = (tokenizer.decode(text[0], skip_special_tokens=True) for text in (ids["input_ids"], out))
+    return whole[len(before) :]  # decoded alone, the answer may lose its first space
 
 
 def sentences(text: str) -> list[str]:

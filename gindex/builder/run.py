@@ -138,7 +138,6 @@ def _finish(
     """Return the newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
-    check_same_model(layout, manifest.model, engine.loaded.identity)
     _remove_leftovers(layout)
     if manifest.lost_parts:
         return recompute(layout, manifest, engine, config, strict, progress)

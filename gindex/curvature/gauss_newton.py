@@ -2,7 +2,8 @@
 
 With J the Jacobian of a document's outputs in the weights and H the Hessian of its loss in the outputs, the matrix is
 the mean over documents of J^T H J. EK-FAC approximates it: its Lambda is a mean over documents, of the summed loss
-of each. One product is a forward pass that carries J v along and a backward pass from H J v.
+of each. One product is a forward pass that carries J v along and a backward pass from H J v; where an operation has no
+forward derivative, J v comes from a pass of its own with two backward passes.
 
 Axes: Q vectors, W tracked weights, N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from gindex.curvature.fit import DocumentBatch
 from gindex.errors import ConfigError, NonFiniteError
-from gindex.model.capture import Observer, append_one, observe, outputs_and_tangent
+from gindex.model.capture import Observer, append_one, observe, outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import OutputTask
 
@@ -81,6 +82,7 @@ class GaussNewton(Generic[Batch]):
         self.space, self.batches = WeightSpace(layers), batches
         self.documents = sum(len(batch.ordinals) for batch in batches)
         self._layers, self._task, self._done = layers, task, done
+        self._forward = True
 
     def product(self, v_QW: Tensor) -> Tensor:
         """Return the matrix times each vector [Q, W].
@@ -113,10 +115,26 @@ class GaussNewton(Generic[Batch]):
 
     def _one(self, batch: Batch, v_1W: Tensor, result_1W: Tensor) -> None:
         directions = {name: V_1OI[0] for name, V_1OI in self.space.split(v_1W).items()}
+        if self._forward:
+            try:
+                self._pull(
+                    batch, result_1W, lambda: outputs_and_tangent(self._layers, directions, self._outputs(batch))
+                )
+                return
+            except NotImplementedError:
+                self._forward = False
+        tangent = tangent_by_reverse(self._layers, directions, self._outputs(batch))
+        self._pull(batch, result_1W, lambda: (self._task.outputs(batch), tangent))
+
+    def _outputs(self, batch: Batch) -> Callable[[], Tensor]:
+        return lambda: self._task.outputs(batch)
+
+    def _pull(self, batch: Batch, result_1W: Tensor, run: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Write J^T H J v, by a backward pass from H J v; `run` gives the outputs and J v."""
         share = len(self.batches) / self.documents
 
         def losses() -> Tensor:
-            outputs, tangent = outputs_and_tangent(self._layers, directions, lambda: self._task.outputs(batch))
+            outputs, tangent = run()
             pulled = self._task.output_hessian(outputs.detach(), tangent)
             if not torch.isfinite(pulled).all():
                 raise NonFiniteError(

@@ -55,7 +55,7 @@ def rank(
         GindexError: A query cannot be searched for.
     """
     if method == BM25:
-        return [index.lexical(f"{query.prompt} {query.completion or ''}", depth) for query in queries]
+        return [index.lexical(query.text, depth) for query in queries]
     if method == RANDOM:
         return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
     if method not in METHODS:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gindex.errors import ShapeError, TrackedLayerError
+from gindex.errors import ModelError, ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.layers import TrackedLayer, layer_input
@@ -26,6 +26,9 @@ from gindex.threads import Lock
 
 _tangents = Lock()
 """Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""
+
+PASS_ERROR = 1e-3
+"""Relative error that two passes through one model may differ by in float32: sums over all outputs round to 1e-6."""
 
 
 class Observer(ABC):
@@ -218,32 +221,98 @@ def outputs_and_tangent(
 
     Returns:
         The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
+
+    Raises:
+        NotImplementedError: An operation of the model has no forward derivative: see `tangent_by_reverse`.
     """
+
+    def joined(output: Tensor, change: Tensor) -> Tensor:
+        changed: Tensor = output + forward_ad.make_dual(torch.zeros_like(output), change)
+        return changed
+
     # Only the plain attention can be differentiated forward, and it is chosen for all threads.
-    with undisturbed(), _tangents, forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        handles = [
-            layer.module.register_forward_hook(own(_tangent_hook(layer, directions[layer.name])), with_kwargs=True)
-            for layer in layers
-        ]
-        try:
-            dual = forward_ad.unpack_dual(outputs())
-        finally:
-            for handle in handles:
-                handle.remove()
+    with (
+        undisturbed(),
+        _tangents,
+        forward_ad.dual_level(),
+        sdpa_kernel(SDPBackend.MATH),
+        _changed_outputs(layers, directions, joined),
+    ):
+        dual = forward_ad.unpack_dual(outputs())
         tangent = torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
         return dual.primal, tangent.detach().clone()
 
 
-def _tangent_hook(
-    layer: TrackedLayer, V_OI: Tensor
+def tangent_by_reverse(
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], outputs: Callable[[], Tensor]
+) -> Tensor:
+    """Return J v by backward passes, where operations of the model (fused experts) have no forward derivative.
+
+    With a step e along v, the first gives <u, d outputs / de> for a u that stays a variable; it is linear in u, and the
+    second differentiates it by u. A third, of the first kind, must give <J v, J v>: what can be differentiated only
+    once drops out of the second without a word. No observer may look on: none of these starts from a loss.
+
+    Args:
+        layers: Tracked layers.
+        directions: V [O, I] by layer name, the bias last.
+        outputs: Runs the model and returns its outputs, of any shape.
+
+    Raises:
+        ModelError: An operation of the model can be differentiated only once.
+    """
+    weights = next(layers[0].module.parameters())
+    step = torch.zeros((), device=weights.device, requires_grad=True)
+    # Only the plain attention can be differentiated twice, and it is chosen for all threads.
+    with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
+        with _changed_outputs(layers, directions, lambda output, change: output + step * change):
+            found = outputs()
+        u = torch.zeros_like(found, requires_grad=True)
+        try:
+            (along,) = torch.autograd.grad(found, step, u, create_graph=True)
+            (tangent,) = torch.autograd.grad(along, u)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # NotImplementedError is one
+            raise _differentiable_once(str(error).partition("\n")[0]) from error
+        tangent = tangent.detach()
+        (again,) = torch.autograd.grad(found, step, tangent)
+    expected = float(tangent.double().square().sum())
+    if abs(float(again) - expected) > max(PASS_ERROR, 16 * torch.finfo(weights.dtype).eps) * expected:
+        raise _differentiable_once(f"two passes give {float(again):.6g} and {expected:.6g} for one number")
+    return tangent
+
+
+def _differentiable_once(found: str) -> ModelError:
+    return ModelError(
+        f"Gauss-Newton product: expected a model that can be differentiated twice, found one that cannot ({found}); "
+        "leave refining out, or load the model without kernels of its own"
+    )
+
+
+@contextmanager
+def _changed_outputs(
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace what each layer writes by it `joined` with what a step along the direction adds to it."""
+    handles = [
+        layer.module.register_forward_hook(own(_change_hook(layer, directions[layer.name], joined)), with_kwargs=True)
+        for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _change_hook(
+    layer: TrackedLayer, V_OI: Tensor, joined: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
     def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
         a = layer_input(args, kwargs).detach()
         a_NTI = append_one(_by_position(layer, a, len(a)), layer)
         change_NTO = a_NTI @ V_OI.to(a_NTI.dtype).T
         change = change_NTO.mT if isinstance(layer.module, nn.Conv2d) else change_NTO
-        dual = forward_ad.make_dual(torch.zeros_like(output), change.reshape(output.shape).to(output.dtype))
-        changed: Tensor = output + dual
-        return changed
+        return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward

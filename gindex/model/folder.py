@@ -25,6 +25,11 @@ _OTHER_TASK = re.compile(
 )
 """Architectures whose outputs are no next tokens."""
 
+_GGUF_REMEDY = (
+    "write it as a plain model with transformers: from_pretrained(folder, gguf_file=..., "
+    "quantization_config=GgufConfig(dequantize=True)), then save_pretrained()"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
@@ -56,6 +61,7 @@ class ModelFolder:
         settings = _read_settings(path, name)
         _check_quantised(settings, name)
         _check_architecture(settings, name)
+        _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
         if files:
             return cls(path=path, name=name, settings=settings, pickled=False, stored=frozenset(_stored(files, name)))
@@ -96,12 +102,8 @@ def _read_settings(path: Path, name: str) -> dict[str, Any]:
 
 def _instead(path: Path) -> str:
     """Say what a folder without config.json holds, and what to do about it."""
-    if sorted(path.glob("*.gguf")):
-        return (
-            f"{sorted(path.glob('*.gguf'))[0].name}; write it as a plain model with transformers: "
-            "from_pretrained(folder, gguf_file=..., quantization_config=GgufConfig(dequantize=True)), "
-            "then save_pretrained()"
-        )
+    if files := sorted(path.glob("*.gguf")):
+        return f"{files[0].name}; {_GGUF_REMEDY}"
     below = sorted(file.parent.name for file in path.glob("*/config.json"))
     if below:
         return f"{len(below)} below it ({', '.join(below[:3])}); give one of these folders"
@@ -135,6 +137,18 @@ def _check_architecture(settings: dict[str, Any], name: str) -> None:
         raise ModelError(
             f"{name}: expected a causal language model, found {shown}, which does not predict next tokens; give the "
             "language model that it was made from"
+        )
+
+
+def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:
+    """Refuse weights under names that transformers prefers to the usual ones, which are looked at here."""
+    named = settings.get("transformers_weights")
+    found = [str(named)] if named not in (None, SAFE_WEIGHTS, f"{SAFE_WEIGHTS}{SHARD_LIST}") else []
+    found += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
+    if found:
+        raise ModelError(
+            f"{name}: expected weights in {SAFE_WEIGHTS} or its shards, found {found[0]} to be taken in their place; "
+            "load the model with transformers and save it with save_pretrained()"
         )
 
 
@@ -194,14 +208,15 @@ def _stored(files: list[Path], name: str) -> Iterator[str]:
 def _check_pickled(path: Path, config: ModelConfig) -> None:
     files = _weight_files(path, PICKLED_WEIGHTS, config.name)
     if not files:
-        others = sorted(
-            file.name
-            for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-            for file in path.glob(pattern)
-        )
+        found = {
+            file for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for file in path.glob(pattern)
+        }
+        others = sorted(file.name for file in found)
+        is_gguf = bool(found) and all(file.suffix == ".gguf" for file in found)
         raise ModelError(
             f"{config.name}: expected weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}, "
-            f"found {', '.join(others[:3]) or 'none'}; save the model there with save_pretrained()"
+            f"found {', '.join(others[:3]) or 'none'}; "
+            + (_GGUF_REMEDY if is_gguf else "save the model there with save_pretrained()")
         )
     if not config.allow_pickle:
         raise ModelError(

@@ -136,12 +136,16 @@ def load_model(config: ModelConfig) -> LoadedModel:
         _check_vocabulary(config.name, model, tokenizer)
         _check_passes(config.name, model, tokenizer, read.max_tokens)
     share_turns(model, ours=True)
+    tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
+    # As the first call would; another thread's call at that moment would find the tokenizer in use.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         max_tokens=read.max_tokens,
         fingerprint=fingerprint_model(model),
-        tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+        tokenizer_fingerprint=tokenizer_fingerprint,
         buffers=fingerprint_buffers(model),
         code=fingerprint_code(model, read.folder.path),
     )
@@ -190,6 +194,11 @@ def _load_tokenizer(read: ModelSettings, config: ModelConfig) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(read.folder.path), trust_remote_code=config.trust_remote_code)
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise TokenizerError(
+                f"{name}: expected a tokenizer of transformers' own classes, found one that runs code of its own (*.py "
+                "beside it); read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+            ) from error
         raise TokenizerError(
             f"{name}: expected a tokenizer beside the model, found none that loads ({first_line(error)}); "
             "save it there with tokenizer.save_pretrained()"
@@ -217,6 +226,11 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
         model: nn.Module = loaded[0]
         report: Mapping[str, Any] = loaded[1]
     except Exception as error:
+        if folder.pickled:  # torch's own words advise to run the code
+            raise ModelError(
+                f"{name}: expected pickled weights of tensors alone, could not read them ({type(error).__name__}); "
+                "save the model as safetensors, where it comes from"
+            ) from error
         raise ModelError(
             f"{name}: expected a causal language model of transformers, could not load it ({first_line(error)}); give "
             "a folder with config.json and weights, or a hub name"
@@ -282,5 +296,11 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
     except Exception as error:
         raise ModelError(
             f"{name}: expected a causal language model that takes tokens alone, found that {type(model).__name__} "
-            f"fails on them ({type(error).__name__}: {first_line(error)}); use one that needs no pictures or masks"
+            f"fails on them ({type(error).__name__}: {first_line(error)}); {_other_format(model)}use one that needs no "
+            "pictures or masks"
         ) from error
+
+
+def _other_format(model: nn.Module) -> str:
+    """Suggest 32 bits to a model that runs in 16, where some fail."""
+    return "" if next(model.parameters()).dtype.itemsize > 2 else "try --dtype float32, or "

@@ -24,7 +24,7 @@ def made_anew(name: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # should a buffer be drawn, it is the same one in every load
-        made: nn.Module = type(model)._from_config(model.config, dtype=dtype)  # type: ignore[operator]
+        made: nn.Module = type(model)._from_config(model.config, dtype=dtype)  # type: ignore[attr-defined]
     made.load_state_dict(model.state_dict())
     loaded = dict(model.named_parameters(remove_duplicate=False))
     for key, weight in made.named_parameters(remove_duplicate=False):

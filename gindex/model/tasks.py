@@ -29,7 +29,15 @@ class TensorTask(ABC):
         Args:
             model: Returns outputs [N, V] (or [N] for one value), or an object that has them as `logits`, as the
                 sequence classifiers of transformers do. It is called with the inputs of a batch.
+
+        Raises:
+            ModelError: Weights were made in `torch.inference_mode()`.
         """
+        if any(weight.is_inference() for weight in model.parameters()):
+            raise ModelError(
+                f"{type(model).__name__}: expected weights that gradients pass, found some that were made in "
+                "torch.inference_mode(); make the model outside of it, or give a copy.deepcopy made outside"
+            )
         self.model = model.requires_grad_(False).eval()
 
     @property
@@ -44,9 +52,9 @@ class TensorTask(ABC):
             ModelError: The model returns something else than one row of outputs for each document.
         """
         if isinstance(inputs, Mapping):
-            returned = self.model(**{name: x.to(self.device) for name, x in inputs.items()})
+            returned = self.model(**{name: self._input(x) for name, x in inputs.items()})
         else:
-            returned = self.model(inputs.to(self.device))
+            returned = self.model(self._input(inputs))
         outputs = getattr(returned, "logits", returned)
         if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -56,6 +64,10 @@ class TensorTask(ABC):
             )
         outputs = outputs[:, None] if outputs.dim() == 1 else outputs
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+    def _input(self, x: Tensor) -> Tensor:
+        """Return an input on the model's device; no gradient passes tensors that were made in inference mode."""
+        return x.to(self.device).clone() if x.is_inference() else x.to(self.device)
 
     def outputs(self, batch: TensorBatch) -> Tensor:
         """Return the outputs [N, V], differentiable."""

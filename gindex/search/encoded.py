@@ -34,7 +34,7 @@ class EncodedQuery:
     @property
     def words(self) -> str | None:
         """The query's text, whose words `hybrid` looks for; None where a vector was given."""
-        return None if self.tokens is None else f"{self.query.prompt} {self.query.completion or ''}"
+        return None if self.tokens is None else self.query.text
 
 
 def encode_queries(

@@ -18,6 +18,11 @@ class Query:
     completion: str | None = None
     id: str | None = None
 
+    @property
+    def text(self) -> str:
+        """What the model reads: the completion goes on where the prompt ends."""
+        return self.prompt + (self.completion or "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:

@@ -75,8 +75,7 @@ def tokenize_query(
     for part in (query.prompt, query.completion or ""):
         if not _is_unicode(part):
             raise QueryError(f"{name}: expected Unicode text, found half a surrogate pair; correct it")
-    text = query.prompt + (query.completion or "")
-    (encoding,) = encode_texts(loaded.tokenizer, [text])
+    (encoding,) = encode_texts(loaded.tokenizer, [query.text])
     end = len(encoding.tokens) - encoding.after
     first = min(encoding.before, end)
     if query.completion is not None and query.prompt:
@@ -138,7 +137,7 @@ def _boundary_notes(query: Query, encoding: Encoding, first: int) -> list[str]:
     White space that no offset covers belongs to the token after it: byte-level tokenizers may leave it out of offsets.
     """
     prompt, completion = query.prompt, query.completion or ""
-    text, boundary = prompt + completion, len(prompt)
+    text, boundary = query.text, len(prompt)
     start, end = encoding.offsets[first]
     covered = max((stop for _, stop in encoding.offsets[:first]), default=0)
     while start > covered and text[start - 1].isspace():
@@ -172,7 +171,7 @@ def _shortened(query: Query, encoding: Encoding, found: QueryTokens, most: int, 
     """Leave out the first tokens after the text's beginning, and say so."""
     before, left_out = encoding.before, len(found.ids) - most
     ids = np.concatenate([found.ids[:before], found.ids[before + left_out :]])
-    rest = (query.prompt + (query.completion or ""))[encoding.offsets[before + left_out][0] :]
+    rest = query.text[encoding.offsets[before + left_out][0] :]
     note = (
         f"of {len(found.ids)} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
         f", to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"

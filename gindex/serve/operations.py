@@ -14,7 +14,7 @@ from gindex.serve.reading import JSON
 from gindex.serve.service import Service
 
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-_PAGE = ("index.html", "page.css", "page.js", "plots.js")
+_PAGE = ("index.html", "page.css", "page.js", "plots.js", "text.js")
 _DOCS = ("docs.html", "docs.js")
 _SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 

@@ -7,9 +7,13 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from gindex_cli.command import GindexCommand
+from gindex_cli.commands import gindex
 
 from gindex.builder.plan import BuildPlan
 
@@ -167,14 +171,23 @@ def test_info(run, built):
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {path} in two minutes"
+        assert time.monotonic() < deadline, f"no {path} in ten minutes"
         time.sleep(0.002)
 
 
-def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, options, gindex_command, is_progress):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, ["gindex: interrupted; finished work is kept, run the same command again to go on"]),
+        (signal.SIGTERM, -signal.SIGTERM, []),
+    ],
+)
+def test_interrupted_build_says_so_and_goes_on(
+    run, tmp_path, corpus_file, options, gindex_command, is_progress, number, code, said
+):
     out = tmp_path / "index"
     arguments = ["build", corpus_file, "--out", out, *options, "--batch-tokens", 16]
     process = subprocess.Popen(
@@ -188,14 +201,12 @@ def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, optio
     )
     try:
         wait_for(out / "volumes/00000/segments/00000.json", process)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
-    assert process.returncode == 130, errors
-    message = "gindex: interrupted; finished work is kept, run the same command again to go on"
-    *progress, last = errors.splitlines()
-    assert last == message and all(is_progress(line) for line in progress), errors
+    assert process.returncode == code, errors
+    assert [line for line in errors.splitlines() if not is_progress(line)] == said
     kept = (out / "volumes/00000/segments/00000.json").stat().st_mtime_ns
     unfinished = run("search", out, PROMPT)
     assert unfinished.exit_code == 8 and "run the same gindex build again" in unfinished.stderr
@@ -204,16 +215,27 @@ def test_interrupted_build_says_so_and_goes_on(run, tmp_path, corpus_file, optio
     assert run("search", out, PROMPT, "-k", 1).exit_code == 0
 
 
-def test_reader_of_the_output_that_goes_away(built, gindex_command):
-    """As in `gindex info ... | head -1`."""
+@pytest.mark.parametrize(("said", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")], ids=str)
+def test_threads_of_commands_sleep_while_they_wait(built, gindex_command, said, expected):
+    """As every OpenMP that a command loads prints, torch's and FAISS's; unless the environment says otherwise."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     process = subprocess.run(
-        f"'{gindex_command}' info '{built}' --json | true; exit ${{PIPESTATUS[0]}}",
-        shell=True,
-        executable="/bin/bash",
+        [gindex_command, "search", built, PROMPT, "-k", "1"],
+        env=environment | said | {"OMP_DISPLAY_ENV": "TRUE"},
         capture_output=True,
         text=True,
+        check=True,
     )
-    assert process.returncode == 0 and process.stderr == ""
+    assert set(re.findall(r"OMP_WAIT_POLICY = '(\w+)'", process.stderr)) == {expected}
+    assert process.stderr.count("OMP_WAIT_POLICY") >= 2
+
+
+def test_every_command_prepares_the_process():
+    def leaves(group: click.Group) -> Iterator[click.Command]:
+        for command in group.commands.values():
+            yield from leaves(command) if isinstance(command, click.Group) else [command]
+
+    assert all(isinstance(command, GindexCommand) for command in leaves(gindex))
 
 
 def test_index_switches_the_second_level(run, built, tmp_path):

@@ -9,7 +9,7 @@ import sys
 
 import click
 import pytest
-from gindex_cli.main import main
+from gindex_cli.commands import gindex
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
@@ -22,7 +22,7 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
     return found
 
 
-COMMANDS = {"": main, **commands(main)}
+COMMANDS = {"": gindex, **commands(gindex)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -66,7 +66,7 @@ def test_every_command_that_needs_the_model_takes_its_place(name):
 
 
 def test_commands_and_options_of_the_first_issue():
-    taken = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
+    taken = {name: {o for p in command.params for o in p.opts} for name, command in gindex.commands.items()}
     assert taken["build"] >= {
         "--model", "--out", "--text-field", "--id-field", "--max-tokens", "--fit-documents", "--damping-scale",
         "--dimension", "--bits", "--device", "--dtype", "--seed", "--dry-run", "--strict",

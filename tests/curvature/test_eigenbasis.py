@@ -1,11 +1,17 @@
 """Eigenbases rebuild their covariance, in order, and refuse what is not finite by name."""
 
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
 
-from gindex.curvature.eigenbasis import eigenbasis
+from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.errors import NonFiniteError
+from gindex.workers import side_by_side, singly
 
 
 def covariance(size: int, tokens: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -28,6 +34,60 @@ def test_reconstruction_order_and_orthonormality(size, tokens, dtype):
     bound = 4 * torch.finfo(dtype).eps * float(values.max()) * size**0.5
     symmetric = (matrix.double() + matrix.double().T) / 2
     torch.testing.assert_close(vectors @ values.diag() @ vectors.T, symmetric, rtol=0, atol=bound)
+
+
+@pytest.fixture
+def thread_counts() -> Iterator[tuple[int, ...]]:
+    before = torch.get_num_threads()
+    yield 1, 2, 3
+    torch.set_num_threads(before)
+
+
+def test_any_number_of_threads_finds_the_same_bits(thread_counts):
+    pieces = [covariance(size, 300) for size in (150, 3, 40, 151, 1, 90)]
+    found = []
+    for threads, room in itertools.product(thread_counts, (0, 1 << 30)):
+        torch.set_num_threads(threads)
+        made = list(decomposed(lambda x: eigenbasis(x, "x"), pieces, 151, pieces[0].device, room))
+        assert [len(values) for values, _ in made] == [len(piece) for piece in pieces]
+        found.append(torch.cat([torch.cat([values, vectors.flatten()]) for values, vectors in made]))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_one_thread_works_on_a_matrix(thread_counts):
+    """Even where torch was told a number of threads: all processor time is that of the thread that works."""
+    matrix = covariance(600, 700)
+    torch.set_num_threads(2)
+
+    def spent() -> tuple[float, float]:
+        before = time.thread_time(), time.process_time()
+        eigenbasis(matrix, "x")
+        return time.thread_time() - before[0], time.process_time() - before[1]
+
+    own, whole = min((singly(spent) for _ in range(3)), key=lambda times: times[1])
+    assert whole <= 1.3 * own  # two threads share the work about equally
+
+
+def test_matrices_wait_for_room_and_errors_arrive(thread_counts):
+    present, most = 0, 0
+    lock = threading.Lock()
+
+    def act(piece: int) -> int:
+        nonlocal present, most
+        with lock:
+            present += 1
+            most = max(most, present)
+        time.sleep(0.01)
+        with lock:
+            present -= 1
+        return 1 // piece
+
+    torch.set_num_threads(4)
+    assert list(side_by_side(act, iter([1] * 12), 2)) == [1] * 12 and most == 2
+    found = side_by_side(act, [1, 1, 0, 1], 4)
+    assert [next(found), next(found)] == [1, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 def test_a_singular_covariance_has_exact_rank():

@@ -7,12 +7,14 @@ import pytest
 import torch
 from probes import random_probe, token_probe
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.corpus.batches import pad
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
-from gindex.errors import ConfigError, NonFiniteError
+from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.gradient.exact import document_gradients
+from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tasks import Classification, Regression
@@ -57,6 +59,44 @@ def regression() -> Made:
     return _tensors(Regression(_random(model)), x, torch.randn(6, 2, dtype=WIDE))
 
 
+class _Cube(torch.autograd.Function):
+    """An operation without a forward derivative, as fused experts and some activations are."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * g
+
+
+class _OnceCube(_Cube):
+    """The same, written so that it can't be differentiated twice, as kernels of their own often are."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> Tensor:
+        return _Cube.backward(ctx, g)
+
+
+class _Applied(nn.Module):
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function.apply(x)
+
+
+def fused(function: type[torch.autograd.Function] = _Cube) -> Made:
+    """Two values of four features, with an operation that has no forward derivative in between."""
+    model = nn.Sequential(nn.Linear(4, 3), _Applied(function), nn.Linear(3, 2))
+    return _tensors(Regression(_random(model)), torch.randn(6, 4, dtype=WIDE), torch.randn(6, 2, dtype=WIDE))
+
+
 def _random(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in model.double().parameters():
@@ -69,7 +109,7 @@ def _tensors(task, x: Tensor, y: Tensor) -> Made:
     return task, layers, lambda size: tensor_batches(x, y, size)
 
 
-@pytest.fixture(params=[language, convolutional, regression])
+@pytest.fixture(params=[language, convolutional, regression, fused])
 def made(request) -> Made:
     torch.manual_seed(0)
     return request.param()
@@ -120,6 +160,25 @@ def test_products_do_not_depend_on_batches_and_weigh_documents_alike(made):
     torch.testing.assert_close(uneven.product(v), whole, **ROUNDING)
     parts = [uneven.batch_product(v, number) for number in range(2)]
     torch.testing.assert_close(sum(parts) / 2, whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("made", [language, convolutional, regression], indirect=True)
+def test_two_backward_passes_give_what_one_forward_pass_does(made):
+    task, layers, batches = made
+    v = {layer.name: torch.randn(layer.outputs, layer.inputs, dtype=WIDE) for layer in layers}
+    (batch,) = batches(6)
+    outputs, expected = outputs_and_tangent(layers, v, lambda: task.outputs(batch))
+    got = tangent_by_reverse(layers, v, lambda: task.outputs(batch))
+    torch.testing.assert_close(got, expected, **ROUNDING)
+    assert got.shape == outputs.shape and float(got.abs().max()) > 0
+
+
+def test_what_can_be_differentiated_only_once_is_refused():
+    torch.manual_seed(0)
+    task, layers, batches = fused(_OnceCube)
+    curvature = GaussNewton(layers, task, batches(6))
+    with pytest.raises(ModelError, match=r"differentiated twice, found one that cannot \(.*\); leave refining out"):
+        curvature.product(torch.ones(1, curvature.space.size, dtype=WIDE))
 
 
 @pytest.mark.parametrize("made", [convolutional, regression], indirect=True)

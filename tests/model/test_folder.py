@@ -186,6 +186,17 @@ def test_two_sets_of_weights_are_refused(folder):
     assert "remove the one that is stale" in refused(folder)
 
 
+def test_weights_that_would_be_taken_from_elsewhere_are_refused(folder):
+    """transformers would take these in the place of those that were looked at."""
+    shutil.copy(folder / WEIGHTS, folder / "other.safetensors")
+    edit(folder, transformers_weights="other.safetensors")
+    assert "found other.safetensors to be taken" in refused(folder)
+    edit(folder, transformers_weights=None)
+    load(folder)
+    shutil.copy(folder / WEIGHTS, folder / "shard-00000-model-00001-of-00001.safetensors")
+    assert "found shard-00000-model-00001-of-00001.safetensors to be taken" in refused(folder)
+
+
 @pytest.mark.parametrize("cut", [0, 100, -100])
 def test_truncated_weights_are_refused(folder, cut):
     content = (folder / WEIGHTS).read_bytes()
@@ -338,6 +349,23 @@ def test_code_of_its_own_runs_only_where_it_is_trusted(own_code, tmp_path, monke
     (own_code / "own.py").write_text((own_code / "own.py").read_text() + "# changed\n")
     assert load(own_code, trust_remote_code=True).code != loaded.code
     assert "--trust-remote-code" in refused(own_code)  # not even now that it has run
+
+
+def test_a_tokenizer_with_code_of_its_own_runs_only_where_it_is_trusted(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (folder / "own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n"
+        f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n"
+        "class Own(PreTrainedTokenizerFast): pass\n"
+    )
+    path = folder / "tokenizer_config.json"
+    changes = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert "--trust-remote-code" in refused(folder)
+    assert not (tmp_path / "sprung").exists()
+    assert type(load(folder, trust_remote_code=True).tokenizer).__name__ == "Own"
+    assert (tmp_path / "sprung").exists()
 
 
 BUFFERS = """

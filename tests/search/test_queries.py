@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gindex.corpus.tokens import tokenize
 from gindex.errors import QueryError
+from gindex.search.encoded import EncodedQuery
 from gindex.search.hit import Query
 from gindex.search.queries import tokenize_all, tokenize_query
 
@@ -210,6 +212,12 @@ def test_a_completion_is_never_cut(name):
     assert fits.first_target == 1 and len(fits.ids) == counts + 1
     with pytest.raises(QueryError, match=f"expected at most {counts} tokens, .* found {counts} in the completion"):
         cut(name, "the", " program" * 30, max_tokens=counts, long_queries="cut")
+
+
+def test_words_are_those_of_the_whole_text_too():
+    query = Query(prompt="un", completion="believable")
+    tokens = cut("bytes", query.prompt, query.completion)
+    assert EncodedQuery(query=query, vector_D=torch.zeros(1), tokens=tokens).words == query.text == "unbelievable"
 
 
 def test_many_queries_tell_once_how_many_have_notes(caplog):

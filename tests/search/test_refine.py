@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from gindex_cli.main import main
+from gindex_cli.commands import gindex
 
 from gindex import GradientIndex
 from gindex.attribution import Attribution
@@ -144,11 +144,11 @@ def test_bad_settings_are_refused_and_divergence_names_what_to_change(index):
 def test_the_command_line_refines_and_reports(built):
     arguments = ["search", str(built), PROMPT, "--completion", COMPLETION, "--exact", "--candidates", "8", "-k", "2"]
     arguments += ["--refine", "cg", "--refine-parts", "10", "--refine-iterations", "2", "--device", "cpu"]
-    shown = CliRunner().invoke(main, arguments)
+    shown = CliRunner().invoke(gindex, arguments)
     assert shown.exit_code == 0, shown.output
     assert "refined by cg over 10 parts: 2 iterations, residual " in shown.output
     assert "not converged: the best iterate is used" in shown.output
-    record = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    record = json.loads(CliRunner().invoke(gindex, [*arguments, "--json"]).stdout)
     found = record["refinement"]
     assert found.keys() == {"method", "parts", "iterations", "residual", "converged", "seconds"}
     assert found["method"] == "cg" and found["iterations"] == 2 and found["converged"] is False

@@ -26,7 +26,7 @@ class Running:
     def __init__(self, service: Service, server: Server, port: int) -> None:
         self.service, self.server, self.port = service, server, port
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = httpx.Client(base_url=self.url, timeout=300)
 
     def search(self, body: dict[str, Any], name: str = "index", **more: Any) -> Any:
         return self.http.post(f"/v1/indexes/{name}/search", json=body, **more)
@@ -66,10 +66,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
     for found, thread in running:
         found.server.should_exit = True
         found.http.close()
-        thread.join(10)
+        thread.join(60)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():

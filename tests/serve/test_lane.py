@@ -358,6 +358,7 @@ def test_the_client_tells_of_progress(served, index, until):
         with pytest.raises(FilterError, match="position"):
             client.search("the heap", exact=True, where="number >")
     assert seen.phases[0][0] == "queue" and seen.phases[0][2] == 2
+    assert all(done == total for _, done, total, _ in seen.phases[:2])  # told to the end, whatever the lines left out
 
 
 def test_the_asynchronous_client_reads_lines(served, index):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from urllib.parse import quote
 
 import pytest
@@ -118,6 +119,34 @@ def test_documents_are_text_never_markup(page, running):
     page.wait_for_selector("#document[open]")
     assert page.locator("#document-text").inner_text() == SCRIPT
     assert page.title() == "gindex" and page.locator(".hit img, #document img, .hit b, .hit i").count() == 0
+
+
+def test_an_exact_search_tells_how_far_it_is_and_is_cancelled(page, running, monkeypatch, until):
+    twin, ended = running.service.indexes["index"].current.twin, []
+
+    def work(encoded, options, progress):
+        try:
+            with progress.phase("exact influence", 6000, "parts") as phase:
+                for _ in range(6000):
+                    time.sleep(0.01)
+                    phase.advance()
+        finally:
+            ended.append(True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(twin, "search_encoded", work)
+        page.goto(running.url)
+        page.fill("#prompt", "the compiler race")
+        page.check("#exact")
+        page.click("#go")
+        page.wait_for_function("document.querySelector('#status').innerText.includes('of 6000 parts')")
+        page.click("#stop")
+        page.wait_for_function("document.querySelector('#status').innerText === 'Cancelled.'")
+        until(lambda: ended)
+    assert not page.locator("#stop").is_visible() and page.locator("#go").is_enabled()
+    page.click("#go")
+    page.wait_for_selector("#positive .hit")
+    assert "exact re-rank" in page.inner_text("#status")
 
 
 def test_errors_are_shown_and_gone_again(page, running):

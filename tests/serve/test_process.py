@@ -29,7 +29,7 @@ def process(gindex_serve):
             if " at http://" in line:
                 break
         url = line.split(" at ")[1].strip().rstrip("/")
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             try:
                 if httpx2.get(f"{url}/readyz").status_code == 200:
@@ -58,16 +58,16 @@ def test_the_first_signal_drains(process, built):
     body = {"prompt": "the compiler race", "exact": True, "k": 100, "candidates": 150}
     answers = []
     asking = threading.Thread(
-        target=lambda: answers.append(httpx2.post(f"{url}/v1/indexes/index/search", json=body, timeout=60))
+        target=lambda: answers.append(httpx2.post(f"{url}/v1/indexes/index/search", json=body, timeout=300))
     )
     asking.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while "gindex_batch_queries_count 1.0" not in httpx2.get(f"{url}/metrics").text and time.monotonic() < end:
         time.sleep(0.01)
     made.send_signal(signal.SIGTERM)
     asking.join()
     assert answers[0].status_code == 200 and len(answers[0].json()["hits"]) == 100
-    assert made.wait(20) == 0
+    assert made.wait(300) == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{url}/livez")
 
@@ -82,7 +82,7 @@ def test_the_second_signal_ends(process, built):
         time.sleep(0.5)
         assert made.poll() is None  # it waits for the rest of the request
         made.send_signal(signal.SIGTERM)
-        assert made.wait(5) == 1
+        assert made.wait(300) == 1
 
 
 def test_refusals_at_the_start(run, built, tmp_path):
@@ -118,7 +118,7 @@ def test_files_cut_short_while_serving_end_no_process(process, built, tmp_path):
 
     def ask(name):
         search = f"{url}/v1/indexes/{name}/search"
-        return [httpx2.post(search, json=body, timeout=60).status_code for body in bodies]
+        return [httpx2.post(search, json=body, timeout=300).status_code for body in bodies]
 
     assert all(ask(name) == [200] * 4 for name in [*FILES, "kept"])
     for name, pattern in FILES.items():

@@ -99,7 +99,7 @@ def test_headers_of_every_answer(served):
 
 
 def test_the_page_loads_nothing_from_elsewhere(served):
-    for path in ("/", "/page/page.js", "/page/plots.js", "/page/page.css"):
+    for path in ("/", "/page/page.js", "/page/plots.js", "/page/text.js", "/page/page.css"):
         text = served.http.get(path).text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text and "innerHTML" not in text and "@import" not in text
 

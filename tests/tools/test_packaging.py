@@ -34,7 +34,7 @@ def test_one_name_and_one_version():
     assert PROJECT["project"]["name"] == NAME == "gradient-index" and "version" not in PROJECT["project"]
     assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "gindex.distribution.VERSION"}
     assert gindex.__version__ == VERSION and re.fullmatch(r"\d+\.\d+\.\d+", VERSION)
-    assert set(PROJECT["project"]["scripts"].values()) == {"gindex_cli.entry:main"}
+    assert set(PROJECT["project"]["scripts"].values()) == {"gindex_cli.main:main"}
 
 
 def test_nothing_tells_to_install_the_other_project():
@@ -102,7 +102,7 @@ def test_extras_come_from_where_gindex_came(installed, origin, expected):
 
 
 def start(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from gindex_cli.entry import main; main()"
+    code = "from gindex_cli.main import main; main()"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)
 

@@ -1,6 +1,7 @@
 // The page of a gindex service. Text of documents only ever enters the page as text, never as markup.
 
 import { histogram, short, tail } from "./plots.js";
+import { marked, readJson, shown, wordsOf } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const FIELDS = ["prompt", "completion", "k", "where", "normalise", "group_by", "exact"];
@@ -30,7 +31,7 @@ async function call(path, body, { signal, told } = {}) {
     throw new Problem("The service cannot be reached. Is it still running?");
   }
   if (response.headers.get("Content-Type")?.startsWith("application/x-ndjson")) return lastOf(response, told);
-  const content = await response.json().catch(() => ({}));
+  const content = await response.text().then(readJson).catch(() => ({}));
   if (response.ok) return content;
   if (response.status === 401) at("key").closest("details").open = true;
   throw new Problem(content.detail || `The service answered ${response.status}.`);
@@ -45,7 +46,7 @@ async function lastOf(response, told) {
     if (done) throw new Problem("The service ended its answer too early. Try again.");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines.map((text) => JSON.parse(text))) {
+    for (const line of lines.map(readJson)) {
       if (line.state === "done") return line.result;
       if (line.state === "failed") throw new Problem(line.problem.detail);
       told(line.state === "waiting" ? `Waiting, place ${line.place} in the queue …` : line.phase ? stepOf(line) : "Searching …");
@@ -131,7 +132,7 @@ function show() {
   at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
-  const words = new Set(tokens(`${asked.prompt} ${asked.completion ?? ""}`).filter((word) => word.length > 1 && !COMMON.has(word)));
+  const words = wordsOf(`${asked.prompt}${asked.completion ?? ""}`, COMMON);
   const fill = (id, found, sign) => {
     const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
     at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
@@ -153,15 +154,9 @@ function plot() {
   for (const name of ["histogram", "tail"]) at(`view-${name}`).setAttribute("aria-pressed", String(view === name));
 }
 
-const tokens = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
-
-function marked(text, words) {
-  return text.split(/([\p{L}\p{N}]+)/u).map((piece) => (words.has(piece.toLowerCase()) ? make("mark", { text: piece }) : piece));
-}
-
 function chips(metadata) {
   return Object.entries(metadata).filter(([, value]) => value !== null && value !== "").map(([name, value]) => {
-    const text = `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`;
+    const text = `${name}: ${shown(value)}`;
     return make("span", { className: "chip", text, title: text });
   });
 }
@@ -186,7 +181,7 @@ function card(hit, value, largest, words) {
   return make("li", { className: "hit" },
     make("h3", {}, make("span", { className: "rank", text: String(hit.rank) }), make("span", { text: hit.document_id }), make("span", { className: "part", text: of })),
     make("div", { className: "score" }, bar(value, largest), make("span", { text: figures })),
-    make("p", { className: "text" }, ...marked(hit.text.trim(), words)),
+    make("p", { className: "text" }, ...marked(hit.text.trim(), words).map(([piece, mark]) => (mark ? make("mark", { text: piece }) : piece))),
     make("div", { className: "chips" }, ...chips(hit.metadata)),
     make("div", { className: "actions" }, explain, view), why);
 }

@@ -1,18 +1,17 @@
-"""Where the command begins: it makes sure that what it imports is ours.
+"""Another project's package of our name: what is imported is made sure to be ours.
 
 PyPI has another project's distribution `gindex`, with the same command and import name. Where both are installed,
 either may have overwritten files of the other. So nothing of `gindex` is imported before that is ruled out.
 """
 
 import sys
-from importlib import metadata
 
 MISSING_DEPENDENCY = 3
 """Exit code of `gindex.errors.MissingDependencyError`, which cannot be imported yet."""
 
 
-def main() -> None:
-    """Run the command, or say why it cannot."""
+def refuse_foreign() -> None:
+    """End the process where another project's package is installed, and say which."""
     other = foreign_distribution()
     if other is not None:
         sys.stderr.write(
@@ -20,13 +19,12 @@ def main() -> None:
             "gradient-index; pip uninstall gindex, then install gradient-index again\n"
         )
         sys.exit(MISSING_DEPENDENCY)
-    from .main import main as run
-
-    run()
 
 
 def foreign_distribution() -> str | None:
     """Return name and version of an installed distribution `gindex` that is not ours; None where there is none."""
+    from importlib import metadata  # takes longer to load than all else here
+
     for found in metadata.distributions(name="gindex"):
         if not any(script.value.startswith("gindex_cli.") for script in found.entry_points):  # our own former name
             return f"gindex {found.version}"
