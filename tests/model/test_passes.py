@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from probes import random_probe
 from torch import nn
 
 from gindex.model.capture import Observer, observe
-from gindex.model.layers import TrackedLayer, track_layers
+from gindex.model.layers import TrackedLayer
 from gindex.model.passes import alone, defaults, loading, neutral, plain, share_turns
+from gindex.model.tracking import track_layers
 
 
 def two_layers() -> nn.Sequential:
@@ -20,7 +22,7 @@ def two_layers() -> nn.Sequential:
 
 
 def tracked(model: nn.Module) -> tuple[TrackedLayer, ...]:
-    return track_layers(model, lambda: model(torch.ones(5, 3))).layers
+    return track_layers(model, random_probe(model, 3)).layers
 
 
 class Seen(Observer):
@@ -90,7 +92,7 @@ def test_layers_that_run_on_another_thread_are_not_tracked():
                 return pool.submit(self.there, self.here(x)).result()
 
     model = Elsewhere()
-    table = track_layers(model, lambda: model(torch.ones(5, 3)))
+    table = track_layers(model, random_probe(model, 3))
     assert [layer.name for layer in table.layers] == ["here"]
     assert {of.reason for of in table.untracked} == {"not called in a forward pass"}
 
