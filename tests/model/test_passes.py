@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from probes import random_probe
 from torch import nn
 
 from gindex.model.capture import Observer, observe
@@ -21,12 +22,8 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
 
 
-def probed(documents: int) -> torch.Tensor:
-    return torch.randn(documents, 3, generator=torch.Generator().manual_seed(0))
-
-
 def tracked(model: nn.Module) -> tuple[TrackedLayer, ...]:
-    return track_layers(model, lambda documents: model(probed(documents))).layers
+    return track_layers(model, random_probe(model, 3)).layers
 
 
 class Seen(Observer):
@@ -96,7 +93,7 @@ def test_layers_that_run_on_another_thread_are_not_tracked():
                 return pool.submit(self.there, self.here(x)).result()
 
     model = Elsewhere()
-    table = track_layers(model, lambda documents: model(probed(documents)))
+    table = track_layers(model, random_probe(model, 3))
     assert [layer.name for layer in table.layers] == ["here"]
     assert {of.reason for of in table.untracked} == {"not called in a forward pass"}
 

@@ -272,7 +272,7 @@ def test_a_filter_that_takes_too_long_is_ended(start, built):
     with pytest.raises(FilterError, match="too long"):
         documents.rows(endless, ("x",))
     with pytest.raises(FilterError, match="too long"):
-        documents.ranked(endless, lambda _version: "x", (), 1)
+        documents.ranked(endless, ("x",), 1)
     assert documents.rows("SELECT COUNT(*) FROM documents") == [(150,)]
     documents.most_seconds = None
 
