@@ -263,8 +263,8 @@ def tangent_by_reverse(
     weights = next(layers[0].module.parameters())
     # Only the plain attention can be differentiated twice, and it is chosen for all threads.
     with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
-        wide = torch.promote_types(weights.dtype, torch.float32)
-        step = torch.zeros((), dtype=wide, device=weights.device, requires_grad=True)
+        dtype = torch.promote_types(weights.dtype, torch.float32)
+        step = torch.zeros((), dtype=dtype, device=weights.device, requires_grad=True)
         with _changed_outputs(layers, directions, lambda output, change: output + step * change):
             found = outputs()
         u = torch.zeros_like(found, requires_grad=True)
