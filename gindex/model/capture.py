@@ -261,7 +261,7 @@ def tangent_by_reverse(
         ModelError: An operation of the model can be differentiated only once.
     """
     weights = next(layers[0].module.parameters())
-    step = torch.zeros((), device=weights.device, requires_grad=True)
+    step = torch.zeros((), dtype=torch.float32, device=weights.device, requires_grad=True)
     # Only the plain attention can be differentiated twice, and it is chosen for all threads.
     with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
         with _changed_outputs(layers, directions, lambda output, change: output + step * change):

@@ -77,13 +77,14 @@ def _losses(probe: Probe, documents: int) -> Tensor:
             "check the model's weights or run with --dtype float32"
         )
     outputs_NX = outputs.reshape(documents, -1).to(torch.promote_types(outputs.dtype, torch.float32))
-    ways = torch.randn(outputs_NX.shape[1], generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    ways = torch.randn(outputs_NX.shape[1], generator=generator, dtype=torch.float32, device="cpu")
     return outputs_NX @ ways.to(outputs_NX)
 
 
 def _weights(like_N: Tensor) -> Tensor:
     """Return c [N], powers of two with either sign: what is multiplied by them is rounded as it was before."""
-    numbers = torch.arange(len(like_N))
+    numbers = torch.arange(len(like_N), device="cpu")
     return (torch.pow(2.0, numbers // 2 - 2) * (1 - 2 * (numbers % 2))).to(like_N)
 
 

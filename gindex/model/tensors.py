@@ -53,7 +53,7 @@ class TensorBatch:
 
     def some(self, count: int) -> Inputs:
         """Return the inputs of `count` documents, the first ones, over again where there are fewer."""
-        rows = torch.arange(count) % len(self.ordinals)
+        rows = torch.arange(count, device="cpu") % len(self.ordinals)
         return _each(self.inputs, lambda x: x[rows.to(x.device)])
 
 
