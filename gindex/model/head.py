@@ -90,7 +90,7 @@ def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
         found = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
         if found is None or found.shape[-1] != head.in_features:
             return None
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         hidden = torch.randn(found.shape, generator=generator, dtype=torch.float32, device="cpu").to(found)
         largest = float(head(hidden.to(head.weight.dtype)).abs().max())
         if not 0 < largest < float("inf"):

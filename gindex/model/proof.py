@@ -77,7 +77,7 @@ def _losses(probe: Probe, documents: int) -> Tensor:
             "check the model's weights or run with --dtype float32"
         )
     outputs_NX = outputs.reshape(documents, -1).to(torch.promote_types(outputs.dtype, torch.float32))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     ways = torch.randn(outputs_NX.shape[1], generator=generator, dtype=torch.float32, device="cpu")
     return outputs_NX @ ways.to(outputs_NX)
 
