@@ -6,7 +6,7 @@ A folder that gindex cannot take is refused here in a moment, by what is the mat
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,14 @@ class ModelFolder:
         name: What the user calls it.
         settings: Its config.json.
         pickled: Whether its weights are pickled.
-        stored: Names of the weights in its files; empty where they are pickled.
+        stored: The file of each weight by its name; empty where they are pickled.
     """
 
     path: Path
     name: str
     settings: dict[str, Any]
     pickled: bool
-    stored: frozenset[str]
+    stored: Mapping[str, Path]
 
     @classmethod
     def read(cls, path: Path, config: ModelConfig) -> "ModelFolder":
@@ -64,9 +64,9 @@ class ModelFolder:
         _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
         if files:
-            return cls(path=path, name=name, settings=settings, pickled=False, stored=frozenset(_stored(files, name)))
+            return cls(path=path, name=name, settings=settings, pickled=False, stored=dict(_stored(files, name)))
         _check_pickled(path, config)
-        return cls(path=path, name=name, settings=settings, pickled=True, stored=frozenset())
+        return cls(path=path, name=name, settings=settings, pickled=True, stored={})
 
     @property
     def own_code(self) -> bool:
@@ -178,8 +178,8 @@ def _weight_files(path: Path, weights: str, name: str) -> list[Path]:
     return [path / shard for shard in names]
 
 
-def _stored(files: list[Path], name: str) -> Iterator[str]:
-    """Yield the names of stored weights, from the headers alone.
+def _stored(files: list[Path], name: str) -> Iterator[tuple[str, Path]]:
+    """Yield the names of stored weights with their files, from the headers alone.
 
     Raises:
         ModelError: A file is damaged, or weights are in fewer than 16 bits.
@@ -196,7 +196,7 @@ def _stored(files: list[Path], name: str) -> Iterator[str]:
                             f"{name}: expected weights of 16 or 32 bits, found {key} as {kind} in {file.name}; give "
                             "the model as it was before it was quantised"
                         )
-                    yield key
+                    yield key, file
         except ModelError:
             raise
         except Exception as error:  # safetensors' own error, and those of the file system

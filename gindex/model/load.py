@@ -29,7 +29,7 @@ from gindex.model.own_code import made_anew
 from gindex.model.passes import loading, share_turns
 from gindex.model.places import find_model
 from gindex.model.quiet import first_line, quiet
-from gindex.model.whole import check_whole, ignored_missing
+from gindex.model.whole import check_padding, check_whole, ignored_missing
 
 PRIMITIVES = 128
 """Compiled products that oneDNN keeps, one for each shape: with AMX one takes .6 MB, and it would keep 1,024."""
@@ -237,6 +237,7 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
         ) from error
     hidden = set() if folder.pickled else ignored_missing(model, folder.stored)
     check_whole(name, model, {**report, "missing_keys": {*report["missing_keys"], *hidden}})
+    check_padding(name, model, folder.stored)
     _check_cross_attention(name, model)
     if is_own(model):
         model = made_anew(name, model, dtype)

@@ -6,8 +6,10 @@ tied to one that is there count as there; so do those that a model's own class s
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gindex.errors import ModelError
@@ -50,6 +52,36 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
         )
 
 
+def check_padding(name: str, model: nn.Module, stored: Mapping[str, Path]) -> None:
+    """Check that the embedding of the padding token is that of the folder: some classes set it to zero as they load.
+
+    Args:
+        name: The model, as messages call it.
+        model: The loaded model.
+        stored: The file of each weight by its name; what is not in there is not looked at.
+
+    Raises:
+        ModelError: It is another one.
+    """
+    from safetensors import safe_open
+
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    for module, embedding in model.named_modules():
+        if not isinstance(embedding, nn.Embedding) or embedding.padding_idx is None:
+            continue
+        key, token = f"{module}.weight", embedding.padding_idx
+        key = key if key in stored else key.removeprefix(prefix)
+        if key not in stored:
+            continue
+        with safe_open(stored[key], framework="pt") as weights:
+            expected = weights.get_slice(key)[token : token + 1].to(embedding.weight)
+        if not torch.equal(expected.nan_to_num(), embedding.weight[token : token + 1].nan_to_num()):
+            raise ModelError(
+                f"{name}: expected {key} as the folder has it, found that {type(model).__name__} sets the row of the "
+                f"padding token {token} to zero as it loads; set pad_token_id to null in config.json"
+            )
+
+
 def ignored_missing(model: nn.Module, stored: Iterable[str]) -> set[str]:
     """Return the weights whose lack a model's class hides, and that nothing else in the model gives.
 
@@ -90,8 +122,11 @@ def _remedy(model: nn.Module, missing: set[str], unexpected: set[str]) -> str:
 
 
 def _listed(keys: set[str]) -> str:
-    """Name weights, `*` for the number of a block, and count them."""
-    names = sorted({_NUMBER.sub("*", key) for key in keys})
+    """Name weights, `*` for the number of a block where several have them, and count them."""
+    alike: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        alike.setdefault(_NUMBER.sub("*", key), []).append(key)
+    names = sorted(those[0] if len(those) == 1 else pattern for pattern, those in alike.items())
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(keys)} ({shown})"
 
