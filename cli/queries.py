@@ -1,10 +1,10 @@
 """Query files: JSON lines that commands read."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gindex.corpus.json_values import parse_json
 from gindex.errors import QueryError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
 
 def _parse(path: Path, number: int, line: str, known: set[str]) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"{path}:{number}: expected a JSON object, found {error}") from error
     if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:

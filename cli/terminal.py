@@ -104,6 +104,14 @@ def reported() -> Iterator[None]:
             sys.exit(READER_GONE)
         sys.stderr.write(f"gindex: standard output: expected to write the result there, found: {error}\n")
         sys.exit(FAILED)
+    except BaseExceptionGroup as group:  # of tasks, one of which has an output of its own, as for assistants
+        if group.split((OutputError, BrokenPipeError))[1] is None:
+            sys.exit(READER_GONE)
+        raise
+    finally:
+        if was_interrupted():  # a thread that waits, as for a line of input, would keep the process
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
 
 
 def leave() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from gindex.builder.add import Addition, add_config, run_add
 from gindex.builder.run import run_build
 from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
-from gindex.corpus.records import Document
 from gindex.errors import ConfigError, MismatchError
 from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.gradient.ready import encode_gradients
@@ -259,14 +258,6 @@ class GradientIndex(OpenedVersion):
             parts = parts[:: max(1, -(-len(parts) // limit))]
         blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
         return np.concatenate([part_scores(self._vectors_reader, b, queries).numpy() for b in blocks], 1)
-
-    def document(self, document_id: str) -> Document:
-        """Return a document with its whole text.
-
-        Raises:
-            UnknownDocumentError: There is no such document, or it is deleted.
-        """
-        return self._documents.document(document_id)
 
     def search_vectors(
         self,

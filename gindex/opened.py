@@ -16,6 +16,7 @@ from torch import Tensor
 from gindex import workers
 from gindex.config import ModelConfig, SearchOptions
 from gindex.corpus.filters import parse_filter
+from gindex.corpus.records import Document
 from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
@@ -146,6 +147,14 @@ class OpenedVersion:
         documents = np.unique(self._documents.part_documents()[parts])
         names = dict(self._documents.rows("SELECT ordinal, id FROM documents"))
         return [names[document] for document in documents.tolist()]
+
+    def document(self, document_id: str) -> Document:
+        """Return a document with its whole text.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return self._documents.document(document_id)
 
     def lexical(self, text: str, k: int) -> list[tuple[str, float]]:
         """Return the ids and BM25 scores of the k documents that match the words of a text best.

@@ -14,7 +14,7 @@ class Phase(Protocol):
     """One phase of a long work, while it runs."""
 
     def advance(self, steps: int = 1) -> None:
-        """Say that `steps` more units are done."""
+        """Say that `steps` more units are done. It comes amid work that other threads may wait for: return soon."""
         ...
 
 

@@ -163,7 +163,7 @@ def attributions(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Any
         attribution.factored_inverse(),
         attribution.dense_inverse(documents),
         attribution.iterative_inverse(documents, config=SolverConfig(method="cg", iterations=3)),
-        attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=3)),
+        attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=60)),
     ]
     return [
         attribution.influence(queries, documents).tolist(),

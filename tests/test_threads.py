@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from gindex import GradientIndex, ModelConfig
 from gindex.attribution import Attribution, tracked_layers
 from gindex.config import SolverConfig
-from gindex.model.load import fingerprint_tokenizer, load_model, load_tokenizer
+from gindex.model.fingerprints import fingerprint_tokenizer
+from gindex.model.load import load_model
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.threads import Lock, once
@@ -140,13 +142,14 @@ def test_a_report_of_progress_may_ask_the_index(index):
 
 def test_a_tokenizer_that_cuts_and_pads_is_shared_too(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "model")
-    tokenizer = load_tokenizer(str(folder))
-    tokenizer.backend_tokenizer.enable_truncation(8)
-    tokenizer.backend_tokenizer.enable_padding(length=8)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    loaded = load_model(ModelConfig(name=str(folder), device="cpu"), tokenizer := load_tokenizer(str(folder)))
-    assert loaded.tokenizer_fingerprint == fingerprint_tokenizer(load_tokenizer(str(folder)))
-    assert tokenizer.backend_tokenizer.truncation is None and tokenizer.backend_tokenizer.padding is None
+    changed = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    changed.enable_truncation(8)
+    changed.enable_padding(length=8, pad_token="<unk>", pad_id=0)
+    changed.save(str(folder / "tokenizer.json"))
+    loaded = load_model(ModelConfig(name=str(folder), device="cpu"))
+    assert loaded.tokenizer_fingerprint == fingerprint_tokenizer(AutoTokenizer.from_pretrained(folder))
+    settled = loaded.tokenizer.backend_tokenizer
+    assert settled.truncation is None and settled.padding is None
 
 
 def query(prompt: str) -> Any:

@@ -40,7 +40,8 @@ WAITS = {"asleep": {"OMP_WAIT_POLICY": "PASSIVE"}, "spinning": {"GOMP_SPINCOUNT"
 @contextmanager
 def busy() -> Iterator[None]:
     """Keep every core busy with a process, and end those."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    forever = f"import os\nwhile os.getppid() == {os.getpid()}: pass"  # or until this process is gone
+    loops = [subprocess.Popen([sys.executable, "-c", forever]) for _ in range(os.cpu_count() or 1)]
     try:
         yield
     finally:
@@ -83,8 +84,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--spinning", action="store_true", help="also build with threads that spin while they wait")
-    parser.add_argument("options", nargs="*", help="options of gindex build")
-    asked = parser.parse_args()
+    given = [*sys.argv[1:], "--"]
+    asked, options = parser.parse_args(given[: given.index("--")]), given[given.index("--") + 1 : -1]
     print(f"{os.cpu_count()} cores, seconds, the least of {asked.rounds} rounds")
     print("\n| | alone | beside a busy process on each core | ratio |\n|---|---|---|---|", flush=True)
     for size, count in ((576, 8), (1536, 2)):
@@ -92,7 +93,7 @@ def main() -> None:
             measure = partial(decomposition, size, count, way, WAITS[wait])
             compare(f"a matrix of {size}, {way}", measure, asked.rounds)
     for wait in list(WAITS)[: 1 + asked.spinning]:
-        measure = partial(build, asked.corpus, asked.model, asked.options, WAITS[wait])
+        measure = partial(build, asked.corpus, asked.model, options, WAITS[wait])
         compare(f"gindex build, threads wait {wait}", measure, asked.rounds)
 
 

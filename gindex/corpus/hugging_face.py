@@ -66,5 +66,13 @@ def _only_split(splits: dict[str, Any], location: str) -> Any:
 
 
 def _records(source: Source, dataset: Iterable[object]) -> Iterator[Record]:
-    for number, fields in enumerate(dataset, 1):
-        yield Record(fields=fields, place=f"{source.location}: record {number}", default_id=f"{source.name}:{number}")
+    number = 0
+    try:
+        for number, fields in enumerate(dataset, 1):
+            place = f"{source.location}: record {number}"
+            yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
+    except OverflowError as error:  # Python's dates begin with year 1 and end with 9999
+        raise CorpusError(
+            f"{source.location}: expected values within the range of Python's types, found one past record {number} "
+            f"that is not ({one_line(error)}); convert its field to text"
+        ) from error

@@ -32,7 +32,8 @@ def partition_fields(given: Sequence[str], below: Sequence[str], location: str) 
     found: dict[str, str | None] = {}
     for folder in [*ending, *below]:
         if match := _PARTITION.fullmatch(folder):
-            name, value = unquote(match[1]), unquote(match[2])
+            # Bytes that are not UTF-8 stay in them as half surrogate pairs, which no record may hold.
+            name, value = (unquote(part, errors="surrogateescape") for part in match.groups())
             if name in found:
                 raise CorpusError(
                     f"{location}: expected one folder for the field {name!r}, found two; rename one of the folders"

@@ -70,7 +70,7 @@ def lexical_documents(
     def match(version: int) -> str:
         return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
 
-    return table.ranked(f"{statement} ORDER BY rank, rowid", match, parameters, count)
+    return table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:

@@ -277,15 +277,15 @@ class DocumentTable:
         return {file.version for file in self._files}
 
     def ranked(
-        self, statement: str, words: Callable[[int], str], parameters: Parameters, limit: int
+        self, statement: str, parameters: Parameters, limit: int, words: Callable[[int], str] | None = None
     ) -> list[tuple[int, float]]:
         """Return the best documents that are not deleted.
 
         Args:
             statement: Selects document ordinals and scores, the largest score first.
-            words: Gives its first parameter for a table of a version.
-            parameters: Its other parameters.
+            parameters: Its parameters.
             limit: Most documents.
+            words: Gives a parameter before them for a table of a version, whose full-text index is of its own kind.
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
@@ -297,7 +297,8 @@ class DocumentTable:
         for file in self._files:
             with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
-                best = file.connection.execute(statement, [words(file.version), *parameters])
+                before = [] if words is None else [words(file.version)]
+                best = file.connection.execute(statement, [*before, *parameters])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 found += islice(alive, limit)
         return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]

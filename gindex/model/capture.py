@@ -261,9 +261,10 @@ def tangent_by_reverse(
         ModelError: An operation of the model can be differentiated only once.
     """
     weights = next(layers[0].module.parameters())
-    step = torch.zeros((), dtype=torch.float32, device=weights.device, requires_grad=True)
     # Only the plain attention can be differentiated twice, and it is chosen for all threads.
     with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        step = torch.zeros((), dtype=wide, device=weights.device, requires_grad=True)
         with _changed_outputs(layers, directions, lambda output, change: output + step * change):
             found = outputs()
         u = torch.zeros_like(found, requires_grad=True)

@@ -287,6 +287,7 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
     """
     device = next(model.parameters()).device
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    narrow = any(parameter.dtype.itemsize == 2 for parameter in model.parameters())
     try:
         check_causal(
             name, lambda tokens: model(tokens, use_cache=False).logits, ordinary_tokens(tokenizer, rows), most, device
@@ -296,11 +297,6 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
     except Exception as error:
         raise ModelError(
             f"{name}: expected a causal language model that takes tokens alone, found that {type(model).__name__} "
-            f"fails on them ({type(error).__name__}: {first_line(error)}); {_other_format(model)}use one that needs no "
-            "pictures or masks"
+            f"fails on them ({type(error).__name__}: {first_line(error)}); "
+            + ("try --dtype float32" if narrow else "use one that needs no pictures or masks")
         ) from error
-
-
-def _other_format(model: nn.Module) -> str:
-    """Suggest 32 bits to a model that runs in 16, where some fail."""
-    return "" if next(model.parameters()).dtype.itemsize > 2 else "try --dtype float32, or "

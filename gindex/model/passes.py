@@ -61,7 +61,7 @@ _forks = _Forks()
 os.register_at_fork(after_in_child=_forks.fork)
 
 _turns: WeakKeyDictionary[nn.Module, _Turns] = WeakKeyDictionary()
-_making, _defaults = Lock(), Lock()
+_making, _loads = Lock(), Lock()
 
 
 @contextmanager
@@ -111,29 +111,53 @@ def _within(state: Callable[[], AbstractContextManager[None]], act: Callable[...
     return run
 
 
+class _NumberFormat:
+    """The default number format of the process: float32 while anything runs that needs that, else the caller's."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._callers = Lock(), 0, torch.float32
+
+    @contextmanager
+    def float32(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._callers = torch.get_default_dtype()
+                self._set(torch.float32)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._set(self._callers)
+
+    def fork(self) -> None:
+        """Forget the users, which were other threads."""
+        if self._users:
+            self._users = 0
+            self._set(self._callers)
+
+    def _set(self, dtype: torch.dtype) -> None:
+        if self._callers != torch.float32:
+            torch.set_default_dtype(dtype)
+
+
+_number_format = _NumberFormat()
+os.register_at_fork(after_in_child=_number_format.fork)
+
+
 @contextmanager
 def defaults() -> Iterator[None]:
-    """Run or load a model of an index as in a fresh process, in the default number format too.
-
-    That belongs to the whole process: threads that change it take turns, and the caller's is back afterwards.
-    """
-    with plain():
-        if torch.get_default_dtype() == torch.float32:
-            yield
-            return
-        with _defaults:
-            before = torch.get_default_dtype()
-            torch.set_default_dtype(torch.float32)
-            try:
-                yield
-            finally:
-                torch.set_default_dtype(before)
+    """Run a model of an index as in a fresh process, in the default number format too."""
+    with plain(), _number_format.float32():
+        yield
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load a model by transformers, which sets the default number format and more of the process meanwhile."""
-    with _defaults, defaults():
+    """Load a model by transformers, one at a time: it sets the default number format, and more of the process."""
+    with _loads, defaults():
         yield
 
 

@@ -85,7 +85,7 @@ def _losses(probe: Probe, documents: int) -> Tensor:
 def _weights(like_N: Tensor) -> Tensor:
     """Return c [N], powers of two with either sign: what is multiplied by them is rounded as it was before."""
     numbers = torch.arange(len(like_N), device="cpu")
-    return (torch.pow(2.0, numbers // 2 - 2) * (1 - 2 * (numbers % 2))).to(like_N)
+    return (torch.pow(2.0, (numbers // 2 - 2).double()) * (1 - 2 * (numbers % 2))).to(like_N)
 
 
 @contextmanager

@@ -66,8 +66,7 @@ class TensorTask(ABC):
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
     def _input(self, x: Tensor) -> Tensor:
-        """Return an input on the model's device; no gradient passes tensors that were made in inference mode."""
-        return x.to(self.device).clone() if x.is_inference() else x.to(self.device)
+        return _usable(x).to(self.device)
 
     def outputs(self, batch: TensorBatch) -> Tensor:
         """Return the outputs [N, V], differentiable."""
@@ -140,12 +139,17 @@ class Regression(TensorTask):
         return v_NV
 
 
+def _usable(x: Tensor) -> Tensor:
+    """Return a tensor that autograd may keep, which it may not if that was made in inference mode."""
+    return x.clone() if x.is_inference() else x
+
+
 def _half_squares(error_NV: Tensor) -> Tensor:
     return error_NV.square().sum(1) / 2
 
 
 def _classes(batch: TensorBatch, outputs_NV: Tensor) -> Tensor:
-    labels_N, classes = batch.labels.to(outputs_NV.device), outputs_NV.shape[1]
+    labels_N, classes = _usable(batch.labels).to(outputs_NV.device), outputs_NV.shape[1]
     if labels_N.shape != outputs_NV.shape[:1] or labels_N.dtype.is_floating_point:
         raise ShapeError(
             f"labels: expected one whole number for each of {len(outputs_NV)} documents, found shape "
@@ -161,7 +165,7 @@ def _classes(batch: TensorBatch, outputs_NV: Tensor) -> Tensor:
 
 
 def _values(batch: TensorBatch, outputs_NV: Tensor) -> Tensor:
-    labels = batch.labels.to(outputs_NV)
+    labels = _usable(batch.labels).to(outputs_NV)
     labels_NV = labels[:, None] if labels.dim() == 1 else labels
     if labels_NV.shape != outputs_NV.shape:
         raise ShapeError(

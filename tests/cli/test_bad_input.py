@@ -328,6 +328,7 @@ def test_prompt_with_nothing_to_predict_or_no_text(fails, built, prompt):
         (b"\xff", ": expected a file of queries"),
         (b'{"prompt": "a b"}\n\n{"prompt"\n', ":3: expected a JSON object"),
         (b"[" * 100_000, ":1: expected a JSON object"),
+        (b'{"prompt": "a b", "prompt": "b"}', ":1: expected a JSON object, found the key 'prompt' twice in one object"),
         (b'{"completion": "a"}', ":1: expected an object with prompt"),
         (b'["a"]', ":1: expected an object with prompt"),
         (b'{"prompt": "a", "promt": "b"}', ":1: expected an object with prompt"),

@@ -52,7 +52,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # Encodings
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "gbk"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "gbk"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_search_in_every_encoding(shell, built, encoding, as_json):
     flags = "--json" if as_json else ""
@@ -61,7 +61,7 @@ def test_search_in_every_encoding(shell, built, encoding, as_json):
     text = out.decode(encoding)
     if as_json:
         assert json.loads(text)["query"]["prompt"] == PROMPT
-        assert encoding == "utf-8" or text.isascii()
+        assert text.isascii()
     else:
         assert text.splitlines()[0] == PROMPT.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import random
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from gindex.corpus import compression, files, packages
 from gindex.corpus.compression import open_content
 from gindex.corpus.fingerprints import check_unchanged, fingerprint_sources
 from gindex.corpus.readers import read_corpus
+from gindex.distribution import install_hint
 from gindex.errors import CorpusChangedError, CorpusError, MissingDependencyError
 
 COMPRESS = {
@@ -154,7 +156,7 @@ def test_zstd_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         raise ModuleNotFoundError(module)
 
     monkeypatch.setattr(packages, "import_module", absent)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'gindex\[corpora\]'"):
+    with pytest.raises(MissingDependencyError, match=re.escape(install_hint("corpora"))):
         read(path)
     for form in ("gz", "bz2", "xz"):  # a plain install reads these
         other = tmp_path / f"c.jsonl.{form}"

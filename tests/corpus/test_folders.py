@@ -182,6 +182,11 @@ def test_partition_and_record(tmp_path):
     assert f"{path}:1: expected 'de' in the field 'lang', as the folder's name says, found 'en'" in message
 
 
+def test_partition_that_is_not_utf8(tmp_path):
+    write(tmp_path / "lang=%FF" / "a.jsonl", "one")
+    assert "expected text in the field 'lang' of Unicode characters" in partition_error(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["text", "id"])
 def test_partition_named_as_text_or_id(tmp_path, name):
     path = write(tmp_path / f"{name}=5" / "a.jsonl", "one")

@@ -343,6 +343,12 @@ def test_damaged_saved_dataset(tmp_path):
     assert f"{folder}: expected a saved dataset" in error_of(folder)
 
 
+def test_saved_dataset_with_a_date_beyond_pythons_range(tmp_path):
+    days = pa.array([0, 10**7], pa.date32())
+    datasets.Dataset(pa.table({"text": ["one", "two"], "day": days})).save_to_disk(tmp_path / "saved")
+    assert "found one past record 1 that is not (date value out of range)" in error_of(tmp_path / "saved")
+
+
 def test_unreachable_hub_dataset(monkeypatch):
     def load_dataset(*_, **__):
         raise ConnectionError("no\nnetwork")

@@ -51,7 +51,7 @@ def test_rows_by_ordinal_need_no_look_at_the_whole(table):
         for act in (
             some.counts, some.part_lengths, some.part_documents, some.compare, lambda: list(some.document_ids()),
             lambda: some.document("d1"), lambda: some.known(["d1"]), lambda: some.part_ranges([5]),
-            lambda: some.rows("SELECT 1"), lambda: some.ranked("SELECT ?, 1", str, (), 1),
+            lambda: some.rows("SELECT 1"), lambda: some.ranked("SELECT 1, 1", (), 1),
         ):  # fmt: skip
             with pytest.raises(CorruptStoreError, match=r"^whole$"):
                 act()

@@ -27,7 +27,7 @@ def saved(tmp_path, small_tokenizer):
     """Saves a family's model with a tokenizer, and a corpus; returns the arguments of a build and the model."""
 
     def save(name):
-        model = FAMILY[name].model(320)
+        model = FAMILY[name].model()
         model.save_pretrained(tmp_path / "model")
         small_tokenizer.save_pretrained(tmp_path / "model")
         corpus = tmp_path / "corpus.jsonl"

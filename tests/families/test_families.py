@@ -11,13 +11,10 @@ from against_autograd import (
 )
 from families import FAMILIES, Family
 
-VOCABULARY = 320
-"""More than the tokenizer has: of some kinds it gets special tokens when it is loaded."""
-
 
 @pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
 def test_a_family_is_right_or_refused(family: Family, tmp_path, small_tokenizer, outcomes):
-    model = family.model(VOCABULARY)
+    model = family.model()
     folder = tmp_path / "model"
     model.save_pretrained(folder)
     small_tokenizer.save_pretrained(folder)

@@ -11,8 +11,9 @@ from probes import random_probe
 from torch import nn
 
 from gindex.model.capture import Observer, observe
+from gindex.model.checkpointing import checkpointed
 from gindex.model.layers import TrackedLayer
-from gindex.model.passes import alone, defaults, loading, neutral, plain, share_turns
+from gindex.model.passes import alone, defaults, loading, neutral, own, plain, share_turns
 from gindex.model.tracking import track_layers
 
 
@@ -111,6 +112,19 @@ def test_a_pass_inside_another_sees_its_own():
     assert outer.inputs[0] == 6.0 and inner.inputs[0] == 18.0
     assert len(outer.inputs) == len(inner.inputs) == 2
     assert not any(layer.module._forward_hooks for layer in layers)
+
+
+def test_a_block_that_runs_again_on_another_thread_is_still_in_its_pass():
+    """As on an accelerator, whose backward pass has threads of its own."""
+    model, seen = two_layers().requires_grad_(False), []
+    with alone(model), checkpointed([model]):
+        handle = model[0].register_forward_hook(own(lambda *_: seen.append(threading.get_ident())))
+        loss = model(torch.ones(2, 3, requires_grad=True)).sum()
+        backward = threading.Thread(target=loss.backward)
+        backward.start()
+        backward.join()
+        handle.remove()
+    assert len(set(seen)) == 2
 
 
 def test_the_state_inside_and_after():

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +36,42 @@ def test_search_and_explain_as_tools(built, index):
     explained = json.loads(why.content[0].text)
     assert explained["influence"] == pytest.approx(index.explain("d3", "the compiler race").influence)
     assert bad.is_error and "position 9" in bad.content[0].text
+
+
+@pytest.fixture
+def assistant(built):
+    """A process of the command that has answered once, as an assistant talks to it."""
+    hello = {
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}},
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("gindex"), "mcp", built, "--device", "cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    ask = json.dumps(hello).encode() + b"\n"
+    process.stdin.write(ask)
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b'{"jsonrpc"')
+    yield process, ask
+    process.kill()
+    process.wait()
+
+
+def test_interrupted_while_it_waits_for_a_line(assistant):
+    process, _ = assistant
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr.read().splitlines()[-1].startswith(b"gindex: interrupted")
+
+
+def test_assistant_that_goes_away(assistant):
+    process, ask = assistant
+    process.stdout.close()
+    process.stdin.write(ask)
+    process.stdin.close()
+    assert process.wait(60) == 141
+    assert b"Traceback" not in process.stderr.read()

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+VOCABULARY = 320
+"""More tokens than the tokenizer has: of some kinds it gets special ones when it is loaded."""
+
 OWN = object()
 """A setting that the configuration chooses itself."""
 
@@ -52,11 +55,11 @@ class Family:
     refused: str | None = None
     body: float = 0.85
 
-    def model(self, vocabulary: int) -> nn.Module:
+    def model(self) -> nn.Module:
         """Make the model, with weights large enough that attention, routing and caps matter to its gradients."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        sizes = {"vocab_size": vocabulary} | SMALL | self.settings
+        sizes = {"vocab_size": VOCABULARY} | SMALL | self.settings
         config = AutoConfig.for_model(self.kind, **{name: size for name, size in sizes.items() if size is not OWN})
         torch.manual_seed(0)
         model: nn.Module = AutoModelForCausalLM.from_config(config).eval()
@@ -284,4 +287,18 @@ DECODERS = (
     ),
 )  # fmt: skip
 
-FAMILIES = (*DENSE, *MIXTURES, *RECURRENT, *BERTS, *DECODERS)
+PICTURE = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16,
+    "patch_size": 8,
+}  # fmt: skip
+PICTURES = (
+    _right(
+        "Gemma 3 with pictures", "gemma3", body=0.35, **dict.fromkeys(SMALL, OWN), vision_config=PICTURE,
+        text_config={"vocab_size": VOCABULARY} | SMALL | WINDOW, mm_tokens_per_image=4, image_token_index=310,
+        boi_token_index=311, eoi_token_index=312,
+    ),
+    _right("GIT", "git", body=0.4, vision_config=PICTURE),
+)  # fmt: skip
+"""What reads pictures too, read as the language model that it is without them; the rest is not called."""
+
+FAMILIES = (*DENSE, *MIXTURES, *RECURRENT, *BERTS, *DECODERS, *PICTURES)

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -307,6 +310,16 @@ def _bart(folder, model):
         encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=64,
     )  # fmt: skip
     BartForConditionalGeneration(config).save_pretrained(folder)
+
+
+@_form("pictures and text (LLaVA)", "LlavaForConditionalGeneration")
+def _pictures(folder, model):
+    picture = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = LlavaConfig(
+        text_config=LlamaConfig.from_pretrained(folder),
+        vision_config=CLIPVisionConfig(**picture, image_size=16, patch_size=8),
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
 
 
 @_form("pickled .bin alone", "--allow-pickle")
