@@ -162,9 +162,7 @@ def test_a_padding_row_that_a_class_sets_to_zero_is_refused(tmp_path, small_toke
     with torch.no_grad():
         model.get_input_embeddings().weight.normal_()
     folder = saved(tmp_path / "model", model, small_tokenizer)
-    with pytest.raises(
-        ModelError, match=r"row of the padding token 3 to zero.*set pad_token_id to null in config\.json"
-    ):
+    with pytest.raises(ModelError, match="row of the padding token 3 to zero as it loads; set pad_token_id to null"):
         load(folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"pad_token_id": None}))
