@@ -29,7 +29,6 @@ from gindex.config import LdsConfig, SolverConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, iterative_inverse
-from gindex.engine import Engine
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.evaluate.named import FINE_TUNING, load_experiment
@@ -72,7 +71,7 @@ class Methods:
         """Take the experiment; its index is built where it isn't yet."""
         self.function = experiment.function
         self.opened = self.function.index(terminal_progress())
-        self.engine = Engine.load(self.opened.model_config)
+        self.engine = self.opened.engine
         self.layers, self.task = self.engine.table.layers, self.engine.task
         self._products: dict[int, Remembered] = {}
 

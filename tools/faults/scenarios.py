@@ -113,8 +113,8 @@ def small_store(config: BuildConfig) -> Iterator[None]:
     engine = engine_of(config.model.name)
     with (
         mock.patch.object(vectors, "CHUNK_ROWS", 4),
-        mock.patch.object(run_module, "load_engine", lambda _config: engine),
-        mock.patch.object(add_module, "load_engine", lambda _config: engine),
+        mock.patch.object(run_module, "load_engine", lambda *_args: engine),
+        mock.patch.object(add_module, "load_engine", lambda *_args: engine),
         mock.patch.object(run_module, "make_plan", lambda *_args: None),
     ):
         yield
