@@ -82,7 +82,8 @@ def _losses(probe: Probe, documents: int) -> Tensor:
     outputs_NX = outputs.reshape(documents, -1).to(torch.promote_types(outputs.dtype, torch.float32))
     generator = torch.Generator("cpu").manual_seed(0)
     ways = torch.randn(outputs_NX.shape[1], generator=generator, dtype=torch.float32, device="cpu")
-    return outputs_NX @ (ways / max(1, len(ways)) ** 0.5).to(outputs_NX)
+    ways /= max(1, len(ways)) ** 0.5
+    return outputs_NX @ ways.to(outputs_NX)
 
 
 def _weights(like_N: Tensor) -> Tensor:

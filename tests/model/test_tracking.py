@@ -115,8 +115,13 @@ class Narrowing(nn.Linear):
 
 
 def test_a_layer_that_narrows_its_input_itself_is_tracked():
-    model = nn.Sequential(Narrowing(WIDTH, 8), nn.Tanh(), nn.Linear(8, 2)).bfloat16()
-    assert names(track(model)) == ["0", "2"]
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Narrowing(WIDTH, 8), nn.Tanh(), nn.Linear(8, 2)).bfloat16(), torch.randn(2, 3, WIDTH)
+    table = track(model)
+    assert names(table) == ["0", "2"]
+    found, _ = document_gradients(table, 2, lambda: model(x).float().sum((1, 2)))
+    expected, _ = document_gradients(table, 2, lambda: model(x.bfloat16()).float().sum((1, 2)))
+    assert torch.equal(found, expected) and found.any()
 
 
 def test_gradients_in_float16_that_a_loss_of_a_token_leaves_finite_are_proved():
