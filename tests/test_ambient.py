@@ -38,7 +38,19 @@ def default_dtype(dtype: torch.dtype) -> State:
     return state
 
 
+@contextmanager
+def rounded_products() -> Iterator[None]:
+    """Products of float32 may be rounded to bfloat16, as scripts that train often have it."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+        assert torch.get_float32_matmul_precision() == "medium"  # the caller's again
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 MODES: dict[str, State] = {
+    "rounded products": rounded_products,
     "inference mode": torch.inference_mode,
     "no grad": torch.no_grad,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),

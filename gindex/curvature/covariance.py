@@ -52,15 +52,17 @@ class CovarianceObserver(Observer):
     dtype: torch.dtype = torch.float32
     activation_moments: dict[str, SecondMoment] = field(default_factory=dict)
     gradient_moments: dict[str, SecondMoment] = field(default_factory=dict)
+    _counted: set[str] = field(default_factory=set)
     _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
 
     def begin(self, mask_NT: Tensor) -> None:
         """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""
         self._mask_NT = mask_NT
+        self._counted.clear()
 
-    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor | None:
-        """Keep a batch's activations [N, T, I - bias], once for all layers that read them."""
-        return a_NTI if layer.name == layer.source else None
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        """Keep a batch's activations [N, T, I - bias]: layers that share them hold the same."""
+        return a_NTI
 
     def losses(self, losses_N: Tensor) -> None:
         """Leave out the documents whose loss [N] is not finite."""
@@ -68,9 +70,14 @@ class CovarianceObserver(Observer):
             self._mask_NT = to_device(self._mask_NT.numpy(), losses_N.device)
         self._mask_NT = self._mask_NT & torch.isfinite(losses_N)[:, None]
 
-    def gradients(self, layer: TrackedLayer, kept: Tensor | None, g_NTO: Tensor) -> None:
-        """Add a batch's activations to A and its pseudo-gradients [N, T, O] to S."""
-        if kept is not None:
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        """Add a batch's pseudo-gradients [N, T, O] to S, and its activations to A, once for all that share them.
+
+        A layer that no gradient comes to has no token; another one that reads the same may have them.
+        """
+        if layer.source not in self._counted:
+            if kept.shape[1]:
+                self._counted.add(layer.source)
             self._add(self.activation_moments, layer.source, append_one(kept, layer), layer.name)
         self._add(self.gradient_moments, layer.name, g_NTO, layer.name)
 

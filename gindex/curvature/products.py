@@ -1,10 +1,11 @@
 """Matrix products with few digits in and many out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+
+from gindex.model.passes import rounded_products
 
 BLOCK = 384
 """Width of the blocks that a symmetric product is made of."""
@@ -20,7 +21,7 @@ def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
         x_MX: Values [M, X]. Those of bfloat16 are multiplied as such, without an error, and summed in float32.
     """
     x = x_MX.to(moment_XX.dtype)
-    with _bfloat16_inputs(x_MX.dtype == torch.bfloat16):
+    with rounded_products() if x_MX.dtype == torch.bfloat16 else nullcontext():
         for start in range(0, len(moment_XX), BLOCK):
             moment_XX[start : start + BLOCK, start:].addmm_(x[:, start : start + BLOCK].T, x[:, start:])
 
@@ -28,15 +29,3 @@ def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
 def symmetric(moment_XX: Tensor) -> Tensor:
     """Return the whole matrix [X, X] of which `add_second_moment` filled the upper triangle."""
     return moment_XX.triu() + moment_XX.triu(1).T
-
-
-@contextmanager
-def _bfloat16_inputs(enabled: bool) -> Iterator[None]:
-    """Let float32 products round their inputs to bfloat16, which loses nothing where they hold no more than that."""
-    before = torch.get_float32_matmul_precision()
-    if enabled:
-        torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -166,7 +166,7 @@ def _forward_hook(
         pause()
         if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
             return output if output.requires_grad else output.requires_grad_(True).clone()
-        a = layer_input(args, kwargs).detach()
+        a = layer_input(args, kwargs).detach().to(output.dtype)  # some layers narrow what they read themselves
         running.call(layer, a.shape[0], tuple(a.shape))
         load = _keep(layer, running.observer, a, running.documents)
 

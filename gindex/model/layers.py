@@ -147,6 +147,7 @@ def affine_parameters(module: nn.Module) -> list[nn.Parameter]:
 def affine_output(module: nn.Module, x: Tensor) -> Tensor:
     """Return what an affine layer's weight and bias make of an input, whatever the module itself makes of it."""
     weight, *bias = affine_parameters(module)
+    x = x.to(weight.dtype)  # some layers read what their model keeps in float32, and narrow it themselves
     if isinstance(module, nn.Conv2d):
         convolved: Tensor = nn.Conv2d._conv_forward(module, x, weight, bias[0] if bias else None)
         return convolved

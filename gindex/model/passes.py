@@ -7,6 +7,7 @@ which would change a pass, or what is computed from it.
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -64,11 +65,95 @@ _turns: WeakKeyDictionary[nn.Module, _Turns] = WeakKeyDictionary()
 _making, _loads = Lock(), Lock()
 
 
+class _Products:
+    """How products of float32 are rounded, which is a setting of the process.
+
+    Not at all while any work on an index runs. What loses nothing by it may have them rounded for a moment, where no
+    other thread works here.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._exact, self._callers = Lock(), 0, "highest"
+        self._threads: Counter[int] = Counter()
+        self._before = ""
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """Count this thread."""
+        thread = threading.get_ident()
+        with self._lock:
+            self._threads[thread] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads[thread] -= 1
+                self._threads += Counter()  # drops those that are zero
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Round none, until all who want that have left."""
+        with self._lock:
+            if not self._exact:
+                self._callers = torch.get_float32_matmul_precision()
+                self._set("highest")
+            self._exact += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._exact -= 1
+                if not self._exact:
+                    self._set(self._callers)
+
+    @contextmanager
+    def rounded(self) -> Iterator[None]:
+        """Round factors to bfloat16, unless other threads work here."""
+        with self._lock:  # who comes meanwhile waits
+            if len(self._threads) > 1:
+                yield
+                return
+            self._before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("medium")
+            try:
+                yield
+            finally:
+                self._end_rounding()
+
+    def fork(self) -> None:
+        """Forget the other threads."""
+        self._end_rounding()
+        thread = threading.get_ident()
+        self._threads = Counter({thread: self._threads[thread]} if self._threads[thread] else {})
+        if self._exact and not self._threads:
+            self._exact = 0
+            self._set(self._callers)
+
+    def _end_rounding(self) -> None:
+        if self._before:
+            torch.set_float32_matmul_precision(self._before)
+            self._before = ""
+
+    def _set(self, precision: str) -> None:
+        if self._callers != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+_products = _Products()
+os.register_at_fork(after_in_child=_products.fork)
+
+
+def rounded_products() -> AbstractContextManager[None]:
+    """Let products of float32 round their factors to bfloat16, where no other thread would have its own rounded too."""
+    return _products.rounded()
+
+
 @contextmanager
 def neutral() -> Iterator[None]:
     """Leave the caller's modes of this thread: inference mode, gradients switched off, autocast."""
     _forks.settle()
     with ExitStack() as stack:
+        stack.enter_context(_products.present())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in _AUTOCAST:
@@ -79,9 +164,13 @@ def neutral() -> Iterator[None]:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Leave the same, and the caller's default device: for work on an index, whose tensors are made on the CPU."""
+    """Leave the same, and the caller's default device and rounding of products: for work on an index.
+
+    Its tensors are made on the CPU.
+    """
     with ExitStack() as stack:
         stack.enter_context(neutral())
+        stack.enter_context(_products.exact())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield

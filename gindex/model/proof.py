@@ -69,7 +69,10 @@ def _differentiate(loss: Tensor) -> None:
 
 
 def _losses(probe: Probe, documents: int) -> Tensor:
-    """Return a loss [N] of each document that all its outputs take part in, each in its own way."""
+    """Return a loss [N] of each document that all its outputs take part in, each in its own way.
+
+    Their gradients have a norm of about 1, as that of one token's loss: larger ones would overflow in float16.
+    """
     outputs = probe(documents)
     if not torch.isfinite(outputs).all():
         raise NonFiniteError(
@@ -79,6 +82,7 @@ def _losses(probe: Probe, documents: int) -> Tensor:
     outputs_NX = outputs.reshape(documents, -1).to(torch.promote_types(outputs.dtype, torch.float32))
     generator = torch.Generator("cpu").manual_seed(0)
     ways = torch.randn(outputs_NX.shape[1], generator=generator, dtype=torch.float32, device="cpu")
+    ways /= max(1, len(ways)) ** 0.5
     return outputs_NX @ ways.to(outputs_NX)
 
 
@@ -150,6 +154,8 @@ class _Proof:
         for parameter in self._left:  # autograd has no gradient for it
             self._differences.append(torch.linalg.vector_norm(self._formula(parameter)))
         terms = (self._a_MI.norm(dim=1) * self._g_MO.norm(dim=1)).sum()
+        if not terms and not any(self._differences):  # which proves nothing
+            return "its gradient is zero in all documents that it was tried on"
         difference, size = _norm(self._differences), max(_norm(self._sizes), CANCELLED * float(terms))
         error = 0.0 if difference == 0 else difference / size if size else 1.0
         if error <= GRADIENT_TOLERANCE.get(self._dtype, COARSE_GRADIENT_TOLERANCE):

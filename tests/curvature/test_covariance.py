@@ -44,6 +44,23 @@ def see(observer, tracked, a):
     observer.gradients(tracked, observer.activations(tracked, a), a.new_zeros(*a.shape[:2], tracked.outputs))
 
 
+@pytest.mark.parametrize("reached", [("one", "two"), ("one",), ("two",)])
+def test_activations_count_once_whichever_layers_gradients_come_to(mask, reached):
+    """As a pass shows them: backward, and after it those without a gradient, which have no token."""
+    a = torch.randn(3, 5, 4, dtype=torch.float64)
+    tracked = [layer("one", 4, 2), layer("two", 4, 3, source="one")]
+    observer = CovarianceObserver(dtype=torch.float64)
+    for _ in range(2):
+        observer.begin(mask)
+        for one in sorted(tracked, key=lambda one: (one.name not in reached, -one.outputs)):
+            see(observer, one, a if one.name in reached else a[:, :0])
+    assert observer.activation_moments["one"].tokens == 18
+    torch.testing.assert_close(observer.activation_moments["one"].total_XX, 2 * loop_moment(a, mask), **EXACT)
+    assert [observer.gradient_moments[name].tokens for name in ("one", "two")] == [
+        18 * (name in reached) for name in ("one", "two")
+    ]
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_second_moments_match_loops(mask, bias):
     a, g = (torch.randn(3, 5, width, dtype=torch.float64) for width in (4, 2))

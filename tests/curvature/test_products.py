@@ -1,10 +1,14 @@
 """Symmetric products by blocks, and bfloat16 inputs that are summed in float32."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from gindex.curvature import products
 from gindex.curvature.products import add_second_moment, symmetric
+from gindex.model.passes import neutral, plain, rounded_products
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 13])
@@ -43,5 +47,45 @@ def test_precision_of_other_products_is_left_alone(before):
         with pytest.raises(RuntimeError):
             add_second_moment(torch.zeros(2, 2), torch.zeros(3, 5, dtype=torch.bfloat16))
         assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_no_thread_has_its_products_rounded_by_another():
+    """The setting is one of the process: it is left alone beside another thread's work, which waits for its end."""
+    there, leave = threading.Event(), threading.Event()
+
+    def work() -> str:
+        with neutral():
+            there.set()
+            leave.wait(60)
+            return torch.get_float32_matmul_precision()
+
+    with ThreadPoolExecutor(1) as pool, neutral():
+        with rounded_products():
+            assert torch.get_float32_matmul_precision() == "medium"
+            working = pool.submit(work)
+            assert not there.wait(0.1)
+        assert there.wait(60)
+        with rounded_products():
+            assert torch.get_float32_matmul_precision() == "highest"
+        leave.set()
+        assert working.result() == "highest"
+        with rounded_products():
+            assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_precision_of_products_is_the_callers_again_after_many_threads():
+    def work(_number: int) -> None:
+        for _ in range(50):
+            with plain():
+                add_second_moment(torch.zeros(8, 8), torch.randn(4, 8).bfloat16())
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(8)))
+        assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")

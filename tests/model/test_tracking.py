@@ -107,6 +107,33 @@ def test_a_subclass_that_only_does_more_is_tracked():
     assert names(track(nn.Sequential(Counting(WIDTH, WIDTH), nn.Linear(WIDTH, 2)))) == ["0", "1"]
 
 
+class Narrowing(nn.Linear):
+    """Narrows what its model keeps in float32 itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+def test_a_layer_that_narrows_its_input_itself_is_tracked():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Narrowing(WIDTH, 8), nn.Tanh(), nn.Linear(8, 2)).bfloat16(), torch.randn(2, 3, WIDTH)
+    table = track(model)
+    assert names(table) == ["0", "2"]
+    found, _ = document_gradients(table, 2, lambda: model(x).float().sum((1, 2)))
+    expected, _ = document_gradients(table, 2, lambda: model(x.bfloat16()).float().sum((1, 2)))
+    assert torch.equal(found, expected) and found.any()
+
+
+def test_gradients_in_float16_that_a_loss_of_a_token_leaves_finite_are_proved():
+    """Small numbers are normalised and then read by many outputs: a sum over all of them would overflow going back."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(WIDTH, 32), nn.LayerNorm(32, eps=1e-12), nn.Linear(32, 20000, bias=False)).half()
+    with torch.no_grad():
+        model[0].weight.mul_(0.003)
+        model[0].bias.mul_(0.003)
+    assert names(track_layers(model, random_probe(model, TOKENS, WIDTH, dtype=torch.float16))) == ["0", "2"]
+
+
 def test_a_hook_that_changes_an_output_leaves_the_layer_out():
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2))
     model[0].register_forward_pre_hook(lambda _module, args: (args[0] * 2,))  # what the layer reads is seen as it is
@@ -230,6 +257,24 @@ def test_layers_without_a_gradient_are_left_out_by_name():
     assert why["e.weight"] == "not called alike in batches of different sizes"
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Gated(nn.Module):
+    """Uses a weight twice, behind a gate that is shut for most inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        twice = F.linear(self.a(x).tanh(), self.a.weight)
+        return self.last(x + twice * (x.amax((1, 2), keepdim=True) > 100))
+
+
+def test_a_layer_whose_gradient_is_zero_where_it_is_tried_is_left_out_by_name():
+    table = track(Gated())
+    assert names(table) == ["last"]
+    assert reasons(table)["a.weight"] == "its gradient is zero in all documents that it was tried on"
 
 
 class Flat(nn.Module):
