@@ -1,4 +1,4 @@
-"""Every bad input of the first issue: one clear line, an exit code, no traceback, and nothing damaged."""
+"""Bad input to every command: one clear line, an exit code, no traceback, and nothing damaged."""
 
 import json
 import shutil
