@@ -103,5 +103,7 @@ def test_where_transformers_has_the_class_code_beside_it_stays_unread(own_code, 
     expected = AutoModelForCausalLM.from_pretrained(own_code, trust_remote_code=True)
     (tmp_path / "sprung").unlink()
     edit(own_code, model_type="llama")
-    assert load(own_code).code == "transformers"
-    assert not (tmp_path / "sprung").exists() and expected is not None
+    loaded, tokens = load(own_code), torch.arange(1, 9)[None]
+    assert loaded.code == "transformers" and not (tmp_path / "sprung").exists()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(tokens).logits, expected.eval()(tokens).logits)
