@@ -298,6 +298,15 @@ def test_neither_or_both_of_prompt_and_queries(fails, built):
     assert "Give either PROMPT or --queries" in fails(2, "search", built, "x", "--queries", "y")
 
 
+@pytest.mark.parametrize("command", [["search", "{}", "the stack"], ["mcp", "{}"]])
+def test_options_of_a_folder_at_a_service(run, command):
+    """None would do anything: the service is started with its own."""
+    address = "http://127.0.0.1:9/index"
+    for option in (["--model", "m"], ["--device", "cpu"], ["--trust-remote-code"], ["--allow-pickle"]):
+        result = run(*(part.format(address) for part in command), *option)
+        assert result.exit_code == 2 and f"{option[0]}: for an index in a folder, not for {address}" in result.stderr
+
+
 def test_build_without_out_or_model(fails, corpus_file, options):
     assert "Missing option '--out'" in fails(2, "build", corpus_file, *options)
     assert "Missing option '--model'" in fails(2, "build", corpus_file)
