@@ -64,8 +64,8 @@ def build(
 ) -> None:
     """Build an index over CORPUS: files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets.
 
-    Files may be compressed (.gz, .bz2, .xz, .zst). What of a folder is left out is told. A build that was interrupted
-    goes on when the same command is given again.
+    Files may be compressed (.gz, .bz2, .xz, .zst). What is left out of a folder is named on standard error. A build
+    that was interrupted goes on when the same command is given again.
 
     \b
     Example:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
@@ -13,6 +14,9 @@ from gindex.errors import GindexError
 from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_OF_A_FOLDER = ("model", "device", "allow_degraded", *PERMISSIONS)
+"""Options that say how an index in a folder is opened; a service has settings of its own."""
 
 
 class GindexCommand(click.Command):
@@ -63,6 +67,19 @@ def permissions() -> dict[str, Any]:
     """Return what the running command allows a model to do: arguments of `GradientIndex.open` and of `ModelConfig`."""
     given = click.get_current_context().meta
     return {name: bool(given.get(f"{__name__}.{name}")) for name in PERMISSIONS}
+
+
+def check_folder_options(address: str) -> None:
+    """See that the running command has no option that is about an index in a folder, for one at a service.
+
+    Raises:
+        click.UsageError: It has; names them.
+    """
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in _OF_A_FOLDER if source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{options}: for an index in a folder, not for {address}; the service has its own.")
 
 
 def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import LdsConfig
+from gindex.evaluate.config import LdsConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options

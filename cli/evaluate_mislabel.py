@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import MislabelConfig
+from gindex.evaluate.config import MislabelConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import experiment_options

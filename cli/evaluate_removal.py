@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import RemovalConfig, default_of, help_of
+from gindex.config import default_of, help_of
+from gindex.evaluate.config import RemovalConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options

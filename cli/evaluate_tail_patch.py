@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import OPTIMIZERS, TailPatchConfig
+from gindex.evaluate.config import OPTIMIZERS, TailPatchConfig
 
 from .command import GindexCommand, config_option, permissions
 from .index_evaluation import index_options, spread

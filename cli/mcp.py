@@ -5,7 +5,7 @@ import click
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
-from .command import GindexCommand, permission_options, permissions
+from .command import GindexCommand, check_folder_options, permission_options, permissions
 
 
 @click.command(cls=GindexCommand)
@@ -33,6 +33,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
             f"gindex mcp: expected the package {error.name}, found none; {install_hint('mcp')}"
         ) from error
     if index.startswith(("http://", "https://")):
+        check_folder_options(index)
         from gindex.client import Client
 
         make_tools(Client(index, api_key=api_key)).run()

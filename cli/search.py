@@ -17,7 +17,7 @@ from gindex.config import (
     help_of,
 )
 
-from .command import GindexCommand, config_option, permission_options, permissions
+from .command import GindexCommand, check_folder_options, config_option, permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_each
 from .render import failure_text, fidelity_text, json_text, result_text
@@ -113,8 +113,7 @@ def search(
     from gindex.search.hit import FailedQuery, answered
 
     if index.startswith(("http://", "https://")):
-        if model or allow_degraded:
-            raise click.UsageError("--model and --allow-degraded go with a folder; a service has its own.")
+        check_folder_options(index)
         found, fidelity, problems = _ask_service(index, api_key, _readable(asked), options)
     else:
         found, fidelity, problems = _ask_folder(index, model, device, allow_degraded, _readable(asked), options)

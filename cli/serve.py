@@ -35,8 +35,9 @@ POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
 @click.option("--no-model", is_flag=True, help="Answer ready vectors only: no model is loaded, no prompt is taken.")
 @click.option("--no-page", is_flag=True, help="Leave the page at / out.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="A web site whose scripts may call the service.")
-@click.option("--allowed-host", "allowed_hosts", multiple=True, help="A name that callers reach the service by; on a "
-              "loopback address localhost is one, on an open address every name where none is given.")  # fmt: skip
+@click.option("--allowed-host", "allowed_hosts", multiple=True, help="Host name that callers may ask by; "
+              "give it again for more. Without it a loopback address answers to localhost and its like, an open one to "
+              "every name.")  # fmt: skip
 @config_option(ServeConfig, "batch", type=COUNT)
 @config_option(ServeConfig, "window_ms", type=POSITIVE)
 @config_option(ServeConfig, "queue", type=COUNT)

@@ -41,9 +41,9 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
 @index_argument
 @json_option
 def compact(index: Path, as_json: bool) -> None:
-    """Rewrite INDEX as one volume without its deleted documents, and make the words that older indexes lack.
+    """Rewrite INDEX as one volume without its deleted documents.
 
-    Older versions stay until gindex prune.
+    Older versions stay until gindex prune. An index that an older gindex made gets words of all scripts.
 
     \b
     Example:

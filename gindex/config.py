@@ -1,4 +1,4 @@
-"""The settings of an index, one frozen dataclass per component.
+"""The settings of builds and searches, one frozen dataclass per component.
 
 A default is written here and nowhere else: the command line takes its defaults and its help from these fields.
 Validation only; nothing is loaded here.
@@ -16,16 +16,14 @@ GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
 REFINEMENTS = ("cg", "lissa")
+CANDIDATE_RANKS = ("both", "score")
+PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
 
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
-
-CANDIDATE_RANKS = ("both", "score")
-PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
-CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
-
 
 LEAST_SHARE = 0.5
 """Share of a model's body below which it is said aloud how little of it is tracked."""
@@ -46,17 +44,20 @@ def default_of(config: type, name: str) -> Any:
     return next(f.default for f in fields(config) if f.name == name)
 
 
-def _at_least(name: str, value: float, low: float) -> None:
+def at_least(name: str, value: float, low: float) -> None:
+    """Raise a ConfigError, which names the option, where a setting is not at least `low`."""
     if not value >= low:
         raise ConfigError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
 
 
-def _positive(name: str, value: float) -> None:
+def positive(name: str, value: float) -> None:
+    """Raise a ConfigError, which names the option, where a setting is not a positive finite number."""
     if not 0 < value < float("inf"):
         raise ConfigError(f"--{name.replace('_', '-')}: expected a positive finite number, got {value}")
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise a ConfigError, which names the option, where a setting is not one of those known."""
     if value not in known:
         raise ConfigError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, got {value!r}")
 
@@ -75,7 +76,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _at_least("max_tokens", self.max_tokens, 2)
+            at_least("max_tokens", self.max_tokens, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        _one_of("dtype", self.dtype, DTYPES)
+        one_of("dtype", self.dtype, DTYPES)
         for name in ("untrack", "track"):  # lists, where they come out of JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -125,12 +126,12 @@ class CurvatureConfig:
     calibration_documents: int = option(64, "Parts that ranks and damping of stored vectors are chosen on.")
 
     def __post_init__(self) -> None:
-        _one_of("curvature", self.curvature, CURVATURES)
-        _at_least("fit_documents", self.fit_documents, 0)
-        _positive("damping_scale", self.damping_scale)
-        _at_least("calibration_documents", self.calibration_documents, 2)
+        one_of("curvature", self.curvature, CURVATURES)
+        at_least("fit_documents", self.fit_documents, 0)
+        positive("damping_scale", self.damping_scale)
+        at_least("calibration_documents", self.calibration_documents, 2)
         if self.index_damping is not None:
-            _positive("index_damping", self.index_damping)
+            positive("index_damping", self.index_damping)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ class VectorConfig:
             raise ConfigError(f"--dimension: expected a positive multiple of 8, got {self.dimension}")
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
             raise ConfigError(f"--rank-fraction: expected a number in (0, 1], got {self.rank_fraction}")
-        _one_of("projection", self.projection, PROJECTIONS)
+        one_of("projection", self.projection, PROJECTIONS)
         if self.bits not in BIT_WIDTHS:
             raise ConfigError(f"--bits: expected one of {', '.join(map(str, BIT_WIDTHS))}, got {self.bits}")
 
@@ -161,7 +162,7 @@ class SecondLevelConfig:
     mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
 
     def __post_init__(self) -> None:
-        _positive("mu", self.mu)
+        positive("mu", self.mu)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,86 +173,8 @@ class FidelityConfig:
     parts: int = option(256, "Parts that each of them ranks; 0 ranks all.")
 
     def __post_init__(self) -> None:
-        _at_least("fidelity_queries", self.queries, 0)
-        _at_least("fidelity_parts", self.parts, 0)
-
-
-LEAST_SUBSETS = 20
-"""Fewest random subsets that a confidence interval is given for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LdsConfig:
-    """How predicted and actual losses after training on random subsets are compared."""
-
-    subsets: int = option(100, "Random subsets of the documents to train on.")
-    share: float = option(0.5, "Share of the documents in each subset.")
-    repeats: int = option(5, "Trainings on each subset, with other seeds; their losses are averaged.")
-    seed: int = option(0, "Seed of the subsets; trainings get seeds from here on.")
-
-    def __post_init__(self) -> None:
-        if self.subsets < LEAST_SUBSETS:
-            raise ConfigError(
-                f"--subsets: expected at least {LEAST_SUBSETS} for a confidence interval, got {self.subsets}; "
-                "finished trainings are kept, so more can be added later"
-            )
-        if not 0 < self.share < 1:
-            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
-        _at_least("repeats", self.repeats, 1)
-        _at_least("seed", self.seed, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovalConfig:
-    """How the effect of leaving documents out is measured."""
-
-    removed: tuple[int, ...] = option((10, 50), "How many documents to leave out; give it again for another number.")
-    queries: int = option(10, "Queries, drawn with the seed.")
-    repeats: int = option(3, "Trainings for each removal, with other seeds; their losses are averaged.")
-    seed: int = option(0, "Seed of the queries and of random removals; trainings get seeds from here on.")
-
-    def __post_init__(self) -> None:
-        if not self.removed or min(self.removed) < 1:
-            raise ConfigError(f"--removed: expected numbers of at least 1, got {self.removed}")
-        _at_least("queries", self.queries, 5)
-        _at_least("repeats", self.repeats, 1)
-        _at_least("seed", self.seed, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MislabelConfig:
-    """How labels are spoilt to see which method finds them."""
-
-    share: float = option(0.1, "Share of the labels to change to another class.")
-    repeats: int = option(5, "Trainings, each with other changed labels and another seed.")
-    seed: int = option(0, "Seed of the changes; trainings get seeds from here on.")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
-        _at_least("repeats", self.repeats, 1)
-        _at_least("seed", self.seed, 0)
-
-
-OPTIMIZERS = ("adamw", "sgd")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TailPatchConfig:
-    """Which steps are taken to see whether documents make a target more likely."""
-
-    k: int = option(10, "Documents of each query and method to take a step on, each by itself.")
-    optimizer: str = option("adamw", "Optimiser of the step: adamw or sgd.")
-    rate: float = option(1e-4, "Learning rate of the step.")
-    candidates: int = option(100, "Parts that the method funnel re-ranks by exact influence.")
-    seed: int = option(0, "Seed of the random documents.")
-
-    def __post_init__(self) -> None:
-        _at_least("k", self.k, 1)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _positive("rate", self.rate)
-        _at_least("candidates", self.candidates, 1)
-        _at_least("seed", self.seed, 0)
+        at_least("fidelity_queries", self.queries, 0)
+        at_least("fidelity_parts", self.parts, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,8 +199,8 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
             raise ConfigError(f"--seed: expected a number of 64 bits from 0 on, got {self.seed}")
-        _at_least("batch_tokens", self.batch_tokens, 0)
-        _at_least("memory", self.memory, 0)
+        at_least("batch_tokens", self.batch_tokens, 0)
+        at_least("memory", self.memory, 0)
 
     @classmethod
     def of_settings(cls, settings: dict[str, Any]) -> "BuildConfig":
@@ -315,10 +238,10 @@ class SolverConfig:
     scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
 
     def __post_init__(self) -> None:
-        _one_of("refine", self.method, REFINEMENTS)
-        _at_least("refine_iterations", self.iterations, 0)
-        _at_least("refine_scale", self.scale, 0)
-        _positive("refine_tolerance", self.tolerance)
+        one_of("refine", self.method, REFINEMENTS)
+        at_least("refine_iterations", self.iterations, 0)
+        at_least("refine_scale", self.scale, 0)
+        positive("refine_tolerance", self.tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,21 +307,21 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.k < 1 or self.candidates < 1:
             raise ConfigError(f"-k and --candidates: expected at least 1, got {self.k} and {self.candidates}")
-        _at_least("shortlist", self.shortlist, 0)
-        _at_least("bm25_candidates", self.bm25_candidates, 1)
-        _one_of("candidates_by", self.candidates_by, CANDIDATE_RANKS)
-        _one_of("normalise", self.normalise, NORMALISATIONS)
-        _one_of("group_by", self.group_by, GROUPINGS)
-        _one_of("group_score", self.group_score, GROUP_SCORES)
-        _one_of("long_queries", self.long_queries, LONG_QUERIES)
+        at_least("shortlist", self.shortlist, 0)
+        at_least("bm25_candidates", self.bm25_candidates, 1)
+        one_of("candidates_by", self.candidates_by, CANDIDATE_RANKS)
+        one_of("normalise", self.normalise, NORMALISATIONS)
+        one_of("group_by", self.group_by, GROUPINGS)
+        one_of("group_score", self.group_score, GROUP_SCORES)
+        one_of("long_queries", self.long_queries, LONG_QUERIES)
         if self.negative and self.both:
             raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
-        _at_least("refine_parts", self.refine_parts, 0)
+        at_least("refine_parts", self.refine_parts, 0)
         self.solver()
         if self.refine is not None and not self.exact:
             raise ConfigError("--refine: expected --exact, whose influence it refines; add --exact or leave it out")
         if self.stop_early is not None:
-            _positive("stop_early", self.stop_early)
+            positive("stop_early", self.stop_early)
             if not self.exact or self.hybrid or self.group_by != "part" or self.dedupe is not None:
                 raise ConfigError(
                     "--stop-early: expected --exact, and hits that are single parts, got --hybrid, --group-by "

@@ -16,8 +16,9 @@ from pathlib import Path
 from torch import Tensor
 
 from gindex.attribution import coded_scores
-from gindex.config import LdsConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.curvature.second_level import SecondLevel, SecondMoment, second_level
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import evaluate_lds
 from gindex.evaluate.methods import TensorMethods

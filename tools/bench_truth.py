@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gindex.config import LdsConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS
 from gindex.curvature.second_level import fit_second_level
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import Lds, evaluate_lds
 from gindex.evaluate.methods import TensorMethods

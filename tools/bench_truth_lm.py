@@ -25,10 +25,11 @@ import torch
 from gindex_cli.progress import terminal_progress
 
 from gindex.attribution import Attribution, coded_scores
-from gindex.config import LdsConfig, SolverConfig, VectorConfig
+from gindex.config import SolverConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, iterative_inverse
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.evaluate.named import FINE_TUNING, load_experiment

@@ -20,8 +20,8 @@ import torch
 from bench_truth_lm import Methods, measure
 from torch import Tensor
 
-from gindex.config import LdsConfig
 from gindex.curvature.ekfac import rotated_gradients
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import draw_subsets
 from gindex.evaluate.named import FINE_TUNING, load_experiment

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import LdsConfig
 from gindex.errors import ConfigError
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.statistics import correlation_samples, interval, query_correlations
 from gindex.evaluate.training import Losses, Method, Ordinals, Scores

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import MislabelConfig
 from gindex.errors import ConfigError, TrainingError
+from gindex.evaluate.config import MislabelConfig
 from gindex.evaluate.kept import Kept, key_of
 from gindex.evaluate.statistics import detection_curve, mean_interval, placements
 from gindex.evaluate.training import Experiment, Ordinals, Relabels

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import RemovalConfig
 from gindex.errors import ConfigError
+from gindex.evaluate.config import RemovalConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import scores_of
 from gindex.evaluate.statistics import mean_interval

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gindex.config import TailPatchConfig
 from gindex.corpus.batches import form_batches, pad
 from gindex.engine import Engine
 from gindex.errors import NonFiniteError
+from gindex.evaluate.config import TailPatchConfig
 from gindex.evaluate.kept import Kept, key_of
 from gindex.evaluate.rankings import Ranking, rank
 from gindex.evaluate.statistics import mean_interval

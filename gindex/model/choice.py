@@ -43,7 +43,8 @@ class LayerChoice:
             return "left out by --untrack"
         if head and outputs > WIDE_HEAD:
             return (
-                f"an output head of {outputs:,}, off by default for what its curvature costs; --track {name} takes it"
+                f"an output head of {outputs:,} tokens, off by default for what its curvature costs; "
+                f"--track {name} takes it"
             )
         return None
 

@@ -30,7 +30,7 @@ class ServeConfig:
     slow_queue: int = option(16, "Most exact searches and explanations that wait; one more is answered 429.")
     slow_queue_seconds: float = option(600.0, "Longest wait of an exact search or explanation.")
     exact_seconds: float = option(
-        120.0, "Longest exact re-rank or explanation; while it stands still for other searches, its time does not run."
+        120.0, "Longest exact re-rank or explanation, without the time in which it stands still for other searches."
     )
     body_seconds: float = option(20.0, "Longest time that a request's headers, and then its body, may take to arrive.")
     max_connections: int = option(

@@ -9,12 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from gindex.answers import NDJSON
 from gindex.serve.jobs import Job
 from gindex.serve.problems import content_of, dump, log
 from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
 
-NDJSON = "application/x-ndjson"
 LOOK_SECONDS, REPEAT_SECONDS = 0.2, 5.0
 """How often a change is looked for, and how often a line comes without one: what listens knows that work goes on."""
 

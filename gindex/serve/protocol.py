@@ -33,7 +33,7 @@ class Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _refusal: tuple[int, str] | None = None
     _since_step = 0  # bytes since the parser last came to the end of something
-    _discarded = 0  # bytes of a body after its answer
+    _discarded = 0  # bytes of a body after its answer; much ends the connection, unless the body ends first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, and in the place of the one that has been idle for longest where there are too many."""
@@ -50,6 +50,8 @@ class Protocol(HttpToolsProtocol):
             piece, data = data[: most - self._since_step], data[most - self._since_step :]
             self._since_step += len(piece)
             super().data_received(piece)
+            if self._discarded > self.settings.max_body:
+                self.transport.close()
             if self._since_step >= most and not self.transport.is_closing():
                 self._refuse(_TOO_LARGE, f"expected at most {most} bytes of headers, found more")
 
@@ -80,17 +82,15 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body; what comes after the answer is dropped, and ends the connection where it is much."""
+        """Take a piece of a body; what comes after the answer is dropped."""
         self._since_step = 0
         super().on_body(body)
         if self.cycle.response_complete:
             self._discarded += len(body)
-            if self._discarded > self.settings.max_body:
-                self.transport.close()
 
     def on_message_complete(self) -> None:
-        """End a request, whose answer may be under way."""
-        self._since_step = 0
+        """End a request, whose answer may be under way; the connection is kept, whatever was dropped."""
+        self._since_step = self._discarded = 0
         super().on_message_complete()
         self._expect_nothing()
         if not self._answering:

@@ -20,7 +20,10 @@ from gindex.config import (
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
 
-NOTES = "What is to be told of how the query became tokens: a prompt that was cut, a token that holds two texts' ends."
+NOTES = (
+    "What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of the "
+    "prompt and the beginning of the completion."
+)
 
 
 def _choice(values: tuple[str, ...]) -> dict[str, Any]:

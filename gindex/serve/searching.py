@@ -8,6 +8,7 @@ import torch
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from gindex.answers import NDJSON
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.search.encoded import EncodedQuery
@@ -15,7 +16,7 @@ from gindex.search.explain import explanation_record
 from gindex.search.hit import FailedQuery, Query, result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
-from gindex.serve.lines import NDJSON, answer_lines, wants_lines
+from gindex.serve.lines import answer_lines, wants_lines
 from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (

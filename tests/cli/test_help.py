@@ -65,7 +65,7 @@ def test_every_command_that_needs_the_model_takes_its_place(name):
     assert ("--model" in options) == (name not in NEED_NO_MODEL)
 
 
-def test_commands_and_options_of_the_first_issue():
+def test_commands_and_options_that_users_know():
     taken = {name: {o for p in command.params for o in p.opts} for name, command in gindex.commands.items()}
     assert taken["build"] >= {
         "--model", "--out", "--text-field", "--id-field", "--max-tokens", "--fit-documents", "--damping-scale",

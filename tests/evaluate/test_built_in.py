@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.config import LdsConfig
+from gindex.evaluate.config import LdsConfig
 from gindex.evaluate.digits import RECIPE, Digits
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import evaluate_lds

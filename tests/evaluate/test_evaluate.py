@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from gindex.config import LdsConfig, MislabelConfig, RemovalConfig
 from gindex.errors import ConfigError, CorruptStoreError, SettingsMismatchError, TrainingError
+from gindex.evaluate.config import LdsConfig, MislabelConfig, RemovalConfig
 from gindex.evaluate.kept import Kept
 from gindex.evaluate.lds import ceiling, draw_subsets, evaluate_lds
 from gindex.evaluate.mislabel import change_labels, evaluate_mislabel

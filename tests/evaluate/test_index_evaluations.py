@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.config import TailPatchConfig
 from gindex.engine import Engine
 from gindex.errors import ConfigError, NonFiniteError, SettingsMismatchError, UnknownDocumentError
 from gindex.evaluate import poison, recall
+from gindex.evaluate.config import TailPatchConfig
 from gindex.evaluate.rankings import EXACT, FUNNEL, INDEX, RANDOM, rank
 from gindex.evaluate.recall import Sought, evaluate_recall, ranks_of
 from gindex.evaluate.tail_patch import Stepper, evaluate_tail_patch

@@ -2,7 +2,8 @@
 
 import pytest
 from against_autograd import NARROW_TOLERANCE, TOLERANCE, Refused, Right, outcome_of
-from storage_forms import FORMS, Form, small_llama
+from forms import Form, small_llama
+from storage_forms import FORMS
 
 
 @pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])

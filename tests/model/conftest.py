@@ -1,6 +1,7 @@
 """The small Llama in float64, ragged documents, and document gradients by one plain backward pass a document."""
 
 import copy
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from gindex.corpus.batches import TokenBatch, pad
 def llama(model_folder: Path) -> nn.Module:
     """The small Llama in float64."""
     return AutoModelForCausalLM.from_pretrained(model_folder).double().eval()
+
+
+@pytest.fixture
+def folder(tmp_path, model_folder) -> Path:
+    """A copy of the small model's folder, to be changed."""
+    return shutil.copytree(model_folder, tmp_path / "model")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A layer is what its gradient formula takes it for, or it is left out by name; and which layers are chosen."""
+"""A layer is what its gradient formula takes it for, or it is left out by name."""
 
 import copy
 import logging
@@ -6,35 +6,22 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from probes import random_probe, token_probe
+from probes import names, random_probe, reasons, token_probe, track
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import OPTConfig, OPTForCausalLM
 
 from gindex.attribution import tracked_layers
-from gindex.errors import ConfigError, ModelError, NonFiniteError, ShapeError
+from gindex.errors import ModelError, NonFiniteError, ShapeError
 from gindex.gradient.exact import document_gradients
-from gindex.model.choice import WIDE_HEAD, LayerChoice
+from gindex.model.choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.model.tracking import FEWER_DOCUMENTS, PROBE_DOCUMENTS, track_layers
 
 WIDTH, TOKENS = 6, 5
-
-
-def track(model: nn.Module, *shape: int, choice: LayerChoice | None = None) -> LayerTable:
-    model.eval()
-    return track_layers(model, random_probe(model, *(shape or (TOKENS, WIDTH))), choice)
-
-
-def names(table: LayerTable) -> list[str]:
-    return [layer.name for layer in table]
-
-
-def reasons(table: LayerTable) -> dict[str, str]:
-    return {weight.name: weight.reason for weight in table.untracked}
 
 
 class Scaled(nn.Linear):
@@ -419,79 +406,3 @@ def test_adapters_and_what_they_adapt_are_tracked():
     assert names(table) == ["0.base_layer", "0.lora_A", "0.lora_B", "2"]
     assert table[1].source == "0.base_layer"
     assert_gradients_are_those_of_autograd(model, table, torch.randn(3, 4, WIDTH, dtype=torch.float64))
-
-
-# Which are chosen
-
-
-def three() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2))
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (LayerChoice(), ["0", "1", "2"]),
-        (LayerChoice(untrack=["1"]), ["0", "2"]),
-        (LayerChoice(untrack=["[01]"]), ["2"]),
-        (LayerChoice(untrack=["*"], track=["1"]), ["1"]),
-        (LayerChoice(untrack=["0", "2"], track=["?"]), ["0", "1", "2"]),
-        (LayerChoice(names=["2", "0"]), ["0", "2"]),
-    ],
-)
-def test_patterns_choose_layers(choice, expected):
-    table = track(three(), choice=choice)
-    assert names(table) == expected
-    left = "left out by --untrack" if choice.names is None else "not among the layers that the index was built with"
-    assert set(reasons(table).values()) <= {left}
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        (
-            LayerChoice(untrack=["3"]),
-            "--untrack 3: expected the name of a layer or a pattern of names, found none that",
-        ),
-        (LayerChoice(track=["lm_*"]), "--track lm_.: expected the name of a layer or a pattern of names, found none"),
-        (LayerChoice(track=["1"]), "--track 1: expected a layer that can be tracked, found 1: its output is not"),
-    ],
-)
-def test_patterns_that_do_nothing_are_refused(choice, message):
-    model = three()
-    model[1] = Scaled(WIDTH, WIDTH)
-    with pytest.raises(ConfigError, match=message):
-        track(model, choice=choice)
-
-
-def headed(vocabulary: int, *, tied: bool = False) -> nn.Module:
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=tied,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
-
-
-def test_a_wide_output_head_is_off_by_default_and_can_be_had():
-    torch.manual_seed(0)
-    wide, narrow = headed(WIDE_HEAD + 1), headed(WIDE_HEAD)
-    assert "lm_head" in names(track_layers(narrow, token_probe(narrow)))
-    table = track_layers(wide, token_probe(wide))
-    assert "lm_head" not in names(table)
-    assert reasons(table)["lm_head.weight"] == (
-        "an output head of 8,193, off by default for what its curvature costs; --track lm_head takes it"
-    )
-    asked = track_layers(wide, token_probe(wide), LayerChoice(track=["lm_head"]))
-    assert names(asked) == [*names(table), "lm_head"]
-    assert (
-        table.share == asked.share == 480 / 504
-    )  # the head is not of the body, of which three norms of 8 are untracked
-    assert asked.tracked_body == table.tracked_body
-
-
-def test_a_head_that_is_tied_cannot_be_had():
-    model = headed(40, tied=True)
-    with pytest.raises(
-        ConfigError, match="--track lm_head: expected a layer that can be tracked, found lm_head: tied to"
-    ):
-        track_layers(model, token_probe(model), LayerChoice(track=["lm_head"]))

@@ -145,6 +145,17 @@ def test_a_body_that_goes_on_after_its_answer_ends(start, built):
         assert received(client) == b""
 
 
+def test_a_body_of_a_byte_too_much_leaves_the_connection(start, built):
+    """The client has its answer and no word of an end, so its next request comes on the same connection."""
+    running = start(f"index={built}", prompts=False, max_body=1 << 20)
+    with connected(running) as client:
+        for _ in range(2):
+            client.sendall(POST + b"Content-Length: 1048577\r\n\r\n")
+            assert answer(client).startswith(b"HTTP/1.1 413 ")
+            client.sendall(b"a" * 1048577)
+            time.sleep(0.2)  # until the service has seen the last byte
+
+
 def test_idle_connections_make_room_the_longest_first(small):
     idle = [connected(small) for _ in range(8)]
     for client in idle:

@@ -12,7 +12,8 @@ import torch
 import transformers
 from against_autograd import HALF_COSINE, NARROW_TOLERANCE, TOLERANCE, Outcome, Refused, Right
 from families import FAMILIES, Family
-from storage_forms import FORMS, Form
+from forms import Form
+from storage_forms import FORMS
 
 COMMAND = "python -m pytest tests/families --write-table"
 

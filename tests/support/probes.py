@@ -1,9 +1,13 @@
-"""Documents to try models on: the same ones whenever they are asked for, no two alike."""
+"""Documents to try models on, no two alike and the same whenever they are asked for; and what is tracked of models."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from gindex.model.choice import LayerChoice
+from gindex.model.layers import LayerTable
+from gindex.model.tracking import track_layers
 
 
 def random_probe(model: nn.Module, *shape: int, dtype: torch.dtype = torch.float32) -> Callable[[int], Tensor]:
@@ -24,3 +28,19 @@ def token_probe(model: nn.Module, tokens: int = 4, vocabulary: int = 40) -> Call
         return model(torch.randint(vocabulary, (documents, tokens), generator=generator), use_cache=False).logits
 
     return run
+
+
+def track(model: nn.Module, *shape: int, choice: LayerChoice | None = None) -> LayerTable:
+    """Find the layers of a model that reads [documents, 5, 6], or another shape."""
+    model.eval()
+    return track_layers(model, random_probe(model, *(shape or (5, 6))), choice)
+
+
+def names(table: LayerTable) -> list[str]:
+    """Return the names of the tracked layers."""
+    return [layer.name for layer in table]
+
+
+def reasons(table: LayerTable) -> dict[str, str]:
+    """Return why each other weight is not tracked."""
+    return {weight.name: weight.reason for weight in table.untracked}

@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from forms import WEIGHTS, Form, change_settings, change_weights, small_llama, write_shards
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -28,27 +28,6 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-
-WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """One form.
-
-    Attributes:
-        name: What it is, in words.
-        make: Turns a folder, in which the small Llama and its tokenizer are saved, into the form; takes the model too,
-            and returns what the folder then holds, None where that is no causal language model.
-        refused: Words of the refusal; None where gradients are right.
-        allowed: What the caller allows, by names of settings of the model.
-    """
-
-    name: str
-    make: Callable[[Path, LlamaForCausalLM], nn.Module | None]
-    refused: str | None = None
-    allowed: tuple[str, ...] = ()
-
 
 FORMS: list[Form] = []
 
@@ -63,39 +42,6 @@ def _form(name: str, refused: str | None = None, *allowed: str) -> Callable[...,
     return add
 
 
-def small_llama(*, tied: bool = True) -> LlamaForCausalLM:
-    """Make the model that the forms store, with weights that are exact in float16 and bfloat16."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=tied, bos_token_id=None,
-        eos_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_((parameter + 0.15 * torch.randn_like(parameter)).half().bfloat16().float())
-    return model
-
-
-def _settings(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def _weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    """Rewrite the stored weights; a class is told of what wrote them."""
-    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def _shards(folder: Path, model: nn.Module) -> list[Path]:
-    (folder / WEIGHTS).unlink()
-    model.save_pretrained(folder, max_shard_size="20KB")  # type: ignore[operator]
-    shards = sorted(folder.glob("model-*.safetensors"))
-    assert len(shards) > 2
-    return shards
-
-
 @_form("safetensors")
 def _plain(folder, model):
     return model
@@ -103,26 +49,20 @@ def _plain(folder, model):
 
 @_form("sharded safetensors")
 def _sharded(folder, model):
-    _shards(folder, model)
+    write_shards(folder, model)
     return model
 
 
-@_form("stored in float16")
-def _half(folder, model):
-    copy.deepcopy(model).half().save_pretrained(folder)
-    return model
+def _stored_in(dtype):
+    def make(folder, model):
+        copy.deepcopy(model).to(dtype).save_pretrained(folder)
+        return model
+
+    return make
 
 
-@_form("stored in bfloat16")
-def _bfloat(folder, model):
-    copy.deepcopy(model).bfloat16().save_pretrained(folder)
-    return model
-
-
-@_form("stored in float64")
-def _double(folder, model):
-    copy.deepcopy(model).double().save_pretrained(folder)
-    return model
+for _name in ("float16", "bfloat16", "float64"):
+    _form(f"stored in {_name}")(_stored_in(getattr(torch, _name)))
 
 
 @_form("untied head")
@@ -134,13 +74,13 @@ def _untied(folder, model):
 
 @_form("tied head that is written twice")
 def _twice(folder, model):
-    _weights(folder, lambda w: w | {"lm_head.weight": w["model.embed_tokens.weight"].clone()})
+    change_weights(folder, lambda w: w | {"lm_head.weight": w["model.embed_tokens.weight"].clone()})
     return model
 
 
 @_form("the head alone of a tied pair")
 def _head_alone(folder, model):
-    _weights(folder, lambda w: {n.replace("model.embed_tokens", "lm_head"): x for n, x in w.items()})
+    change_weights(folder, lambda w: {n.replace("model.embed_tokens", "lm_head"): x for n, x in w.items()})
     return model
 
 
@@ -173,12 +113,12 @@ def _base_untied(folder, model):
 
 @_form("a shard is missing", "model-0000")
 def _missing_shard(folder, model):
-    _shards(folder, model)[1].unlink()
+    write_shards(folder, model)[1].unlink()
 
 
 @_form("the list of shards names one weight less", "mlp.up_proj.weight")
 def _unlisted(folder, model):
-    _shards(folder, model)
+    write_shards(folder, model)
     path = folder / "model.safetensors.index.json"
     listed = json.loads(path.read_text())
     name = "model.layers.1.mlp.up_proj.weight"
@@ -189,37 +129,37 @@ def _unlisted(folder, model):
 
 @_form("a weight is missing", "mlp.up_proj.weight")
 def _missing(folder, model):
-    _weights(folder, lambda w: {n: x for n, x in w.items() if n != "model.layers.1.mlp.up_proj.weight"})
+    change_weights(folder, lambda w: {n: x for n, x in w.items() if n != "model.layers.1.mlp.up_proj.weight"})
 
 
 @_form("a block more in the settings than in the weights", "mlp.up_proj.weight")
 def _more_blocks(folder, model):
-    _settings(folder, num_hidden_layers=3)
+    change_settings(folder, num_hidden_layers=3)
 
 
 @_form("a block less in the settings than in the weights", "mlp.up_proj.weight")
 def _fewer_blocks(folder, model):
-    _settings(folder, num_hidden_layers=1)
+    change_settings(folder, num_hidden_layers=1)
 
 
 @_form("weights that the model has no use for", "q_proj.bias")
 def _unexpected(folder, model):
-    _weights(folder, lambda w: w | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})
+    change_weights(folder, lambda w: w | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)})
 
 
 @_form("names with `module.` before them", "module.")
 def _prefixed(folder, model):
-    _weights(folder, lambda w: {f"module.{n}": x for n, x in w.items()})
+    change_weights(folder, lambda w: {f"module.{n}": x for n, x in w.items()})
 
 
 @_form("names with `_orig_mod.` before them", "_orig_mod.")
 def _compiled(folder, model):
-    _weights(folder, lambda w: {f"_orig_mod.{n}": x for n, x in w.items()})
+    change_weights(folder, lambda w: {f"_orig_mod.{n}": x for n, x in w.items()})
 
 
 @_form("a weight of another shape", "down_proj.weight")
 def _mismatched(folder, model):
-    _weights(folder, lambda w: w | {"model.layers.0.mlp.down_proj.weight": torch.ones(32, 40)})
+    change_weights(folder, lambda w: w | {"model.layers.0.mlp.down_proj.weight": torch.ones(32, 40)})
 
 
 @_form("truncated safetensors", "damaged")
@@ -245,7 +185,7 @@ def _bad_settings(folder, model):
 
 @_form("settings of an unknown kind", "unknown-kind")
 def _unknown(folder, model):
-    _settings(folder, model_type="unknown-kind")
+    change_settings(folder, model_type="unknown-kind")
 
 
 @_form("no tokenizer", "tokenizer")
@@ -294,7 +234,7 @@ def _classifier(folder, model):
 @_form("a classifier that is called a base model", "score.weight")
 def _disguised(folder, model):
     LlamaForSequenceClassification(LlamaConfig.from_pretrained(folder, num_labels=2)).save_pretrained(folder)
-    _settings(folder, architectures=["LlamaForCausalLM"])
+    change_settings(folder, architectures=["LlamaForCausalLM"])
 
 
 @_form("encoder-decoder (T5)", "T5")
@@ -377,44 +317,45 @@ def _adapter_beside(folder, model):
 
 @_form("bitsandbytes, 4 bits", "quantised")
 def _bitsandbytes(folder, model):
-    _settings(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-    _weights(folder, lambda w: w | {"model.layers.0.mlp.up_proj.weight": torch.zeros(768, 1, dtype=torch.uint8)})
+    change_settings(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    change_weights(folder, lambda w: w | {"model.layers.0.mlp.up_proj.weight": torch.zeros(768, 1, dtype=torch.uint8)})
 
 
 @_form("GPTQ", "quantised")
 def _gptq(folder, model):
-    _settings(folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 32})
+    change_settings(folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 32})
 
 
 @_form("AWQ", "quantised")
 def _awq(folder, model):
-    _settings(folder, quantization_config={"quant_method": "awq", "bits": 4, "group_size": 32})
+    change_settings(folder, quantization_config={"quant_method": "awq", "bits": 4, "group_size": 32})
 
 
 @_form("FP8", "quantised")
 def _fp8(folder, model):
-    _settings(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
+    change_settings(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
 
 
 @_form("MXFP4", "quantised")
 def _mxfp4(folder, model):
-    _settings(folder, quantization_config={"quant_method": "mxfp4"})
+    change_settings(folder, quantization_config={"quant_method": "mxfp4"})
 
 
 @_form("torchao", "quantised")
 def _torchao(folder, model):
-    _settings(folder, quantization_config={"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8"}}})
+    quantised = {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8"}}}
+    change_settings(folder, quantization_config=quantised)
 
 
 @_form("compressed-tensors", "quantised")
 def _compressed(folder, model):
     settings = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
-    _settings(folder, quantization_config=settings)
+    change_settings(folder, quantization_config=settings)
 
 
 @_form("weights of 8 bits that no setting tells of", "bits")
 def _eight_bits(folder, model):
-    _weights(folder, lambda w: {n: x.to(torch.float8_e4m3fn) for n, x in w.items()})
+    change_weights(folder, lambda w: {n: x.to(torch.float8_e4m3fn) for n, x in w.items()})
 
 
 @_form("GGUF alone", "gguf_file=")
@@ -435,12 +376,12 @@ def _own_code(folder, model):
     """The code, run at its import, would leave a file beside itself; see the test."""
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()\n")
     own = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
-    _settings(folder, model_type="own", auto_map=own)
+    change_settings(folder, model_type="own", auto_map=own)
 
 
 @_form("code of its own for a kind that transformers has")
 def _own_llama(folder, model):
     """The code is not run: transformers' own class is taken."""
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()\n")
-    _settings(folder, auto_map={"AutoModelForCausalLM": "own.OwnModel"})
+    change_settings(folder, auto_map={"AutoModelForCausalLM": "own.OwnModel"})
     return model
