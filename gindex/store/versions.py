@@ -38,6 +38,11 @@ def latest_version(layout: Layout) -> int:
         )
     root = layout.root
     found = "no manifests in it" if root.is_dir() else "a file" if root.exists() else "no such folder"
+    if re.search(r"(^|/)https?:/", str(root)) and not root.exists():  # a Path has one slash of two
+        raise NotAnIndexError(
+            f"{root}: expected the folder of an index, found the address of a service; search and mcp take one, "
+            "this does not: give the folder that the service was started with"
+        )
     raise NotAnIndexError(f"{root}: expected an index, found {found}; make one with gindex build")
 
 

@@ -153,3 +153,8 @@ def test_gpu_type_searches_on_the_cpu_with_one_line(run, copy, caplog, monkeypat
 
 def test_index_of_what_is_not_one(fails, tmp_path):
     assert "make one with gindex build" in fails(STORE, "index", tmp_path)
+
+
+def test_the_address_of_a_service_where_a_folder_is_expected(fails):
+    assert "found the address of a service" in fails(STORE, "info", "http://127.0.0.1:8080/corpus")
+    assert "found the address of a service" in fails(STORE, "explain", "https://host/corpus", "d1", PROMPT)

@@ -253,3 +253,28 @@ def test_little_that_is_tracked_is_said_aloud(page, running):
     page.goto(running.url)
     page.wait_for_selector("#coverage.warning")
     assert page.inner_text("#coverage-share") == "Warning: only 10.0% of the model's body is tracked."
+
+
+def test_another_index_is_chosen_while_one_is_not_ready(browser, start, built, tmp_path):
+    """The first of the list has lost its search index: the page says why and looks again, and the other answers."""
+    folder = shutil.copytree(built, tmp_path / "lost")
+    lost = next((folder / "search").glob("*.faiss"))
+    whole = lost.read_bytes()
+    lost.write_bytes(whole[:100])
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(start(f"lost={folder}", f"kept={built}").url)
+    page.wait_for_function("() => document.querySelector('#status').innerText.startsWith('The index is not ready: ')")
+    page.select_option("#index", "kept")
+    page.fill("#prompt", "the compiler race")
+    page.wait_for_timeout(2500)  # the first is looked at again every second, which must not choose it again
+    assert page.input_value("#index") == "kept" and page.input_value("#prompt") == "the compiler race"
+    page.click("#go")
+    page.wait_for_selector("#positive .hit")
+    page.select_option("#index", "lost")
+    page.wait_for_function("() => document.querySelector('#status').innerText.startsWith('The index is not ready: ')")
+    assert page.is_hidden("#results"), "they are of the other index, and their buttons would ask this one"
+    lost.write_bytes(whole)
+    page.wait_for_function("() => document.querySelector('#status').innerText === ''")
+    assert page.inner_text("#index option:checked") == "lost" and page.input_value("#index") == "lost"
+    page.close()

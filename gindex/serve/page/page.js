@@ -6,7 +6,7 @@ import { marked, readJson, shown, wordsOf } from "./text.js";
 const at = (id) => document.getElementById(id);
 const FIELDS = ["prompt", "completion", "k", "where", "normalise", "group_by", "exact"];
 const COMMON = new Set("a an and are as at be but by for from has have if in into is it its no not of on or so that the then there these they this to was which will with".split(" "));
-let indexes = [], answer = null, asked = null, view = "histogram", running = null;
+let indexes = [], answer = null, asked = null, view = "histogram", running = null, later = 0;
 
 function make(name, { text, className, title } = {}, ...children) {
   const made = document.createElement(name);
@@ -266,26 +266,48 @@ function chosen() {
   coverage();
 }
 
-async function start() {
-  at("key").value = sessionStorage.getItem("gindex-key") ?? "";
+async function list() {
   try {
     indexes = (await call("v1/indexes")).indexes;
   } catch (error) {
     fail(error);
-    return;
+    return false;
   }
   at("error").hidden = true;
-  at("index").replaceChildren(...indexes.map((index) => new Option(index.ready ? index.name : `${index.name} (unavailable)`, index.name)));
-  const complete = readAddress();
+  const names = indexes.map((index) => (index.ready ? index.name : `${index.name} (unavailable)`)), before = at("index").value;
+  if ([...at("index").options].map((option) => option.text).join("\n") !== names.join("\n")) {
+    at("index").replaceChildren(...indexes.map((index, n) => new Option(names[n], index.name)));
+    if (indexes.some((index) => index.name === before)) at("index").value = before;
+  }
+  return true;
+}
+
+// Search where that was asked for, or say why the chosen index is not ready and look again; another may be chosen meanwhile.
+async function whenReady(complete) {
+  clearTimeout(later);
   chosen();
-  const waiting = indexes.find((index) => index.name === at("index").value && !index.ready);
-  if (waiting) {
-    at("status").textContent = `The index is not ready: ${waiting.reason}. It is looked at again every second …`;
-    setTimeout(start, 1000);
+  const index = indexes.find((one) => one.name === at("index").value);
+  if (index && !index.ready) {
+    at("status").textContent = `The index is not ready: ${index.reason}. It is looked at again every second …`;
+    later = setTimeout(async () => {
+      if (await list()) await whenReady(complete && at("index").value === index.name);
+    }, 1000);
     return;
   }
   at("status").textContent = "";
   if (complete) await search();
+}
+
+async function start() {
+  at("key").value = sessionStorage.getItem("gindex-key") ?? "";
+  if (await list()) await whenReady(readAddress());
+}
+
+// What is shown is of the index before, and its buttons would ask the one chosen now.
+async function switched() {
+  running?.abort();
+  at("results").hidden = at("notes").hidden = at("error").hidden = true;
+  await whenReady(false);
 }
 
 at("form").addEventListener("submit", search);
@@ -300,7 +322,7 @@ at("key").addEventListener("change", () => {
   sessionStorage.setItem("gindex-key", at("key").value);
   start();
 });
-at("index").addEventListener("change", chosen);
+at("index").addEventListener("change", switched);
 for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { view = name; plot(); });
 addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); chosen(); });
 addEventListener("resize", plot);
