@@ -74,7 +74,7 @@ def document_routes(service: Service) -> APIRouter:
         """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
         service.writer(request)
         served = service.indexes[name]
-        body = await read_json(request, service.config, AddBody, distinct=True)
+        body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
         records = [
