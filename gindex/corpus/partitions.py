@@ -9,7 +9,7 @@ from gindex.config import CorpusConfig
 from gindex.corpus.records import Record
 from gindex.errors import CorpusError
 
-_PARTITION = re.compile(r"([^\W\d][\w.-]*)=(.*)", re.DOTALL)
+_PARTITION = re.compile(r"([\w%][\w%. -]*)=(.*)", re.DOTALL)
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 

@@ -70,7 +70,13 @@ def lexical_documents(
     def match(version: int) -> str:
         return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
 
-    return table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
+    found = table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
+    if not found and PLAIN_WORDS in table.versions:
+        logger.warning(
+            "words of the query: found none of them in an index made before gindex told words from Chinese, Japanese, "
+            "Korean or Thai text beside them; gindex compact makes them new"
+        )
+    return found
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gindex.errors import BusyError, ConfigError, CorruptStoreError
+from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
 from gindex.search.faiss_types import spec_of
 from gindex.serve.ids import check_unicode, document_id_of
 from gindex.serve.problems import dump
@@ -19,6 +20,13 @@ from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentB
 from gindex.serve.searching import body_of
 from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
+
+_SHOWN = 500
+"""Most characters that an error quotes of what is wrong with documents."""
+
+
+class _DocumentsError(CorpusError, ServiceError):
+    """Documents of a request that are refused, in words of the request alone."""
 
 
 def document_routes(service: Service) -> APIRouter:
@@ -74,7 +82,7 @@ def document_routes(service: Service) -> APIRouter:
         """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
         service.writer(request)
         served = service.indexes[name]
-        body = await read_json(request, service.config, AddBody, distinct=True)
+        body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
         records = [
@@ -149,10 +157,20 @@ def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -
         with TemporaryDirectory(prefix="gindex-") as folder:
             path = Path(folder, "documents.jsonl")
             path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-            done = served.current.add([str(path)], replace=replace)
+            try:
+                done = served.current.add([str(path)], replace=replace)
+            except CorpusError as error:
+                raise _DocumentsError(_of_request(error, path)) from error
         return {"added": done.documents, "replaced": done.replaced}
 
     return work
+
+
+def _of_request(error: CorpusError, path: Path) -> str:
+    """Return what is wrong with documents, in words of the request: their places in it, and what mends it there."""
+    placed = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", str(error))
+    what = placed.replace(str(path), "documents").rpartition("; ")[0]
+    return f"{what[:_SHOWN]}; nothing is added: correct the documents, or set replace for ids that the index has"
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -1,7 +1,8 @@
 """Reading requests: bodies of bounded size and time, who asks, and whether the client is still there."""
 
 import asyncio
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -58,43 +59,43 @@ def media_type(request: Request) -> str:
     return found
 
 
-async def read_json(request: Request, config: ServeConfig, kind: type[Body], *, distinct: bool = False) -> Body:
+async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> Body:
     """Return a request's JSON body, checked.
 
     Args:
         request: The request.
         config: Its limits.
         kind: What the body must be.
-        distinct: Refuse an object with equal keys, as in files of documents; else the last one counts.
 
     Raises:
         RefusedError: It is no JSON (400, 415), or too long or slow.
-        ConfigError: It holds something else than expected; says where.
+        ConfigError: It holds something else than expected, or an object in it has equal keys; says where.
     """
     if media_type(request) != JSON:
         raise RefusedError(415, f"expected a body of {JSON}")
-    content = await read_body(request, config)
-    if distinct:
-        _check_keys(content)
-    return parse(kind, content)
+    return parse(kind, await read_body(request, config))
 
 
 def parse(kind: type[Body], content: bytearray) -> Body:
     """Return what JSON text holds, checked; see `read_json`."""
+    _check_keys(content)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
         raise _explained(error) from None
 
 
-def validated(kind: type[Body], values: dict[str, Any]) -> Body:
+def validated(kind: type[Body], values: Sequence[tuple[str, str]]) -> Body:
     """Return query parameters, whose values are text, checked.
 
     Raises:
-        ConfigError: One is unknown or not of its type.
+        ConfigError: One is unknown, not of its type, or there twice.
     """
+    names = [name for name, _ in values]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{twice[:50]}: expected it once among the query parameters, found it more often")
     try:
-        return kind.model_validate_strings(values, strict=False)
+        return kind.model_validate_strings(dict(values), strict=False)
     except ValidationError as error:
         raise _explained(error) from None
 
@@ -104,7 +105,7 @@ def _check_keys(content: bytearray) -> None:
         parse_json(content)
     except EqualKeysError as error:
         raise ConfigError(
-            f"body: expected keys that differ in every object, found {error.key!r} twice in one"
+            f"body: expected keys that differ in every object, found {error.key[:50]!r} twice in one"
         ) from None
     except (ValueError, RecursionError):
         pass  # `parse` says what is wrong

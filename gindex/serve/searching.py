@@ -103,7 +103,7 @@ def search_routes(service: Service) -> APIRouter:
         kind = media_type(request)
         content = await read_body(request, service.config)
         if kind == NPY:
-            return content, validated(Options, dict(request.query_params))
+            return content, validated(Options, request.query_params.multi_items())
         if batch:
             many = parse(BatchBody, content)
             return list(many.queries), many

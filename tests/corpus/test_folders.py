@@ -166,6 +166,12 @@ def test_fields_of_partitions_are_metadata(tmp_path):
     ]  # fmt: skip
 
 
+def test_names_of_partitions_are_of_any_words(tmp_path):
+    """As they are escaped by pyarrow, and left by Spark."""
+    write(tmp_path / "my%20field=a" / "2nd field=b" / "a.jsonl", "one")
+    assert metadata(tmp_path) == [{"my field": "a", "2nd field": "b"}]
+
+
 def test_partitions_given_by_themselves(tmp_path):
     """As a shell writes out `table/lang=*`, or a file's whole path."""
     outside = tmp_path / "run=5" / "table"

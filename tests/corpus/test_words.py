@@ -228,6 +228,13 @@ def test_an_older_table_says_what_it_lacks(old, text, caplog):
     assert "gindex compact makes them" in caplog.text
 
 
+def test_an_older_table_without_hits_says_why_that_may_be(old, caplog):
+    """There `gen-itgc后50条` is two words, and `itgc` neither of them."""
+    with DocumentTable.open(old) as table, caplog.at_level(logging.WARNING):
+        assert found(table, "plain") == ["en"] and not caplog.messages
+        assert found(table, "itgc") == [] and "gindex compact" in caplog.text
+
+
 def test_tables_of_both_kinds_are_searched_together(old, tmp_path, monkeypatch):
     monkeypatch.setattr(fill, "tokenize", lambda tokenizer, texts: [([2], [(0, 1)])] * len(texts))
     more = {"first_document": len(TEXTS), "first_part": len(TEXTS)}

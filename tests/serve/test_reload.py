@@ -83,7 +83,13 @@ def test_documents_come_and_go_over_http(start, folder):
         (r'{"id": "x", "text": "the heap", "text": "the stack"}', "'text' twice"),
         (r'{"id": "x", "text": "the heap", "deep": [{"k": 1, "\u006b": 2}]}', "'k' twice"),
         (r'{"id": "x", "text": "the heap", "author": "half \ud83d"}', ""),
-        (r'{"id": "x", "text": "the heap", "far": 1e999}', "CorpusError"),
+        (r'{"id": "x", "text": "the heap", "far": 1e999}', "documents.0: expected a JSON value in the field 'far'"),
+        (r'{"id": "x", "text": "the heap"}, {"id": "y", "text": " "}', "documents.1: expected text"),
+        (
+            r'{"id": "x", "text": "the heap"}, {"id": "x", "text": "a"}',
+            "documents.1: expected unique ids, found 'x' again",
+        ),
+        (r'{"id": "d1", "text": "the heap"}', "document 'd1': expected an id that is not in the index"),
     ],
 )
 def test_documents_over_http_are_checked_as_those_of_files(start, folder, record, found):

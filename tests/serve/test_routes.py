@@ -226,8 +226,24 @@ def test_media_types_paths_and_methods(served):
     refused(served.http.post("/v1/indexes/index/documents", json={"documents": []}), 403, "read-only")
     refused(served.http.delete("/v1/indexes/index/documents/d1"), 403, "read-only")
     refused(served.http.post("/v1/indexes/index/search?k=x", content=npy(np.ones(512)), headers=NPY), 422, "k")
+    refused(served.http.post("/v1/indexes/index/search?k=1&k=2", content=npy(np.ones(512)), headers=NPY), 422, "k: ")
     refused(served.http.post("/v1/indexes/index/search?kk=1", content=npy(np.ones(512)), headers=NPY), 422, "kk")
     refused(served.http.post("/v1/indexes/index/search", content=npy(np.ones((2, 512))), headers=NPY), 422, "one")
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("search", '{"prompt": "the stack", "where": "number = 1", "where": "number = 2"}'),
+        ("search/batch", '{"queries": [{"prompt": "the stack", "where": 1, "where": 2}]}'),
+        ("explain", '{"document_id": "d1", "prompt": "the stack", "where": 1, "where": 2}'),
+        ("document", '{"document_id": "d1", "where": 1, "where": 2}'),
+    ],
+)
+def test_equal_keys_are_refused_in_every_body(served, route, body):
+    """The last one would win without a word."""
+    headers = {"Content-Type": "application/json"}
+    refused(served.http.post(f"/v1/indexes/index/{route}", content=body, headers=headers), 422, "'where' twice in one")
 
 
 def test_large_bodies(served):
