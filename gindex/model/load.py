@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,7 +132,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))  # read when it is first used
     read = read_model(config)
     with loading(), quiet():
-        tokenizer = _load_tokenizer(read, config)
+        tokenizer = load_tokenizer(read.folder.path, trust_remote_code=config.trust_remote_code)
         model = _load_weights(read, config, device)
         _check_vocabulary(config.name, model, tokenizer)
         _check_passes(config.name, model, tokenizer, read.max_tokens)
@@ -149,6 +150,36 @@ def load_model(config: ModelConfig) -> LoadedModel:
         buffers=fingerprint_buffers(model),
         code=fingerprint_code(model, read.folder.path),
     )
+
+
+def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer in a model's folder.
+
+    Args:
+        folder: The folder.
+        trust_remote_code: Run code that the tokenizer brings with it.
+
+    Raises:
+        TokenizerError: There is none, or one without character offsets, or one that needs code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise TokenizerError(
+                f"{name}: expected a tokenizer of transformers' own classes, found one that runs code of its own (*.py "
+                "beside it); read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+            ) from error
+        raise TokenizerError(
+            f"{name}: expected a tokenizer beside the model, found none that loads ({first_line(error)}); "
+            "save it there with tokenizer.save_pretrained()"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise TokenizerError(f"{name}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
+    return tokenizer
 
 
 def pick_device(name: str) -> torch.device:
@@ -185,27 +216,6 @@ def _untrusted(name: str) -> ModelError:
         f"{name}: expected a model of transformers' own classes, found one that runs code of its own (*.py beside it); "
         "read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
     )
-
-
-def _load_tokenizer(read: ModelSettings, config: ModelConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    name = config.name
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(read.folder.path), trust_remote_code=config.trust_remote_code)
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise TokenizerError(
-                f"{name}: expected a tokenizer of transformers' own classes, found one that runs code of its own (*.py "
-                "beside it); read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
-            ) from error
-        raise TokenizerError(
-            f"{name}: expected a tokenizer beside the model, found none that loads ({first_line(error)}); "
-            "save it there with tokenizer.save_pretrained()"
-        ) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise TokenizerError(f"{name}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
-    return tokenizer
 
 
 def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device) -> nn.Module:
