@@ -72,7 +72,9 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
 
 
 def to_json_value(value: Any) -> Any:
-    """Return `value` as plain JSON: dates, decimals and UUIDs as strings, numpy values as Python ones, NaN as None.
+    """Return `value` as plain JSON.
+
+    Dates, decimals, UUIDs and infinite numbers become strings, numpy values Python ones, NaN None.
 
     Raises:
         TypeError: The value, or one within it, has no such form.
@@ -104,10 +106,10 @@ def is_deleted(deleted: Sequence[tuple[int, int]], part: int) -> bool:
     return position >= 0 and part < deleted[position][1]
 
 
-def _from_float(value: float) -> float | None:
-    """NaN stands for a value that is missing; an infinity is one, which JSON cannot write."""
+def _from_float(value: float) -> float | str | None:
+    """NaN stands for a value that is missing; an infinity is one, which JSON cannot write but as text."""
     if isinf(value):
-        raise TypeError("an infinite number")
+        return "Infinity" if value > 0 else "-Infinity"
     return None if isnan(value) else float(value)
 
 
