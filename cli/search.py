@@ -162,7 +162,9 @@ def _end(ctx: click.Context, outcomes: "list[Outcome]") -> None:
 
     failed = [outcome for outcome in outcomes if isinstance(outcome, FailedQuery)]
     if failed:
-        which = "" if len(failed) == 1 else f"{len(failed)} of {len(outcomes)} queries have no answer, the first: "
+        number = next(n for n, outcome in enumerate(outcomes, start=1) if outcome is failed[0])
+        have = "has no answer," if len(failed) == 1 else "have no answer, the first"
+        which = f"{len(failed)} of {len(outcomes)} queries {have} number {number}: " if len(outcomes) > 1 else ""
         click.echo(f"gindex: {which}{failed[0].error}", err=True)
         ctx.exit(failed[0].error.exit_code)
 

@@ -43,11 +43,11 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
     found = [
         *([f"lacking {_listed(missing)}"] if missing else []),
         *([f"with {_listed(unexpected)}, which it has no place for"] if unexpected else []),
-        *([f"of other shapes: {_shapes(mismatched)}"] if mismatched else []),
+        *([f"with weights of other shapes: {_shapes(mismatched)}"] if mismatched else []),
     ]
     if found:
         raise ModelError(
-            f"{name}: expected all weights of {type(model).__name__} and no others, found the folder's "
+            f"{name}: expected all weights of {type(model).__name__} and no others, found a folder "
             f"{'; '.join(found)}; {_remedy(model, missing, unexpected)}"
         )
 

@@ -160,9 +160,10 @@ def _public_name(error: Exception) -> str:
 
 def _detail(error: Exception, status: int) -> str:
     if isinstance(error, _TOLD):
-        return re.sub(r"(^| )--?(?=[a-z])", r"\1", str(error).split(": ", 1)[0]) + "".join(
-            f": {rest}" for rest in str(error).split(": ", 1)[1:]
-        )
+        where, colon, rest = str(error).partition(": ")  # where is an option's name, as a request has it
+        if colon:
+            where = re.sub(r"(^| )--?(?=[a-z])", r"\1", where)
+        return f"{where}{colon}{rest}"
     for kind, words in _SAFE_WORDS.items():
         if isinstance(error, kind):
             return words

@@ -246,7 +246,7 @@ def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path)
     assert [bool(error) for error in errors] == [False, True, True, True, False]
     assert ":2: expected a JSON object" in errors[1] and "query b: expected at least one word" in errors[2]
     assert "query c: expected at most 64 tokens" in errors[3] and "found 200 in the completion" in errors[3]
-    assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first: ")
+    assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first number 2: ")
     for position, query in ((0, "the stack"), (4, "a parser token")):
         (alone,) = [json.loads(run("search", built, query, "--hybrid", "-k", 2, "--json").stdout)]
         assert [h["document_id"] for h in records[position]["hits"]] == [h["document_id"] for h in alone["hits"]]
