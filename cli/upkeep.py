@@ -197,7 +197,7 @@ def _version_line(version: dict[str, Any]) -> str:
 
 def _detail(name: str, value: Any) -> str:
     words = name.replace("_", " ")
-    return f"{words} {value}" if name in ("to", "type", "norm_ratio") else f"{value:,} {words}"
+    return f"{words} {value}" if name in ("to", "type", "norm_ratio") else f"{value:,} {words.removesuffix('s') if value == 1 else words}"
 
 
 def _corpus(record: dict[str, Any]) -> str:

@@ -29,5 +29,7 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """Return the first line of an error's message, with the next where it announces that; or the name of its class."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    following = next((line.strip() for line in others if line.strip()), "") if first.rstrip().endswith(":") else ""
+    return f"{first.rstrip()} {following}".rstrip()[:200]
