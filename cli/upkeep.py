@@ -196,8 +196,10 @@ def _version_line(version: dict[str, Any]) -> str:
 
 
 def _detail(name: str, value: Any) -> str:
-    words = name.replace("_", " ")
-    return f"{words} {value}" if name in ("to", "type", "norm_ratio") else f"{value:,} {words.removesuffix('s') if value == 1 else words}"
+    noun, *others = name.split("_")
+    if name in ("to", "type", "norm_ratio"):
+        return " ".join([noun, *others, str(value)])
+    return " ".join([counted(value, noun.removesuffix("s")), *others])
 
 
 def _corpus(record: dict[str, Any]) -> str:
