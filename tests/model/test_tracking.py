@@ -246,24 +246,6 @@ def test_layers_without_a_gradient_are_left_out_by_name():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-class Gated(nn.Module):
-    """Uses a weight twice, behind a gate that is shut for most inputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        twice = F.linear(self.a(x).tanh(), self.a.weight)
-        return self.last(x + twice * (x.amax((1, 2), keepdim=True) > 100))
-
-
-def test_a_layer_whose_gradient_is_zero_where_it_is_tried_is_left_out_by_name():
-    table = track(Gated())
-    assert names(table) == ["last"]
-    assert reasons(table)["a.weight"] == "its gradient is zero in all documents that it was tried on"
-
-
 class Flat(nn.Module):
     """The middle layers read the documents one behind the other, [N * T, I], as OPT's feed-forward layers do."""
 
