@@ -61,10 +61,10 @@ def apart(tmp_path) -> Callable[[int, Callable[[], None]], None]:
 
     def apart(spaces: int, work: Callable[[], None]) -> None:
         def inside() -> None:
+            user, group = os.getuid(), os.getgid()
+            _check(unshare(spaces))  # first, as it takes a process of one thread: what follows may start others
             torch.set_num_threads(1)  # a fork has none of the threads that OpenMP would wait for
             faiss.omp_set_num_threads(1)
-            user, group = os.getuid(), os.getgid()
-            _check(unshare(spaces))
             if spaces & NEW_MOUNTS:  # new files need an owner
                 Path("/proc/self/setgroups").write_text("deny")
                 Path("/proc/self/uid_map").write_text(f"0 {user} 1")
