@@ -140,5 +140,9 @@ def error_of(content: Any, where: str, expected: str) -> GindexError:
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):
         kind = ServiceError
-    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
-    return found
+    parts = {name: str(problem[name]) for name in errors.PARTS if problem.get(name)}
+    if not parts.keys() & {"expected", "found"}:
+        told: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
+        return told
+    told = kind(**parts | {"field": f"{where}: {parts['field']}" if "field" in parts else where})
+    return told

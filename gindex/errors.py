@@ -33,15 +33,66 @@
         ├── UnknownDocumentError  an id that no document of the index has
         └── MismatchError         model, tokenizer or projection differs from the recorded one
 
-Messages say what was expected, what was found, where, and what to do. The command line prints the message alone and
-exits with `exit_code`.
+An error says where, what was expected, what was found, and what to do, each on its own, and the message puts them
+together. Settings go by their names in Python, in backticks within a text; the command line and the service put them
+in their own words. The command line exits with `exit_code`.
 """
+
+import copyreg
+from typing import Any
+
+PARTS = ("field", "expected", "found", "remedy")
 
 
 class GindexError(Exception):
-    """Base of all errors that gindex raises on purpose."""
+    """Base of all errors that gindex raises on purpose.
+
+    Attributes:
+        field: Where: the name of a setting, a file and line, a layer, a query; empty where the message has no parts.
+        expected: What was expected there.
+        found: What was found instead.
+        remedy: What to do about it.
+        exit_code: Exit code of a command that ends with the error.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str = "", *, field: str = "", expected: str = "", found: str = "", remedy: str = ""
+    ) -> None:
+        """Set the parts, or a message that has none.
+
+        Args:
+            message: The whole message, in the place of the parts.
+            field: Where.
+            expected: What was expected.
+            found: What was found.
+            remedy: What to do.
+        """
+        super().__init__(message or message_of(field, expected, found, remedy))
+        self.field, self.expected, self.found, self.remedy = field, expected, found, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles take the message and the attributes, whatever a subclass's constructor takes."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+
+    def parts(self) -> dict[str, str]:
+        """Field, expected, found and remedy; without those that are empty."""
+        return {name: part for name in PARTS if (part := getattr(self, name))}
+
+
+def message_of(field: str, expected: str, found: str, remedy: str) -> str:
+    """Message that puts the parts of an error together; the empty ones are left out.
+
+    Args:
+        field: Where.
+        expected: What was expected.
+        found: What was found.
+        remedy: What to do.
+    """
+    clauses = ", ".join([f"expected {expected}"] * bool(expected) + [f"found {found}"] * bool(found))
+    message = "; ".join(clause for clause in (clauses, remedy) if clause)
+    return f"{field}: {message}" if field else message
 
 
 class ConfigError(GindexError):

@@ -219,7 +219,7 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 
 def failure_record(failed: FailedQuery) -> dict[str, Any]:
     """Return a query that has no answer as the plain values that `gindex search --json` prints in its place."""
-    error = {"type": type(failed.error).__name__, "detail": str(failed.error)}
+    error = {"type": type(failed.error).__name__, "detail": str(failed.error)} | failed.error.parts()
     return {"query": _query_record(failed.query), "error": error}
 
 
