@@ -58,9 +58,9 @@ class GindexError(Exception):
     exit_code = 1
 
     def __init__(
-        self, message: str = "", *, field: str = "", expected: str = "", found: str = "", remedy: str = ""
+        self, message: str = "", *, field: object = "", expected: object = "", found: object = "", remedy: object = ""
     ) -> None:
-        """Set the parts, or a message that has none.
+        """Set the parts, each as it is written out, or a message that has none.
 
         Args:
             message: The whole message, in the place of the parts.
@@ -69,8 +69,8 @@ class GindexError(Exception):
             found: What was found.
             remedy: What to do.
         """
-        super().__init__(message or message_of(field, expected, found, remedy))
-        self.field, self.expected, self.found, self.remedy = field, expected, found, remedy
+        self.field, self.expected, self.found, self.remedy = str(field), str(expected), str(found), str(remedy)
+        super().__init__(message or message_of(self.field, self.expected, self.found, self.remedy))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles take the message and the attributes, whatever a subclass's constructor takes."""

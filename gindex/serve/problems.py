@@ -84,7 +84,7 @@ _REASONS: list[tuple[type[GindexError], str]] = [
 class RefusedError(RequestError):
     """A request that is refused with a status of its own."""
 
-    def __init__(self, status: int, message: str = "", **parts: str) -> None:
+    def __init__(self, status: int, message: str = "", **parts: object) -> None:
         """Set the status, and what the error says, as `GindexError` takes it."""
         super().__init__(message, **parts)
         self.status = status
