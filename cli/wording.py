@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from gindex.errors import GindexError, message_of
+from gindex.errors import GindexError
 
 _SETTING = re.compile(r"`([a-z][a-z0-9_]*)`")
 _SUBJECT = re.compile(r"(?:^|(?<=: ))([a-z][a-z0-9_]*)((?: and [a-z][a-z0-9_]*)*)(?=$|, position )")
@@ -23,11 +23,10 @@ class OptionFormatter(logging.Formatter):
 
 def error_text(error: GindexError) -> str:
     """Message of an error, in which settings go by their options."""
-    parts = error.parts()
-    if not parts:
+    if not error.field:
         return in_options(str(error))
-    parts["field"] = _SUBJECT.sub(lambda found: _subject(found[0]), error.field)
-    return in_options(message_of(**{"expected": "", "found": "", "remedy": ""} | parts))
+    field = _SUBJECT.sub(lambda found: _subject(found[0]), error.field)
+    return in_options(field + str(error).removeprefix(error.field))
 
 
 def in_options(text: str) -> str:

@@ -141,8 +141,7 @@ def error_of(content: Any, where: str, expected: str) -> GindexError:
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):
         kind = ServiceError
     parts = {name: str(problem[name]) for name in errors.PARTS if problem.get(name)}
-    if not parts.keys() & {"expected", "found"}:
-        told: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
-        return told
-    told = kind(**parts | {"field": f"{where}: {parts['field']}" if "field" in parts else where})
+    field = parts.pop("field", "")
+    message = "" if parts else str(problem.get("detail", f"expected {expected}")).removeprefix(f"{field}: ")
+    told: GindexError = kind(message, **parts | {"field": f"{where}: {field}" if field else where})
     return told

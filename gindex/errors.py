@@ -38,7 +38,6 @@ together. Settings go by their names in Python, in backticks within a text; the 
 in their own words. The command line exits with `exit_code`.
 """
 
-import copyreg
 from typing import Any
 
 PARTS = ("field", "expected", "found", "remedy")
@@ -60,28 +59,32 @@ class GindexError(Exception):
     def __init__(
         self, message: str = "", *, field: object = "", expected: object = "", found: object = "", remedy: object = ""
     ) -> None:
-        """Set the parts, each as it is written out, or a message that has none.
+        """Set the parts, each as it is written out, or a message in the place of all but the field.
 
         Args:
-            message: The whole message, in the place of the parts.
+            message: What is wrong, where it does not come apart.
             field: Where.
             expected: What was expected.
             found: What was found.
             remedy: What to do.
         """
         self.field, self.expected, self.found, self.remedy = str(field), str(expected), str(found), str(remedy)
-        super().__init__(message or message_of(self.field, self.expected, self.found, self.remedy))
+        super().__init__(message_of(message=message, **self.parts()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles take the message and the attributes, whatever a subclass's constructor takes."""
-        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+        return _rebuilt, (type(self), self.args), vars(self)
 
     def parts(self) -> dict[str, str]:
         """Field, expected, found and remedy; without those that are empty."""
         return {name: part for name in PARTS if (part := getattr(self, name))}
 
 
-def message_of(field: str, expected: str, found: str, remedy: str) -> str:
+def _rebuilt(kind: type[GindexError], arguments: tuple[Any, ...]) -> GindexError:
+    return kind.__new__(kind, *arguments)
+
+
+def message_of(*, field: str = "", expected: str = "", found: str = "", remedy: str = "", message: str = "") -> str:
     """Message that puts the parts of an error together; the empty ones are left out.
 
     Args:
@@ -89,10 +92,11 @@ def message_of(field: str, expected: str, found: str, remedy: str) -> str:
         expected: What was expected.
         found: What was found.
         remedy: What to do.
+        message: What is wrong, in the place of the three above.
     """
     clauses = ", ".join([f"expected {expected}"] * bool(expected) + [f"found {found}"] * bool(found))
-    message = "; ".join(clause for clause in (clauses, remedy) if clause)
-    return f"{field}: {message}" if field else message
+    wrong = message or "; ".join(clause for clause in (clauses, remedy) if clause)
+    return f"{field}: {wrong}" if field else wrong
 
 
 class ConfigError(GindexError):

@@ -160,17 +160,25 @@ def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -
             try:
                 done = served.current.add([str(path)], replace=replace)
             except CorpusError as error:
-                raise _DocumentsError(_of_request(error, path)) from error
+                raise _of_request(error, path) from error
         return {"added": done.documents, "replaced": done.replaced}
 
     return work
 
 
-def _of_request(error: CorpusError, path: Path) -> str:
-    """Return what is wrong with documents, in words of the request: their places in it, and what mends it there."""
-    placed = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", str(error))
-    what = placed.replace(str(path), "documents").rpartition("; ")[0]
-    return f"{what[:_SHOWN]}; nothing is added: correct the documents, or set replace for ids that the index has"
+def _of_request(error: CorpusError, path: Path) -> _DocumentsError:
+    """What is wrong with documents, in words of the request: their places in it, and what mends it there."""
+
+    def placed(part: str) -> str:
+        lines = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", part)
+        return lines.replace(str(path), "documents")[:_SHOWN]
+
+    return _DocumentsError(
+        field=placed(error.field),
+        expected=placed(error.expected),
+        found=placed(error.found),
+        remedy="nothing is added: correct the documents, or set `replace` for ids that the index has",
+    )
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -116,7 +116,7 @@ def _explained(error: ValidationError) -> Exception:
     if first["type"] == "json_invalid":
         return RefusedError(400, f"expected a body of JSON, found something else ({first['msg']})")
     where = ".".join(str(step)[:50] for step in first["loc"]) or "body"
-    return ConfigError(f"{where}: {first['msg']}")
+    return ConfigError(first["msg"], field=where)
 
 
 def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) -> Caller:
