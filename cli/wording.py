@@ -44,7 +44,8 @@ def _spelling(name: str) -> str | None:
     for command in _commands():
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name == name:
-                return max(parameter.opts, key=len)
+                usual = [option for option in parameter.opts if option.lstrip("-").replace("-", "_") == name]
+                return (usual or parameter.opts)[0]
     return None
 
 

@@ -71,7 +71,7 @@ def test_copies_of_errors_with_constructors_of_their_own(copied):
 
 
 SOURCES = sorted((ROOT / "gindex").rglob("*.py"))
-OPTION = re.compile(r"(^|[\s(`'\"])--[a-z]")
+OPTION = re.compile(r"(^|[\s`'\"]|(?<!\bvar)\()--[a-z]")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
