@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gindex.search.hit import FailedQuery, Hit, Query, Refinement, SearchResult
+    from gindex.queries.query import FailedQuery, Query
+    from gindex.search.hit import Hit, Refinement, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
