@@ -26,7 +26,7 @@ from .render import duration, size, untracked_lines
 from .reports import corpus_notes
 
 if TYPE_CHECKING:
-    from gindex.builder.plan import BuildPlan
+    from gindex.build.plan import BuildPlan
 
 
 @click.command(cls=GindexCommand)
@@ -75,7 +75,7 @@ def build(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
     if dry_run:
-        from gindex.builder.run import plan_build
+        from gindex.build.run import plan_build
 
         with corpus_notes() as notes:
             plan = plan_build(corpus, config, terminal_progress())
@@ -83,7 +83,7 @@ def build(
         return
     if out is None:
         raise click.UsageError("Missing option '--out': where to put the index.")
-    from gindex.builder.run import run_build
+    from gindex.build.run import run_build
     from gindex.index import GradientIndex
 
     manifest = run_build(

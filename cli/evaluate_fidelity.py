@@ -11,7 +11,7 @@ from .queries import read_queries
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.fidelity.measure import Fidelity
+    from gindex.exact.fidelity import Fidelity
 
 MEASURES = {
     "pearson": "Pearson correlation of scores and influence",
@@ -69,8 +69,8 @@ def fidelity(
     """  # noqa: D301 \b keeps click from wrapping the lines
     asked = read_queries(queries) if queries is not None else None
 
-    from gindex.fidelity.plot import check_plot, plot_fidelity
     from gindex.index import GradientIndex
+    from gindex.lab.fidelity_plot import check_plot, plot_fidelity
 
     if plot is not None:
         check_plot(plot)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.evaluate.config import LdsConfig
+from gindex.lab.evaluations.config import LdsConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options
@@ -13,7 +13,7 @@ from .progress import terminal_progress
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.lds import Lds
+    from gindex.lab.evaluations.lds import Lds
 
 
 @click.command(cls=GindexCommand)
@@ -52,11 +52,11 @@ def lds(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = LdsConfig(subsets=subsets, share=share, repeats=repeats, seed=seed)
 
-    from gindex.evaluate.kept import Kept
-    from gindex.evaluate.lds import evaluate_lds
-    from gindex.evaluate.named import load_experiment
-    from gindex.evaluate.plots import plot_lds
-    from gindex.fidelity.plot import check_plot
+    from gindex.lab.evaluations.kept import Kept
+    from gindex.lab.evaluations.lds import evaluate_lds
+    from gindex.lab.evaluations.named import load_experiment
+    from gindex.lab.evaluations.plots import plot_lds
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.evaluate.config import MislabelConfig
+from gindex.lab.evaluations.config import MislabelConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import experiment_options
@@ -13,7 +13,7 @@ from .progress import terminal_progress
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.mislabel import Mislabel
+    from gindex.lab.evaluations.mislabel import Mislabel
 
 
 @click.command(cls=GindexCommand)
@@ -44,11 +44,11 @@ def mislabel(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = MislabelConfig(share=share, repeats=repeats, seed=seed)
 
-    from gindex.evaluate.kept import Kept
-    from gindex.evaluate.mislabel import evaluate_mislabel
-    from gindex.evaluate.named import load_experiment
-    from gindex.evaluate.plots import plot_mislabel
-    from gindex.fidelity.plot import check_plot
+    from gindex.lab.evaluations.kept import Kept
+    from gindex.lab.evaluations.mislabel import evaluate_mislabel
+    from gindex.lab.evaluations.named import load_experiment
+    from gindex.lab.evaluations.plots import plot_mislabel
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -12,7 +12,7 @@ from .queries import read_queries
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.poison import Poison
+    from gindex.lab.evaluations.poison import Poison
 
 
 @click.command(cls=GindexCommand)
@@ -49,10 +49,10 @@ def poison(
     """  # noqa: D301 \b keeps click from wrapping the lines
     asked = read_queries(queries)
 
-    from gindex.evaluate.index_plots import plot_poison
-    from gindex.evaluate.poison import evaluate_poison
-    from gindex.fidelity.plot import check_plot
     from gindex.index import GradientIndex
+    from gindex.lab.evaluations.index_plots import plot_poison
+    from gindex.lab.evaluations.poison import evaluate_poison
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

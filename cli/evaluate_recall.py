@@ -12,7 +12,7 @@ from .queries import read_sought
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.recall import Recall
+    from gindex.lab.evaluations.recall import Recall
 
 
 @click.command(cls=GindexCommand)
@@ -47,10 +47,10 @@ def recall(
     """  # noqa: D301 \b keeps click from wrapping the lines
     sought = read_sought(queries)
 
-    from gindex.evaluate.index_plots import plot_recall
-    from gindex.evaluate.recall import evaluate_recall
-    from gindex.fidelity.plot import check_plot
     from gindex.index import GradientIndex
+    from gindex.lab.evaluations.index_plots import plot_recall
+    from gindex.lab.evaluations.recall import evaluate_recall
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gindex.config import default_of, help_of
-from gindex.evaluate.config import RemovalConfig
+from gindex.lab.evaluations.config import RemovalConfig
 
 from .command import GindexCommand, config_option
 from .experiment_options import compared, experiment_options, method_options
@@ -14,7 +14,7 @@ from .progress import terminal_progress
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.removal import Removal
+    from gindex.lab.evaluations.removal import Removal
 
 
 @click.command(cls=GindexCommand)
@@ -57,11 +57,11 @@ def removal(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = RemovalConfig(removed=tuple(dict.fromkeys(removed)), queries=queries, repeats=repeats, seed=seed)
 
-    from gindex.evaluate.kept import Kept
-    from gindex.evaluate.named import load_experiment
-    from gindex.evaluate.plots import plot_removal
-    from gindex.evaluate.removal import evaluate_removal
-    from gindex.fidelity.plot import check_plot
+    from gindex.lab.evaluations.kept import Kept
+    from gindex.lab.evaluations.named import load_experiment
+    from gindex.lab.evaluations.plots import plot_removal
+    from gindex.lab.evaluations.removal import evaluate_removal
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.evaluate.config import OPTIMIZERS, TailPatchConfig
+from gindex.lab.evaluations.config import OPTIMIZERS, TailPatchConfig
 
 from .command import GindexCommand, config_option, permissions
 from .index_evaluation import index_options, spread
@@ -14,7 +14,7 @@ from .queries import read_queries
 from .reports import report
 
 if TYPE_CHECKING:
-    from gindex.evaluate.tail_patch import TailPatch
+    from gindex.lab.evaluations.tail_patch import TailPatch
 
 
 @click.command("tail-patch", cls=GindexCommand)
@@ -56,10 +56,10 @@ def tail_patch(
     config = TailPatchConfig(k=top, optimizer=optimizer, rate=rate, candidates=candidates, seed=seed)
     asked = read_queries(queries, also=["documents"])  # of files for `gindex evaluate recall`
 
-    from gindex.evaluate.index_plots import plot_tail_patch
-    from gindex.evaluate.tail_patch import evaluate_tail_patch
-    from gindex.fidelity.plot import check_plot
     from gindex.index import GradientIndex
+    from gindex.lab.evaluations.index_plots import plot_tail_patch
+    from gindex.lab.evaluations.tail_patch import evaluate_tail_patch
+    from gindex.lab.fidelity_plot import check_plot
 
     if plot is not None:
         check_plot(plot)

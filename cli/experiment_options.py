@@ -9,7 +9,7 @@ import click
 from gindex.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gindex.evaluate.training import Experiment, Method
+    from gindex.lab.evaluations.training import Experiment, Method
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def compared(experiment: "Experiment", chosen: Sequence[str], files: Sequence[st
     Raises:
         ConfigError: A method is unknown, a file cannot be read, or there is nothing to compare.
     """
-    from gindex.evaluate.training import OffersMethods
+    from gindex.lab.evaluations.training import OffersMethods
 
     offered = experiment.function.methods() if isinstance(experiment.function, OffersMethods) else {}
     unknown = [name for name in chosen if name not in offered]
@@ -84,7 +84,7 @@ def compared(experiment: "Experiment", chosen: Sequence[str], files: Sequence[st
 
 
 def _file(entry: str) -> "tuple[str, Method]":
-    from gindex.evaluate.scores_file import read_scores
+    from gindex.lab.evaluations.scores_file import read_scores
 
     name, equals, path = entry.partition("=")
     if not equals or not name:

@@ -12,7 +12,7 @@ from .progress import terminal_progress
 from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
-    from gindex.search.explain import Explanation
+    from gindex.exact.explain import Explanation
 
 BAR_WIDTH = 40
 POSITIVE, NEGATIVE = (46, 160, 67), (218, 54, 51)
@@ -52,8 +52,8 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program"
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html compiler.html
     """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.exact.explain import explanation_record
     from gindex.index import GradientIndex
-    from gindex.search.explain import explanation_record
 
     from .explain_page import page
 
@@ -72,7 +72,7 @@ def explain(
 
 
 def _text(explanation: "Explanation") -> str:
-    from gindex.search.explain import shades
+    from gindex.exact.explain import shades
 
     lines = [query_title(explanation.query), *notes_text(explanation.notes), ""]
     lines.append(f"influence {explanation.influence:+.4g}  {click.style(explanation.document_id, bold=True)}")

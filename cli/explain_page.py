@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gindex.page import html_page
 
 if TYPE_CHECKING:
-    from gindex.search.explain import Explanation, PartExplanation, TokenInfluence
+    from gindex.exact.explain import Explanation, PartExplanation, TokenInfluence
 
 STYLE = """
 summary { font-weight: bold; margin: 2rem 0 .5rem; cursor: pointer }

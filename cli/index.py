@@ -48,8 +48,8 @@ def index_command(index: Path, kind: str, second_level: str | None, mu: float | 
         gindex index runs/corpus --type rabitq
         gindex index runs/corpus --second-level on --mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
+    from gindex.change.reindex import reindex
     from gindex.store.layout import Layout
-    from gindex.upkeep.reindex import reindex
 
     on = None if second_level is None else second_level == "on"
     search = reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search

@@ -9,7 +9,7 @@ import click
 from .command import permission_options
 
 if TYPE_CHECKING:
-    from gindex.fidelity.metrics import Interval
+    from gindex.statistics import Interval
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

@@ -8,8 +8,8 @@ from gindex.corpus.json_values import parse_json
 from gindex.errors import QueryError
 
 if TYPE_CHECKING:
-    from gindex.evaluate.recall import Sought
-    from gindex.search.hit import FailedQuery, Query
+    from gindex.lab.evaluations.recall import Sought
+    from gindex.queries.query import FailedQuery, Query
 
 FIELDS = {"id", "prompt", "completion"}
 """What a query may say."""
@@ -34,7 +34,7 @@ def read_each(path: Path) -> "list[Query | FailedQuery]":
     Raises:
         QueryError: The file is missing, or no line of it is a query.
     """
-    from gindex.search.hit import FailedQuery, Query
+    from gindex.queries.query import FailedQuery, Query
 
     found: list[Query | FailedQuery] = []
     for number, line in _numbered(path):
@@ -53,7 +53,7 @@ def read_sought(path: Path) -> "list[Sought]":
     Raises:
         QueryError: See `read_queries`; or a query names no document.
     """
-    from gindex.evaluate.recall import Sought
+    from gindex.lab.evaluations.recall import Sought
 
     sought = []
     for number, content in _lines(path, {*FIELDS, "documents"}):
@@ -65,7 +65,7 @@ def read_sought(path: Path) -> "list[Sought]":
 
 
 def _query(content: dict[str, Any]) -> "Query":
-    from gindex.search.hit import Query
+    from gindex.queries.query import Query
 
     return Query(prompt=content["prompt"], completion=content.get("completion"), id=content.get("id"))
 

@@ -11,7 +11,8 @@ import click
 from .wording import error_text
 
 if TYPE_CHECKING:
-    from gindex.search.hit import FailedQuery, Hit, Query, Refinement, SearchResult
+    from gindex.queries.query import FailedQuery, Query
+    from gindex.search.hit import Hit, Refinement, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5

@@ -24,7 +24,8 @@ from .render import failure_text, fidelity_text, json_text, result_text
 from .wording import error_text
 
 if TYPE_CHECKING:
-    from gindex.search.hit import FailedQuery, Outcome, Query
+    from gindex.queries.query import FailedQuery, Query
+    from gindex.search.hit import Outcome
 
 
 @click.command(cls=GindexCommand)
@@ -111,7 +112,8 @@ def search(
     options = SearchOptions(**settings)
     asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
-    from gindex.search.hit import FailedQuery, answered
+    from gindex.queries.query import FailedQuery
+    from gindex.search.hit import answered
 
     if index.startswith(("http://", "https://")):
         check_folder_options(index)
@@ -131,7 +133,7 @@ def search(
 
 
 def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
-    from gindex.search.hit import Query
+    from gindex.queries.query import Query
 
     return [query for query in asked if isinstance(query, Query)]
 
@@ -159,7 +161,7 @@ def _warnings(outcomes: "list[Outcome]") -> set[str]:
 
 def _end(ctx: click.Context, outcomes: "list[Outcome]") -> None:
     """Say which queries failed, and end with the exit code of the first of them."""
-    from gindex.search.hit import FailedQuery
+    from gindex.queries.query import FailedQuery
 
     failed = [outcome for outcome in outcomes if isinstance(outcome, FailedQuery)]
     if failed:
@@ -192,6 +194,6 @@ def _ask_folder(
 
 
 def _query(prompt: str, completion: str | None) -> "Query | FailedQuery":
-    from gindex.search.hit import Query
+    from gindex.queries.query import Query
 
     return Query(prompt=prompt, completion=completion)

@@ -8,7 +8,7 @@ import click
 
 from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
-from gindex.loopback import is_loopback
+from gindex.http.loopback import is_loopback
 from gindex.serve.config import ServeConfig
 
 from .command import GindexCommand, config_option, permission_options, permissions

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.studies.config import (
+from gindex.lab.studies.config import (
     CrossLingualConfig,
     LayersConfig,
     MemorizationConfig,
@@ -24,8 +24,8 @@ from .queries import read_queries
 from .render import json_text
 
 if TYPE_CHECKING:
-    from gindex.search.hit import Query
-    from gindex.studies.report import Report
+    from gindex.lab.studies.report import Report
+    from gindex.queries.query import Query
 
 
 @click.group()
@@ -94,7 +94,7 @@ def sparsity(index: Path, queries: Path | None, **options: Any) -> None:
     asked = read_queries(queries) if queries is not None else None
     _check_out(options["out"])
 
-    from gindex.studies.sparsity import study_sparsity
+    from gindex.lab.studies.sparsity import study_sparsity
 
     config = SparsityConfig(**_settings(SparsityConfig, options))
     _write(study_sparsity(_open(index, options), config, asked, terminal_progress()), options)
@@ -124,7 +124,7 @@ def layers(index: Path, queries: tuple[str, ...], **options: Any) -> None:
     asked = _typed_queries(queries)
     _check_out(options["out"])
 
-    from gindex.studies.layers import study_layers
+    from gindex.lab.studies.layers import study_layers
 
     config = LayersConfig(**_settings(LayersConfig, options))
     _write(study_layers(_open(index, options), config, asked, terminal_progress()), options)
@@ -152,7 +152,7 @@ def word_order(index: Path, pairs: Path | None, **options: Any) -> None:
     """  # noqa: D301 \b keeps click from wrapping the lines
     _check_out(options["out"])
 
-    from gindex.studies.word_order import read_pairs, study_word_order
+    from gindex.lab.studies.word_order import read_pairs, study_word_order
 
     config = WordOrderConfig(**_settings(WordOrderConfig, options))
     given = read_pairs(pairs) if pairs is not None else None
@@ -175,7 +175,7 @@ def cross_lingual(index: Path, **options: Any) -> None:
     """  # noqa: D301 \b keeps click from wrapping the lines
     _check_out(options["out"])
 
-    from gindex.studies.cross_lingual import study_cross_lingual
+    from gindex.lab.studies.cross_lingual import study_cross_lingual
 
     config = CrossLingualConfig(**_settings(CrossLingualConfig, options))
     _write(study_cross_lingual(_open(index, options), config, terminal_progress()), options)
@@ -202,7 +202,7 @@ def scale(smaller: Path, larger: Path, models: tuple[str, str] | None, **options
     """  # noqa: D301 \b keeps click from wrapping the lines
     _check_out(options["out"])
 
-    from gindex.studies.scale import study_scale
+    from gindex.lab.studies.scale import study_scale
 
     config = ScaleConfig(**_settings(ScaleConfig, options))
     first, second = models or (None, None)
@@ -224,7 +224,7 @@ def memorization(index: Path, **options: Any) -> None:
     """  # noqa: D301 \b keeps click from wrapping the lines
     _check_out(options["out"])
 
-    from gindex.studies.memorization import study_memorization
+    from gindex.lab.studies.memorization import study_memorization
 
     config = MemorizationConfig(**_settings(MemorizationConfig, options))
     _write(study_memorization(_open(index, options), config, terminal_progress()), options)
@@ -263,8 +263,8 @@ def _put(content: str, path: Path) -> None:
 
 
 def _write(report: "Report", options: dict[str, Any]) -> None:
-    from gindex.atomic import publish
-    from gindex.studies.html import study_page
+    from gindex.files.atomic import publish
+    from gindex.lab.studies.html import study_page
 
     numbers = json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     out: Path = options["out"]

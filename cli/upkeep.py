@@ -29,7 +29,7 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
         gindex delete runs/corpus d17 d18
         gindex delete runs/corpus notes/draft --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.delete import delete_documents
+    from gindex.change.delete import delete_documents
 
     manifest = delete_documents(_layout(index), document_ids)
     count = manifest.operation["documents"]
@@ -50,7 +50,7 @@ def compact(index: Path, as_json: bool) -> None:
         gindex compact runs/corpus
         gindex compact runs/corpus --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.compact import compact as run
+    from gindex.change.compact import compact as run
 
     manifest = run(_layout(index), terminal_progress())
     record = {"version": manifest.version, **manifest.documents}
@@ -68,7 +68,7 @@ def versions(index: Path, as_json: bool) -> None:
         gindex versions runs/corpus
         gindex versions runs/corpus --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.history import list_versions
+    from gindex.change.history import list_versions
 
     found = list_versions(_layout(index))
     _print({"versions": found}, as_json, "\n".join(_version_line(version) for version in found))
@@ -85,7 +85,7 @@ def rollback(index: Path, version: int, as_json: bool) -> None:
     Example:
         gindex rollback runs/corpus 3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.history import rollback as run
+    from gindex.change.history import rollback as run
 
     manifest = run(_layout(index), version)
     record = {"version": manifest.version, "to": version}
@@ -107,7 +107,7 @@ def prune(index: Path, keep: int, as_json: bool) -> None:
         gindex prune runs/corpus
         gindex prune runs/corpus --keep 3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.history import prune as run
+    from gindex.change.history import prune as run
 
     removed = run(_layout(index), keep)
     freed = f"{counted(removed['files'], 'file')}, {size(removed['bytes'])}"
@@ -130,7 +130,7 @@ def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_j
         gindex verify runs/corpus
         gindex verify runs/corpus --deep --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.verify import verify as run
+    from gindex.change.verify import verify as run
 
     report = run(_layout(index), number, deep=deep)
     problems = report["problems"]
@@ -155,7 +155,7 @@ def repair(ctx: click.Context, index: Path, as_json: bool) -> None:
         gindex repair runs/corpus
         gindex repair runs/corpus --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.upkeep.repair import repair as run
+    from gindex.change.repair import repair as run
 
     done = run(_layout(index), terminal_progress())
     lines = [f"built again: {path}" for path in done.rebuilt] + [f"cannot be repaired: {what}" for what in done.beyond]

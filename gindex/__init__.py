@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from gindex.config import VectorConfig as VectorConfig
     from gindex.errors import GindexError as GindexError
     from gindex.index import GradientIndex as GradientIndex
-    from gindex.search.hit import FailedQuery as FailedQuery
+    from gindex.queries.query import FailedQuery as FailedQuery
+    from gindex.queries.query import Query as Query
     from gindex.search.hit import Hit as Hit
-    from gindex.search.hit import Query as Query
     from gindex.search.hit import SearchResult as SearchResult
 
 _HOME = {

@@ -13,14 +13,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from gindex.answers import Listener
-from gindex.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.config import SearchOptions
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
+from gindex.exact.explanation import Explanation
+from gindex.http.answers import Listener
+from gindex.http.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.progress import Progress, Silent
-from gindex.search.explanation import Explanation
-from gindex.search.hit import Outcome, Query, SearchResult, answered
+from gindex.queries.query import Query
+from gindex.search.hit import Outcome, SearchResult, answered
 
 try:
     import httpx2 as httpx

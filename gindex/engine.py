@@ -21,9 +21,6 @@ from torch import Tensor, nn
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.errors import CorruptStoreError, MismatchError
-from gindex.gradient.projection import LayerShape, ProjectionSpec
-from gindex.gradient.projections import make_projection
-from gindex.gradient.vector import VectorBatch, VectorPath
 from gindex.model.causality import check_long, ordinary_tokens
 from gindex.model.choice import LayerChoice
 from gindex.model.devices import to_device
@@ -36,6 +33,9 @@ from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord, Manifest
+from gindex.vectors.path import VectorBatch, VectorPath
+from gindex.vectors.projection import LayerShape, ProjectionSpec
+from gindex.vectors.projections import make_projection
 
 Tokens = npt.NDArray[np.uint32]
 

@@ -10,26 +10,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.builder.add import Addition, add_config, run_add
-from gindex.builder.run import run_build
+from gindex.build.run import run_build
+from gindex.change.add import Addition, add_config, run_add
+from gindex.change.delete import delete_documents
 from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.errors import ConfigError, MismatchError
-from gindex.fidelity.measure import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
-from gindex.gradient.ready import encode_gradients
+from gindex.exact.explain import Explanation, explain
+from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
 from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
+from gindex.queries.query import FailedQuery, Query
+from gindex.queries.tokens import tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.encoded import EncodedQuery, encode_queries
-from gindex.search.explain import Explanation, explain
-from gindex.search.hit import Clock, FailedQuery, Outcome, Query, SearchResult, answered
+from gindex.search.hit import Clock, Outcome, SearchResult, answered
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.queries import tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.scan import BLOCK, part_scores, ready_for
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
 from gindex.store.version import Version
 from gindex.store.versions import latest_version
-from gindex.upkeep.delete import delete_documents
+from gindex.vectors.gradients import encode_gradients
 
 DEFAULT_OPTIONS = SearchOptions()
 
@@ -123,12 +124,12 @@ class GradientIndex(OpenedVersion):
         strict: bool = False,
         progress: Progress | None = None,
     ) -> Addition:
-        """Add documents as a new version; `refresh` opens it. See `gindex.builder.add.run_add`."""
+        """Add documents as a new version; `refresh` opens it. See `gindex.change.add.run_add`."""
         config = add_config(self.manifest, self.model_config, text_field, id_field, batch_tokens)
         return run_add(self._layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:
-        """Delete documents as a new version; `refresh` opens it. See `gindex.upkeep.delete.delete_documents`."""
+        """Delete documents as a new version; `refresh` opens it. See `gindex.change.delete.delete_documents`."""
         delete_documents(self._layout, document_ids)
 
     def refresh(self) -> "GradientIndex":

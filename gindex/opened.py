@@ -14,29 +14,27 @@ import torch
 from torch import Tensor
 
 from gindex import workers
+from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.spec import spec_of
 from gindex.config import ModelConfig, SearchOptions
-from gindex.corpus.filters import parse_filter
 from gindex.corpus.records import Document
-from gindex.corpus.selection import filtered_parts, lexical_documents, parts_of_id
-from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
+from gindex.documents.filters import parse_filter
+from gindex.documents.selection import filtered_parts, lexical_documents, parts_of_id
+from gindex.documents.table import DocumentTable
 from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, MismatchError, ModelError
-from gindex.gradient.projection import Projection, ProjectionSpec
-from gindex.gradient.projections import make_projection
-from gindex.gradient.vector import VectorPath
+from gindex.exact.rerank import Reranker
 from gindex.model.fingerprints import TRANSFORMERS
 from gindex.model.load import LoadedModel
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
+from gindex.queries.query import FailedQuery
+from gindex.queries.tokens import QueryTokens
 from gindex.search.encoded import EncodedQuery, searchable
-from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Clock, FailedQuery, Outcome, SearchResult, answers
-from gindex.search.queries import QueryTokens
+from gindex.search.hit import Clock, Outcome, SearchResult, answers
 from gindex.search.refine import Refiner, refine_sample
-from gindex.search.rerank import Reranker
 from gindex.search.searcher import Rerank, Searcher
 from gindex.search.second_level import fit_stored
 from gindex.store.factors import FactorReader
@@ -45,6 +43,9 @@ from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 from gindex.threads import Lock, once
+from gindex.vectors.path import VectorPath
+from gindex.vectors.projection import Projection, ProjectionSpec
+from gindex.vectors.projections import make_projection
 
 
 class OpenedVersion:

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from gindex import BuildConfig, GradientIndex
-from gindex.attribution import Attribution, coded_scores, tracked_layers
-from gindex.builder.run import run_build
+from gindex.build.run import run_build
+from gindex.change.reindex import reindex
+from gindex.change.verify import verify
 from gindex.config import SolverConfig, VectorConfig
 from gindex.errors import ModelError
+from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.store.layout import Layout
-from gindex.upkeep.reindex import reindex
-from gindex.upkeep.verify import verify
 
 State = Callable[[], AbstractContextManager[Any]]
 
@@ -99,7 +99,7 @@ def answers(index: GradientIndex) -> list[Any]:
 
 
 def query() -> Any:
-    from gindex.search.hit import Query
+    from gindex.queries.query import Query
 
     return Query(prompt="the compiler race", completion=" bug")
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gindex
 from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchResult
-from gindex.corpus.table import DocumentTable
 from gindex.corpus.tokens import tokenize
+from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, CorruptStoreError, ModelError, NotAnIndexError, QueryError
 from gindex.search.hit import Timing
 from gindex.store.files import read_json, write_json
@@ -190,7 +190,7 @@ def test_more_hits_than_parts(index, documents):
 
 @pytest.mark.parametrize("block_bytes", [1, 1 << 30])  # a query at a time, or all of them
 def test_many_queries_are_answered_as_one_by_one(index, monkeypatch, block_bytes):
-    monkeypatch.setattr("gindex.search.rerank.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("gindex.exact.rerank.BLOCK_BYTES", block_bytes)
     queries = [
         Query(prompt="the stack", id="one"),
         Query(prompt="a race", completion=" lock the cache page disk"),

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from gindex import locks
 from gindex.errors import BusyError, StoreError
-from gindex.locks import held
+from gindex.files import locks
+from gindex.files.locks import held
 
 
 def test_alone(tmp_path):

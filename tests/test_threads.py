@@ -18,8 +18,8 @@ import torch
 from transformers import AutoTokenizer
 
 from gindex import GradientIndex, ModelConfig
-from gindex.attribution import Attribution, tracked_layers
 from gindex.config import SolverConfig
+from gindex.lab.attribution import Attribution, tracked_layers
 from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.load import load_model
 from gindex.model.tasks import Classification
@@ -153,7 +153,7 @@ def test_a_tokenizer_that_cuts_and_pads_is_shared_too(model_folder, tmp_path):
 
 
 def query(prompt: str) -> Any:
-    from gindex.search.hit import Query
+    from gindex.queries.query import Query
 
     return Query(prompt=prompt, completion=" bug")
 

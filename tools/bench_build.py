@@ -28,12 +28,12 @@ from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine, projection_of
-from gindex.gradient.codes import encode
-from gindex.gradient.projections import make_projection
-from gindex.gradient.vector import VectorPath
 from gindex.model.attention import NAME
 from gindex.model.layers import TrackedLayer
 from gindex.store.manifest import LayerRecord
+from gindex.vectors.codes import encode
+from gindex.vectors.path import VectorPath
+from gindex.vectors.projections import make_projection
 
 BERGSON_SIDE = 16
 

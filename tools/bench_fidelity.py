@@ -25,19 +25,19 @@ from torch import Tensor
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig
 from gindex.config import FidelityConfig, SearchOptions, default_of
-from gindex.corpus.selection import documents_of, lexical_documents
-from gindex.corpus.table import DocumentTable
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
+from gindex.documents.selection import documents_of, lexical_documents
+from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
-from gindex.fidelity.metrics import WINDOWS, agreement, overlap, summarise
+from gindex.exact.rerank import Reranker
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
 from gindex.progress import Silent
+from gindex.queries.query import Query
+from gindex.queries.tokens import QueryTokens, first_targets, tokenize_query
 from gindex.search.candidates import Candidate, fused
-from gindex.search.hit import Query
-from gindex.search.queries import QueryTokens, first_targets, tokenize_query
-from gindex.search.rerank import Reranker
+from gindex.statistics import WINDOWS, agreement, overlap, summarise
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
 from gindex.store.version import Version

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from bench_build import cut, frozen_pass, in_turns, model_parser, plain_attention, token_stream
 
-from gindex.builder.factors import fit_factors
+from gindex.build.fit_phase import fit_factors
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch
 from gindex.engine import Engine

@@ -27,18 +27,18 @@ from gindex_cli.progress import Lines
 from multiply_index import mask
 
 from gindex import GradientIndex
-from gindex.fidelity.measure import sample_queries
-from gindex.gradient.codes import decode
-from gindex.gradient.projection import ProjectionSpec
+from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.spec import FaissSpec, import_faiss, spec_of
+from gindex.exact.fidelity import sample_queries
+from gindex.exact.stopping import expected_misses
 from gindex.progress import Silent
-from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import FaissSpec, import_faiss, spec_of
+from gindex.queries.query import Query
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Query
 from gindex.search.scan import scan
 from gindex.search.searcher import STOPPING_BLOCK
-from gindex.search.stopping import expected_misses
 from gindex.store.reader import VectorReader
+from gindex.vectors.codes import decode
+from gindex.vectors.projection import ProjectionSpec
 
 QUERIES = 32
 COUNTS = (1, 8, QUERIES)

@@ -254,9 +254,9 @@ def resident(process: subprocess.Popen[str]) -> float:
 def soak(folder: Path, seconds: float) -> None:
     """Print what happened under load, reloads and killed clients."""
     from gindex import GradientIndex
+    from gindex.change.compact import compact
+    from gindex.change.history import prune
     from gindex.store.layout import Layout
-    from gindex.upkeep.compact import compact
-    from gindex.upkeep.history import prune
 
     with tempfile.TemporaryDirectory() as place:
         copy = Path(shutil.copytree(folder, Path(place, "index")))

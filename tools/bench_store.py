@@ -20,10 +20,10 @@ import zarr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gindex.config import CorpusConfig
-from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
-from gindex.corpus.selection import lexical_documents
-from gindex.corpus.table import DocumentTable
+from gindex.documents.filling import fill_table
+from gindex.documents.selection import lexical_documents
+from gindex.documents.table import DocumentTable
 from gindex.progress import Silent
 from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader

@@ -24,14 +24,14 @@ import torch
 from gindex.config import VectorConfig
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS
 from gindex.curvature.second_level import fit_second_level
-from gindex.evaluate.config import LdsConfig
-from gindex.evaluate.kept import Kept
-from gindex.evaluate.lds import Lds, evaluate_lds
-from gindex.evaluate.methods import TensorMethods
-from gindex.evaluate.named import load_experiment
-from gindex.evaluate.training import Method, Scores
-from gindex.gradient.codes import decode, encode
+from gindex.lab.evaluations.config import LdsConfig
+from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.lds import Lds, evaluate_lds
+from gindex.lab.evaluations.methods import TensorMethods
+from gindex.lab.evaluations.named import load_experiment
+from gindex.lab.evaluations.training import Method, Scores
 from gindex.progress import Silent
+from gindex.vectors.codes import decode, encode
 
 REFERENCE = "exact EK-FAC, damping .1"
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)

@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from gindex_cli.progress import terminal_progress
 
-from gindex.attribution import Attribution, coded_scores
 from gindex.config import SolverConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, iterative_inverse
-from gindex.evaluate.config import LdsConfig
-from gindex.evaluate.kept import Kept
-from gindex.evaluate.lds import MethodLds, ceiling, compare, draw_subsets
-from gindex.evaluate.named import FINE_TUNING, load_experiment
-from gindex.evaluate.statistics import interval
-from gindex.gradient.codes import code_bytes
-from gindex.gradient.exact import document_gradients
-from gindex.search.queries import first_targets, tokenize_query
+from gindex.lab.attribution import Attribution, coded_scores
+from gindex.lab.evaluations.config import LdsConfig
+from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
+from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
+from gindex.lab.evaluations.statistics import interval
+from gindex.queries.tokens import first_targets, tokenize_query
+from gindex.vectors.codes import code_bytes
+from gindex.vectors.influence import document_gradients
 
 BATCH = 8  # documents or queries of a batch
 BATCH_TOKENS = 512  # of a batch of products

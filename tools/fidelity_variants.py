@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import whitening_scale
-from gindex.gradient.codes import code_bytes, decode, encode
-from gindex.gradient.projection import LayerShape, ProjectionSpec
-from gindex.gradient.projections import make_projection
 from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
+from gindex.vectors.codes import code_bytes, decode, encode
+from gindex.vectors.projection import LayerShape, ProjectionSpec
+from gindex.vectors.projections import make_projection
 
 Ranks = Mapping[str, tuple[int, int]]
 """Kept activation and gradient eigenvectors by layer."""

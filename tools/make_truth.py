@@ -26,7 +26,7 @@ import torch
 from planted import facts, poison
 from train_small import make_model, train, train_tokenizer
 
-from gindex.evaluate.fine_tuning import FineTuning
+from gindex.lab.evaluations.fine_tuning import FineTuning
 
 LONGEST = 320  # characters of an entry to fine-tune on or to ask about
 MOST_TOKENS = 128  # of an entry that the model is trained on

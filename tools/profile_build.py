@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from bench_build import cut, frozen_pass, make_path, model_parser, token_stream
 
-import gindex.gradient.vector
 import gindex.model.losses
+import gindex.vectors.path
 from gindex.config import ModelConfig, VectorConfig
 from gindex.engine import Engine
-from gindex.gradient.codes import encode
+from gindex.vectors.codes import encode
 
 MODEL, HEAD = "model, forward and backward", "head: losses and their gradients"
 ROTATION, WHITENING = "rotation of activations", "gradients of documents, rotated and whitened"
@@ -102,7 +102,7 @@ def main() -> None:
 
     run(Stopwatch())  # the first pass warms up
     frozen_pass(engine, batches[:1])
-    stopwatch, frozen, observer = Stopwatch(), Stopwatch(), gindex.gradient.vector._VectorObserver
+    stopwatch, frozen, observer = Stopwatch(), Stopwatch(), gindex.vectors.path._VectorObserver
     with stopwatch.watching(
         (observer, "activations", ROTATION),
         (observer, "gradients", WHITENING),

@@ -21,10 +21,10 @@ from bench_truth_lm import Methods, measure
 from torch import Tensor
 
 from gindex.curvature.ekfac import rotated_gradients
-from gindex.evaluate.config import LdsConfig
-from gindex.evaluate.kept import Kept
-from gindex.evaluate.lds import draw_subsets
-from gindex.evaluate.named import FINE_TUNING, load_experiment
+from gindex.lab.evaluations.config import LdsConfig
+from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.lds import draw_subsets
+from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
 from gindex.model.capture import Observer, append_one, observe
 from gindex.progress import Silent
 

@@ -12,7 +12,7 @@ import re
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gindex.client import Client
-from gindex.search.hit import Query
+from gindex.queries.query import Query
 
 SHOWN = 90
 

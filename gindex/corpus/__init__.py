@@ -1,1 +1,1 @@
-"""Documents in: sources are read, tokenised, cut into parts, kept in a table and batched."""
+"""Documents in: sources, readers, records, tokens, parts, batches."""

@@ -1,1 +1,1 @@
-"""Search: hits, the exhaustive scan, the FAISS index, the funnel, and the exact re-rank."""
+"""Search: one ask, one result; the funnel, candidates, hits, outliers."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gindex.config import SearchOptions
-from gindex.corpus.words import words_of
+from gindex.documents.words import words_of
 from gindex.engine import Engine
 from gindex.errors import NonFiniteError, QueryError
-from gindex.gradient.vector import VectorPath
-from gindex.search.hit import FailedQuery, Query
-from gindex.search.queries import QueryTokens, first_targets, name_of
+from gindex.queries.query import FailedQuery, Query
+from gindex.queries.tokens import QueryTokens, first_targets, name_of
+from gindex.vectors.path import VectorPath
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from gindex.ann.index import Candidates, FaissIndex
 from gindex.errors import MismatchError, NonFiniteError
-from gindex.search.faiss_index import Candidates, FaissIndex
 from gindex.search.rescoring import Rescorer
 from gindex.search.scan import scan
 from gindex.search.scored import Scored, best_of
-from gindex.search.weights import Weights, strata
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
+from gindex.store.weights import Weights, strata
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""

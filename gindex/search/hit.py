@@ -5,23 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gindex.errors import GindexError
+from gindex.queries.query import FailedQuery, Query
 from gindex.store.coverage import Coverage
 from gindex.store.manifest import Manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A prompt and, where given, the completion whose tokens alone count in the loss."""
-
-    prompt: str
-    completion: str | None = None
-    id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """What the model reads: the completion goes on where the prompt ends."""
-        return self.prompt + (self.completion or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,17 +102,6 @@ class SearchResult:
     notes: tuple[str, ...] = ()
     version: int | None = field(default=None, compare=False)
     coverage: Coverage | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedQuery:
-    """One of many queries that has no answer, in the place of its result: the query, and the error that it would raise.
-
-    The other queries are answered.
-    """
-
-    query: Query
-    error: GindexError
 
 
 Outcome = SearchResult | FailedQuery

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.filters import parse_filter
-from gindex.corpus.selection import filtered_parts
-from gindex.corpus.table import DocumentTable
+from gindex.documents.filters import parse_filter
+from gindex.documents.selection import filtered_parts
+from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError
 from gindex.store.reader import VectorReader
 

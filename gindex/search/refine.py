@@ -17,16 +17,16 @@ from torch import Tensor
 
 from gindex.config import SolverConfig
 from gindex.corpus.batches import TokenBatch, pad
-from gindex.corpus.table import DocumentTable
 from gindex.curvature.ekfac import FactorLoader
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
+from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
-from gindex.gradient.exact import document_gradients
 from gindex.model.passes import plain, throughout
 from gindex.progress import Progress
+from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.search.hit import Refinement
-from gindex.search.queries import QueryTokens, first_targets
+from gindex.vectors.influence import document_gradients
 
 SOLVER_VECTORS = 6
 """Vectors of the size of the weights, in float32, that are held for each query while it is solved for."""

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.search.faiss_index import Candidates
+from gindex.ann.index import Candidates
 from gindex.search.scan import part_scores, ready_for
 from gindex.search.scored import Scored, best_of
-from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
+from gindex.store.weights import Weights
 from gindex.workers import spread, threads
 
 QUERIES_READ = 32

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.gradient.scores import ReadyQueries, ready
-from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
+from gindex.store.weights import Weights
+from gindex.vectors.scores import ReadyQueries, ready
 
 BLOCK = 256
 """Parts scored at once: their decoded slices stay in the processor's cache."""

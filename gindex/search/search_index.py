@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.gradient.projection import ProjectionSpec
+from gindex.ann.index import FaissIndex, build_faiss, follow_faiss
+from gindex.ann.spec import FaissSpec, spec_record
 from gindex.progress import Progress
-from gindex.search.faiss_index import FaissIndex, build_faiss, follow_faiss
-from gindex.search.faiss_types import FaissSpec, spec_record
 from gindex.search.funnel import Funnel
 from gindex.search.recall import measure_recall
 from gindex.search.second_level import fit_stored
@@ -19,6 +18,7 @@ from gindex.store.layout import Layout
 from gindex.store.manifest import derived_files
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import write_level
+from gindex.vectors.projection import ProjectionSpec
 
 
 def make_search_index(

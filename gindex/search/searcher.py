@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from gindex.config import SearchOptions
-from gindex.corpus.filters import parse_filter
-from gindex.corpus.selection import documents_of, filtered_parts, lexical_documents, parts_of
-from gindex.corpus.table import DocumentTable, PartRecord
-from gindex.corpus.words import words_of
+from gindex.documents.filters import parse_filter
+from gindex.documents.selection import documents_of, filtered_parts, lexical_documents, parts_of
+from gindex.documents.table import DocumentTable, PartRecord
+from gindex.documents.words import words_of
 from gindex.errors import ConfigError
+from gindex.exact.stopping import expected_misses
 from gindex.search.candidates import Candidate, deduplicated, fused, grouped, ordered
 from gindex.search.funnel import Funnel, Selection
 from gindex.search.hit import Clock, Hit
 from gindex.search.scan import part_scores, part_slice_scores, ready_for
 from gindex.search.scored import Scored
-from gindex.search.stopping import expected_misses
-from gindex.search.weights import Normaliser
 from gindex.store.reader import VectorReader
+from gindex.store.weights import Normaliser
 
 STOPPING_BLOCK = 16
 """Candidates of a query that are re-ranked before it is asked whether the rest can be left out; k, where it is more."""

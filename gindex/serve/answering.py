@@ -10,8 +10,9 @@ from gindex.config import LONG_QUERIES
 from gindex.errors import GindexError
 from gindex.index import GradientIndex
 from gindex.progress import pausing
+from gindex.queries.query import FailedQuery
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import FailedQuery, Outcome
+from gindex.search.hit import Outcome
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
 from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from gindex.ann.spec import spec_of
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
-from gindex.search.faiss_types import spec_of
 from gindex.serve.ids import check_unicode, document_id_of
 from gindex.serve.problems import dump
 from gindex.serve.reading import JSON, read_json

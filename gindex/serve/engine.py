@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from gindex.errors import OverloadedError, UnavailableError
 from gindex.index import GradientIndex
-from gindex.search.hit import Query, answered
+from gindex.queries.query import Query
+from gindex.search.hit import answered
 from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import Job, SearchJob

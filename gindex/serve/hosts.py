@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from gindex.errors import ConfigError
-from gindex.loopback import is_loopback
+from gindex.http.loopback import is_loopback
 from gindex.serve.problems import RefusedError
 
 MISDIRECTED = 421

@@ -11,8 +11,8 @@ from gindex.config import SearchOptions
 from gindex.errors import TimeLimitError
 from gindex.index import GradientIndex
 from gindex.progress import Phase
+from gindex.queries.query import FailedQuery, Query
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import FailedQuery, Query
 from gindex.serve.turns import Turns
 
 

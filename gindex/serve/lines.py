@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from gindex.answers import NDJSON
+from gindex.http.answers import NDJSON
 from gindex.serve.jobs import Job
 from gindex.serve.problems import content_of, dump, log
 from gindex.serve.served import ServedIndex

@@ -33,7 +33,8 @@ from gindex.errors import (
     UnknownDocumentError,
     UnknownIndexError,
 )
-from gindex.search.hit import FailedQuery, failure_record
+from gindex.queries.query import FailedQuery
+from gindex.search.hit import failure_record
 
 logger = logging.getLogger("gindex.serve")
 

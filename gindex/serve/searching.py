@@ -8,12 +8,13 @@ import torch
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gindex.answers import NDJSON
 from gindex.errors import ConfigError
+from gindex.exact.explain import explanation_record
+from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
+from gindex.queries.query import FailedQuery, Query
 from gindex.search.encoded import EncodedQuery
-from gindex.search.explain import explanation_record
-from gindex.search.hit import FailedQuery, Query, result_record
+from gindex.search.hit import result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.lines import answer_lines, wants_lines

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gindex.change.verify import verify
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
 from gindex.serve.engine import Engine, warm_query
@@ -17,7 +18,6 @@ from gindex.serve.metrics import Metrics
 from gindex.serve.problems import reason_of
 from gindex.store.layout import Layout
 from gindex.store.versions import latest_version
-from gindex.upkeep.verify import verify
 
 logger = logging.getLogger("gindex.serve")
 

@@ -10,7 +10,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from gindex.config import SearchOptions
 from gindex.errors import GindexError
-from gindex.search.explanation import Explanation
+from gindex.exact.explanation import Explanation
 from gindex.search.hit import SearchResult, result_record
 
 INSTRUCTIONS = (

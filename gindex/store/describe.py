@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from gindex.gradient.codes import code_bytes
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.reader import StoreSpec
+from gindex.vectors.codes import code_bytes
 
 
 def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gindex.atomic import publish
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
+from gindex.files.atomic import publish
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.passes import plain
 from gindex.store.layout import REMEDY, Layout

@@ -10,8 +10,8 @@ from typing import Any
 
 import google_crc32c
 
-from gindex.atomic import checksum, publish
 from gindex.errors import CorruptStoreError
+from gindex.files.atomic import checksum, publish
 from gindex.store.layout import REMEDY
 
 _MARK = b',\n "crc32c": "'

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gindex.atomic import remove_tree
 from gindex.errors import StoreError
+from gindex.files.atomic import remove_tree
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest

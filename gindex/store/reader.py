@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.gradient.codes import decode
 from gindex.store.vectors import CodedVectors, VectorSpec, VolumeReader
+from gindex.vectors.codes import decode
 
 Ordinals = npt.NDArray[np.int64]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gindex.atomic import make_folder, publish_written, remove_tree, sync
 from gindex.errors import CorruptStoreError
-from gindex.gradient.codes import code_bytes
+from gindex.files.atomic import make_folder, publish_written, remove_tree, sync
 from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import VolumeLayout
 from gindex.store.parse import parse
 from gindex.store.rows import MappedRows, RowsSpec, chunk_checksums, combined
+from gindex.vectors.codes import code_bytes
 
 CHUNK_ROWS = 64
 """Rows of codes in a chunk; segments are multiples of it."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gindex.corpus.row_checksums import Guard, RowChecksums
-from gindex.corpus.table import DocumentTable
+from gindex.documents.checksums import Guard, RowChecksums
+from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
 from gindex.store.factors import factor_files
 from gindex.store.layout import REMEDY, Layout

@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gindex.atomic import publish_new
 from gindex.distribution import VERSION
 from gindex.errors import NotAnIndexError, StoreError, VersionError
-from gindex.locks import held
+from gindex.files.atomic import publish_new
+from gindex.files.locks import held
 from gindex.store.files import encode_json
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from gindex.corpus.row_checksums import write_row_checksums
-from gindex.corpus.table import TableCounts
+from gindex.documents.checksums import write_row_checksums
+from gindex.documents.table import TableCounts
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.manifest import VolumeRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gindex.distribution import install_hint
-from gindex.locks import held
+from gindex.files.locks import held
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 

@@ -65,7 +65,7 @@ def test_a_relative_path_is_never_asked_of_the_hub(fails, tmp_path, corpus_file,
 
 
 def test_a_refused_model_leaves_nothing_behind(fails, tmp_path, corpus_file, options, model_folder, monkeypatch):
-    monkeypatch.setattr("gindex.builder.run.fill_table", lambda *_: pytest.fail("the corpus was read"))
+    monkeypatch.setattr("gindex.build.run.fill_table", lambda *_: pytest.fail("the corpus was read"))
     folder, out = shutil.copytree(model_folder, tmp_path / "model"), tmp_path / "index"
     weights = load_file(folder / "model.safetensors")
     build = ["build", corpus_file, "--out", out, *options, "--model", folder]

@@ -15,7 +15,7 @@ import pytest
 from gindex_cli.command import GindexCommand
 from gindex_cli.commands import gindex
 
-from gindex.builder.plan import BuildPlan
+from gindex.build.plan import BuildPlan
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 

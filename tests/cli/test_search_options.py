@@ -95,8 +95,8 @@ def test_explain_of_what_is_not_there(fails, built):
 def test_page_escapes_what_it_shows():
     from gindex_cli.explain_page import page
 
-    from gindex.search.explain import Explanation, PartExplanation, TokenInfluence
-    from gindex.search.hit import Query
+    from gindex.exact.explain import Explanation, PartExplanation, TokenInfluence
+    from gindex.queries.query import Query
 
     token = TokenInfluence(text="<script>", influence=0.0, context=False)
     content = page(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gindex.corpus import filters
-from gindex.corpus.values import register
+from gindex.documents import filters
+from gindex.documents.values import register
 
 PAGE = (Path(__file__).parents[2] / "docs" / "filters.md").read_text(encoding="utf-8")
 (BLOCK,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)

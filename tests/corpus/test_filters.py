@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from gindex.corpus.filters import (
+from gindex.documents.filters import (
     MAX_CHARACTERS,
     MAX_COMPARISONS,
     MAX_DEPTH,
@@ -16,7 +16,7 @@ from gindex.corpus.filters import (
     parse_filter,
     written_name,
 )
-from gindex.corpus.values import register
+from gindex.documents.values import register
 from gindex.errors import FilterError
 
 DOCUMENTS = {

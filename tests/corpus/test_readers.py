@@ -383,7 +383,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch, package, name):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, gindex.corpus.readers, gindex.corpus.table, gindex.corpus.batches\n"
+        "import sys, gindex.corpus.readers, gindex.documents.table, gindex.corpus.batches\n"
         "assert not {'torch', 'transformers', 'datasets', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gindex.config import CorpusConfig
-from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
-from gindex.corpus.row_checksums import Guard, RowChecksums, row_checksum, write_row_checksums
-from gindex.corpus.table import DocumentTable
+from gindex.documents.checksums import Guard, RowChecksums, row_checksum, write_row_checksums
+from gindex.documents.filling import fill_table
+from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
 from gindex.progress import Silent
 

@@ -5,9 +5,9 @@ import sqlite3
 import pytest
 
 from gindex.config import CorpusConfig
-from gindex.corpus.fill import fill_table
 from gindex.corpus.records import Document
-from gindex.corpus.table import DocumentTable
+from gindex.documents.filling import fill_table
+from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError, FilterError, StoreError
 from gindex.progress import Silent
 
@@ -73,7 +73,7 @@ def test_damage_is_damage_whatever_is_asked_for(path, harm):
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_FULL])
 def test_a_shortage_is_neither(path, code):
     """SQLite cannot open a file for sorting where the process has too many open."""
-    from gindex.corpus.schema import asked_errors
+    from gindex.documents.schema import asked_errors
 
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = code

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gindex.corpus import comparisons
-from gindex.corpus.comparisons import IdColumn, MetadataColumn, Sql
-from gindex.corpus.values import forms, holds, like, register
+from gindex.documents import comparisons
+from gindex.documents.comparisons import IdColumn, MetadataColumn, Sql
+from gindex.documents.values import forms, holds, like, register
 
 ORDERS = ("<", "<=", ">", ">=")
 

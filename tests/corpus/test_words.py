@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
-from gindex.corpus import fill, schema
-from gindex.corpus.fill import fill_table
-from gindex.corpus.filters import parse_filter
 from gindex.corpus.records import Document
-from gindex.corpus.selection import lexical_documents
-from gindex.corpus.table import DocumentTable
-from gindex.corpus.words import LONGEST_WORD, MAX_WORDS, indexed, is_cut_in_pairs, plain_words_of, words_of
+from gindex.documents import filling as fill
+from gindex.documents import schema
+from gindex.documents.filling import fill_table
+from gindex.documents.filters import parse_filter
+from gindex.documents.selection import lexical_documents
+from gindex.documents.table import DocumentTable
+from gindex.documents.words import LONGEST_WORD, MAX_WORDS, indexed, is_cut_in_pairs, plain_words_of, words_of
 from gindex.errors import QueryError
 from gindex.progress import Silent
 

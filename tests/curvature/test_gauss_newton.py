@@ -13,13 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from gindex.corpus.batches import pad
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.errors import ConfigError, ModelError, NonFiniteError
-from gindex.gradient.exact import document_gradients
 from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tasks import Classification, Regression
 from gindex.model.tensors import TensorBatch, tensor_batches
 from gindex.model.tracking import track_layers
+from gindex.vectors.influence import document_gradients
 
 WIDE = torch.float64
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.gradient.exact import exact_influence, precondition_queries
+from gindex.vectors.influence import exact_influence, precondition_queries
 
 kronfluence = pytest.importorskip("kronfluence", reason="tools/setup.sh installs it without its dependencies")
 from kronfluence.analyzer import Analyzer, prepare_model  # noqa: E402

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gindex import GradientIndex, Query
-from gindex.corpus.table import DocumentTable
+from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, QueryError
-from gindex.fidelity.metrics import agreement
+from gindex.statistics import agreement
 
 QUERIES = [Query(prompt="the compiler race", completion=" bug the stack"), Query(prompt="a lock and a page")]
 

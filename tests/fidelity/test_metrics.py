@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gindex.fidelity.metrics import agreement, overlap, pearson, summarise
+from gindex.statistics import agreement, overlap, pearson, summarise
 
 
 @given(st.integers(0, 10_000), st.integers(3, 60), st.booleans())

@@ -11,11 +11,11 @@ from gindex.config import ModelConfig
 from gindex.corpus.batches import pad
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine
-from gindex.gradient.exact import document_gradients
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
+from gindex.vectors.influence import document_gradients
 
 BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9]], [0, 1, 2], [1, 1, 1])
 

@@ -12,14 +12,14 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 from transformers import OPTConfig, OPTForCausalLM
 
-from gindex.attribution import tracked_layers
 from gindex.errors import ModelError, NonFiniteError, ShapeError
-from gindex.gradient.exact import document_gradients
+from gindex.lab.attribution import tracked_layers
 from gindex.model.choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.model.tracking import FEWER_DOCUMENTS, PROBE_DOCUMENTS, track_layers
+from gindex.vectors.influence import document_gradients
 
 WIDTH, TOKENS = 6, 5
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gindex.gradient.codes import encode
-from gindex.gradient.projection import LayerShape, ProjectionSpec
 from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader
 from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader
+from gindex.vectors.codes import encode
+from gindex.vectors.projection import LayerShape, ProjectionSpec
 
 PROJECTION = ProjectionSpec(
     layers=tuple(LayerShape(name=f"{group}.a", group=group, rows=8, columns=16) for group in ("0", "1", "2")),

@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gindex.ann import spec as faiss_types
+from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.spec import MAX_FOLDS, FaissSpec, choose_spec, spec_of, spec_record
 from gindex.distribution import install_hint
 from gindex.errors import (
     ConfigError,
@@ -19,13 +22,10 @@ from gindex.errors import (
     NonFiniteError,
     StoreError,
 )
-from gindex.gradient.projection import ProjectionSpec
-from gindex.search import faiss_types
-from gindex.search.faiss_index import FaissIndex, build_faiss
-from gindex.search.faiss_types import MAX_FOLDS, FaissSpec, choose_spec, spec_of, spec_record
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
+from gindex.vectors.projection import ProjectionSpec
 
 ROUNDING = 1e-5
 """See test_scan: sums of 768 float32 products, relative to the largest score."""

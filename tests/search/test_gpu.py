@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.search.faiss_gpu import GPU_MOST
-from gindex.search.faiss_index import FaissIndex, build_faiss
+from gindex.ann.gpu import GPU_MOST
+from gindex.ann.index import FaissIndex, build_faiss
 from gindex.search.funnel import Funnel, Selection
 from gindex.search.scan import scan
 

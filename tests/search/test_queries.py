@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from gindex.corpus.tokens import tokenize
 from gindex.errors import QueryError
+from gindex.queries.query import Query
+from gindex.queries.tokens import tokenize_all, tokenize_query
 from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Query
-from gindex.search.queries import tokenize_all, tokenize_query
 
 TEXTS = [
     'the compiler is a program that turns (B) x = "y" into 2+2=4\nHello un believable line one\nline two é 日本 😀 ',

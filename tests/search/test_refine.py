@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from gindex_cli.commands import gindex
 
 from gindex import GradientIndex
-from gindex.attribution import Attribution
 from gindex.config import SearchOptions, SolverConfig
 from gindex.corpus.batches import pad
 from gindex.curvature.gauss_newton import WeightSpace
 from gindex.errors import ConfigError, DivergenceError
+from gindex.lab.attribution import Attribution
 from gindex.progress import Silent
-from gindex.search.hit import Query
-from gindex.search.queries import tokenize_query
+from gindex.queries.query import Query
+from gindex.queries.tokens import tokenize_query
 from gindex.search.refine import Refiner, refine_sample
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"

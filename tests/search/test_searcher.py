@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gindex import GradientIndex
+from gindex.ann.spec import KINDS
 from gindex.config import SearchOptions
-from gindex.corpus.table import DocumentTable
+from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, FilterError, MismatchError, NonFiniteError, QueryError
-from gindex.search.faiss_types import KINDS
-from gindex.search.hit import Query
+from gindex.queries.query import Query
 
 ROUNDING = 1e-4
 """Relative: sums of 512 float32 products in another order; measured 2e-6."""
@@ -50,8 +50,8 @@ def typed(request, built, tmp_path_factory):
     """The same index with other FAISS types over it, small enough to need no shortlist beyond the default."""
     import shutil
 
+    from gindex.change.reindex import reindex
     from gindex.store.layout import Layout
-    from gindex.upkeep.reindex import reindex
 
     copy = shutil.copytree(built, tmp_path_factory.mktemp(request.param) / "index")
     search = reindex(Layout(copy), request.param).search
@@ -64,8 +64,8 @@ def test_recall_of_every_type_on_real_vectors(index, built, tmp_path, kind):
     """Gradients of queries on the stored gradients of documents, against the full scan; a GPU's type on the CPU too."""
     import shutil
 
+    from gindex.change.reindex import reindex
     from gindex.store.layout import Layout
-    from gindex.upkeep.reindex import reindex
 
     copy = shutil.copytree(built, tmp_path / "index")
     reindex(Layout(copy), kind)
@@ -275,7 +275,7 @@ def test_a_batch_is_its_queries_one_by_one(typed, brute):
 
 def test_gradients_take_the_path_of_the_queries(index):
     """The gradient of a query by autograd, given as it is, finds what the query finds."""
-    from gindex.gradient.exact import Observer
+    from gindex.vectors.influence import Observer
 
     prompt = "the compiler race bug"
     engine, found = index._engine, {}

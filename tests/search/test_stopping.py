@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gindex.errors import ConfigError
-from gindex.search.stopping import expected_misses
+from gindex.exact.stopping import expected_misses
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 

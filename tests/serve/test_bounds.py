@@ -9,7 +9,7 @@ import pytest
 
 from gindex.client import Client
 from gindex.errors import ConfigError, FilterError
-from gindex.loopback import is_loopback
+from gindex.http.loopback import is_loopback
 from gindex.serve.hosts import Hosts
 from gindex.serve.problems import RefusedError
 from gindex.serve.served import is_shortage

@@ -7,7 +7,7 @@ import pytest
 
 from gindex import GradientIndex
 from gindex.client import Client
-from gindex.corpus.filters import MAX_PATTERN
+from gindex.documents.filters import MAX_PATTERN
 from gindex.errors import FilterError, QueryError
 
 METADATA = {

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gindex import GradientIndex
+from gindex.change.compact import compact
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
-from gindex.upkeep.compact import compact
 
 VECTOR = base64.b64encode(np.ones(512, "<f4").tobytes()).decode()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from gindex import atomic
+from gindex.files import atomic
 
 
 def listing(folder: Path) -> dict[str, str]:

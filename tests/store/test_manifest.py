@@ -57,7 +57,7 @@ def test_file_system_without_hard_links(layout, draft, monkeypatch):
     def fail(*_args: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("gindex.atomic.os.link", fail)
+    monkeypatch.setattr("gindex.files.atomic.os.link", fail)
     commit(layout, draft, {"kind": "build"})
     monkeypatch.setattr("gindex.store.versions.next_version", lambda _layout: 1)
     with pytest.raises(VersionError):

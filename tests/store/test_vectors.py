@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from gindex.config import BIT_WIDTHS
 from gindex.errors import CorruptStoreError
-from gindex.gradient.codes import encode
 from gindex.store import vectors as store
 from gindex.store.files import read_json
 from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader
 from gindex.store.rows import chunk_checksums, combined
 from gindex.store.vectors import CodedVectors, VectorSpec, VectorWriter, VolumeReader, choose_segment_parts
+from gindex.vectors.codes import encode
 
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 ARRAYS = ("codes", "scales", "self_influence")

@@ -21,7 +21,7 @@ from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.engine import Engine
 from gindex.errors import GindexError
-from gindex.gradient.exact import document_gradients
+from gindex.vectors.influence import document_gradients
 
 Gradients = dict[str, Tensor]
 """[O, I] by layer name, the bias last."""

@@ -11,16 +11,16 @@ from simulated_device import DEVICE
 from torch import Tensor, nn
 
 from gindex import GradientIndex
-from gindex.attribution import Attribution, coded_scores, tracked_layers
 from gindex.config import BuildConfig, ModelConfig, SolverConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine
-from gindex.gradient.projection import LayerShape, ProjectionSpec
-from gindex.gradient.projections import make_projection
-from gindex.gradient.vector import VectorPath
+from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
+from gindex.vectors.path import VectorPath
+from gindex.vectors.projection import LayerShape, ProjectionSpec
+from gindex.vectors.projections import make_projection
 
 QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
 

@@ -18,24 +18,24 @@ from unittest import mock
 import numpy as np
 import torch
 
-from gindex.builder import add as add_module
-from gindex.builder import run as run_module
-from gindex.builder.add import run_add
-from gindex.builder.run import run_build
+from gindex.ann.index import FaissIndex
+from gindex.ann.spec import spec_of
+from gindex.build import run as run_module
+from gindex.build.run import run_build
+from gindex.change import add as add_module
+from gindex.change.add import run_add
+from gindex.change.compact import compact
+from gindex.change.delete import delete_documents
+from gindex.change.repair import repair
+from gindex.change.verify import verify
 from gindex.config import BuildConfig
 from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, NotAnIndexError
-from gindex.search.faiss_index import FaissIndex
-from gindex.search.faiss_types import spec_of
 from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout
 from gindex.store.version import Version
 from gindex.store.versions import latest_version, version_numbers
-from gindex.upkeep.compact import compact
-from gindex.upkeep.delete import delete_documents
-from gindex.upkeep.repair import repair
-from gindex.upkeep.verify import verify
 
 from .layer import Fault, installed
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gindex.change.verify import verify
 from gindex.store.layout import Layout
 from gindex.store.versions import version_numbers
-from gindex.upkeep.verify import verify
 
 from .scenarios import (
     DONE,

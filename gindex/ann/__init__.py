@@ -1,0 +1,1 @@
+"""FAISS and the sieve: what gives candidates, and nothing else."""

@@ -1,0 +1,141 @@
+"""The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from gindex.build.allocator import release
+from gindex.build.memory import sides
+from gindex.corpus.batches import TokenBatch
+from gindex.curvature.covariance import SecondMoment
+from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
+from gindex.curvature.eigenvalues import kronecker_eigenvalues
+from gindex.curvature.fit import fit_covariances, fit_eigenvalues
+from gindex.curvature.kinds import decomposition, mean_eigenvalue
+from gindex.curvature.ranks import ranks
+from gindex.engine import Engine
+from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.progress import Progress
+from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
+from gindex.store.layout import Layout
+from gindex.store.manifest import LayerRecord
+
+
+def fit_factors(
+    layout: Layout,
+    engine: Engine,
+    batches: Sequence[TokenBatch],
+    kind: str,
+    seed: int,
+    progress: Progress,
+    room: int = ROOM_BYTES,
+) -> None:
+    """Fit the curvature on a sample and write its factors; a stage whose files are there is passed over.
+
+    Args:
+        layout: Where the factors go.
+        engine: The model.
+        batches: The sample.
+        kind: One of `CURVATURES`.
+        seed: Seed of the sampled labels.
+        progress: Where the phases are reported.
+        room: Bytes that decompositions may take.
+    """
+    numbers = range(len(engine.table.groups))
+    if not all(layout.eigenbases(number).is_file() for number in numbers):
+        _fit_bases(layout, engine, batches, kind, seed, progress, room)
+        release()
+    if not all(layout.eigenvalues(number).is_file() for number in numbers):
+        Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
+        for number, layers in enumerate(layers_by_group(engine.table)):
+            values = {layer.name: Lambda[layer.name] for layer in layers}
+            means = {name: mean_eigenvalue(value, kind) for name, value in values.items()}
+            write_tensors(layout.eigenvalues(number), values, {"mean": means})
+
+
+def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> list[LayerRecord]:
+    """Describe the tracked layers of a fitted index, with the ranks that are kept of each."""
+    means = mean_eigenvalues(layout, len(table.groups))
+    records = []
+    for layer in table.layers:
+        activation_rank, gradient_rank = ranks(layer, rank_fraction)
+        records.append(
+            LayerRecord(
+                name=layer.name,
+                group=layer.group,
+                source=layer.source,
+                inputs=layer.inputs,
+                outputs=layer.outputs,
+                activation_rank=activation_rank,
+                gradient_rank=gradient_rank,
+                mean_eigenvalue=means[layer.name],
+            )
+        )
+    return records
+
+
+def _fit_bases(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress, room: int
+) -> None:
+    with progress.phase("fit covariances", _parts(batches), "parts") as phase:
+        observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
+    A, S = observer.activation_moments, observer.gradient_moments
+    groups = layers_by_group(engine.table)
+    missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
+    widest = max(sides(engine.table.layers))
+    with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
+        wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
+        found = decomposed(partial(_decompose, decomposition(kind)), wanted, widest, engine.device, room)
+        for number in missing:
+            tensors: dict[str, Tensor] = {}
+            for made in islice(found, len(_covariances(groups[number], A, S))):
+                tensors |= made
+                phase.advance()
+            write_tensors(layout.eigenbases(number), tensors, {})
+
+
+def _covariances(
+    layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment]
+) -> list[tuple[str, str, dict[str, SecondMoment]]]:
+    """Return the side, the name and the place of each covariance that the file of a layer group is made of."""
+    activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
+    return activations + [("gradient", layer.name, S) for layer in layers]
+
+
+def _decompose(
+    decompose: Callable[[Tensor, str], tuple[Tensor, Tensor]], covariance: tuple[str, str, dict[str, SecondMoment]]
+) -> dict[str, Tensor]:
+    """Return the tensors of a covariance, which is dropped; another thread may be at another one."""
+    side, name, covariances = covariance
+    values, vectors = decompose(covariances.pop(name).mean(), f"{side} covariance of {name}")
+    return {f"{side}.{name}": vectors.T.to(torch.float32), f"{side}_values.{name}": values.to(torch.float32)}
+
+
+def _eigenvalues(
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+) -> dict[str, Tensor]:
+    """Return Lambda [O, I] by layer name."""
+    layers = engine.table.layers
+    if kind == "identity":
+        return {layer.name: _ones(layer) for layer in layers}
+    if kind == "kfac":
+        activation, gradient = read_basis_values(layout, engine.table)
+        tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
+        return {
+            layer.name: kronecker_eigenvalues(activation[layer.source], gradient[layer.name], tokens)
+            for layer in layers
+        }
+    bases = read_bases(layout, engine.table, engine.device, engine.dtype)
+    with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
+        return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
+
+
+def _ones(layer: TrackedLayer) -> Tensor:
+    return torch.ones(layer.outputs, layer.inputs, dtype=torch.float32, device="cpu")
+
+
+def _parts(batches: Sequence[TokenBatch]) -> int:
+    return sum(len(batch.ordinals) for batch in batches)

@@ -1,0 +1,276 @@
+"""What a build takes of memory, and batches that keep it within a bound.
+
+What a phase holds whatever the batch follows from the shapes. A phase that holds less has room for larger batches;
+where only small ones fit, blocks of the model are checkpointed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from gindex.build.allocator import freed_at_once
+from gindex.build.token_bytes import token_bytes
+from gindex.config import BuildConfig
+from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
+from gindex.curvature.ranks import ranks
+from gindex.engine import Engine
+from gindex.errors import ConfigError
+from gindex.exact.rerank import BLOCK_BYTES
+from gindex.model.checkpointing import checkpointed
+from gindex.model.head import CHUNK
+from gindex.model.layers import TrackedLayer
+from gindex.store.vectors import choose_segment_parts
+from gindex.vectors.codes import code_bytes
+
+T = TypeVar("T")
+
+GIGABYTE = 10**9
+
+PROGRAM_BYTES = 700_000_000
+"""What Python and its libraries take."""
+
+COMPILED_BYTES = 300_000_000
+"""What oneDNN's compiled products take beside that where a processor multiplies in 16 bits."""
+
+SPARE_BYTES = GIGABYTE
+"""What a build on a CPU takes beside the model and its factors where no bound is set."""
+
+TYPICAL_FRACTION = 0.25
+"""Share of each eigenbasis that is reckoned with before it is chosen."""
+
+LEAST_BATCH_TOKENS = 64
+"""Tokens of a batch that no memory goes too far for, where no bound was set."""
+
+ENOUGH = 0.25
+"""Share of the tokens that are wanted in a batch below which its blocks are checkpointed: another forward pass then
+costs less than reading all weights for so few tokens."""
+
+CALIBRATION_TOKENS = 2048
+"""Tokens of a batch of calibration, whose documents are compared with one another, where there is room for them."""
+
+EXACT_BATCH_TOKENS = 512
+"""Tokens of a batch of exact influence where not all queries fit: each query that is held saves a share of a pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryNeed:
+    """Memory of one phase of a build, in bytes.
+
+    Attributes:
+        fixed: Taken whatever the batch: the program, the model, factors, tables.
+        token: Taken for each token of a batch.
+        checkpointed: The same where blocks are checkpointed.
+    """
+
+    fixed: int
+    token: int
+    checkpointed: int
+
+    def of(self, size: "BatchSize") -> int:
+        """Return the peak with batches of such a size."""
+        return self.fixed + size.tokens * (self.checkpointed if size.checkpointing else self.token)
+
+    def within(self, bound: int, *, checkpointing: bool = False) -> int:
+        """Return how many tokens a batch may have; negative where not even the rest is held."""
+        return (bound - self.fixed) // (self.checkpointed if checkpointing else self.token)
+
+    def least(self, tokens: int) -> int:
+        """Return the least that batches of so many tokens take."""
+        return self.fixed + tokens * min(self.token, self.checkpointed)
+
+    def batches(self, wanted: int, least: int, bound: int) -> "BatchSize":
+        """Return the batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
+
+        Args:
+            wanted: Tokens of a batch that suit the device.
+            least: Tokens that are taken in any case.
+            bound: Memory that there is, in bytes.
+        """
+        plain, checkpointed = self.within(bound), self.within(bound, checkpointing=True)
+        if plain >= ENOUGH * wanted or self.checkpointed >= self.token:
+            return BatchSize(tokens=min(wanted, max(least, plain)))
+        return BatchSize(tokens=min(wanted, max(least, checkpointed)), checkpointing=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSize:
+    """Most tokens of a batch, and whether blocks are checkpointed for it."""
+
+    tokens: int
+    checkpointing: bool = False
+
+    @contextmanager
+    def passes(self, engine: Engine) -> Iterator[None]:
+        """Run passes over such batches; where memory is scarce, what they free goes back to the system at once."""
+        if not self.checkpointing:
+            yield
+            return
+        with checkpointed(engine.blocks), freed_at_once():
+            yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByPhase(Generic[T]):
+    """Something of each phase of a build whose passes take memory."""
+
+    fit: T
+    calibration: T
+    vectors: T
+    fidelity: T
+
+
+def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[MemoryNeed]:
+    """Reckon what the phases of a build need; measuring fidelity, with one query held.
+
+    Args:
+        engine: The loaded model.
+        config: Its settings.
+        parts: Parts of the corpus.
+        longest: Tokens of the longest part.
+    """
+    layers, size = engine.table.layers, engine.dtype.itemsize
+    squares = sum(width**2 for width in sides(layers))
+    values = sum(layer.parameters for layer in layers)
+    fit = (
+        4 * squares + ENTRY_BYTES * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
+        size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
+    )
+    one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
+    vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
+    fidelity = _fidelity_bytes(engine, config) + size * values
+    standing, token = _standing_bytes(engine), token_bytes(engine, longest)
+    # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
+    kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
+
+    def need(fixed: int, activations: float = 1.0) -> MemoryNeed:
+        return MemoryNeed(fixed=standing + fixed, token=token.plain(activations), checkpointed=token.checkpointed)
+
+    return ByPhase(fit=need(max(fit)), calibration=need(one), vectors=need(vectors, kept), fidelity=need(fidelity))
+
+
+def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
+    """Return the batches of each phase: as large as suit the device, or as memory allows.
+
+    Memory is bound by the settings, or, on a CPU where they say nothing of batches either, by the model, its factors
+    and `SPARE_BYTES`.
+
+    Raises:
+        ConfigError: The bound of the settings can't hold the longest part.
+    """
+    wanted = config.batch_tokens or engine.usual_batch_tokens
+    bound = _bound(engine, config)
+    if bound is None:
+        usual = BatchSize(tokens=wanted)
+        return ByPhase(fit=usual, calibration=BatchSize(tokens=CALIBRATION_TOKENS), vectors=usual, fidelity=usual)
+    needs, least = memory_needs(engine, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
+    if config.memory:
+        least, most = longest, max(need.least(longest) for need in vars(needs).values())
+        if most > bound:
+            raise ConfigError(
+                f"--memory: expected at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of "
+                f"{longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with --max-tokens"
+            )
+    queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(engine), min(wanted, EXACT_BATCH_TOKENS)
+    exact = needs.fidelity.batches(wanted, least, bound - queries)
+    if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
+        again = needs.fidelity.checkpointed < needs.fidelity.token
+        most = needs.fidelity.within(bound, checkpointing=again)
+        exact = BatchSize(tokens=min(few, max(least, most)), checkpointing=again)
+    return ByPhase(
+        fit=needs.fit.batches(wanted, least, bound),
+        calibration=needs.calibration.batches(CALIBRATION_TOKENS, least, bound),
+        vectors=needs.vectors.batches(wanted, least, bound),
+        fidelity=exact,
+    )
+
+
+def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
+    """Return the most that a build takes at a time, as far as that can be reckoned."""
+    needs, sizes = memory_needs(engine, config, parts, longest), batch_sizes(engine, config, parts, longest)
+    peaks: list[int] = [
+        need.of(replace(size, tokens=max(longest, size.tokens)))
+        for need, size in zip(vars(needs).values(), vars(sizes).values(), strict=True)
+    ]
+    return max(peaks)
+
+
+def decomposition_room(engine: Engine, config: BuildConfig) -> int:
+    """Return how much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
+    bound = _bound(engine, config)
+    if bound is None:
+        return ROOM_BYTES
+    return bound - _standing_bytes(engine) - 4 * sum(width**2 for width in sides(engine.table.layers))
+
+
+def model_and_factors(engine: Engine) -> int:
+    """Return the bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
+    layers = engine.table.layers
+    factors = sum(width**2 for width in sides(layers)) + sum(layer.parameters for layer in layers)
+    return weight_bytes(engine) + 4 * factors
+
+
+def weight_bytes(engine: Engine) -> int:
+    """Return the bytes of the model's weights."""
+    return sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
+
+
+def query_room(engine: Engine, config: BuildConfig, size: BatchSize, longest: int) -> int:
+    """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
+
+    Args:
+        engine: The loaded model.
+        config: Its settings.
+        size: The batches.
+        longest: Tokens of the longest part.
+    """
+    bound = _bound(engine, config)
+    if bound is None:
+        return BLOCK_BYTES
+    token = token_bytes(engine, longest)
+    others = _standing_bytes(engine) + _fidelity_bytes(engine, config)
+    others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
+    return min(BLOCK_BYTES, max(_query_bytes(engine), bound - others))
+
+
+def sides(layers: Sequence[TrackedLayer]) -> list[int]:
+    """Widths of all covariances that are kept: one a source, one a layer."""
+    return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
+
+
+def _bound(engine: Engine, config: BuildConfig) -> int | None:
+    if config.memory:
+        return int(config.memory * GIGABYTE)
+    if config.batch_tokens or engine.device.type != "cpu":
+        return None
+    return model_and_factors(engine) + SPARE_BYTES
+
+
+def _query_bytes(engine: Engine) -> int:
+    return engine.dtype.itemsize * sum(layer.parameters for layer in engine.table.layers)
+
+
+def _standing_bytes(engine: Engine) -> int:
+    """What every phase holds: the program, the model, logits of a chunk of positions."""
+    logits = CHUNK * engine.task.vocabulary * (2 * engine.dtype.itemsize + 8)
+    compiled = COMPILED_BYTES if engine.device.type == "cpu" and engine.dtype.itemsize == 2 else 0
+    return PROGRAM_BYTES + compiled + weight_bytes(engine) + logits
+
+
+def _fidelity_bytes(engine: Engine, config: BuildConfig) -> int:
+    """What measuring fidelity holds beside its queries: the path to vectors, and one layer's factors."""
+    layers, size = engine.table.layers, engine.dtype.itemsize
+    return _vector_bytes(layers, config, size) + 8 * max(layer.parameters for layer in layers)
+
+
+def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int) -> int:
+    """Truncated bases, what they are scaled by, and the projection's table."""
+    kept = [(layer, *ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION)) for layer in layers]
+    bases = sum((layer.inputs * R if layer.name == layer.source else 0) + layer.outputs * P for layer, R, P in kept)
+    return size * bases + (2 * 4 + 5) * sum(R * P for _layer, R, P in kept)
+
+
+def _segment_bytes(config: BuildConfig, parts: int) -> int:
+    """Codes of a segment that is made, and of the one before while it is written, which takes them twice."""
+    row = code_bytes(config.vectors.dimension, config.vectors.bits)
+    return 3 * row * min(parts, choose_segment_parts(parts, row))

@@ -1,0 +1,170 @@
+"""What a build will do and what it will cost, before it starts.
+
+Time comes from floating-point operations counted for each phase and speeds measured for a second or two on the machine;
+memory and disk from the shapes.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gindex.ann.spec import choose_spec
+from gindex.build.memory import TYPICAL_FRACTION, peak_bytes, sides
+from gindex.config import BuildConfig
+from gindex.corpus.batches import pad
+from gindex.curvature.eigenbasis import decomposed
+from gindex.curvature.ranks import ranks
+from gindex.documents.table import TableCounts
+from gindex.engine import Engine
+from gindex.model.layers import LayerTable, TrackedLayer, UntrackedWeight
+from gindex.model.passes import defaults
+from gindex.store.coverage import Coverage, coverage
+from gindex.vectors.codes import code_bytes
+
+CALIBRATION_TOKENS = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """A build, before it starts.
+
+    Attributes:
+        documents: Documents in the corpus.
+        parts: Parts they are cut into.
+        tokens: Tokens of all parts, context tokens included.
+        fit_documents: Documents that EK-FAC is fitted on.
+        fit_tokens: Their tokens.
+        tracked_layers: Number of layers whose gradients are taken.
+        tracked_parameters: Their weights.
+        parameters: All weights of the model.
+        coverage: The tracked share of the model's body, and what is not tracked by reason.
+        untracked: Every weight that is left out, with the reason.
+        seconds: Estimated time by phase.
+        memory_bytes: Estimated peak memory.
+        disk_bytes: Estimated size of the index by part.
+    """
+
+    documents: int
+    parts: int
+    tokens: int
+    fit_documents: int
+    fit_tokens: int
+    tracked_layers: int
+    tracked_parameters: int
+    parameters: int
+    coverage: Coverage
+    untracked: tuple[UntrackedWeight, ...]
+    seconds: dict[str, float]
+    memory_bytes: int
+    disk_bytes: dict[str, int]
+
+
+def make_plan(
+    engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], longest: int, text_bytes: int
+) -> BuildPlan:
+    """Estimate a build.
+
+    Args:
+        engine: The loaded model.
+        config: Settings of the build.
+        counts: Size of the corpus.
+        fit: Documents and tokens of the fit's sample.
+        longest: Tokens of the longest part.
+        text_bytes: Size of the document table.
+    """
+    tracked = sum(layer.parameters for layer in engine.table.layers)
+    return BuildPlan(
+        documents=counts.documents,
+        parts=counts.parts,
+        tokens=counts.tokens,
+        fit_documents=fit[0],
+        fit_tokens=fit[1],
+        tracked_layers=len(engine.table.layers),
+        tracked_parameters=tracked,
+        parameters=engine.table.parameters,
+        coverage=_coverage(engine.table),
+        untracked=engine.table.untracked,
+        seconds=_seconds(engine, config, counts, fit[1]),
+        memory_bytes=peak_bytes(engine, config, counts.parts, longest),
+        disk_bytes=_disk(engine, config, counts.parts, text_bytes),
+    )
+
+
+def _coverage(table: LayerTable) -> Coverage:
+    sizes = {"body_parameters": table.body, "tracked_body_parameters": table.tracked_body}
+    return coverage(sizes, [vars(weight) for weight in table.untracked])
+
+
+def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
+    layers, fraction = engine.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
+    squares = sum(width**2 for width in sides(engine.table.layers))
+    outer = sum(layer.parameters for layer in layers)
+    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(engine))
+    passing, flops, cubes = _pass_seconds(engine), _flops(engine.device), _cubes(engine.device)
+    return {
+        "fit covariances": fit_tokens * (passing + 2 * squares / flops),
+        "eigenbases": sum(width**3 for width in sides(engine.table.layers)) / cubes,
+        "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
+        "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
+    }
+
+
+def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
+    """Each layer with the widths it rotates: 0 activations where it shares them with another."""
+    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers]
+
+
+@defaults()
+def _pass_seconds(engine: Engine) -> float:
+    """Seconds a token of one frozen forward and backward pass."""
+    length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
+    tokens = np.arange(length, dtype=np.uint32) % min(100, engine.task.vocabulary)
+    batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
+    # Gradients flow from the embeddings up, as they do under observation.
+    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+        lambda _module, _args, output: output.requires_grad_(True)
+    )
+    try:
+        return _fastest(lambda: engine.task.losses(batch).sum().backward(), engine.device) / length
+    finally:
+        handle.remove()
+
+
+def _flops(device: torch.device) -> float:
+    """Multiply-adds, times two, a second of a float32 matrix product."""
+    x = torch.randn(768, 768, dtype=torch.float32, device=device)
+    return 2 * 768**3 / _fastest(lambda: x @ x, device)
+
+
+def _cubes(device: torch.device) -> float:
+    """n^3 a second of float64 eigendecompositions, on a CPU of as many side by side as there are threads."""
+    x = torch.randn(512, 512, dtype=torch.float64, device=device)
+    x = x @ x.T
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    return count * 512**3 / _fastest(lambda: list(decomposed(torch.linalg.eigh, [x] * count, 512, device)), device)
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
+    layers, vectors = engine.table.layers, config.vectors
+    faiss = choose_spec(parts, vectors.dimension, 1.0)
+    return {
+        "factors": 4
+        * (sum(width**2 for width in sides(engine.table.layers)) + sum(layer.parameters for layer in layers)),
+        "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(engine.table.groups) + 4),
+        "search index": parts * faiss.part_bytes(vectors.dimension),
+        "documents": text_bytes,
+    }

@@ -1,0 +1,102 @@
+"""Repair: what is derived is built again, what is lost is marked to be computed again by `gindex build`."""
+
+from dataclasses import dataclass, replace
+
+from gindex.change.reindex import new_search_index
+from gindex.documents.checksums import write_row_checksums
+from gindex.errors import CorruptStoreError
+from gindex.files.atomic import sync
+from gindex.model.passes import plain
+from gindex.progress import Progress, Silent
+from gindex.store.layout import REMEDY, Layout
+from gindex.store.manifest import Manifest
+from gindex.store.version import segment_files
+from gindex.store.versions import commit, latest_version, writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        manifest: The newest version.
+        rebuilt: Derived files that were built again.
+        lost: Parts that are marked to be computed again.
+        beyond: What cannot be repaired: it must be restored from a copy, or built again.
+    """
+
+    manifest: Manifest
+    rebuilt: tuple[str, ...]
+    lost: int
+    beyond: tuple[str, ...]
+
+
+@plain()
+def repair(layout: Layout, progress: Progress | None = None) -> Repair:
+    """Check every file of the newest version, build what is derived again where it is damaged, mark lost segments.
+
+    Raises:
+        CorruptStoreError: The newest manifest is damaged; `rollback` goes back to an earlier one.
+        StoreError: The index cannot be written.
+    """
+    with writing(layout):
+        manifest = Manifest.read(layout, latest_version(layout))
+        problems = _damaged(layout, manifest)
+        rewritten = _write_row_checksums(layout, manifest, problems)
+        derived = [name for name in sorted(manifest.derived) if problems.pop(name, None) is not None]
+        lost: dict[int, list[int]] = {}
+        for volume in manifest.volumes:
+            segments = segment_files(layout, manifest, volume)
+            names = {n: {path.relative_to(layout.root).as_posix() for path in paths} for n, paths in segments.items()}
+            lost[volume.number] = [n for n in segments if n in volume.lost or names[n] & problems.keys()]
+            for name in set().union(*(names[n] for n in lost[volume.number])):
+                problems.pop(name, None)
+        volumes = [replace(volume, lost=lost[volume.number]) for volume in manifest.volumes]
+        changes: dict[str, object] = {} if volumes == manifest.volumes else {"volumes": volumes}
+        if derived and not problems:
+            kind = str(manifest.search["kind"])
+            marked = replace(manifest, volumes=volumes)
+            changes |= new_search_index(layout, marked, kind, manifest.mu, progress or Silent())
+        _remove_records(layout, lost)
+        if changes:
+            operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}
+            manifest = commit(layout, manifest, operation, **changes)
+        return Repair(
+            manifest=manifest,
+            rebuilt=(*rewritten, *(sorted(manifest.derived) if "search" in changes else ())),
+            lost=sum(len(parts) for parts in manifest.lost_parts),
+            beyond=tuple(problems.values()),
+        )
+
+
+def _write_row_checksums(layout: Layout, manifest: Manifest, problems: dict[str, str]) -> list[str]:
+    """Write damaged checksums of rows again where their table is whole: they come out as they were."""
+    written = []
+    for place in (layout.volume(volume.number) for volume in manifest.volumes):
+        sums, table = (path.relative_to(layout.root).as_posix() for path in (place.row_checksums, place.documents))
+        if sums in problems and table not in problems:
+            write_row_checksums(place.documents, place.row_checksums)
+            del problems[sums]
+            written.append(sums)
+    return written
+
+
+def _remove_records(layout: Layout, lost: dict[int, list[int]]) -> None:
+    """Remove the records of lost segments: a foreign one must not pass for the one that is computed again."""
+    for volume, numbers in lost.items():
+        records = [layout.volume(volume).segment(number) for number in numbers]
+        for path in records:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in records if path.parent.is_dir()}:
+            sync(folder)
+
+
+def _damaged(layout: Layout, manifest: Manifest) -> dict[str, str]:
+    """Return what is wrong with each damaged file, by its path."""
+    problems = {}
+    for file in manifest.files:
+        try:
+            file.check_content(layout.root)
+        except CorruptStoreError as error:
+            problems[file.path] = str(error).removesuffix(f"; {REMEDY}")
+    return problems

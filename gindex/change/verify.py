@@ -1,0 +1,233 @@
+"""Whether an index is whole: its manifest, its files, and what they say of each other."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import zarr
+
+from gindex.ann.index import FaissIndex
+from gindex.ann.spec import spec_of
+from gindex.change.history import unnamed_files
+from gindex.documents.checksums import row_checksums
+from gindex.documents.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
+from gindex.engine import recorded_projection
+from gindex.errors import StoreError
+from gindex.model.passes import plain
+from gindex.store.files import read_json
+from gindex.store.layout import REMEDY, Layout
+from gindex.store.manifest import Manifest, VolumeRecord
+from gindex.store.version import Version, volume_spec
+from gindex.store.versions import latest_version, require_version, version_numbers
+
+TOLERANCE = 1e-3
+"""Of FAISS's vectors, relative to their length: float16 rounds each coordinate by up to 2^-11 of itself."""
+
+
+@plain()
+def verify(layout: Layout, version: int | None = None, *, deep: bool = False) -> dict[str, Any]:
+    """Check a version, the newest where None.
+
+    Every file is read and compared with its checksum; counts and ids are compared between the manifest, the document
+    tables, the Zarr arrays and the FAISS index. With `deep`, SQLite checks its own structures, every chunk is decoded,
+    and FAISS's vectors are compared with the stored ones.
+
+    Returns:
+        `version`, `problems` (what is wrong, each naming its file), `unnamed` (files that no version names: leftovers
+        of killed commands, which do no harm and which `prune` removes) and `checked_bytes`.
+
+    Raises:
+        NotAnIndexError: There is no finished index.
+        VersionError: There is no such version.
+    """
+    number = latest_version(layout) if version is None else version
+    require_version(layout, number)
+    problems: list[str] = []
+    manifest = _attempt(problems, lambda: Manifest.read(layout, number))
+    if manifest is None:
+        return {"version": number, "problems": problems, "unnamed": [], "checked_bytes": 0}
+    for file in manifest.files:
+        _attempt(problems, lambda file=file: file.check_content(layout.root))  # type: ignore[misc]
+    problems += [
+        f"parts {parts.start:,} to {parts.stop - 1:,}: lost; run gindex build" for parts in manifest.lost_parts
+    ]
+    if not problems:
+        problems += _contents(layout, manifest, deep)
+    return {
+        "version": number,
+        "problems": problems,
+        "unnamed": _unnamed(layout),
+        "checked_bytes": sum(file.bytes for file in manifest.files),
+    }
+
+
+def _attempt(problems: list[str], check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    except StoreError as error:
+        problems.append(str(error).removesuffix(f"; {REMEDY}"))
+        return None
+
+
+def _unnamed(layout: Layout) -> list[str]:
+    named = {layout.manifest(number) for number in version_numbers(layout)}
+    for number in version_numbers(layout):
+        try:
+            named |= {layout.root / file.path for file in Manifest.read(layout, number).files}
+        except StoreError:
+            return []  # what a damaged manifest names is not known
+    return [path.relative_to(layout.root).as_posix() for path in unnamed_files(layout, named)]
+
+
+def _contents(layout: Layout, manifest: Manifest, deep: bool) -> list[str]:
+    problems: list[str] = []
+    for check in (_volumes, _tables, _arrays, _faiss):
+        for problem in check(layout, manifest, deep):
+            problems.append(problem)
+    return problems
+
+
+def _volumes(layout: Layout, manifest: Manifest, _deep: bool) -> Iterator[str]:
+    """Ordinals follow on each other, deleted ranges are in order, segment records agree with the manifest."""
+    path = layout.manifest(manifest.version)
+    documents = parts = 0
+    for volume in manifest.volumes:
+        if (volume.first_document, volume.first_part) != (documents, parts):
+            yield f"{path}: expected volume {volume.number} to begin at part {parts}, found {volume.first_part}"
+        documents, parts = documents + volume.documents, parts + volume.parts
+        skipped: dict[str, str] = {}
+        for number in range(volume_spec(manifest, volume).segments):
+            skipped |= read_json(layout.volume(volume.number).segment(number))["skipped"]
+        if skipped != volume.skipped:
+            yield f"{path}: expected the parts without a vector that the segments of volume {volume.number} name"
+    bounds = [bound for pair in manifest.deleted for bound in pair]
+    if bounds != sorted(set(bounds)) or (bounds and bounds[-1] > parts):
+        yield f"{path}: expected deleted ranges in order below {parts}, found others"
+
+
+def _tables(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+    seen = sqlite3.connect("")
+    seen.execute("CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID")
+    for volume in manifest.volumes:
+        path = layout.volume(volume.number).documents
+        try:
+            with closing(connect(path)) as connection:
+                yield from (f"{path}: {problem}" for problem in _table(connection, volume, deep))
+                yield from _repeated(connection, manifest, seen, str(path))
+            sums = layout.volume(volume.number).row_checksums
+            if deep and manifest.names(layout.root, sums) and sums.read_bytes() != row_checksums(path):
+                yield f"{sums}: expected the checksums of the rows of {path.name}, found others"
+        except (sqlite3.Error, StoreError) as error:
+            yield f"{path}: expected a document table, found {error}"
+    ((found,),) = seen.execute("SELECT COUNT(*) FROM ids")
+    seen.close()
+    if found != manifest.documents["documents"]:
+        wanted = f"{manifest.documents['documents']:,} documents that are not deleted"
+        yield f"{layout.manifest(manifest.version)}: expected {wanted}, found {found:,}"
+
+
+def _table(connection: sqlite3.Connection, volume: VolumeRecord, deep: bool) -> Iterator[str]:
+    expected = {
+        "SELECT COUNT(*), MIN(ordinal), MAX(ordinal) + 1 FROM documents": (
+            volume.documents,
+            volume.first_document,
+            volume.first_document + volume.documents,
+        ),
+        "SELECT COUNT(*), MIN(ordinal), MAX(ordinal) + 1 FROM parts": (
+            volume.parts,
+            volume.first_part,
+            volume.first_part + volume.parts,
+        ),
+        "SELECT SUM(token_count), MAX(token_count) FROM parts": (volume.tokens, volume.longest_part),
+        "SELECT COUNT(*) FROM parts WHERE LENGTH(tokens) != 4 * token_count": (0,),
+        "SELECT COUNT(*) FROM documents WHERE ordinal NOT IN (SELECT document FROM parts)": (0,),
+        "SELECT COUNT(*) FROM words_docsize": (volume.documents,),
+    }
+    for statement, wanted in expected.items():
+        (found,) = connection.execute(statement).fetchall()
+        if found != wanted:
+            yield f"{statement}: expected {wanted}, found {found}"
+    if deep:
+        yield from _structure(connection)
+
+
+def _structure(connection: sqlite3.Connection) -> Iterator[str]:
+    """Let SQLite check its pages, its references, and that the full-text index is that of the texts."""
+    for check in ("integrity_check", "foreign_key_check"):
+        for found in connection.execute(f"PRAGMA {check}"):
+            if found != ("ok",):
+                yield f"{check}: {found}"
+    with closing(sqlite3.connect("")) as copy:  # the full-text check is written as an insertion
+        connection.backup(copy)
+        try:
+            own = version_of(copy) != PLAIN_WORDS
+            copy.execute(f"INSERT INTO words(words, rank) VALUES ('integrity-check', {int(not own)})")
+            if own and not _are_words_of_texts(copy):
+                yield "full-text index: expected the words of the documents, found others"
+        except sqlite3.DatabaseError as error:
+            yield f"full-text index: {error}"
+
+
+def _are_words_of_texts(connection: sqlite3.Connection) -> bool:
+    """Index the texts again and compare every word, its document and its place."""
+    connection.execute(f"CREATE VIRTUAL TABLE again USING {FULL_TEXT}")
+    for ordinal, text in connection.execute("SELECT ordinal, text FROM documents"):
+        index_words(connection, ordinal, text, table="again")
+    for name in ("words", "again"):
+        connection.execute(f"CREATE VIRTUAL TABLE {name}_found USING fts5vocab({name}, instance)")
+    places = [connection.execute(f"SELECT term, doc, offset FROM {name}_found") for name in ("words", "again")]
+    return all(found == expected for found, expected in zip_longest(*places))
+
+
+def _repeated(connection: sqlite3.Connection, manifest: Manifest, seen: sqlite3.Connection, path: str) -> Iterator[str]:
+    """Ids of documents that are not deleted are there once."""
+    statement = "SELECT d.id, MIN(p.ordinal) FROM documents d JOIN parts p ON p.document = d.ordinal GROUP BY d.ordinal"
+    starts = [start for start, _ in manifest.deleted]
+    for document_id, part in connection.execute(statement):
+        position = int(np.searchsorted(starts, part, "right")) - 1
+        if position >= 0 and part < manifest.deleted[position][1]:
+            continue
+        try:
+            seen.execute("INSERT INTO ids VALUES (?)", (document_id,))
+        except sqlite3.IntegrityError:
+            yield f"{path}: expected every id once, found {document_id!r} again"
+
+
+def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+    for volume in manifest.volumes:
+        place, spec = layout.volume(volume.number).vectors, volume_spec(manifest, volume)
+        group = zarr.open_group(str(place), mode="r")
+        for name, rows in spec.arrays.items():
+            array = group[name]
+            found, wanted = array.shape, (rows.rows, rows.width) if rows.width else (rows.rows,)  # type: ignore[union-attr]
+            if found != wanted:
+                yield f"{place / name}: expected shape {wanted}, found {found}"
+    reader = Version(layout, manifest).vectors()
+    for number in range(reader.spec.segments if deep else 0):
+        ordinals = np.array(reader.spec.segment_range(number), np.int64)
+        try:
+            if not (reader.decoded(ordinals).isfinite().all() and np.isfinite(reader.self_influence(ordinals)).all()):
+                yield f"{layout.volumes}: expected finite vectors, found others in segment {number}"
+        except StoreError as error:
+            yield str(error)
+
+
+def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+    version = Version(layout, manifest)
+    try:
+        projection = recorded_projection(layout, manifest)
+        index = FaissIndex(version.faiss, spec_of(manifest.search), projection, manifest.stored_parts)
+        index.open()
+        level = version.second_level()
+    except StoreError as error:
+        yield str(error)
+        return
+    reader = version.vectors()
+    for number in range(reader.spec.segments if deep else 0):
+        ordinals = np.array(reader.spec.segment_range(number), np.int64)
+        off = index.deviation(ordinals, reader, level)
+        if off > TOLERANCE:
+            yield f"{version.faiss}: expected the stored vectors, found others in segment {number} (off by {off:.2g})"

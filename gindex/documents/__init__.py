@@ -1,0 +1,1 @@
+"""The table of documents: schema, filling, filters, words, checksums."""

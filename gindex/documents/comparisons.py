@@ -1,0 +1,188 @@
+"""From a comparison of a filter to SQL that is 0 or 1, never NULL.
+
+What `values.holds` says is the rule. Here is work skipped whose result is known: SQLite compares what it reads exactly,
+and calls `gindex_holds` for the rest. Metadata are the ASCII that `json.dumps` writes, so values that are equal are
+written alike, and equality needs no reading at all.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from gindex.documents.values import Value, forms, register
+
+ARROW = sqlite3.sqlite_version_info >= (3, 38)
+"""Whether SQLite has `->`, a value of JSON as it is written."""
+
+FEW = 8
+"""Most forms of values that are written into a statement one by one."""
+
+INT64 = range(-(2**63), 2**63)
+
+# SQLite's reading of decimals is off by a few units of 2^-52 at most, and by an absolute error among the smallest.
+_RELATIVE, _ABSOLUTE = 2.0**-48, 1e-290
+_LARGEST = 1.7e308
+
+
+@dataclass(frozen=True)
+class Sql:
+    """An expression with `?` marks, and their values in order."""
+
+    text: str
+    parameters: tuple[str | int | float, ...] = ()
+
+
+def filled(template: str, *pieces: Sql) -> Sql:
+    """Return a template with expressions in the place of its `{}`, in order."""
+    parameters = tuple(parameter for piece in pieces for parameter in piece.parameters)
+    return Sql(template.format(*(piece.text for piece in pieces)), parameters)
+
+
+def joined(word: str, terms: Sequence[Sql]) -> Sql:
+    """Return expressions with a word between them, in brackets; one alone as it is, since SQLite bounds brackets."""
+    if len(terms) == 1:
+        return terms[0]
+    return filled(f"({f' {word} '.join('{}' for _ in terms)})", *terms)
+
+
+def refusal(sql: Sql) -> str | None:
+    """Return what SQLite says of an expression that it will not take, as one nested too deeply; None where it does.
+
+    The limits are those that SQLite was compiled with; the statement is larger than any that an expression stands in.
+    """
+    statement = (
+        "SELECT -1 FROM documents WHERE id = ? AND ordinal IN (SELECT ordinal FROM documents WHERE ordinal IN {})"
+    )
+    with closing(sqlite3.connect(":memory:")) as connection:
+        register(connection)
+        connection.execute("CREATE TABLE documents(ordinal INTEGER PRIMARY KEY, id TEXT UNIQUE, metadata TEXT)")
+        whole = filled(statement, filled("(SELECT ordinal FROM documents WHERE {})", sql))
+        try:
+            connection.execute(whole.text, ("", *whole.parameters))
+        except sqlite3.Error as error:
+            return str(error)
+    return None
+
+
+class IdColumn:
+    """The ids of documents: texts, never NULL."""
+
+    def is_null(self) -> Sql:
+        """The field is missing or null."""
+        return Sql("0")
+
+    def equals(self, wanted: Sequence[Value]) -> Sql:
+        """The field has one of the values."""
+        return filled("(id IN ({}))", _marks([str(value) for value in wanted]))
+
+    def has(self, comparison: str, wanted: Value) -> Sql:
+        """The field has a value for which an order or `like` holds."""
+        mark = _mark(str(wanted))
+        if comparison != "like":
+            return filled(f"(id {comparison} {{}})", mark)
+        exact = _exactly(Sql("CAST(id AS BLOB)"), comparison, wanted)
+        if "\0" in str(wanted):  # LIKE ends both at a NUL
+            return exact
+        return filled("(CASE WHEN instr(id, {}) THEN {} ELSE id LIKE {} END)", _mark("\0"), exact, mark)
+
+
+class MetadataColumn:
+    """A field of the metadata."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take the names of fields within fields that lead to it."""
+        steps = _mark(json.dumps(list(names)))
+        written = filled("(gindex_value(metadata, {}))", steps)
+        if all(name and '"' not in name for name in names):  # others have no path in SQLite
+            path = _mark("$" + "".join(f".{json.dumps(name)}" for name in names))
+            self._json = filled("(metadata -> {})", path) if ARROW else written
+            self._type = filled("json_type(metadata, {})", path)
+            self._value = filled("json_extract(metadata, {})", path)
+        else:
+            self._json = written
+            self._type = filled("json_type({})", written)
+            self._value = filled("json_extract({}, '$')", written)
+
+    @property
+    def known(self) -> Sql:
+        """The document has the field, null or not."""
+        return filled("{} IS NOT NULL", self._type)
+
+    def is_null(self) -> Sql:
+        """The field is missing or null."""
+        return filled("({} IS NULL)", self._value)
+
+    def equals(self, wanted: Sequence[Value]) -> Sql:
+        """The field has one of the values."""
+        written = list(dict.fromkeys(form for value in wanted for form in forms(value)))
+        template = "(CASE {} WHEN 'array' THEN {} ELSE COALESCE({} IN ({}), 0) END)"
+        return filled(template, self._type, self._element_of(written), self._json, _marks(written))
+
+    def _element_of(self, written: Sequence[str]) -> Sql:
+        """An element of the array is written in one of the ways."""
+        element = "{} -> element.key" if ARROW else "gindex_value({}, json_array(element.key))"
+        found = filled(
+            f"EXISTS (SELECT 1 FROM json_each({{}}) AS element WHERE ({element}) IN ({{}}))",
+            self._json, self._json, _marks(written),
+        )  # fmt: skip
+        if len(written) > FEW:
+            return found
+        anywhere = joined("OR", [filled("instr({}, {})", self._json, _mark(form)) for form in written])
+        return filled("CASE WHEN {} THEN {} ELSE 0 END", anywhere, found)
+
+    def has(self, comparison: str, wanted: Value) -> Sql:
+        """The field has a value for which an order or `like` holds."""
+        exact = _exactly(self._json, comparison, wanted)
+        if isinstance(wanted, str):
+            text = self._text(comparison, wanted, exact)
+            return filled("(CASE {} WHEN 'text' THEN {} WHEN 'array' THEN {} ELSE 0 END)", self._type, text, exact)
+        near = self._near(comparison, wanted, exact)
+        integer = near if int(wanted) not in INT64 else filled(f"{{}} {comparison} {{}}", self._value, _mark(wanted))
+        template = "(CASE {} WHEN 'integer' THEN {} WHEN 'real' THEN {} WHEN 'array' THEN {} ELSE 0 END)"
+        return filled(template, self._type, integer, near, exact)
+
+    def _text(self, comparison: str, wanted: str, exact: Sql) -> Sql:
+        if comparison == "like" and "\0" in wanted:
+            return exact
+        compared = filled(f"{{}} {comparison.upper()} {{}}", self._value, _mark(wanted))
+        return filled("CASE WHEN instr({}, '\\u0000') THEN {} ELSE {} END", self._json, exact, compared)
+
+    def _near(self, comparison: str, wanted: int | float, exact: Sql) -> Sql:
+        """Compare with a number; what is so near that SQLite's reading may put it on the other side, exactly."""
+        below, above = _bounds(wanted)
+        less, more = ("1", "0") if comparison in ("<", "<=") else ("0", "1")
+        equal = int(comparison in ("<=", ">="))
+        cases = f"WHEN {{}} < {{}} THEN {less} WHEN {{}} > {{}} THEN {more} WHEN {{}} IN ({{}}) THEN {equal}"
+        return filled(
+            f"CASE {cases} ELSE {{}} END",
+            self._value, _mark(below), self._value, _mark(above), self._json, _marks(forms(wanted)), exact,
+        )  # fmt: skip
+
+
+def _bounds(wanted: int | float) -> tuple[float, float]:
+    """Return floats below and above a number between which SQLite's reading says nothing."""
+    try:
+        near = float(wanted)
+    except OverflowError:
+        near = _LARGEST if wanted > 0 else -_LARGEST
+    slack = abs(near) * _RELATIVE + _ABSOLUTE
+    below = -float("inf") if near < -_LARGEST * (1 - _RELATIVE) else near - slack
+    above = float("inf") if near > _LARGEST * (1 - _RELATIVE) else near + slack
+    return below, above
+
+
+def _exactly(found: Sql, comparison: str, wanted: Value) -> Sql:
+    return filled(f"gindex_holds({{}}, '{comparison}', {{}})", found, _mark(json.dumps(wanted)))
+
+
+def _mark(value: str | int | float) -> Sql:
+    return Sql("?", (value,))
+
+
+def _marks(values: Sequence[str]) -> Sql:
+    """Return what stands within `IN (...)` for texts; many as a list in JSON, unless SQLite would cut one short."""
+    if len(values) <= FEW or any("\0" in value for value in values):
+        return Sql(", ".join("?" * len(values)), tuple(values))
+    return Sql("SELECT value FROM json_each(?)", (json.dumps(values),))

@@ -1,0 +1,205 @@
+"""Documents into a new document table, which appears complete or not at all."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from gindex.config import USUAL_TOKENS, CorpusConfig
+from gindex.corpus.records import Document, is_deleted
+from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
+from gindex.documents.schema import connect, create, index_words, leave_single_file, remove_beside
+from gindex.errors import CorpusError, StoreError
+from gindex.files.atomic import make_folder, publish_written
+from gindex.progress import Phase, Progress
+
+# A batch is tokenised at once and committed at once; whichever bound is met first ends it.
+_BATCH_DOCUMENTS = 1000
+_BATCH_CHARACTERS = 4_000_000
+
+
+def fill_table(
+    path: Path,
+    documents: Iterator[Document],
+    tokenizer: Tokenizer,
+    config: CorpusConfig,
+    progress: Progress,
+    *,
+    first_document: int = 0,
+    first_part: int = 0,
+) -> None:
+    """Tokenise documents, cut them into parts and write both to a new table at `path`.
+
+    What a killed call left in `path`.partial is removed. Memory is bounded by one batch of documents.
+
+    Args:
+        path: The table.
+        documents: What goes in.
+        tokenizer: Cuts texts into tokens.
+        config: How long parts are.
+        progress: Where the work is reported.
+        first_document: Ordinal of the first document.
+        first_part: Ordinal of the first part.
+
+    Raises:
+        CorpusError: There are no documents, one has no tokens, or an id is repeated.
+        TokenizerError: The tokenizer gives no character offsets.
+        StoreError: The file cannot be written.
+    """
+    with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
+        _Filler(connection, tokenizer, config.max_tokens or USUAL_TOKENS, first_document, first_part).fill(
+            documents, phase
+        )
+
+
+@contextmanager
+def new_table(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open an empty table that appears at `path` when the block ends without an error.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        make_folder(path.parent)
+        _remove(partial)
+        with closing(create(partial)) as connection:
+            yield connection
+            leave_single_file(connection)
+        remove_beside(path)
+        publish_written(partial, path)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"{path}: expected to write the document table, found {error}; check free space and permissions"
+        ) from error
+    finally:
+        with suppress(OSError):
+            _remove(partial)
+
+
+def add_document(connection: sqlite3.Connection, ordinal: int, document: Document) -> None:
+    """Write a document and its words.
+
+    Raises:
+        sqlite3.IntegrityError: The id is there already.
+    """
+    entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
+    connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
+    index_words(connection, ordinal, document.text)
+
+
+def copy_documents(
+    connection: sqlite3.Connection,
+    source: Path,
+    deleted: Sequence[tuple[int, int]],
+    first_document: int,
+    first_part: int,
+    done: Callable[[int], None],
+) -> tuple[int, int]:
+    """Copy the documents of another table that are not deleted, numbered on.
+
+    Args:
+        connection: The new table.
+        source: The other table.
+        deleted: Deleted parts, as ranges of ordinals in order.
+        first_document: Ordinal of the first one copied.
+        first_part: Ordinal of its first part.
+        done: Called with the number of documents that were passed.
+
+    Returns:
+        The ordinals that follow the last document and part.
+    """
+    document, part = first_document, first_part
+    with closing(connect(source)) as other:
+        passed = other.execute("SELECT ordinal, id, text, metadata FROM documents ORDER BY ordinal")
+        while batch := passed.fetchmany(_BATCH_DOCUMENTS):
+            with connection:
+                for ordinal, document_id, text, metadata in batch:
+                    parts = other.execute("SELECT * FROM parts WHERE document = ? ORDER BY part", (ordinal,)).fetchall()
+                    if is_deleted(deleted, parts[0][0]):
+                        continue
+                    entry = Document(document_id=document_id, text=text, metadata=json.loads(metadata))
+                    add_document(connection, document, entry)
+                    rows = [(part + n, document, *columns) for n, (_, _, *columns) in enumerate(parts)]
+                    connection.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                    document, part = document + 1, part + len(parts)
+            done(len(batch))
+    return document, part
+
+
+class _Filler:
+    """Numbers documents and parts while they are written to `connection`."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        first_document: int,
+        first_part: int,
+    ) -> None:
+        self._connection = connection
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._first_document = first_document
+        self._documents = count(first_document)
+        self._parts = count(first_part)
+
+    def fill(self, documents: Iterator[Document], phase: Phase) -> None:
+        empty = True
+        for batch in _batches(documents):
+            encoded = tokenize(self._tokenizer, [document.text for document in batch])
+            with self._connection:
+                for document, (tokens, offsets) in zip(batch, encoded, strict=True):
+                    self._add(document, cut(tokens, offsets, self._max_tokens))
+            phase.advance(len(batch))
+            empty = False
+        if empty:
+            raise CorpusError("corpus: expected at least one document, found none; give a source that holds documents")
+
+    def _add(self, document: Document, parts: list[Part]) -> None:
+        if not parts:
+            raise CorpusError(
+                f"document {document.document_id!r}: expected at least one token, found none in its text; remove it"
+            )
+        ordinal = next(self._documents)
+        self._add_document(ordinal, document)
+        self._connection.executemany(
+            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (next(self._parts), ordinal, p.part, p.start, p.end, p.tokens.astype("<u4").tobytes(), len(p.tokens))
+                for p in parts
+            ],
+        )
+
+    def _add_document(self, ordinal: int, document: Document) -> None:
+        try:
+            add_document(self._connection, ordinal, document)
+        except sqlite3.IntegrityError as error:
+            query = "SELECT ordinal FROM documents WHERE id = ?"
+            (first,) = self._connection.execute(query, (document.document_id,)).fetchone()
+            number, before = ordinal - self._first_document + 1, first - self._first_document + 1
+            raise CorpusError(
+                f"document {number}: expected unique ids, found {document.document_id!r} again after "
+                f"document {before}; remove one, or name another field with --id-field"
+            ) from error
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    remove_beside(path)

@@ -1,0 +1,193 @@
+"""The SQLite file of a document table: its tables, how it is opened, what its errors mean.
+
+`documents` has one entry per document, numbered on through the tables of an index; `parts` what is run through the
+model, numbered likewise, its tokens as little-endian uint32 with the context first. `words` is the full-text index of
+the documents' texts as `words.indexed` gives them, without the texts. Tables of version 1 have the texts' own words in
+it, cut by SQLite.
+"""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gindex.documents.values import register
+from gindex.documents.words import indexed
+from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
+
+APPLICATION_ID = int.from_bytes(b"gidx", "big")
+VERSION = 2
+
+PLAIN_WORDS = 1
+"""The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
+
+FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
+"""The full-text index; what it takes is divided at spaces and at anything of ASCII that is no letter or digit."""
+
+_SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+CREATE TABLE documents(
+    ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL
+);
+CREATE TABLE parts(
+    ordinal INTEGER PRIMARY KEY, document INTEGER NOT NULL REFERENCES documents(ordinal), part INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
+    UNIQUE(document, part)
+);
+CREATE VIRTUAL TABLE words USING {FULL_TEXT};
+"""
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
+_LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed database schema|unsupported file format")
+"""What SQLite says of a damaged file, or of one that is no document table."""
+
+_ASKED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT)
+"""Codes of what was asked for: a pattern that is too complex or too long, too deep an expression, too long a search."""
+
+
+_LOOK_STEPS = 20_000
+"""Steps of SQLite's machine, some tenths of a millisecond, after which it is asked whether a statement may go on."""
+
+
+def create(path: Path) -> sqlite3.Connection:
+    """Make a new file with empty tables and open it for writing."""
+    connection = sqlite3.connect(path)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an existing file for reading; the caller serialises its use by several threads.
+
+    Raises:
+        CorruptStoreError: The file is missing, or not a document table.
+        FormatVersionError: It was written by a newer gindex.
+    """
+    if not path.is_file():
+        raise CorruptStoreError(
+            f"{path}: expected a document table, found no file; restore it or build the index again"
+        )
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with translated_errors(path):
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):  # the file may be damaged
+                connection.execute(f"PRAGMA {pragma}")
+            _check_format(connection, path)
+            register(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a table."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def index_words(connection: sqlite3.Connection, ordinal: int, text: str, *, table: str = "words") -> None:
+    """Write the words of a document into a full-text index."""
+    connection.execute(f"INSERT INTO {table}(rowid, text) VALUES (?, ?)", (ordinal, indexed(text)))
+
+
+def leave_single_file(connection: sqlite3.Connection) -> None:
+    """Move everything committed into the main file, so that nothing lies beside it and it can be read anywhere."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("PRAGMA journal_mode = DELETE")
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about the file at `path` into gindex's.
+
+    Raises:
+        StoreError: Another process holds the file locked.
+        CorruptStoreError: The file cannot be read as a document table.
+    """
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        if _code(error) in _BUSY:
+            raise StoreError(
+                f"{path}: expected no other writer, found it locked; wait until the other one is done"
+            ) from error
+        if is_damage(error):
+            raise CorruptStoreError(
+                f"{path}: expected a document table, found a file that SQLite cannot use ({error}); "
+                "restore it or build the index again"
+            ) from error
+        raise StoreError(f"{path}: expected SQLite to read the table, found that it cannot now: {error}") from error
+
+
+@contextmanager
+def asked_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about a statement that holds what a caller asked for into gindex's: only damage is damage.
+
+    Raises:
+        FilterError: SQLite refuses what was asked for.
+        StoreError: See `translated_errors`.
+        CorruptStoreError: See `translated_errors`.
+    """
+    with translated_errors(path):
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise
+        except (sqlite3.DatabaseError, OverflowError, UnicodeEncodeError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and (is_damage(error) or _code(error) not in _ASKED):
+                raise
+            # Numbers and texts that SQLite has no type for are refused before a statement runs.
+            found = "it takes too long" if "interrupted" in str(error) else error
+            raise FilterError(f"where: expected what SQLite can look for, found that {found}; simplify it") from error
+
+
+@contextmanager
+def limited(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """Interrupt a statement that takes longer than so many seconds; None sets no limit."""
+    if seconds is None:
+        yield
+        return
+    end = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, _LOOK_STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Say whether an error of SQLite speaks of a damaged file, or of one that is no document table."""
+    return _code(error) in _DAMAGE or (_code(error) in (0, sqlite3.SQLITE_ERROR) and bool(_LACKING.search(str(error))))
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def remove_beside(path: Path) -> None:
+    """Remove what SQLite left beside `path`: a later file of that name would be read together with it."""
+    for ending in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    if found != APPLICATION_ID:
+        raise CorruptStoreError(
+            f"{path}: expected a document table with application id {APPLICATION_ID}, found {found}; "
+            "restore it or build the index again"
+        )
+    version = version_of(connection)
+    if version > VERSION:
+        raise FormatVersionError(
+            f"{path}: expected document table version {VERSION} or less, found {version}; install a newer gindex"
+        )

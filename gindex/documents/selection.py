@@ -1,0 +1,127 @@
+"""Which parts a search is restricted to: those of documents that pass a filter, or that have words of a text in them.
+
+Axes: N parts.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.documents.filters import Filter, filter_error, written_name
+from gindex.documents.schema import PLAIN_WORDS
+from gindex.documents.table import DocumentTable
+from gindex.documents.words import is_cut_in_pairs, plain_words_of, words_of
+from gindex.errors import QueryError
+
+logger = logging.getLogger(__name__)
+
+
+def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:
+    """Return the ordinals of the parts [N] whose documents pass a filter, ascending.
+
+    Raises:
+        FilterError: No document has a field that the filter names; shows the position.
+    """
+    _check_fields(table, where)
+    statement = f"SELECT ordinal FROM parts WHERE document IN (SELECT ordinal FROM documents WHERE {where.sql})"
+    found = [ordinal for (ordinal,) in table.rows(f"{statement} ORDER BY ordinal", where.parameters)]
+    return np.array(found, np.int64)
+
+
+def lexical_documents(
+    table: DocumentTable, text: str, count: int, where: Filter | None = None, *, partly: bool = False
+) -> list[tuple[int, float]]:
+    """Return the documents with the best BM25 score for the words of a text, best first.
+
+    Args:
+        table: The documents.
+        text: Words in any order; no syntax.
+        count: How many documents at most.
+        where: Only documents that pass.
+        partly: Go on, with a warning, where a table made before gindex knew words of scripts without spaces has none.
+
+    Returns:
+        Document ordinals and scores, larger is better; word frequencies are those of the document's own table.
+
+    Raises:
+        QueryError: The text has no words, or words that a table of an older version does not have.
+    """
+    if not words_of(text):
+        raise QueryError(f"--bm25: expected text with at least one word, found {text[:80]!r}")
+    if PLAIN_WORDS in table.versions and is_cut_in_pairs(text):
+        missing = (
+            "expected an index that has the words of Chinese, Japanese, Korean, Thai and other scripts without spaces, "
+            "found one made before gindex kept them; gindex compact makes them"
+        )
+        if not partly:
+            raise QueryError(f"--bm25: {missing}")
+        logger.warning("words of the query: %s", missing)
+    statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
+    parameters: list[int | float | str] = []
+    if where is not None:
+        _check_fields(table, where)
+        statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
+        parameters += where.parameters
+
+    def match(version: int) -> str:
+        return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
+
+    found = table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
+    if not found and PLAIN_WORDS in table.versions:
+        logger.warning(
+            "words of the query: found none of them in an index made before gindex told words from Chinese, Japanese, "
+            "Korean or Thai text beside them; gindex compact makes them new"
+        )
+    return found
+
+
+def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
+    """Return the part ordinals [N] of each document, by document ordinal, in the order asked."""
+    statement = "SELECT document, ordinal FROM parts WHERE document IN (SELECT value FROM json_each(?))"
+    parts: dict[int, list[int]] = {int(document): [] for document in documents}
+    for document, ordinal in table.rows(f"{statement} ORDER BY ordinal", [json.dumps(list(parts))]):
+        parts[document].append(ordinal)
+    return {document: np.array(ordinals, np.int64) for document, ordinals in parts.items()}
+
+
+def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the document ordinal of each part [N]."""
+    return np.array(table.documents_of(parts), np.int64)
+
+
+def _check_fields(table: DocumentTable, where: Filter) -> None:
+    for field in where.fields:
+        statement = f"SELECT 1 FROM documents WHERE {field.known.text} LIMIT 1"
+        if not table.rows(statement, field.known.parameters):
+            known = ", ".join(_field_names(table)[:20]) or "no fields"
+            raise filter_error(where.text, field.position, f"a field of the documents ({known})", field.name)
+
+
+def _field_names(table: DocumentTable) -> list[str]:
+    """Return the fields of the first documents of each table, fields within fields too, as filters write them."""
+    names: set[str] = set()
+
+    def collect(fields: dict[str, Any], before: str) -> None:
+        for name, value in fields.items():
+            names.add(before + written_name(name))
+            if isinstance(value, dict) and value:
+                collect(value, f"{before}{written_name(name)}.")
+
+    for (metadata,) in table.rows("SELECT metadata FROM documents LIMIT 1000"):
+        collect(json.loads(metadata), "")
+    return sorted(names)
+
+
+def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, npt.NDArray[np.uint32]]]:
+    """Return ordinal and tokens of every part of a document, in order.
+
+    Raises:
+        StoreError: There is no such document.
+    """
+    (document,) = table.ordinals([document_id]).values()
+    ordinals = parts_of(table, [document])[document].tolist()
+    return list(zip(ordinals, table.tokens(ordinals), strict=True))

@@ -1,0 +1,1 @@
+"""Influence recomputed: the re-rank, explanations, and how well stored scores agree with it."""

@@ -1,0 +1,107 @@
+"""Why a document influences a query: its exact influence, told apart by its tokens and by layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gindex.corpus.batches import pad
+from gindex.corpus.tokens import tokenize
+from gindex.documents.selection import parts_of_id
+from gindex.documents.table import DocumentTable
+from gindex.engine import Engine
+from gindex.exact.explanation import Explanation as Explanation
+from gindex.exact.explanation import PartExplanation as PartExplanation
+from gindex.exact.explanation import TokenInfluence as TokenInfluence
+from gindex.progress import Progress, Silent
+from gindex.queries.query import Query
+from gindex.vectors.token_influence import token_influence
+
+
+def explain(
+    engine: Engine,
+    table: DocumentTable,
+    preconditioned: Mapping[str, Any],
+    document_id: str,
+    query: Query,
+    notes: tuple[str, ...] = (),
+    *,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Recompute one document exactly, a part at a time.
+
+    Args:
+        engine: The model.
+        table: The documents.
+        preconditioned: H^-1 G [1, O, I] of the query by layer name.
+        document_id: The document.
+        query: What the preconditioned gradient is of.
+        notes: What is to be told of the query.
+        progress: Where the work is reported.
+
+    Raises:
+        StoreError: There is no such document.
+    """
+    tracked = engine.table.layers
+    by_layer = np.zeros(len(tracked))
+    parts, stored = [], parts_of_id(table, document_id)
+    ids = [int(token) for number, (_, tokens) in enumerate(stored) for token in tokens[min(number, 1) :]]
+    own_texts = iter(_token_texts(engine.loaded.tokenizer, table.document(document_id).text, ids))
+    last = ""
+    with (progress or Silent()).phase("explanation", len(stored), "parts") as phase:
+        for number, (ordinal, tokens) in enumerate(stored):
+            batch = pad([tokens], np.array([ordinal]), np.ones(1, np.int64))
+            influence_LNT = token_influence(tracked, preconditioned, 1, partial(engine.task.losses, batch))
+            influence_LT = influence_LNT[:, 0].double().cpu().numpy()
+            by_layer += influence_LT.sum(1)
+            context = [last] if number else []
+            texts = context + [next(own_texts) for _ in tokens[len(context) :]]
+            last = texts[-1]
+            parts.append(
+                PartExplanation(
+                    part=number,
+                    influence=float(influence_LT.sum()),
+                    tokens=tuple(
+                        TokenInfluence(text=text, influence=float(value), context=number > 0 and position == 0)
+                        for position, (text, value) in enumerate(zip(texts, influence_LT.sum(0), strict=True))
+                    ),
+                )
+            )
+            phase.advance()
+    groups: dict[str, float] = {}
+    for layer, value in zip(tracked, by_layer.tolist(), strict=True):
+        groups[layer.group] = groups.get(layer.group, 0.0) + value
+    return Explanation(
+        document_id=document_id,
+        query=query,
+        influence=float(by_layer.sum()),
+        parts=tuple(parts),
+        layers={layer.name: value for layer, value in zip(tracked, by_layer.tolist(), strict=True)},
+        groups=groups,
+        notes=notes,
+    )
+
+
+def _token_texts(tokenizer: Any, text: str, ids: list[int]) -> list[str]:
+    """Return the characters of each token of a document; of special tokens their names."""
+    ((found, offsets),) = tokenize(tokenizer, [text])
+    if found != ids:  # another version of the tokenizer cuts otherwise: what it calls the tokens has to do
+        return [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
+    texts, done = [], 0
+    for token, (start, end) in zip(ids, offsets, strict=True):
+        texts.append(text[done : max(done, end)] if end > start else str(tokenizer.convert_ids_to_tokens(token)))
+        done = max(done, end)
+    return texts
+
+
+def explanation_record(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as the plain values that `gindex explain --json` prints."""
+    return asdict(explanation)
+
+
+def shades(values: Sequence[float]) -> list[float]:
+    """Scale influences to [-1, 1] by the largest, so that a colour can stand for each."""
+    largest = max((abs(value) for value in values), default=0.0)
+    return [value / largest if largest else 0.0 for value in values]

@@ -1,0 +1,167 @@
+"""Measure the fidelity of an index: stored scores against exact influence on the same parts.
+
+Queries are parts drawn from the index, each with its own document left out of both rankings, or queries of the user's.
+
+Axes: Q queries, N parts, D dimension.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gindex.documents.table import DocumentTable
+from gindex.errors import ConfigError, NonFiniteError
+from gindex.exact.rerank import Reranker
+from gindex.progress import Progress
+from gindex.queries.tokens import QueryTokens, first_targets
+from gindex.statistics import Interval, agreement, summarise
+from gindex.store.reader import VectorReader
+from gindex.vectors.path import VectorPath
+
+CHUNK = 4096
+"""Stored vectors that are decoded at once."""
+
+LEAST_PARTS = 20
+"""Fewest parts that are worth ranking."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fidelity:
+    """What was measured.
+
+    Attributes:
+        queries: Q.
+        parts: N, parts that were ranked for each query, its own document apart.
+        measures: Mean and interval by name; see `gindex.statistics.agreement`.
+        scores: Stored scores [Q, N].
+        influence: Exact influence [Q, N].
+        ranked: Which parts count for a query [Q, N].
+    """
+
+    queries: int
+    parts: int
+    measures: dict[str, Interval]
+    scores: npt.NDArray[np.float32]
+    influence: npt.NDArray[np.float32]
+    ranked: npt.NDArray[np.bool_]
+
+    def record(self) -> dict[str, Any]:
+        """Return what the manifest keeps and `--json` prints: all but the scores."""
+        return {
+            "queries": self.queries,
+            "parts": self.parts,
+            "measures": {
+                name: {side: round(value, 4) for side, value in asdict(interval).items()}
+                for name, interval in self.measures.items()
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FidelityQueries:
+    """Queries to measure with: their tokens, and the document of the index each is taken from (-1 where from none)."""
+
+    tokens: list[QueryTokens]
+    documents: npt.NDArray[np.int64]
+
+
+def sample_queries(table: DocumentTable, count: int, usable: npt.NDArray[np.int64], seed: int) -> FidelityQueries:
+    """Draw parts of the index, each of another document, to be queries.
+
+    Args:
+        table: The documents.
+        count: Most queries.
+        usable: Ordinals of the parts that have a vector.
+        seed: Seed of the draw.
+
+    Raises:
+        ConfigError: No part has a token to predict.
+    """
+    lengths, documents = table.part_lengths(), table.part_documents()
+    order = np.random.default_rng(seed).permutation(usable[lengths[usable] > 1])
+    _, first = np.unique(documents[order], return_index=True)
+    drawn = order[np.sort(first)][:count]
+    if not len(drawn):
+        raise ConfigError("--sample: expected a document of at least two tokens in the index, found none")
+    return FidelityQueries(
+        tokens=[QueryTokens(tokens, 1) for tokens in table.tokens(drawn)],
+        documents=documents[drawn],
+    )
+
+
+def is_measurable(table: DocumentTable, usable: npt.NDArray[np.int64]) -> bool:
+    """Say whether every document leaves enough parts of others to rank."""
+    _, counts = np.unique(table.part_documents()[usable], return_counts=True)
+    return len(usable) - int(counts.max(initial=0)) >= LEAST_PARTS
+
+
+def sample_parts(usable: npt.NDArray[np.int64], most: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Draw the parts to rank, in order; all of them where `most` is None or not exceeded."""
+    if most is None or most >= len(usable):
+        return usable
+    return np.sort(np.random.default_rng(seed + 1).choice(usable, most, replace=False))
+
+
+def measure_fidelity(
+    queries: FidelityQueries,
+    parts: npt.NDArray[np.int64],
+    path: VectorPath,
+    reader: VectorReader,
+    reranker: Reranker,
+    progress: Progress,
+) -> Fidelity:
+    """Compare stored scores with exact influence.
+
+    Args:
+        queries: The queries.
+        parts: Ordinals of the parts to rank [N].
+        path: Turns queries into vectors.
+        reader: The stored vectors.
+        reranker: Computes exact influence.
+        progress: Where the work is reported.
+
+    Raises:
+        ConfigError: There are too few parts to rank.
+        NonFiniteError: A query has no finite vector.
+    """
+    ranked_QN = queries.documents[:, None] != reranker.table.part_documents()[parts]
+    least = int(ranked_QN.sum(1).min())
+    if least < LEAST_PARTS:
+        raise ConfigError(
+            f"fidelity: expected at least {LEAST_PARTS} parts of other documents to rank, found {least}; "
+            "index more documents, or rank more of them with --parts"
+        )
+    scores_QN = _stored_scores(_vectors(queries, path, reranker), reader, parts)
+    influence_QN = np.stack(reranker.influence(queries.tokens, [parts] * len(queries.tokens), progress))
+    values = [agreement(s[own], i[own]) for s, i, own in zip(scores_QN, influence_QN, ranked_QN, strict=True)]
+    return Fidelity(
+        queries=len(values),
+        parts=len(parts),
+        measures=summarise(values),
+        scores=scores_QN,
+        influence=influence_QN,
+        ranked=ranked_QN,
+    )
+
+
+def _vectors(queries: FidelityQueries, path: VectorPath, reranker: Reranker) -> Tensor:
+    ids = [query.ids for query in queries.tokens]
+    batch = reranker.engine.encode_all(path, ids, first_targets(queries.tokens), reranker.batch_tokens)
+    if not batch.finite.all():
+        number = int(torch.nonzero(~batch.finite)[0])
+        raise NonFiniteError(
+            f"fidelity: expected a finite gradient of query {number}, found NaN or infinity; leave it out"
+        )
+    return batch.vectors.cpu()
+
+
+def _stored_scores(vectors_QD: Tensor, reader: VectorReader, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    chunks = [parts[start : start + CHUNK] for start in range(0, len(parts), CHUNK)]
+    scores_QN: npt.NDArray[np.float32] = np.concatenate(
+        [(vectors_QD @ reader.decoded(chunk).T).numpy() for chunk in chunks], 1
+    )
+    return scores_QN

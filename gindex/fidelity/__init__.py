@@ -1,1 +1,0 @@
-"""How well the scores of an index agree with exact influence."""

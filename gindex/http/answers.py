@@ -1,0 +1,148 @@
+"""Answers of a service, read: results, explanations, errors, and lines that tell how far slow work is.
+
+Neither torch nor FAISS is loaded.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from gindex import errors
+from gindex.errors import GindexError, ServiceError
+from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluence
+from gindex.progress import Phase, Progress
+from gindex.queries.query import FailedQuery, Query
+from gindex.search.hit import Hit, Outcome, Refinement, SearchResult, Timing
+from gindex.store.coverage import Coverage
+
+NDJSON = "application/x-ndjson"
+"""Media type of an answer in lines."""
+
+
+class Listener:
+    """Takes the lines of an answer, shows a progress what they tell, and keeps what the last one holds."""
+
+    def __init__(self, progress: Progress, where: str) -> None:
+        """Take where to show it, and what to call the service in errors."""
+        self._progress, self._where = progress, where
+        self._stack = ExitStack()
+        self._phase: Phase | None = None
+        self._shown, self._first_place = "", 0
+        self._done, self._total = 0, 0
+        self._last: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def hear(self, text: str) -> None:
+        """Take a line."""
+        if not text.strip():
+            return
+        try:
+            self._last = json.loads(text)
+        except ValueError as error:
+            raise ServiceError(f"{self._where}: expected lines of JSON, found others") from error
+        state = self._last.get("state")
+        if state == "waiting":
+            place = int(self._last["place"])
+            self._first_place = max(place, self._first_place)
+            self._show("queue", self._first_place - place, self._first_place, "places")
+        elif state == "running" and self._last.get("phase"):
+            self._show(self._last["phase"], self._last["done"], self._last["total"], self._last["unit"])
+        elif state in ("running", "done"):
+            self._complete()
+
+    @property
+    def answer(self) -> Any:
+        """The answer.
+
+        Raises:
+            GindexError: The service tells of an error, or the lines ended without an answer.
+        """
+        if self._last.get("state") == "done":
+            return self._last["result"]
+        problem = self._last.get("problem")
+        if problem is None:
+            raise ServiceError(f"{self._where}: expected an answer, found that the lines end without one; try again")
+        raise error_of(problem, self._where, "an answer")
+
+    def _complete(self) -> None:
+        """End the phase that is shown: what comes after it comes when all of it is done, told or not."""
+        if self._phase is not None and self._done < self._total:
+            self._phase.advance(self._total - self._done)
+        self._phase = None
+        self._stack.close()
+
+    def _show(self, name: str, done: int, total: int | None, unit: str) -> None:
+        if self._phase is None or name != self._shown or done < self._done:
+            self._complete()
+            self._phase = self._stack.enter_context(self._progress.phase(name, total, unit))
+            self._shown, self._done, self._total = name, 0, total or 0
+        if done > self._done:
+            self._phase.advance(done - self._done)
+        self._done = done
+
+
+def result_of(record: dict[str, Any], version: int) -> SearchResult:
+    """Return the result in a record that `result_record` made."""
+    ends = [None if record.get(end) is None else _hits_of(record[end]) for end in ("hits", "negative_hits")]
+    query = record["query"]
+    return SearchResult(
+        query=Query(prompt=query["prompt"], completion=query["completion"], id=query["id"]),
+        tokens=query["tokens"],
+        hits=ends[0] or (),
+        timing_ms=Timing(**record["timing_ms"]),
+        negative_hits=ends[1],
+        reranked=record.get("reranked"),
+        refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
+        notes=tuple(record.get("notes") or ()),
+        version=version,
+        coverage=None if record.get("coverage") is None else Coverage.of_record(record["coverage"]),
+    )
+
+
+def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
+    """Return the result, or the failure, of one of many queries."""
+    error = record.get("error")
+    if error is None:
+        return result_of(record, version)
+    return FailedQuery(query=Query(**record["query"]), error=error_of(error, where, "a result"))
+
+
+def explanation_of(content: dict[str, Any]) -> Explanation:
+    """Return the explanation in a record that `explanation_record` made."""
+    parts = tuple(
+        PartExplanation(
+            part=part["part"],
+            influence=part["influence"],
+            tokens=tuple(TokenInfluence(**token) for token in part["tokens"]),
+        )
+        for part in content["parts"]
+    )
+    fields = {name: content[name] for name in ("document_id", "influence", "layers", "groups")}
+    return Explanation(query=Query(**content["query"]), parts=parts, notes=tuple(content.get("notes") or ()), **fields)
+
+
+def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
+    folded = ({"duplicates": tuple(hit["duplicates"])} if hit.get("duplicates") is not None else {} for hit in records)
+    return tuple(Hit(**(hit | more)) for hit, more in zip(records, folded, strict=True))
+
+
+def error_of(content: Any, where: str, expected: str) -> GindexError:
+    """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
+    problem = content if isinstance(content, dict) else {}
+    kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
+    if not (isinstance(kind, type) and issubclass(kind, GindexError)):
+        kind = ServiceError
+    parts = {name: str(problem[name]) for name in errors.PARTS if problem.get(name)}
+    field = parts.pop("field", "")
+    message = "" if parts else str(problem.get("detail", f"expected {expected}")).removeprefix(f"{field}: ")
+    told: GindexError = kind(message, **parts | {"field": f"{where}: {field}" if field else where})
+    return told

@@ -1,0 +1,170 @@
+"""The linear datamodelling score: do sums of influence predict what training on a random subset does?
+
+For a random subset S of the documents, the prediction for query q is the sum of q's scores over S, and the outcome is
+minus q's loss after training on S, a mean over repeats. LDS is Spearman's correlation of the two over the subsets, a
+mean over queries.
+
+Axes: Q queries, M subsets, N documents, R repeats, K = R M trainings, B bootstrap resamples.
+
+Source: Park et al. 2023, arXiv:2303.14186.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.errors import ConfigError
+from gindex.lab.evaluations.config import LdsConfig
+from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.statistics import correlation_samples, interval, query_correlations
+from gindex.lab.evaluations.training import Losses, Method, Ordinals, Scores
+from gindex.progress import Progress
+from gindex.statistics import Interval
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MethodLds:
+    """One method's score.
+
+    Attributes:
+        lds: Mean over queries, with an interval over queries and subsets.
+        queries: Correlation of each query [Q].
+        samples: Bootstrap resamples of the mean [B], the same draws for every method.
+    """
+
+    lds: Interval
+    queries: npt.NDArray[np.float64]
+    samples: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lds:
+    """What was measured.
+
+    Attributes:
+        experiment: Name of the training function.
+        config: Subsets and repeats.
+        documents: N.
+        queries: Q.
+        ceiling: What the best of all predictions could reach, given the noise that repeats leave; None for one repeat.
+        methods: By name.
+    """
+
+    experiment: str
+    config: LdsConfig
+    documents: int
+    queries: int
+    ceiling: float | None
+    methods: dict[str, MethodLds]
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        return {
+            "experiment": self.experiment,
+            **asdict(self.config),
+            "documents": self.documents,
+            "queries": self.queries,
+            "ceiling": None if self.ceiling is None else round(self.ceiling, 4),
+            "lds": {
+                name: {side: round(value, 4) for side, value in asdict(method.lds).items()}
+                for name, method in self.methods.items()
+            },
+        }
+
+
+def draw_subsets(documents: int, config: LdsConfig) -> list[Ordinals]:
+    """Draw random subsets, each in order; the first ones are the same however many are drawn."""
+    size = round(config.share * documents)
+    if not 0 < size < documents:
+        raise ConfigError(
+            f"--share: expected to leave some of {documents} documents in and some out, got {config.share}"
+        )
+    return [
+        np.sort(np.random.default_rng((config.seed, m)).choice(documents, size, replace=False)).astype(np.int64)
+        for m in range(config.subsets)
+    ]
+
+
+def evaluate_lds(kept: Kept, methods: Mapping[str, Method], config: LdsConfig, progress: Progress) -> Lds:
+    """Train on random subsets and compare with what methods predict.
+
+    Args:
+        kept: The experiment with its finished trainings.
+        methods: What to compare, by name.
+        config: Subsets and repeats.
+        progress: Where the work is reported.
+
+    Raises:
+        ConfigError: A method's scores have another shape, or are not finite.
+        TrainingError: See `Kept.losses`.
+    """
+    subsets = draw_subsets(kept.experiment.documents, config)
+    seeds = [config.seed + repeat for repeat in range(config.repeats) for _ in subsets]
+    losses_KQ = kept.losses(subsets * config.repeats, seeds, progress)
+    outcomes_RQM = -losses_KQ.reshape(config.repeats, len(subsets), -1).swapaxes(1, 2)
+    scored: dict[str, MethodLds] = {}
+    with progress.phase("score", len(methods), "methods") as phase:
+        for name, method in methods.items():
+            shape = outcomes_RQM.shape[1], kept.experiment.documents
+            scored[name] = compare(scores_of(name, method, shape), subsets, outcomes_RQM.mean(0))
+            phase.advance()
+    return Lds(
+        experiment=kept.experiment.name,
+        config=config,
+        documents=kept.experiment.documents,
+        queries=outcomes_RQM.shape[1],
+        ceiling=ceiling(outcomes_RQM),
+        methods=scored,
+    )
+
+
+def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
+    """Return a method's scores [Q, N].
+
+    Raises:
+        ConfigError: They have another shape, or are not finite.
+    """
+    scores_QN = np.asarray(method(), np.float64)
+    if scores_QN.shape != shape:
+        raise ConfigError(
+            f"{name}: expected scores of {shape[0]} queries and {shape[1]} documents, found shape {scores_QN.shape}"
+        )
+    if not np.isfinite(scores_QN).all():
+        query, document = np.argwhere(~np.isfinite(scores_QN))[0]
+        raise ConfigError(
+            f"{name}: expected finite scores, found {scores_QN[query, document]} for query {query} and "
+            f"document {document}; leave the method out"
+        )
+    return scores_QN
+
+
+def compare(scores_QN: Scores, subsets: list[Ordinals], outcomes_QM: Losses) -> MethodLds:
+    """Return how sums of scores over subsets correlate with the outcomes [Q, M] of training on them."""
+    predicted_QM = np.stack([scores_QN[:, subset].sum(1) for subset in subsets], 1)
+    queries_Q = query_correlations(predicted_QM, outcomes_QM)
+    samples_B = correlation_samples(predicted_QM, outcomes_QM)
+    return MethodLds(lds=interval(float(queries_Q.mean()), samples_B), queries=queries_Q, samples=samples_B)
+
+
+def ceiling(outcomes_RQM: Losses) -> float | None:
+    """Return the LDS of the best possible prediction, the expected outcome: the rest is noise between repeats.
+
+    The means of two halves of the repeats correlate by r. For k times as many repeats as a half has, k r / (1 + (k - 1)
+    r) of the variance of their mean is not noise (Spearman and Brown); its root is the best correlation.
+
+    Args:
+        outcomes_RQM: Outcomes of every repeat [R, Q, M].
+
+    Returns:
+        Its mean over queries; None for a single repeat.
+    """
+    repeats = len(outcomes_RQM)
+    if repeats < 2:
+        return None
+    half = repeats // 2
+    r_Q = query_correlations(outcomes_RQM[:half].mean(0), outcomes_RQM[half : 2 * half].mean(0)).clip(min=0)
+    k = repeats / half
+    return float(np.sqrt(k * r_Q / (1 + (k - 1) * r_Q)).mean())

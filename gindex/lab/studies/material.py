@@ -1,0 +1,161 @@
+"""What studies are made of: queries, the parts they are compared with, and exact influence between them.
+
+Axes: L layers, Q queries, N parts or texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.corpus.tokens import tokenize
+from gindex.errors import ConfigError
+from gindex.exact.fidelity import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
+from gindex.index import GradientIndex
+from gindex.lab.studies.report import Quote, Source
+from gindex.progress import Progress, Silent
+from gindex.queries.query import Query
+from gindex.queries.tokens import QueryTokens, tokenize_query
+
+Ordinals = npt.NDArray[np.int64]
+Influence = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranked:
+    """Influence of parts on queries.
+
+    Attributes:
+        influence: Exact influence [Q, N]; by layer [L, Q, N].
+        parts: Ordinals of the parts [N].
+        counted: Which parts count for a query, its own document apart [Q, N].
+    """
+
+    influence: Influence
+    parts: Ordinals
+    counted: npt.NDArray[np.bool_]
+
+
+class Material:
+    """An index as a study sees it."""
+
+    def __init__(self, index: GradientIndex, progress: Progress | None = None) -> None:
+        """Join an index with where its work is reported."""
+        self.index, self.progress = index, progress or Silent()
+        self.table, self.usable = index.documents, index.usable_parts
+
+    @property
+    def source(self) -> Source:
+        """What the report says of the index."""
+        manifest = self.index.manifest
+        return Source(
+            path=str(self.index.path),
+            version=manifest.version,
+            model=str(manifest.model["name"]),
+            weights=sum(layer.inputs * layer.outputs for layer in manifest.layers),
+            documents=len(np.unique(self.table.part_documents()[self.usable])),
+            parts=len(self.usable),
+        )
+
+    def count(self, most: int) -> int:
+        """Return how many parts a ranking takes, where it takes at most so many; 0 takes all."""
+        return min(most or len(self.usable), len(self.usable))
+
+    def first_parts(self) -> Ordinals:
+        """Return the ordinals of the parts that documents begin with, in order."""
+        _, first = np.unique(self.table.part_documents(), return_index=True)
+        return np.intersect1d(first, self.usable)
+
+    def queries(self, count: int, seed: int) -> FidelityQueries:
+        """Draw parts of the index, each of another document, to be queries.
+
+        Raises:
+            ConfigError: There are too few documents.
+        """
+        drawn = sample_queries(self.table, count, self.usable, seed)
+        if len(drawn.tokens) < count:
+            raise ConfigError(
+                f"--sample: expected {count} documents of at least two tokens in the index, found "
+                f"{len(drawn.tokens)}; draw fewer, or index more"
+            )
+        return drawn
+
+    def tokens_of(self, text: str) -> Tokens:
+        """Return the tokens of a text, as many as a part may have; empty where it has none to predict."""
+        ((ids, _),) = tokenize(self.index.engine.loaded.tokenizer, [text])
+        most = min(self.index.engine.loaded.max_tokens, int(self.index.manifest.settings["corpus"]["max_tokens"]))
+        return np.array(ids[:most] if len(ids) > 1 else [], np.uint32)
+
+    def asked(self, query: Query) -> QueryTokens:
+        """Return the tokens of a query."""
+        return tokenize_query(query, self.index.engine.loaded)
+
+    def losses(self, queries: Sequence[QueryTokens]) -> npt.NDArray[np.float64]:
+        """Return the mean loss [Q] of the tokens that count, in nats."""
+        import torch
+
+        engine = self.index.engine
+        counted = np.array([len(query.ids) - query.first_target for query in queries], np.float64)
+        result = np.zeros(len(queries))
+        first = np.array([query.first_target for query in queries], np.int64)
+        for batch in engine.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
+            with engine.alone(), torch.no_grad():
+                result[batch.ordinals] = engine.task.losses(batch).double().cpu().numpy()
+        means: npt.NDArray[np.float64] = result / counted
+        return means
+
+    def rank(self, queries: FidelityQueries, most: int, seed: int, *, by_layer: bool = False) -> Ranked:
+        """Compute the influence of the parts of the index, or of a draw of them, on queries.
+
+        Args:
+            queries: The queries, with the document that each leaves out.
+            most: Parts to draw; 0 takes all.
+            seed: Seed of the draw.
+            by_layer: Keep the layers apart.
+
+        Raises:
+            ConfigError: There are too few parts of other documents.
+        """
+        parts = sample_parts(self.usable, most or None, seed)
+        counted_QN = queries.documents[:, None] != self.table.part_documents()[parts]
+        least = int(counted_QN.sum(1).min())
+        if least < LEAST_PARTS:
+            raise ConfigError(
+                f"--parts: expected at least {LEAST_PARTS} parts of other documents to rank, found {least}; index more"
+            )
+        wanted = np.ones(counted_QN.shape, bool)
+        influence = self.influence(queries.tokens, self.table.tokens(parts), wanted, by_layer=by_layer)
+        return Ranked(influence=influence, parts=parts, counted=counted_QN)
+
+    def influence(
+        self,
+        queries: Sequence[QueryTokens],
+        texts: Sequence[Tokens],
+        wanted_QN: npt.NDArray[np.bool_],
+        *,
+        by_layer: bool = False,
+    ) -> Influence:
+        """Return the exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
+        reranker, blocks = self.index.reranker, []
+        for block in reranker.blocks(len(queries)):
+            preconditioned = reranker.precondition(queries[block], self.progress)
+            needed = np.flatnonzero(wanted_QN[block].any(0)).tolist()
+            with self.progress.phase("exact influence", len(needed), "parts") as phase:
+                found = reranker.influence_of(
+                    preconditioned, [texts[n] for n in needed], wanted_QN[block][:, needed], phase, by_layer=by_layer
+                )
+            whole = np.zeros((*found.shape[:-1], len(texts)), np.float32)
+            whole[..., needed] = found
+            blocks.append(whole)
+        return np.concatenate(blocks, axis=-2)
+
+    def quote(self, ordinal: int, note: str) -> Quote:
+        """Return a part as the report shows it."""
+        (part,) = self.table.parts([ordinal])
+        return Quote(title=f"{part.document_id}, {note}", text=part.text)
+
+    def texts(self, ordinals: Ordinals) -> list[str]:
+        """Return the texts of parts, in the order asked."""
+        return [part.text for part in self.table.parts(ordinals)]

@@ -1,1 +1,0 @@
-"""Looking after an index, without its model: delete, compact, versions, prune, verify, repair."""

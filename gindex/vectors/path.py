@@ -1,0 +1,106 @@
+"""The path from a pass over the model to vectors: whiten, truncate, project. Documents and queries share it.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs, R and P kept eigenvectors of either side, D dimension.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gindex.curvature.ekfac import LayerFactors, rotates_tokens, whitening_scale
+from gindex.model.capture import Observer, append_one, observe
+from gindex.model.layers import TrackedLayer
+from gindex.vectors.projection import Projection
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VectorBatch:
+    """Vectors of one batch.
+
+    Attributes:
+        vectors: [N, D], float32.
+        self_influence: [N], the squared norm of each whitened gradient before projection, float32.
+        losses: [N], summed loss in nats.
+    """
+
+    vectors: Tensor
+    self_influence: Tensor
+    losses: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Which documents [N] have a finite loss, norm and vector."""
+        norms_N = self.vectors.square().sum(1)
+        return torch.isfinite(self.losses) & torch.isfinite(self.self_influence) & torch.isfinite(norms_N)
+
+
+class VectorPath:
+    """Turns passes over the model into vectors, with fixed factors, damping and projection."""
+
+    def __init__(
+        self,
+        layers: Sequence[TrackedLayer],
+        factors: Mapping[str, LayerFactors],
+        damping_scale: float,
+        projection: Projection,
+    ) -> None:
+        """Prepare the whitening.
+
+        Args:
+            layers: Tracked layers.
+            factors: Factors by layer name, truncated to the ranks of the projection, on the model's device.
+            damping_scale: Multiple of each layer's mean eigenvalue.
+            projection: The projection.
+        """
+        self.layers = layers
+        self.projection = projection
+        self._factors = factors
+        self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
+
+    def encode(self, documents: int, losses: Callable[[], Tensor]) -> VectorBatch:
+        """Run one pass over N documents and return their vectors.
+
+        Args:
+            documents: N.
+            losses: Runs the model and returns the summed loss [N] of each document.
+        """
+        observer = _VectorObserver(self._factors, self._scales, self.projection, documents)
+        losses_N = observe(self.layers, observer, documents, losses)
+        return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
+
+
+class _VectorObserver(Observer):
+    """Rotates activations while they are in hand, so only their leading part is kept until the backward pass.
+
+    Where a layer's documents are so long that rotating their gradients is cheaper, activations are kept as they are.
+    """
+
+    def __init__(
+        self, factors: Mapping[str, LayerFactors], scales: Mapping[str, Tensor], projection: Projection, documents: int
+    ) -> None:
+        device = next(iter(scales.values())).device
+        self.vectors = torch.zeros(documents, projection.spec.dimension, dtype=torch.float32, device=device)
+        self.self_influence = torch.zeros(documents, dtype=torch.float32, device=device)
+        self._factors, self._scales, self._projection = factors, scales, projection
+        self._kept: tuple[tuple[str, bool, int], Tensor] | None = None  # of the last layer: those that share are next
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        factors = self._factors[layer.name]
+        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
+        if self._kept is None or self._kept[0] != key:
+            a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
+            self._kept = key, a @ factors.Q_A if key[1] else a
+        return self._kept[1]
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
+        g = g_NTO.to(Q_S.dtype)
+        if rotates_tokens(g.shape[1], Q_A, Q_S):
+            V_NPR = (g @ Q_S).mT @ kept
+        else:
+            V_NPR = Q_S.T @ (g.mT @ kept) @ Q_A
+        V_NPR = V_NPR * self._scales[layer.name]
+        self.self_influence += V_NPR.flatten(1).square().sum(1)
+        self._projection.add(self.vectors, layer.name, V_NPR)
