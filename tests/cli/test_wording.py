@@ -4,9 +4,9 @@ import logging
 
 import click
 import pytest
-
 from gindex_cli.commands import gindex
 from gindex_cli.wording import OptionFormatter, error_text, in_options
+
 from gindex.errors import ConfigError, ModelError
 
 
