@@ -262,7 +262,7 @@ def _pictures(folder, model):
     LlavaForConditionalGeneration(config).save_pretrained(folder)
 
 
-@_form("pickled .bin alone", "--allow-pickle")
+@_form("pickled .bin alone", "`allow_pickle`")
 def _pickled(folder, model):
     (folder / WEIGHTS).unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
