@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"config", "distribution", "files", "page", "progress", "statistics", "threads", "workers"},
+    {"distribution", "files", "page", "progress", "statistics", "threads", "workers", "registry"},
+    {"config"},
     {"corpus"},
     {"documents"},
     {"model"},

@@ -1,0 +1,59 @@
+"""Kinds by name: the core's own, and those that installed packages add as entry points.
+
+    >>> CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
+    >>> CURVATURES.names()
+    ('ekfac', 'diagonal', 'identity', 'kfac')
+
+The laboratory adds its kinds in the same way as anybody else's package does, so the core need not know them. Nothing is
+imported before a kind is asked for.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from gindex.errors import ConfigError
+
+
+class Registry:
+    """The kinds of one sort, by name."""
+
+    def __init__(self, group: str, setting: str, own: Mapping[str, str]) -> None:
+        """Take the core's own kinds.
+
+        Args:
+            group: Group of the entry points that add to them.
+            setting: Name of the setting that chooses a kind, for errors.
+            own: Where the core's own are, as `module:attribute`; the first is the default.
+        """
+        self._group, self._setting, self._own = group, setting, own
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all kinds, the core's own first, the added ones in order of their names."""
+        return tuple(self._found)
+
+    def check(self, name: str) -> None:
+        """Check that there is a kind of the name.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if name not in self._own and name not in self._found:
+            raise ConfigError(f"{self._setting}: expected one of {', '.join(self.names())}, found {name!r}")
+
+    def get(self, name: str) -> Any:
+        """The kind of the name, imported.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        self.check(name)
+        own = self._own.get(name)
+        return (self._found[name] if own is None else EntryPoint(name, own, self._group)).load()
+
+    @cached_property
+    def _found(self) -> dict[str, EntryPoint]:
+        own = {name: EntryPoint(name, place, self._group) for name, place in self._own.items()}
+        added = {point.name: point for point in sorted(entry_points(group=self._group), key=lambda point: point.name)}
+        return own | {name: point for name, point in added.items() if name not in own}
