@@ -25,7 +25,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
         gindex mcp http://127.0.0.1:8080/corpus
     """  # noqa: D301 \b keeps click from wrapping the lines
     try:
-        from gindex.serve.tools import make_tools
+        from gindex.serve.mcp_tools import make_tools
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gindex":
             raise

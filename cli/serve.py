@@ -86,15 +86,15 @@ def serve(
     try:
         from gindex.serve.app import make_app
         from gindex.serve.hosts import Hosts
-        from gindex.serve.server import Server, bind
+        from gindex.serve.http_server import Server, bind
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
             field="gindex serve", expected=f"the package {error.name}", found="none", remedy=install_hint("serve")
         ) from error
+    from gindex.serve.indexes import places_of
     from gindex.serve.keys import Keys
-    from gindex.serve.served import places_of
     from gindex.serve.service import Service
     from gindex.store.layout import Layout
     from gindex.store.versions import latest_version

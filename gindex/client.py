@@ -18,7 +18,7 @@ from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.exact.explanation import Explanation
 from gindex.http.answers import Listener
-from gindex.http.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
+from gindex.http.endpoint import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.search.hit import Outcome, SearchResult, answered

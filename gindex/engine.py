@@ -22,13 +22,13 @@ from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.errors import CorruptStoreError, MismatchError
 from gindex.model.causality import check_long, ordinary_tokens
-from gindex.model.choice import LayerChoice
 from gindex.model.devices import to_device
 from gindex.model.head import plain_head
+from gindex.model.isolation import alone, plain, share_turns
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.passes import alone, plain, share_turns
 from gindex.model.tracking import track_layers
 from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout

@@ -17,7 +17,7 @@ from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.errors import ConfigError, MismatchError
 from gindex.exact.explain import Explanation, explain
 from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
-from gindex.model.passes import plain, throughout
+from gindex.model.isolation import plain, throughout
 from gindex.opened import OpenedVersion
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex import workers
+from gindex import thread_pool
 from gindex.ann.index import FaissIndex, build_faiss
 from gindex.ann.spec import spec_of
 from gindex.config import ModelConfig, SearchOptions
@@ -26,8 +26,8 @@ from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.exact.rerank import Reranker
 from gindex.model.fingerprints import TRANSFORMERS
+from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel
-from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery
 from gindex.queries.tokens import QueryTokens
@@ -42,7 +42,7 @@ from gindex.store.layout import Layout
 from gindex.store.model_place import model_places
 from gindex.store.reader import VectorReader
 from gindex.store.version import Version
-from gindex.threads import Lock, once
+from gindex.thread_safety import Lock, once
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import Projection, ProjectionSpec
 from gindex.vectors.projections import make_projection
@@ -255,7 +255,7 @@ class OpenedVersion:
     @once
     @plain()
     def _searcher(self) -> Searcher:
-        workers.start()
+        thread_pool.start()
         if self._resident:  # a service compares everything before it takes requests
             self._funnel.index.open()
             self._documents.compare()

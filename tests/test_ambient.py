@@ -17,8 +17,8 @@ from gindex.change.verify import verify
 from gindex.config import SolverConfig, VectorConfig
 from gindex.errors import ModelError
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
-from gindex.model.tasks import Classification
-from gindex.model.tensors import tensor_batches
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import Classification
 from gindex.store.layout import Layout
 
 State = Callable[[], AbstractContextManager[Any]]

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"distribution", "files", "page", "progress", "statistics", "threads", "workers", "registry"},
+    {"distribution", "files", "page", "progress", "statistics", "thread_pool", "thread_safety", "registry"},
     {"config"},
     {"corpus"},
     {"documents"},
@@ -52,7 +52,7 @@ TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.
 
 
 def component(module: str) -> str:
-    """`gindex.corpus.files` is of `corpus`, `cli.build` of `cli`; `gindex` itself only points to the others' names."""
+    """`gindex.corpus.records` is of `corpus`, `cli.build` of `cli`; `gindex` itself only names the others."""
     top, *rest = module.split(".")
     return "cli" if top == "cli" else rest[0] if rest else "gindex"
 
@@ -85,7 +85,7 @@ def test_imports_are_seen_wherever_they_stand():
     assert "cli.command" in set(imports("cli.build"))
     assert "gindex.build.run" in set(imports("cli.build"))
     assert "gindex.build.plan" in set(imports("cli.build"))
-    assert component("gindex.corpus.files") == "corpus" and component("cli.main") == "cli"
+    assert component("gindex.corpus.records") == "corpus" and component("cli.main") == "cli"
 
 
 def test_every_component_has_a_place_in_the_order():

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
-from gindex.documents.filling import fill_table
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.progress import Silent
 from gindex.store.layout import VolumeLayout
 from gindex.store.reader import VectorReader

@@ -20,9 +20,9 @@ import numpy as np
 from gindex_cli.progress import Lines
 
 from gindex import GradientIndex
-from gindex.documents.filling import new_table
 from gindex.documents.schema import index_words
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import new_table
 from gindex.progress import Progress
 from gindex.search.search_index import make_search_index
 from gindex.store.files import FileRecord

@@ -24,9 +24,9 @@ from gindex.store.layout import REMEDY
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 from gindex.store.weights import stored_norms
-from gindex.threads import Lock, once
+from gindex.thread_pool import spread, threads
+from gindex.thread_safety import Lock, once
 from gindex.vectors.projection import ProjectionSpec
-from gindex.workers import spread, threads
 
 BLOCK = 1024
 """Vectors that are decoded at once while an index is built."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gindex.ann.spec import CODE_FACTORS
-from gindex.workers import spread
+from gindex.thread_pool import spread
 
 BATCH = 12
 """Queries from which they are scored together: taking codes apart costs as much as several queries do."""

@@ -19,8 +19,8 @@ from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
 from gindex.engine import Engine
+from gindex.model.isolation import defaults
 from gindex.model.layers import LayerTable, TrackedLayer, UntrackedWeight
-from gindex.model.passes import defaults
 from gindex.store.coverage import Coverage, coverage
 from gindex.vectors.codes import code_bytes
 

@@ -36,15 +36,15 @@ from gindex.config import USUAL_TOKENS, BuildConfig
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.sources import expand
-from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.exact.fidelity import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.exact.rerank import Reranker
 from gindex.files.atomic import remove_tree
+from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel, read_model
-from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index
 from gindex.store.factors import factor_files

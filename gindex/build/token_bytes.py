@@ -10,7 +10,7 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.engine import Engine
 from gindex.model.checkpointing import checkpointed
-from gindex.model.passes import defaults
+from gindex.model.isolation import defaults
 
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""

@@ -18,11 +18,11 @@ from gindex.config import BuildConfig, ModelConfig
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.records import Document
-from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.engine import recorded_projection
 from gindex.errors import CorpusError
-from gindex.model.passes import plain
+from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from gindex.documents.filling import copy_documents, new_table
 from gindex.documents.schema import VERSION
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import copy_documents, new_table
 from gindex.engine import recorded_projection
-from gindex.model.passes import plain
+from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout

@@ -8,7 +8,7 @@ from typing import Any
 from gindex.config import SecondLevelConfig
 from gindex.engine import recorded_projection
 from gindex.errors import ConfigError
-from gindex.model.passes import plain
+from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import make_search_index, search_files
 from gindex.store.layout import Layout

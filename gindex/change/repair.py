@@ -6,7 +6,7 @@ from gindex.change.reindex import new_search_index
 from gindex.documents.checksums import write_row_checksums
 from gindex.errors import CorruptStoreError
 from gindex.files.atomic import sync
-from gindex.model.passes import plain
+from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest

@@ -16,7 +16,7 @@ from gindex.documents.checksums import row_checksums
 from gindex.documents.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.engine import recorded_projection
 from gindex.errors import StoreError
-from gindex.model.passes import plain
+from gindex.model.isolation import plain
 from gindex.store.files import read_json
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest, VolumeRecord

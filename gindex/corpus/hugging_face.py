@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gindex.config import CorpusConfig
-from gindex.corpus.files import one_line
 from gindex.corpus.packages import require
 from gindex.corpus.records import Record
 from gindex.corpus.sources import Source
+from gindex.corpus.text_files import one_line
 from gindex.errors import CorpusError, MissingDependencyError
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from gindex.config import CorpusConfig
-from gindex.corpus import files
+from gindex.corpus import text_files
 from gindex.corpus.compression import open_content
 from gindex.corpus.json_values import EqualKeysError, distinct, parse_json
 from gindex.corpus.records import Record
@@ -28,7 +28,7 @@ def read_json(source: Source, config: CorpusConfig) -> Iterator[Record]:
     with open_content(source.location) as stream:
         begin = stream.read(_PIECE).decode(errors="replace").lstrip(_BOM + _SPACE)
     if not begin.startswith("[") and _holds_lines(begin):
-        yield from files.read_lines(source, config)
+        yield from text_files.read_lines(source, config)
         return
     with open_content(source.location) as stream:
         text = _Text(stream, source.location)
@@ -108,17 +108,17 @@ class _Text:
                 if not self._grow():
                     raise self._malformed(error.msg) from error
             except EqualKeysError as error:
-                raise files.equal_keys(error, f"{self._location}: record {self._number}") from error
+                raise text_files.equal_keys(error, f"{self._location}: record {self._number}") from error
             except (ValueError, RecursionError) as error:
-                raise self._malformed(files.one_line(error)) from error
+                raise self._malformed(text_files.one_line(error)) from error
 
     def _grow(self) -> bool:
         """Read as much again as is left, or a piece; say whether there was anything."""
         left = self._text[self._at :]
-        if len(left) > files.LONGEST:
+        if len(left) > text_files.LONGEST:
             raise CorpusError(
                 field=self._location,
-                expected=f"records of at most {files.LONGEST:,} characters",
+                expected=f"records of at most {text_files.LONGEST:,} characters",
                 found=f"a longer one, or malformed JSON in record {self._number}",
                 remedy="divide it into documents, or correct it",
             )
@@ -128,7 +128,7 @@ class _Text:
         if read:  # the last character may be cut in two; `decode` says where one is wrong
             with suppress(UnicodeDecodeError):
                 whole = codecs.utf_8_decode(data, "strict", False)[1]
-        self._text, self._at = left + files.decode(data[:whole], self._location, self._offset), 0
+        self._text, self._at = left + text_files.decode(data[:whole], self._location, self._offset), 0
         self._offset += whole
         self._undecoded = data[whole:]
         return bool(read)

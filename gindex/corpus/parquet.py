@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gindex.config import CorpusConfig
-from gindex.corpus.files import bad_byte, one_line
 from gindex.corpus.packages import require
 from gindex.corpus.records import Record
 from gindex.corpus.sources import Source
+from gindex.corpus.text_files import bad_byte, one_line
 from gindex.errors import CorpusError
 
 _BATCH = 256

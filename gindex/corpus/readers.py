@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gindex.config import CorpusConfig
 from gindex.corpus.compression import DAMAGE
-from gindex.corpus.files import one_line, read_delimited, read_lines, read_text
 from gindex.corpus.hugging_face import read_hub, read_saved
+from gindex.corpus.id_register import Places
 from gindex.corpus.json_files import read_json
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
-from gindex.corpus.places import Places
 from gindex.corpus.records import Document, Record, to_document
 from gindex.corpus.sources import Kind, Source, expand
+from gindex.corpus.text_files import one_line, read_delimited, read_lines, read_text
 from gindex.errors import CorpusError
 
 logger = logging.getLogger(__name__)

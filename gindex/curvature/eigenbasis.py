@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gindex.errors import NonFiniteError
-from gindex.workers import side_by_side, singly
+from gindex.thread_pool import side_by_side, singly
 
 T = TypeVar("T")
 Made = TypeVar("Made")

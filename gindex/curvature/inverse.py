@@ -21,8 +21,8 @@ from gindex.config import SolverConfig
 from gindex.curvature.ekfac import FactorLoader
 from gindex.curvature.gauss_newton import Curvature, WeightSpace, dense_matrix
 from gindex.curvature.solvers import Product, Solution, conjugate_gradients, lissa
+from gindex.model.isolation import neutral
 from gindex.model.layers import TrackedLayer
-from gindex.model.passes import neutral
 
 
 class InverseCurvature(Protocol):

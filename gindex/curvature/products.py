@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from gindex.model.passes import rounded_products
+from gindex.model.isolation import rounded_products
 
 BLOCK = 384
 """Width of the blocks that a symmetric product is made of."""

@@ -20,7 +20,7 @@ from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
 from gindex.documents.schema import asked_errors, connect, limited, translated_errors, version_of
 from gindex.errors import CorruptStoreError, UnknownDocumentError
-from gindex.threads import Lock
+from gindex.thread_safety import Lock
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 Parameters = Sequence[int | float | str]

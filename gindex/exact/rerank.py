@@ -18,7 +18,7 @@ from gindex.corpus.batches import pad
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
-from gindex.model.passes import plain, throughout
+from gindex.model.isolation import plain, throughout
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries

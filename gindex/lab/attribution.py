@@ -35,12 +35,12 @@ from gindex.curvature.kinds import fit_in_memory
 from gindex.curvature.ranks import ranks
 from gindex.curvature.second_level import fit_second_level
 from gindex.errors import NonFiniteError
-from gindex.model.choice import LayerChoice
+from gindex.model.isolation import neutral, throughout
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable, TrackedLayer, resourced
 from gindex.model.losses import OutputTask
-from gindex.model.passes import neutral, throughout
-from gindex.model.tasks import TensorTask
-from gindex.model.tensors import TensorBatch
+from gindex.model.tensor_batches import TensorBatch
+from gindex.model.tensor_tasks import TensorTask
 from gindex.model.tracking import track_layers
 from gindex.progress import Progress, Silent
 from gindex.vectors.codes import decode, encode

@@ -19,10 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gindex.errors import ModelError, ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
+from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
-from gindex.model.passes import alone, own
 from gindex.progress import pause, undisturbed
-from gindex.threads import Lock
+from gindex.thread_safety import Lock
 
 _tangents = Lock()
 """Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gindex.corpus.batches import TokenBatch
 from gindex.errors import ModelError, NonFiniteError
-from gindex.model.quiet import first_line
+from gindex.model.library_messages import first_line
 
 LENGTH = 24
 """Tokens of the longest sequence that is tried, where the model takes as many."""

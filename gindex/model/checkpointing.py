@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gindex.model.passes import current, inside
+from gindex.model.isolation import current, inside
 
 _inside: ContextVar[bool] = ContextVar("inside a checkpointed block", default=False)
 

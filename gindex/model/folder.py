@@ -13,8 +13,8 @@ from typing import Any
 
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
-from gindex.model.places import PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
-from gindex.model.quiet import first_line
+from gindex.model.library_messages import first_line
+from gindex.model.location import PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
 
 WIDE = ("F64", "F32", "F16", "BF16")
 """Number formats of safetensors that weights may be stored in; narrower ones come with scales of their own."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gindex.model.choice import output_head
-from gindex.model.differences import is_same_product
-from gindex.model.passes import own
+from gindex.model.isolation import own
+from gindex.model.layer_choice import output_head
+from gindex.model.tolerances import is_same_product
 from gindex.progress import pause
 
 CHUNK = 128

@@ -17,6 +17,8 @@ from gindex.config import ModelConfig
 from gindex.errors import GindexError, ModelError, TokenizerError
 from gindex.model.attention import use_fast_attention
 from gindex.model.causality import check_causal, ordinary_tokens
+from gindex.model.context_length import most_tokens
+from gindex.model.custom_models import made_anew
 from gindex.model.fingerprints import (
     fingerprint_buffers,
     fingerprint_code,
@@ -25,12 +27,10 @@ from gindex.model.fingerprints import (
     is_own,
 )
 from gindex.model.folder import ModelFolder
-from gindex.model.limits import most_tokens
-from gindex.model.own_code import made_anew
-from gindex.model.passes import loading, share_turns
-from gindex.model.places import find_model
-from gindex.model.quiet import first_line, quiet
-from gindex.model.whole import check_padding, check_whole, ignored_missing
+from gindex.model.isolation import loading, share_turns
+from gindex.model.library_messages import first_line, quiet
+from gindex.model.location import find_model
+from gindex.model.weight_check import check_padding, check_whole, ignored_missing
 
 PRIMITIVES = 128
 """Compiled products that oneDNN keeps, one for each shape: with AMX one takes .6 MB, and it would keep 1,024."""

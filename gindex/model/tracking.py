@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
-from gindex.model.choice import LayerChoice, output_head
 from gindex.model.convolution import patch_geometry
-from gindex.model.differences import is_same_product
+from gindex.model.gradient_check import Probe, disproved
+from gindex.model.isolation import alone, own, share_turns
+from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layers import (
     LayerTable,
     TrackedLayer,
@@ -28,8 +29,7 @@ from gindex.model.layers import (
     layer_input,
     resourced,
 )
-from gindex.model.passes import alone, own, share_turns
-from gindex.model.proof import Probe, disproved
+from gindex.model.tolerances import is_same_product
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""

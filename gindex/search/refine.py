@@ -22,7 +22,7 @@ from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
-from gindex.model.passes import plain, throughout
+from gindex.model.isolation import plain, throughout
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.search.hit import Refinement

@@ -16,7 +16,7 @@ from gindex.search.scan import part_scores, ready_for
 from gindex.search.scored import Scored, best_of
 from gindex.store.reader import VectorReader
 from gindex.store.weights import Weights
-from gindex.workers import spread, threads
+from gindex.thread_pool import spread, threads
 
 QUERIES_READ = 32
 """Queries whose candidates are read at once."""

@@ -16,14 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gindex.distribution import VERSION
 from gindex.errors import GindexError
-from gindex.serve.documents import document_routes
+from gindex.serve.document_routes import document_routes
 from gindex.serve.hosts import Hosts
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.metrics import Metrics
-from gindex.serve.operations import docs_routes, operation_routes, page_routes
+from gindex.serve.operation_routes import docs_routes, operation_routes, page_routes
 from gindex.serve.problems import MEDIA_TYPE, RefusedError, on_error, on_http_error, problem_of
 from gindex.serve.schema import AddBody, BatchBody, DocumentBody, ExplainBody, Line, Problem, SearchBody
-from gindex.serve.searching import search_routes
+from gindex.serve.search_routes import search_routes
 from gindex.serve.service import Service
 
 CLIENT_GONE = 499

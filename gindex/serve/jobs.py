@@ -13,7 +13,7 @@ from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.queries.query import FailedQuery, Query
 from gindex.search.encoded import EncodedQuery
-from gindex.serve.turns import Turns
+from gindex.serve.turnstile import Turns
 
 
 class AbandonedError(Exception):

@@ -8,14 +8,14 @@ from starlette.requests import Request
 
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
+from gindex.serve.batcher import Engine
 from gindex.serve.config import ServeConfig
-from gindex.serve.engine import Engine
+from gindex.serve.indexes import Place, Served, ServedIndex
 from gindex.serve.jobs import Job
 from gindex.serve.keys import Caller, Keys, RateLimit
 from gindex.serve.metrics import Metrics
 from gindex.serve.problems import RefusedError
-from gindex.serve.reading import identify, left
-from gindex.serve.served import Place, Served, ServedIndex
+from gindex.serve.requests import identify, left
 
 
 class Service:

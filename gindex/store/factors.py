@@ -21,8 +21,8 @@ from torch import Tensor
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.files.atomic import publish
+from gindex.model.isolation import plain
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.model.passes import plain
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord
 

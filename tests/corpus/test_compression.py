@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gindex.config import CorpusConfig
-from gindex.corpus import compression, files, packages
+from gindex.corpus import compression, packages, text_files
 from gindex.corpus.compression import open_content
 from gindex.corpus.fingerprints import check_unchanged, fingerprint_sources
 from gindex.corpus.readers import read_corpus
@@ -131,7 +131,7 @@ def test_memory_is_bounded_by_a_record(tmp_path, form, monkeypatch):
     """A line that never ends is refused once it is longer than a record can be, whatever the file expands to."""
     path = tmp_path / f"c.jsonl.{form}"
     path.write_bytes(COMPRESS[form](b"0" * 50_000_000))
-    monkeypatch.setattr(files, "LONGEST", 1_000_000)
+    monkeypatch.setattr(text_files, "LONGEST", 1_000_000)
     taken = []
     read_into = compression._Content.readinto
     monkeypatch.setattr(

@@ -9,8 +9,8 @@ import pytest
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
 from gindex.documents.checksums import Guard, RowChecksums, row_checksum, write_row_checksums
-from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.errors import CorruptStoreError
 from gindex.progress import Silent
 

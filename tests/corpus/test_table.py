@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
-from gindex.documents import filling as fill
-from gindex.documents.filling import fill_table
+from gindex.documents import table_writer as fill
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable, PartRecord, TableCounts
+from gindex.documents.table_writer import fill_table
 from gindex.errors import CorpusError, CorruptStoreError, FormatVersionError, StoreError, TokenizerError
 from gindex.progress import Silent
 
@@ -205,7 +205,7 @@ KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
 from gindex.config import CorpusConfig
-from gindex.documents import filling as fill
+from gindex.documents import table_writer as fill
 from gindex.corpus.records import Document
 from gindex.progress import Silent
 

@@ -6,8 +6,8 @@ import pytest
 
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
-from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.errors import CorruptStoreError, FilterError, StoreError
 from gindex.progress import Silent
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
 from gindex.corpus.records import Document
-from gindex.documents import filling as fill
 from gindex.documents import schema
-from gindex.documents.filling import fill_table
+from gindex.documents import table_writer as fill
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
+from gindex.documents.table_writer import fill_table
 from gindex.documents.words import LONGEST_WORD, MAX_WORDS, indexed, is_cut_in_pairs, plain_words_of, words_of
 from gindex.errors import QueryError
 from gindex.progress import Silent

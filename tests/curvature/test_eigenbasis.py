@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.errors import NonFiniteError
-from gindex.workers import side_by_side, singly
+from gindex.thread_pool import side_by_side, singly
 
 
 def covariance(size: int, tokens: int, dtype: torch.dtype = torch.float64) -> Tensor:

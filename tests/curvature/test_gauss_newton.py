@@ -16,8 +16,8 @@ from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.tasks import Classification, Regression
-from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tensor_batches import TensorBatch, tensor_batches
+from gindex.model.tensor_tasks import Classification, Regression
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
 

@@ -13,8 +13,8 @@ from gindex.curvature.inverse import CgInverse, Damping, LissaInverse
 from gindex.curvature.solvers import conjugate_gradients
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution, tracked_layers
-from gindex.model.tasks import Classification
-from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tensor_batches import TensorBatch, tensor_batches
+from gindex.model.tensor_tasks import Classification
 
 WIDE = torch.float64
 DOCUMENTS, QUERIES, SCALE = 60, 4, 0.3

@@ -8,7 +8,7 @@ import torch
 
 from gindex.curvature import products
 from gindex.curvature.products import add_second_moment, symmetric
-from gindex.model.passes import neutral, plain, rounded_products
+from gindex.model.isolation import neutral, plain, rounded_products
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 13])

@@ -10,8 +10,8 @@ from gindex.config import CURVATURES, VectorConfig
 from gindex.curvature.fit import COVARIANCE_STREAM, EIGENVALUE_STREAM, label_seeds
 from gindex.errors import ConfigError, NonFiniteError
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
-from gindex.model.tasks import Classification, Regression, TensorTask
-from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tensor_batches import TensorBatch, tensor_batches
+from gindex.model.tensor_tasks import Classification, Regression, TensorTask
 from gindex.vectors.codes import decode, encode
 
 WIDE = torch.float64

@@ -14,10 +14,10 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from gindex.errors import ModelError, NonFiniteError, ShapeError
 from gindex.lab.attribution import tracked_layers
-from gindex.model.choice import LayerChoice
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
-from gindex.model.tasks import Classification
-from gindex.model.tensors import tensor_batches
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import Classification
 from gindex.model.tracking import FEWER_DOCUMENTS, PROBE_DOCUMENTS, track_layers
 from gindex.vectors.influence import document_gradients
 

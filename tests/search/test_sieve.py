@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gindex import workers
+from gindex import thread_pool
 from gindex.ann.index import FaissIndex, build_faiss
 from gindex.ann.sieve import BATCH, BLOCK, LEAST_PER_CANDIDATE, SHARE, Sieve
 from gindex.search.funnel import Funnel, Selection
@@ -119,28 +119,28 @@ def test_only_codes_of_signs_are_sieved(tmp_path, many, projection):
 
 def test_pieces_keep_their_order_and_their_threads(thread_count):
     def act(piece: int) -> tuple[int, int, int]:
-        return piece, torch.get_num_threads(), sum(workers.spread(lambda n: n, range(piece)))
+        return piece, torch.get_num_threads(), sum(thread_pool.spread(lambda n: n, range(piece)))
 
-    made = workers.spread(act, range(9))
+    made = thread_pool.spread(act, range(9))
     assert made == [(n, 1, n * (n - 1) // 2) for n in range(9)]
-    assert workers.spread(act, []) == [] and torch.get_num_threads() == thread_count
+    assert thread_pool.spread(act, []) == [] and torch.get_num_threads() == thread_count
 
 
 def test_faiss_has_one_thread_in_a_piece(thread_count):
     before = faiss.omp_get_max_threads()
     if thread_count == 2:
-        assert set(workers.spread(lambda _: faiss.omp_get_max_threads(), range(4))) == {1}
+        assert set(thread_pool.spread(lambda _: faiss.omp_get_max_threads(), range(4))) == {1}
     assert faiss.omp_get_max_threads() == before
 
 
 def test_errors_of_a_piece_arrive(thread_count):
     with pytest.raises(ZeroDivisionError):
-        workers.spread(lambda n: 1 // n, range(3))
+        thread_pool.spread(lambda n: 1 // n, range(3))
 
 
 def test_a_fork_has_threads_of_its_own(thread_count):
-    workers.spread(lambda n: n, range(2))
+    thread_pool.spread(lambda n: n, range(2))
     child = os.fork()
     if not child:
-        os._exit(0 if workers.spread(lambda n: n + 1, range(2)) == [1, 2] else 1)
+        os._exit(0 if thread_pool.spread(lambda n: n + 1, range(2)) == [1, 2] else 1)
     assert os.waitpid(child, 0)[1] == 0

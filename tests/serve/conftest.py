@@ -14,9 +14,9 @@ httpx = pytest.importorskip("httpx2", reason="needs gradient-index[client]")
 
 from gindex.serve.app import make_app  # noqa: E402
 from gindex.serve.config import ServeConfig  # noqa: E402
+from gindex.serve.http_server import Server, bind  # noqa: E402
+from gindex.serve.indexes import places_of  # noqa: E402
 from gindex.serve.keys import Keys  # noqa: E402
-from gindex.serve.served import places_of  # noqa: E402
-from gindex.serve.server import Server, bind  # noqa: E402
 from gindex.serve.service import Service  # noqa: E402
 
 

@@ -11,8 +11,8 @@ from gindex.client import Client
 from gindex.errors import ConfigError, FilterError
 from gindex.http.loopback import is_loopback
 from gindex.serve.hosts import Hosts
+from gindex.serve.indexes import is_shortage
 from gindex.serve.problems import RefusedError
-from gindex.serve.served import is_shortage
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/indexes/index/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -293,7 +293,7 @@ def test_connections_leave_files_to_the_indexes(monkeypatch):
     import resource
 
     from gindex.serve.config import ServeConfig
-    from gindex.serve.server import _within_files
+    from gindex.serve.http_server import _within_files
 
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 4096))
     assert _within_files(ServeConfig(max_connections=512)).max_connections == 128

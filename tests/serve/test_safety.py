@@ -4,8 +4,8 @@ import pytest
 
 from gindex.errors import AccessError, ConfigError, OverloadedError
 from gindex.serve.config import ServeConfig
+from gindex.serve.indexes import places_of
 from gindex.serve.keys import Keys, RateLimit, bearer
-from gindex.serve.served import places_of
 
 READ, WRITE = "r" * 16, "w" * 20
 KEYS = f"# keys\nreader read {READ}\n\nwriter read,write {WRITE}\nblind write {'b' * 16}\n"

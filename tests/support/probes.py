@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gindex.model.choice import LayerChoice
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tracking import track_layers
 

@@ -16,8 +16,8 @@ from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
-from gindex.model.tasks import Classification
-from gindex.model.tensors import tensor_batches
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import Classification
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import LayerShape, ProjectionSpec
 from gindex.vectors.projections import make_projection

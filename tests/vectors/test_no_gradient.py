@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gindex.config import CURVATURES, SolverConfig, VectorConfig
 from gindex.lab.attribution import Attribution, tracked_layers
-from gindex.model.tasks import Classification
-from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tensor_batches import TensorBatch, tensor_batches
+from gindex.model.tensor_tasks import Classification
 from gindex.vectors.calibration import Budget, Setting, calibrate
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
 from gindex.vectors.token_influence import token_influence

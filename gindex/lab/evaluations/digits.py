@@ -14,7 +14,7 @@ from gindex.config import VectorConfig
 from gindex.lab.evaluations.perceptrons import Recipe
 from gindex.lab.evaluations.tensor_training import Table, TensorTraining, import_datasets
 from gindex.lab.evaluations.training import Ordinals, Scores
-from gindex.model.tasks import Classification
+from gindex.model.tensor_tasks import Classification
 
 DOCUMENTS, QUERIES = 1000, 100
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from gindex.config import SolverConfig, VectorConfig
 from gindex.lab.attribution import DAMPING, Attribution, coded_scores, tracked_layers
 from gindex.lab.evaluations.training import Scores
-from gindex.model.tasks import TensorTask
-from gindex.model.tensors import TensorBatch
+from gindex.model.tensor_batches import TensorBatch
+from gindex.model.tensor_tasks import TensorTask
 from gindex.vectors.path import VectorPath
 
 RIDGE = 1e-3

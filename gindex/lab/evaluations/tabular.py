@@ -12,7 +12,7 @@ from torch import Tensor
 from gindex.config import VectorConfig
 from gindex.lab.evaluations.perceptrons import Recipe
 from gindex.lab.evaluations.tensor_training import Table, TensorTraining, import_datasets
-from gindex.model.tasks import Regression
+from gindex.model.tensor_tasks import Regression
 
 RECIPE = Recipe(widths=(10, 128, 128, 128, 1), epochs=40, batch=32, learning_rate=0.03, weight_decay=1e-5)
 

@@ -19,8 +19,8 @@ from gindex.lab.attribution import DAMPING
 from gindex.lab.evaluations.methods import TensorMethods
 from gindex.lab.evaluations.perceptrons import Recipe, by_size, train_perceptrons
 from gindex.lab.evaluations.training import Losses, Method, Ordinals
-from gindex.model.tasks import TensorTask
-from gindex.model.tensors import tensor_batches
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import TensorTask
 
 BATCH = 1024
 """Documents of a batch: small models take longer to start than to run."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gindex.errors import ConfigError
 from gindex.lab.evaluations.methods import TensorMethods
-from gindex.model.tasks import Classification, Regression
-from gindex.model.tensors import tensor_batches
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import Classification, Regression
 
 WIDE = torch.float64
 DOCUMENTS, QUERIES, FEATURES, OUTPUTS = 30, 4, 4, 3

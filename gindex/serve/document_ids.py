@@ -7,8 +7,8 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
 from gindex.errors import ConfigError
+from gindex.serve.http_protocol import TARGET
 from gindex.serve.problems import RefusedError
-from gindex.serve.protocol import TARGET
 
 
 class _AnyText(Convertor[str]):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gindex.search.hit import result_record
+from gindex.serve.batcher import LONGEST_WAIT, Engine
 from gindex.serve.config import ServeConfig
-from gindex.serve.engine import LONGEST_WAIT, Engine
 from gindex.serve.metrics import Metrics
 
 HEAD = (

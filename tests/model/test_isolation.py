@@ -12,8 +12,8 @@ from torch import nn
 
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed
+from gindex.model.isolation import alone, defaults, loading, neutral, own, plain, share_turns
 from gindex.model.layers import TrackedLayer
-from gindex.model.passes import alone, defaults, loading, neutral, own, plain, share_turns
 from gindex.model.tracking import track_layers
 
 

@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from gindex.ann.spec import spec_of
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
-from gindex.serve.ids import check_unicode, document_id_of
+from gindex.serve.document_ids import check_unicode, document_id_of
+from gindex.serve.indexes import ServedIndex
 from gindex.serve.problems import dump
-from gindex.serve.reading import JSON, read_json
+from gindex.serve.requests import JSON, read_json
 from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentBody, IndexAnswer, IndexesAnswer
-from gindex.serve.searching import body_of
-from gindex.serve.served import ServedIndex
+from gindex.serve.search_routes import body_of
 from gindex.serve.service import Service
 
 _SHOWN = 500

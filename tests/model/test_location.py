@@ -10,7 +10,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
 from gindex.model.load import load_model
-from gindex.model.places import find_model, looked_for
+from gindex.model.location import find_model, looked_for
 
 
 class Hub:

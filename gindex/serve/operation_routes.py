@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from gindex.distribution import VERSION
 from gindex.errors import UnknownIndexError
 from gindex.serve.problems import dump
-from gindex.serve.reading import JSON
+from gindex.serve.requests import JSON
 from gindex.serve.service import Service
 
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}

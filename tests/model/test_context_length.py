@@ -3,7 +3,7 @@
 import pytest
 from transformers import CTRLConfig, Gemma3TextConfig, GPT2Config, LlamaConfig, MambaConfig, MptConfig, Phi3Config
 
-from gindex.model.limits import NO_LIMIT, most_tokens
+from gindex.model.context_length import NO_LIMIT, most_tokens
 
 
 @pytest.mark.parametrize(

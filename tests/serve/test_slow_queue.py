@@ -17,7 +17,7 @@ from gindex.client import AsyncClient, Client
 from gindex.errors import FilterError, OverloadedError
 from gindex.progress import pausing
 from gindex.serve.jobs import AbandonedError
-from gindex.serve.turns import SHARE, Turns
+from gindex.serve.turnstile import SHARE, Turns
 
 BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
 EXACT = BODY | {"exact": True, "candidates": 12}

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from gindex.http.answers import NDJSON
+from gindex.serve.indexes import ServedIndex
 from gindex.serve.jobs import Job
 from gindex.serve.problems import content_of, dump, log
-from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
 
 LOOK_SECONDS, REPEAT_SECONDS = 0.2, 5.0

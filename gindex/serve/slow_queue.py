@@ -4,11 +4,11 @@ import threading
 from collections import deque
 
 from gindex.errors import OverloadedError, UnavailableError
-from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
+from gindex.serve.job_runner import Answering
 from gindex.serve.jobs import Job, Watch
 from gindex.serve.metrics import Metrics
-from gindex.serve.turns import Turns
+from gindex.serve.turnstile import Turns
 
 
 class Lane:

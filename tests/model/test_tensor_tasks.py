@@ -7,8 +7,8 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from gindex.errors import LabelError, ModelError, ShapeError
-from gindex.model.tasks import Classification, Regression
-from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.model.tensor_batches import TensorBatch, tensor_batches
+from gindex.model.tensor_tasks import Classification, Regression
 
 WIDE = torch.float64
 

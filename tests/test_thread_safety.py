@@ -22,9 +22,9 @@ from gindex.config import SolverConfig
 from gindex.lab.attribution import Attribution, tracked_layers
 from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.load import load_model
-from gindex.model.tasks import Classification
-from gindex.model.tensors import tensor_batches
-from gindex.threads import Lock, once
+from gindex.model.tensor_batches import tensor_batches
+from gindex.model.tensor_tasks import Classification
+from gindex.thread_safety import Lock, once
 
 THREADS, ROUNDS = 4, 3
 PROMPTS = ["the compiler race", "a stack", "heap the page file", "lock thread a disk bug"]

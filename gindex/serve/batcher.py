@@ -19,12 +19,12 @@ from gindex.errors import OverloadedError, UnavailableError
 from gindex.index import GradientIndex
 from gindex.queries.query import Query
 from gindex.search.hit import answered
-from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
+from gindex.serve.job_runner import Answering
 from gindex.serve.jobs import Job, SearchJob
-from gindex.serve.lane import Lane
 from gindex.serve.metrics import Metrics
-from gindex.serve.turns import Turns
+from gindex.serve.slow_queue import Lane
+from gindex.serve.turnstile import Turns
 
 WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
 """A batch may wait for more this share of the time that the one before took, and at most so many seconds."""

@@ -19,8 +19,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from gindex.threads import Lock
-from gindex.workers import stay_alone
+from gindex.thread_pool import stay_alone
+from gindex.thread_safety import Lock
 
 T = TypeVar("T")
 

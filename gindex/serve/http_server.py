@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from gindex.errors import ConfigError
 from gindex.serve.config import ServeConfig
-from gindex.serve.protocol import protocol_of
+from gindex.serve.http_protocol import protocol_of
 from gindex.serve.service import Service
 
 logger = logging.getLogger("gindex.serve")

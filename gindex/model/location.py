@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
-from gindex.model.quiet import first_line
+from gindex.model.library_messages import first_line
 
 SAFE_WEIGHTS, PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 SHARD_LIST = ".index.json"

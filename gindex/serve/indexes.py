@@ -13,7 +13,7 @@ from typing import Any
 from gindex.change.verify import verify
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
-from gindex.serve.engine import Engine, warm_query
+from gindex.serve.batcher import Engine, warm_query
 from gindex.serve.metrics import Metrics
 from gindex.serve.problems import reason_of
 from gindex.store.layout import Layout

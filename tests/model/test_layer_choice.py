@@ -7,7 +7,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.errors import ConfigError
-from gindex.model.choice import WIDE_HEAD, LayerChoice
+from gindex.model.layer_choice import WIDE_HEAD, LayerChoice
 from gindex.model.tracking import track_layers
 
 WIDTH = 6

@@ -15,11 +15,13 @@ from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
 from gindex.search.encoded import EncodedQuery
 from gindex.search.hit import result_record
-from gindex.serve.answering import Answer
+from gindex.serve.indexes import ServedIndex
+from gindex.serve.job_runner import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
-from gindex.serve.lines import answer_lines, wants_lines
 from gindex.serve.problems import RefusedError, dump, failure_of
-from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
+from gindex.serve.progress_lines import answer_lines, wants_lines
+from gindex.serve.query_vectors import decode_base64, decode_npy
+from gindex.serve.requests import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
     BatchAnswer,
     BatchBody,
@@ -30,9 +32,7 @@ from gindex.serve.schema import (
     SearchAnswer,
     SearchBody,
 )
-from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
-from gindex.serve.vectors import decode_base64, decode_npy
 
 LONGEST_IN_URL = 8000
 """Most characters of a text among the query parameters; the server takes no longer address than 64 KiB."""

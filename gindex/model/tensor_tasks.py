@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gindex.errors import LabelError, ModelError, ShapeError
 from gindex.model.devices import to_device
 from gindex.model.losses import sample_labels, softmax_hessian
-from gindex.model.tensors import Inputs, TensorBatch
+from gindex.model.tensor_batches import Inputs, TensorBatch
 
 
 class TensorTask(ABC):
