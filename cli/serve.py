@@ -86,20 +86,20 @@ def serve(
     try:
         from gindex.serve.app import make_app
         from gindex.serve.hosts import Hosts
-        from gindex.serve.http_server import Server, bind
+        from gindex.serve.http_server import HttpServer, bind
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
             field="gindex serve", expected=f"the package {error.name}", found="none", remedy=install_hint("serve")
         ) from error
-    from gindex.serve.indexes import places_of
+    from gindex.serve.indexes import index_locations
     from gindex.serve.keys import Keys
     from gindex.serve.service import Service
     from gindex.store.layout import Layout
     from gindex.store.versions import latest_version
 
-    places = places_of(indexes, models)
+    places = index_locations(indexes, models)
     for place in places:
         latest_version(Layout(place.path))
     keys = None if api_key_file is None else Keys.read(api_key_file)
@@ -115,6 +115,6 @@ def serve(
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"gindex: serving {', '.join(place.name for place in places)} at http://{shown}:{port}/", err=True)
-    server = Server(service, app)
+    server = HttpServer(service, app)
     server.run(sockets=[listening])
     sys.exit(0 if server.started else 1)

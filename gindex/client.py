@@ -17,8 +17,8 @@ from gindex.config import SearchOptions
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.exact.explanation import Explanation
-from gindex.http.answers import Listener
-from gindex.http.endpoint import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
+from gindex.http.answers import LineReader
+from gindex.http.endpoint import Exchange, IndexEndpoint, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.search.hit import Outcome, SearchResult, answered
@@ -70,8 +70,10 @@ class Client:
         Raises:
             ConfigError: The address is not of that form.
         """
-        self._calls = Calls(url, index, api_key, retries)
-        self._http = httpx.Client(headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies)
+        self._endpoint = IndexEndpoint(url, index, api_key, retries)
+        self._http = httpx.Client(
+            headers=self._endpoint.headers, timeout=timeout, trust_env=self._endpoint.through_proxies
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +117,7 @@ class Client:
         return [
             found
             for some in texts_in_blocks(queries)
-            for found in self._run(self._calls.search(some, options), progress)
+            for found in self._run(self._endpoint.search(some, options), progress)
         ]
 
     def search_vectors(
@@ -123,7 +125,7 @@ class Client:
     ) -> list[SearchResult]:
         """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
+        calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in self._run(call)])
 
     def explain(
@@ -136,25 +138,25 @@ class Client:
         progress: Progress | None = None,
     ) -> Explanation:
         """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
-        return self._run(self._calls.explain(document_id, prompt, completion, long_queries), progress)
+        return self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
         """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
-        return self._run(self._calls.document(document_id))
+        return self._run(self._endpoint.document(document_id))
 
     def info(self) -> dict[str, Any]:
         """Return what the index is: its version, size, recall and fidelity."""
-        return self._run(self._calls.info())
+        return self._run(self._endpoint.info())
 
     def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:
         """Add documents (`id`, `text` and metadata) and return the version that holds them."""
-        return self._run(self._calls.add(documents, replace))
+        return self._run(self._endpoint.add(documents, replace))
 
     def delete(self, document_id: str) -> int:
         """Delete a document and return the version without it."""
-        return self._run(self._calls.delete(document_id))
+        return self._run(self._endpoint.delete(document_id))
 
-    def _run(self, call: "Call[Result]", progress: Progress | None = None) -> Result:
+    def _run(self, call: "Exchange[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
@@ -164,25 +166,25 @@ class Client:
             return found
 
     def _send(self, request: Request, progress: Progress) -> Any:
-        attempt, sent = 0, self._calls.sent(request)
+        attempt, sent = 0, self._endpoint.sent(request)
         while True:
             response = None
             try:
-                with self._http.stream(**sent) as response, Listener(progress, self._calls.base) as listener:
+                with self._http.stream(**sent) as response, LineReader(progress, self._endpoint.base) as reader:
                     if not in_lines(response):
                         response.read()
                     else:
                         for line in response.iter_lines():
-                            listener.hear(line)
-                        return listener.answer
+                            reader.take(line)
+                        return reader.answer
             except httpx.TransportError as error:
-                pause = self._calls.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
+                pause = self._endpoint.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
                 if pause is None:
-                    raise self._calls.unreachable(error) from error
+                    raise self._endpoint.unreachable(error) from error
             else:
-                pause = self._calls.wait(attempt, response)
+                pause = self._endpoint.wait(attempt, response)
                 if pause is None or response.is_success:
-                    return self._calls.read(response)
+                    return self._endpoint.read(response)
             time.sleep(pause)
             attempt += 1
 
@@ -200,9 +202,9 @@ class AsyncClient:
         retries: int = RETRIES,
     ) -> None:
         """See `Client`."""
-        self._calls = Calls(url, index, api_key, retries)
+        self._endpoint = IndexEndpoint(url, index, api_key, retries)
         self._http = httpx.AsyncClient(
-            headers=self._calls.headers, timeout=timeout, trust_env=self._calls.through_proxies
+            headers=self._endpoint.headers, timeout=timeout, trust_env=self._endpoint.through_proxies
         )
 
     async def __aenter__(self) -> Self:
@@ -244,7 +246,7 @@ class AsyncClient:
     ) -> list[Outcome]:
         """See `Client.search_each`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in texts_in_blocks(queries))
+        calls = (self._endpoint.search(some, options) for some in texts_in_blocks(queries))
         return [found for call in calls for found in await self._run(call, progress)]
 
     async def search_vectors(
@@ -252,7 +254,7 @@ class AsyncClient:
     ) -> list[SearchResult]:
         """See `Client.search_vectors`."""
         options = replace(options, **settings)
-        calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
+        calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in await self._run(call)])
 
     async def explain(
@@ -265,25 +267,25 @@ class AsyncClient:
         progress: Progress | None = None,
     ) -> Explanation:
         """See `Client.explain`."""
-        return await self._run(self._calls.explain(document_id, prompt, completion, long_queries), progress)
+        return await self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
 
     async def document(self, document_id: str) -> dict[str, Any]:
         """See `Client.document`."""
-        return await self._run(self._calls.document(document_id))
+        return await self._run(self._endpoint.document(document_id))
 
     async def info(self) -> dict[str, Any]:
         """See `Client.info`."""
-        return await self._run(self._calls.info())
+        return await self._run(self._endpoint.info())
 
     async def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:
         """See `Client.add`."""
-        return await self._run(self._calls.add(documents, replace))
+        return await self._run(self._endpoint.add(documents, replace))
 
     async def delete(self, document_id: str) -> int:
         """See `Client.delete`."""
-        return await self._run(self._calls.delete(document_id))
+        return await self._run(self._endpoint.delete(document_id))
 
-    async def _run(self, call: "Call[Result]", progress: Progress | None = None) -> Result:
+    async def _run(self, call: "Exchange[Result]", progress: Progress | None = None) -> Result:
         try:
             request = next(call)
             while True:
@@ -293,24 +295,24 @@ class AsyncClient:
             return found
 
     async def _send(self, request: Request, progress: Progress) -> Any:
-        attempt, sent = 0, self._calls.sent(request)
+        attempt, sent = 0, self._endpoint.sent(request)
         while True:
             try:
                 async with self._http.stream(**sent) as response:
                     if not in_lines(response):
                         await response.aread()
                     else:
-                        with Listener(progress, self._calls.base) as listener:
+                        with LineReader(progress, self._endpoint.base) as reader:
                             async for line in response.aiter_lines():
-                                listener.hear(line)
-                            return listener.answer
+                                reader.take(line)
+                            return reader.answer
             except httpx.TransportError as error:
-                pause = self._calls.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
+                pause = self._endpoint.wait(attempt, None) if isinstance(error, httpx.ConnectError) else None
                 if pause is None:
-                    raise self._calls.unreachable(error) from error
+                    raise self._endpoint.unreachable(error) from error
             else:
-                pause = self._calls.wait(attempt, response)
+                pause = self._endpoint.wait(attempt, response)
                 if pause is None or response.is_success:
-                    return self._calls.read(response)
+                    return self._endpoint.read(response)
             await asyncio.sleep(pause)
             attempt += 1

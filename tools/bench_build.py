@@ -28,7 +28,7 @@ from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine, projection_of
-from gindex.model.attention import NAME
+from gindex.model.attention import ATTENTION
 from gindex.model.layers import TrackedLayer
 from gindex.store.manifest import LayerRecord
 from gindex.vectors.codes import encode
@@ -122,7 +122,7 @@ def gradients_of_embeddings(model: torch.nn.Module) -> Iterator[None]:
 def plain_attention(model: torch.nn.Module) -> Iterator[None]:
     """Take the attention of transformers, where gindex takes its own."""
     own = model.config._attn_implementation
-    if own == NAME:
+    if own == ATTENTION:
         model.set_attn_implementation("sdpa")
     try:
         yield

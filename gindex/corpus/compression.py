@@ -19,7 +19,7 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a file may raise that is damaged, cut short, or out of reach."""
 
 # What no text in UTF-8 begins with, or in bzip2's case hardly any: such a file is compressed, whatever its name.
-_SIGNS = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_MAGIC = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _BZIP2 = b"BZh", b"1AY&SY"
 _PIECE = 1 << 20
 # The largest dictionary of xz's presets takes 65 MB; a header may ask for 4 GB.
@@ -63,7 +63,7 @@ def _form(location: str, file: BinaryIO) -> str | None:
         return ending
     if head.startswith(_BZIP2[0]) and head.endswith(_BZIP2[1]):
         return ".bz2"
-    return next((form for sign, form in _SIGNS.items() if head.startswith(sign)), None)
+    return next((form for magic, form in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _opened(form: str, file: BinaryIO, location: str) -> "_Readable":

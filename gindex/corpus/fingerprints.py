@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gindex.corpus.folders import list_files
-from gindex.corpus.sources import Kind, Source, expand
+from gindex.corpus.sources import Source, SourceKind, expand
 from gindex.errors import CorpusChangedError, CorpusError
 
 _REMEDY = "restore the file or give another `out`"
@@ -90,15 +90,15 @@ def _content(item: SourceFingerprint) -> str:
 
 def _paths(source: Source) -> Iterator[Source]:
     """Yield the files that a source consists of, as sources; a saved dataset has several."""
-    if source.kind is not Kind.SAVED_DATASET:
+    if source.kind is not SourceKind.SAVED_DATASET:
         yield source
         return
     for relative in list_files(Path(source.location)).files:
-        yield Source(kind=Kind.TEXT, location=str(Path(source.location, relative)), name=relative)
+        yield Source(kind=SourceKind.TEXT, location=str(Path(source.location, relative)), name=relative)
 
 
 def _fingerprint(source: Source) -> SourceFingerprint:
-    if source.kind is Kind.HUB_DATASET:
+    if source.kind is SourceKind.HUB_DATASET:
         return SourceFingerprint(path=source.location, bytes=None, sha256=None)
     try:
         with open(source.location, "rb") as stream:

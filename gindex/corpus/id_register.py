@@ -7,7 +7,7 @@ from typing import Self
 from gindex.errors import CorpusError
 
 
-class Places:
+class IdRegister:
     """Remembers the place of every id; SQLite moves it to a temporary file once it outgrows the page cache."""
 
     def __init__(self) -> None:

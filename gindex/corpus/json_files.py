@@ -31,7 +31,7 @@ def read_json(source: Source, config: CorpusConfig) -> Iterator[Record]:
         yield from text_files.read_lines(source, config)
         return
     with open_content(source.location) as stream:
-        text = _Text(stream, source.location)
+        text = _JsonParser(stream, source.location)
         for number, fields in enumerate(text.array() if begin.startswith("[") else text.values(), 1):
             place = f"{source.location}: record {number}"
             yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
@@ -49,7 +49,7 @@ def _holds_lines(begin: str) -> bool:
     return True
 
 
-class _Text:
+class _JsonParser:
     """The text of a JSON file, of which only what has not been parsed is in memory."""
 
     def __init__(self, stream: BinaryIO, location: str) -> None:
@@ -115,10 +115,10 @@ class _Text:
     def _grow(self) -> bool:
         """Read as much again as is left, or a piece; say whether there was anything."""
         left = self._text[self._at :]
-        if len(left) > text_files.LONGEST:
+        if len(left) > text_files.LONGEST_RECORD:
             raise CorpusError(
                 field=self._location,
-                expected=f"records of at most {text_files.LONGEST:,} characters",
+                expected=f"records of at most {text_files.LONGEST_RECORD:,} characters",
                 found=f"a longer one, or malformed JSON in record {self._number}",
                 remedy="divide it into documents, or correct it",
             )

@@ -14,7 +14,7 @@ from gindex.corpus.sources import Source
 from gindex.corpus.text_files import bad_byte, one_line
 from gindex.errors import CorpusError
 
-_BATCH = 256
+_BATCH_RECORDS = 256
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY = 86_400
 
@@ -40,7 +40,7 @@ def _records(parquet: Any, location: str) -> Iterator[object]:
         # As nanoseconds, the 96-bit times of Spark and Impala would wrap after the year 2262.
         with parquet.ParquetFile(location, coerce_int96_timestamp_unit="us") as file:
             _check_names(arrow, file.schema_arrow, location)
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=_BATCH_RECORDS):
                 names = batch.schema.names
                 columns = [_values(arrow, batch.column(n), name, location, count) for n, name in enumerate(names)]
                 for values in zip(*columns, strict=True):

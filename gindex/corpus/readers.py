@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from gindex.config import CorpusConfig
 from gindex.corpus.compression import DAMAGE
 from gindex.corpus.hugging_face import read_hub, read_saved
-from gindex.corpus.id_register import Places
+from gindex.corpus.id_register import IdRegister
 from gindex.corpus.json_files import read_json
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
 from gindex.corpus.records import Document, Record, to_document
-from gindex.corpus.sources import Kind, Source, expand
+from gindex.corpus.sources import Source, SourceKind, expand
 from gindex.corpus.text_files import one_line, read_delimited, read_lines, read_text
 from gindex.errors import CorpusError
 
 logger = logging.getLogger(__name__)
 
-_READERS: dict[Kind, Callable[[Source, CorpusConfig], Iterator[Record]]] = {
-    Kind.LINES: read_lines,
-    Kind.JSON: read_json,
-    Kind.CSV: read_delimited,
-    Kind.TSV: read_delimited,
-    Kind.PARQUET: read_parquet,
-    Kind.TEXT: read_text,
-    Kind.SAVED_DATASET: read_saved,
-    Kind.HUB_DATASET: read_hub,
+_READERS: dict[SourceKind, Callable[[Source, CorpusConfig], Iterator[Record]]] = {
+    SourceKind.LINES: read_lines,
+    SourceKind.JSON: read_json,
+    SourceKind.CSV: read_delimited,
+    SourceKind.TSV: read_delimited,
+    SourceKind.PARQUET: read_parquet,
+    SourceKind.TEXT: read_text,
+    SourceKind.SAVED_DATASET: read_saved,
+    SourceKind.HUB_DATASET: read_hub,
 }
 
 
@@ -51,13 +51,13 @@ def read_corpus(sources: Sequence[str], config: CorpusConfig) -> Iterator[Docume
 
 def _documents(sources: list[Source], given: Sequence[str], config: CorpusConfig) -> Iterator[Document]:
     without: list[str] = []
-    with Places() as places:
+    with IdRegister() as ids:
         for source in sources:
             empty = True
             for found in _records(source, config):
                 record = with_partition(found, source.fields, config)
                 document = to_document(record, config)
-                places.claim(document.document_id, record.place)
+                ids.claim(document.document_id, record.place)
                 empty = False
                 yield document
             if empty:

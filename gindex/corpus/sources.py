@@ -12,7 +12,7 @@ from gindex.corpus.partitions import partition_fields
 from gindex.errors import CorpusError
 
 
-class Kind(Enum):
+class SourceKind(Enum):
     """How a source is read."""
 
     LINES = "JSON lines"
@@ -26,12 +26,12 @@ class Kind(Enum):
 
 
 _KINDS = {
-    ".jsonl": Kind.LINES,
-    ".ndjson": Kind.LINES,
-    ".json": Kind.JSON,
-    ".csv": Kind.CSV,
-    ".tsv": Kind.TSV,
-    ".parquet": Kind.PARQUET,
+    ".jsonl": SourceKind.LINES,
+    ".ndjson": SourceKind.LINES,
+    ".json": SourceKind.JSON,
+    ".csv": SourceKind.CSV,
+    ".tsv": SourceKind.TSV,
+    ".parquet": SourceKind.PARQUET,
 }
 # A missing source with one of these endings is a mistyped path, never a dataset: no network is asked for it.
 _FILE_ENDINGS = (*_KINDS, *ENDINGS, ".txt", ".md")
@@ -51,7 +51,7 @@ class Source:
         fields: Fields of all its records that stand in the names of its folders.
     """
 
-    kind: Kind
+    kind: SourceKind
     location: str
     name: str
     fields: Mapping[str, str | None] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def expand(given: str, tell: Callable[[str], None] = lambda _line: None) -> list
         if path.is_symlink() and not path.exists():
             found = "a link that leads nowhere"
         elif not path.exists() and _HUB_NAME.fullmatch(given) and not given.lower().endswith(_FILE_ENDINGS):
-            return [Source(kind=Kind.HUB_DATASET, location=given, name=given)]
+            return [Source(kind=SourceKind.HUB_DATASET, location=given, name=given)]
     except OSError as error:
         found = error.strerror or str(error)
     raise CorpusError(field=given, expected="a file, a folder or a hub dataset", found=found, remedy="check the path")
@@ -93,7 +93,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 def _folder(path: Path, given: str, tell: Callable[[str], None]) -> list[Source]:
     if is_saved_dataset(path):
-        return [Source(kind=Kind.SAVED_DATASET, location=given, name=path.resolve().name)]
+        return [Source(kind=SourceKind.SAVED_DATASET, location=given, name=path.resolve().name)]
     listing = list_files(path)
     for line in listing.left_out():
         tell(f"{given}: {line}")
@@ -103,7 +103,7 @@ def _folder(path: Path, given: str, tell: Callable[[str], None]) -> list[Source]
 def _alone(path: Path, given: str) -> Source:
     """Return a file that was given by itself; a text goes by its name without the ending."""
     source = _file(path.parent, path.name)
-    if source.kind is not Kind.TEXT:
+    if source.kind is not SourceKind.TEXT:
         return source
     return replace(source, location=given, name=Path(without_ending(path.name)).stem)
 
@@ -114,7 +114,7 @@ def _file(folder: Path, name: str) -> Source:
     return Source(kind=_kind(path), location=str(path), name=name, fields=fields)
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: Path) -> SourceKind:
     plain = without_ending(path.name)
     ending = Path(plain).suffix.lower()
     if ending in _ARCHIVES:
@@ -124,8 +124,8 @@ def _kind(path: Path) -> Kind:
             found="an archive or a form of compression that is not read",
             remedy=f"unpack it, or compress it as {', '.join(ENDINGS)}",
         )
-    kind = _KINDS.get(ending, Kind.TEXT)
-    if kind is Kind.PARQUET and plain != path.name:
+    kind = _KINDS.get(ending, SourceKind.TEXT)
+    if kind is SourceKind.PARQUET and plain != path.name:
         raise CorpusError(
             field=path, expected="a Parquet file as it is", found="it compressed once more", remedy="decompress it"
         )

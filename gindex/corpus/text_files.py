@@ -9,14 +9,14 @@ from gindex.config import CorpusConfig
 from gindex.corpus.compression import open_content
 from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.corpus.records import Record
-from gindex.corpus.sources import Kind, Source
+from gindex.corpus.sources import Source, SourceKind
 from gindex.errors import CorpusError
 
-LONGEST = 1_000_000_000
+LONGEST_RECORD = 1_000_000_000
 """Most bytes of one record: what SQLite takes as one value."""
 
 _BOM = b"\xef\xbb\xbf"
-_DELIMITERS = {Kind.CSV: ",", Kind.TSV: "\t"}
+_DELIMITERS = {SourceKind.CSV: ",", SourceKind.TSV: "\t"}
 _LOOKED_AT = 512
 
 
@@ -27,7 +27,7 @@ def read_text(source: Source, config: CorpusConfig) -> Iterator[Record]:
         CorpusError: It is not UTF-8, or longer than a document can be.
     """
     with open_content(source.location) as stream:
-        data = stream.read(LONGEST + 1)
+        data = stream.read(LONGEST_RECORD + 1)
     _check_length(data, source.location)
     text = decode(data, source.location, 0)
     begin = text[:_LOOKED_AT]
@@ -65,7 +65,7 @@ def read_delimited(source: Source, config: CorpusConfig) -> Iterator[Record]:
         CorpusError: The file is malformed, two fields have the same name, or a record has more or fewer values than
             there are fields.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
     with open_content(source.location) as stream:
         lines = lines_of(stream, source.location)
         names: list[str] | None = None
@@ -93,7 +93,7 @@ def lines_of(stream: BinaryIO, location: str) -> Iterator[str]:
         CorpusError: The text is not UTF-8, or a line is longer than a record can be.
     """
     offset = 0
-    for line in iter(partial(stream.readline, LONGEST + 1), b""):
+    for line in iter(partial(stream.readline, LONGEST_RECORD + 1), b""):
         _check_length(line, location)
         yield decode(line, location, offset)
         offset += len(line)
@@ -134,10 +134,10 @@ def equal_keys(error: EqualKeysError, place: str) -> CorpusError:
 
 
 def _check_length(data: bytes, location: str) -> None:
-    if len(data) > LONGEST:
+    if len(data) > LONGEST_RECORD:
         raise CorpusError(
             field=location,
-            expected=f"records of at most {LONGEST:,} bytes",
+            expected=f"records of at most {LONGEST_RECORD:,} bytes",
             found="a longer one",
             remedy="divide it into documents",
         )

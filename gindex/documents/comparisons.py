@@ -16,7 +16,7 @@ from gindex.documents.values import Value, forms, register
 ARROW = sqlite3.sqlite_version_info >= (3, 38)
 """Whether SQLite has `->`, a value of JSON as it is written."""
 
-FEW = 8
+MAX_LISTED = 8
 """Most forms of values that are written into a statement one by one."""
 
 INT64 = range(-(2**63), 2**63)
@@ -127,7 +127,7 @@ class MetadataColumn:
             f"EXISTS (SELECT 1 FROM json_each({{}}) AS element WHERE ({element}) IN ({{}}))",
             self._json, self._json, _marks(written),
         )  # fmt: skip
-        if len(written) > FEW:
+        if len(written) > MAX_LISTED:
             return found
         anywhere = joined("OR", [filled("instr({}, {})", self._json, _mark(form)) for form in written])
         return filled("CASE WHEN {} THEN {} ELSE 0 END", anywhere, found)
@@ -183,6 +183,6 @@ def _mark(value: str | int | float) -> Sql:
 
 def _marks(values: Sequence[str]) -> Sql:
     """Return what stands within `IN (...)` for texts; many as a list in JSON, unless SQLite would cut one short."""
-    if len(values) <= FEW or any("\0" in value for value in values):
+    if len(values) <= MAX_LISTED or any("\0" in value for value in values):
         return Sql(", ".join("?" * len(values)), tuple(values))
     return Sql("SELECT value FROM json_each(?)", (json.dumps(values),))

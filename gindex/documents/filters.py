@@ -46,7 +46,7 @@ MAX_PATTERN = 1_000
 MAX_NUMBER = 400
 """Most characters of a number."""
 
-SHOWN = 30
+SHOWN_CHARACTERS = 30
 """Most characters of a filter that an error about it shows, before a position or at it."""
 
 _LATER = r"(?:(?!\s)[\w\x80-\U0010ffff])+"  # \w alone lacks the vowel signs of many scripts
@@ -112,7 +112,7 @@ def written_name(name: str) -> str:
 def filter_error(text: str, position: int, expected: str, found: str) -> FilterError:
     """Return an error that names a position of a filter, its first character being 1, and what stands before it."""
     before = text[:position].rstrip()
-    shown = before if len(before) <= SHOWN else f"...{before[-SHOWN:]}"
+    shown = before if len(before) <= SHOWN_CHARACTERS else f"...{before[-SHOWN_CHARACTERS:]}"
     where = f"after {shown!r}" if before else "at the beginning"
     return FilterError(field=f"where, position {position + 1}", expected=expected, found=f"{found} {where}")
 
@@ -295,7 +295,7 @@ class _Parser:
 
     def _error(self, expected: str) -> FilterError:
         token = self._peek()
-        found = token.text if len(token.text) <= SHOWN else f"{token.text[:SHOWN]}..."
+        found = token.text if len(token.text) <= SHOWN_CHARACTERS else f"{token.text[:SHOWN_CHARACTERS]}..."
         return filter_error(self._text, token.position, expected, "the end" if token.kind == "end" else found)
 
     def _tokenize(self) -> list[_Token]:

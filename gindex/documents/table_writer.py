@@ -49,7 +49,7 @@ def fill_table(
         StoreError: The file cannot be written.
     """
     with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
-        _Filler(connection, tokenizer, config.max_tokens or USUAL_TOKENS, first_document, first_part).fill(
+        _TableWriter(connection, tokenizer, config.max_tokens or USUAL_TOKENS, first_document, first_part).fill(
             documents, phase
         )
 
@@ -129,7 +129,7 @@ def copy_documents(
     return document, part
 
 
-class _Filler:
+class _TableWriter:
     """Numbers documents and parts while they are written to `connection`."""
 
     def __init__(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import google_crc32c
 
-BLOCK = 1 << 22
+READ_BYTES = 1 << 22
 """Bytes read at a time while a checksum is computed."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -79,7 +79,7 @@ def checksum(path: Path) -> str:
     """Return the CRC-32C of a file, eight hexadecimal digits."""
     crc = 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(READ_BYTES):
             crc = google_crc32c.extend(crc, block)
     return f"{crc:08x}"
 

@@ -21,7 +21,7 @@ NDJSON = "application/x-ndjson"
 """Media type of an answer in lines."""
 
 
-class Listener:
+class LineReader:
     """Takes the lines of an answer, shows a progress what they tell, and keeps what the last one holds."""
 
     def __init__(self, progress: Progress, where: str) -> None:
@@ -41,7 +41,7 @@ class Listener:
     ) -> None:
         self._stack.close()
 
-    def hear(self, text: str) -> None:
+    def take(self, text: str) -> None:
         """Take a line."""
         if not text.strip():
             return

@@ -55,17 +55,17 @@ class Request:
     lines: bool = False
 
 
-Call = Generator[Request, Any, Result]
+Exchange = Generator[Request, Any, Result]
 
 DEFAULT_OPTIONS = SearchOptions()
-BATCH = 32
+BATCH_QUERIES = 32
 """Queries that are sent in one request."""
 
 _AGAIN = (429, 503)
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
 
-class Calls:
+class IndexEndpoint:
     """What to send and how to read the answer, for both clients.
 
     Each call is a generator that yields one request and is sent its answer, so that it is written once.
@@ -94,13 +94,15 @@ class Calls:
         """Return an address below that of the index."""
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
-    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Call[list[Outcome]]":
+    def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Exchange[list[Outcome]]":
         """Ask many queries; an exact search is answered in lines."""
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
         content = yield Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
         return [outcome_of(record, content["version"], self.base) for record in content["results"]]
 
-    def explain(self, document_id: str, prompt: str, completion: str | None, long_queries: str) -> "Call[Explanation]":
+    def explain(
+        self, document_id: str, prompt: str, completion: str | None, long_queries: str
+    ) -> "Exchange[Explanation]":
         """Ask for an explanation, in lines."""
         body = {"document_id": document_id, "prompt": prompt, "completion": completion}
         if long_queries != DEFAULT_OPTIONS.long_queries:
@@ -108,23 +110,23 @@ class Calls:
         content = yield Request("POST", self.path("/explain"), body, lines=True)
         return explanation_of(content)
 
-    def info(self) -> "Call[dict[str, Any]]":
+    def info(self) -> "Exchange[dict[str, Any]]":
         """Ask what the index is."""
         content: dict[str, Any] = yield Request("GET", self.path())
         return content
 
-    def document(self, document_id: str) -> "Call[dict[str, Any]]":
+    def document(self, document_id: str) -> "Exchange[dict[str, Any]]":
         """Ask for a document; ids go in the body, for an address has a limit, and `..` in it is lost on the way."""
         content: dict[str, Any] = yield Request("POST", self.path("/document"), {"document_id": document_id})
         return content
 
-    def add(self, documents: Sequence[dict[str, Any]], replace: bool) -> "Call[int]":
+    def add(self, documents: Sequence[dict[str, Any]], replace: bool) -> "Exchange[int]":
         """Add documents; returns the version that holds them."""
         body = {"documents": list(documents), "replace": replace}
         content = yield Request("POST", self.path("/documents"), body)
         return int(content["version"])
 
-    def delete(self, document_id: str) -> "Call[int]":
+    def delete(self, document_id: str) -> "Exchange[int]":
         """Delete a document; returns the version without it."""
         content = yield Request("POST", self.path("/document/delete"), {"document_id": document_id})
         return int(content["version"])
@@ -179,13 +181,13 @@ class Calls:
 
 
 def texts_in_blocks(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
-    """Yield queries as they are sent, `BATCH` at a time."""
-    for start in range(0, len(queries), BATCH):
-        yield [asdict(query) for query in queries[start : start + BATCH]]
+    """Yield queries as they are sent, `BATCH_QUERIES` at a time."""
+    for start in range(0, len(queries), BATCH_QUERIES):
+        yield [asdict(query) for query in queries[start : start + BATCH_QUERIES]]
 
 
 def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
-    """Yield query vectors [Q, D] as they are sent, `BATCH` at a time.
+    """Yield query vectors [Q, D] as they are sent, `BATCH_QUERIES` at a time.
 
     Raises:
         MismatchError: They have another shape.
@@ -195,8 +197,8 @@ def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
     vectors_QD = np.ascontiguousarray(vectors, "<f4")
     if vectors_QD.ndim != 2:
         raise MismatchError(field="query vectors", expected="shape [queries, dimension]", found=vectors_QD.shape)
-    for start in range(0, len(vectors_QD), BATCH):
-        block = enumerate(vectors_QD[start : start + BATCH], start)
+    for start in range(0, len(vectors_QD), BATCH_QUERIES):
+        block = enumerate(vectors_QD[start : start + BATCH_QUERIES], start)
         yield [{"id": str(n), "vector": base64.b64encode(v.tobytes()).decode()} for n, v in block]
 
 

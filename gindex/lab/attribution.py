@@ -37,7 +37,7 @@ from gindex.curvature.second_level import fit_second_level
 from gindex.errors import NonFiniteError
 from gindex.model.isolation import neutral, throughout
 from gindex.model.layer_choice import LayerChoice
-from gindex.model.layers import LayerTable, TrackedLayer, resourced
+from gindex.model.layers import LayerTable, TrackedLayer, with_sources
 from gindex.model.losses import OutputTask
 from gindex.model.tensor_batches import TensorBatch
 from gindex.model.tensor_tasks import TensorTask
@@ -106,7 +106,7 @@ class Attribution(Generic[Batch]):
         self, task: OutputTask[Batch], layers: Sequence[TrackedLayer], factors: Mapping[str, LayerFactors]
     ) -> None:
         """Take what was fitted: see `fit`."""
-        self.task, self.layers, self.factors = task, resourced(layers), factors
+        self.task, self.layers, self.factors = task, with_sources(layers), factors
 
     @classmethod
     def fit(
@@ -134,7 +134,7 @@ class Attribution(Generic[Batch]):
             NonFiniteError: No document has a finite loss.
         """
         CurvatureConfig(curvature=kind)
-        layers = resourced(layers)
+        layers = with_sources(layers)
         return cls(task, layers, fit_in_memory(layers, task, documents, kind, seed, progress or Silent()))
 
     def influence(self, queries: Sequence[Batch], documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:

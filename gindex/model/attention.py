@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NAME = "gindex_sdpa"
+ATTENTION = "gindex_sdpa"
 """What transformers knows it by."""
 
-LONGEST = 512
+LONGEST_DOCUMENT = 512
 """Tokens of the longest documents to which it applies; above, the kernels for 16 bits are as fast."""
 
 
@@ -31,9 +31,9 @@ def use_fast_attention(model: nn.Module) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)  # type: ignore[operator]
 
 
 def _attention(
@@ -41,7 +41,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if query.shape[2] > LONGEST or query.dtype.itemsize != 2:
+    if query.shape[2] > LONGEST_DOCUMENT or query.dtype.itemsize != 2:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.to(torch.float32)

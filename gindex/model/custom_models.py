@@ -11,7 +11,7 @@ from torch import nn
 from gindex.errors import ModelError
 
 
-def made_anew(name: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def rebuild(name: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return the model as its constructor makes it, with the loaded weights; that takes its memory twice for a while.
 
     Args:

@@ -32,7 +32,7 @@ CANCELLED = 1e-4
 """Share of its terms' sizes below which a gradient is taken for what their rounding leaves, and judged by them."""
 
 
-def disproved(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
+def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
     """Return the layers whose gradients are not those of autograd, with the reason.
 
     Weights need gradients meanwhile, one layer's of which is held at a time.
@@ -50,12 +50,12 @@ def disproved(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> d
         return {}
     recorder = _Recorder()
     observe(layers, recorder, documents, lambda: _losses(probe, documents))
-    proofs = {layer.name: _Proof(layer, *recorder.seen[layer.name]) for layer in layers}
-    with torch.enable_grad(), _needing_gradients(proofs.values()):
+    checks = {layer.name: _GradientCheck(layer, *recorder.seen[layer.name]) for layer in layers}
+    with torch.enable_grad(), _needing_gradients(checks.values()):
         losses_N = _losses(probe, documents)
         if losses_N.requires_grad:
             _differentiate((losses_N * _weights(losses_N)).sum())
-    return {name: reason for name, proof in proofs.items() if (reason := proof.reason())}
+    return {name: reason for name, check in checks.items() if (reason := check.reason())}
 
 
 def _differentiate(loss: Tensor) -> None:
@@ -97,14 +97,14 @@ def _weights(like_N: Tensor) -> Tensor:
 
 
 @contextmanager
-def _needing_gradients(proofs: Iterable["_Proof"]) -> Iterator[None]:
+def _needing_gradients(checks: Iterable["_GradientCheck"]) -> Iterator[None]:
     """Let the weights of layers need gradients, which are compared and dropped one by one."""
     handles, parameters = [], []
-    for proof in proofs:
-        for parameter in affine_parameters(proof.layer.module):
+    for check in checks:
+        for parameter in affine_parameters(check.layer.module):
             parameters.append(parameter)
             parameter.requires_grad_(True)
-            handles.append(parameter.register_post_accumulate_grad_hook(proof.compare))
+            handles.append(parameter.register_post_accumulate_grad_hook(check.compare))
     try:
         yield
     finally:
@@ -128,7 +128,7 @@ class _Recorder(Observer):
         self.seen[layer.name] = kept, g_NTO
 
 
-class _Proof:
+class _GradientCheck:
     """Compares sum_n c_n G_n of one layer with autograd's gradient."""
 
     def __init__(self, layer: TrackedLayer, a_NTI: Tensor, g_NTO: Tensor) -> None:

@@ -20,7 +20,7 @@ from gindex.progress import pause
 CHUNK = 128
 """Positions whose logits are held at once."""
 
-LOGITS = (1.0, 30.0, 1000.0)
+TRIED_LOGITS = (1.0, 30.0, 1000.0)
 """Sizes of the largest logit that a head is tried with: caps in use are 15 to 50, and a larger one caps nothing."""
 
 LabelSource = Callable[[Tensor, slice], Tensor]
@@ -95,7 +95,7 @@ def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
         largest = float(head(hidden.to(head.weight.dtype)).abs().max())
         if not 0 < largest < float("inf"):
             return None
-        plain = all(_is_plain(model, body, head, tokens_NT, hidden * (size / largest)) for size in LOGITS)
+        plain = all(_is_plain(model, body, head, tokens_NT, hidden * (size / largest)) for size in TRIED_LOGITS)
         return head if plain else None
 
 

@@ -114,7 +114,7 @@ class LayerTable(Sequence[TrackedLayer]):
         return self.tracked_body / self.body if self.body else 0.0
 
 
-def resourced(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
+def with_sources(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
     """Return layers that are some of a model's, each with the first of them that shares its activations as source."""
     first: dict[str, str] = {}
     for layer in layers:

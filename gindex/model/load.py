@@ -18,7 +18,7 @@ from gindex.errors import GindexError, ModelError, TokenizerError
 from gindex.model.attention import use_fast_attention
 from gindex.model.causality import check_causal, ordinary_tokens
 from gindex.model.context_length import most_tokens
-from gindex.model.custom_models import made_anew
+from gindex.model.custom_models import rebuild
 from gindex.model.fingerprints import (
     fingerprint_buffers,
     fingerprint_code,
@@ -267,7 +267,7 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
     check_padding(name, model, folder.stored)
     _check_cross_attention(name, model)
     if is_own(model):
-        model = made_anew(name, model, dtype)
+        model = rebuild(name, model, dtype)
     try:
         model = model.to(device).requires_grad_(False).eval()
         use_fast_attention(model)

@@ -18,7 +18,7 @@ from gindex.corpus.batches import TokenBatch
 from gindex.model.devices import to_device
 from gindex.model.head import CHUNK, LabelSource, head_losses
 
-BLOCK = 128
+BLOCK_LABELS = 128
 """Labels whose probabilities are summed before one of them is looked for: the sums take a fraction of the time."""
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -158,13 +158,13 @@ def sample_labels(probabilities_MV: Tensor, uniforms_M: Tensor) -> Tensor:
         Labels [M], int64.
     """
     V = probabilities_MV.shape[1]
-    whole = V - V % BLOCK
-    sums_MB = probabilities_MV[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    whole = V - V % BLOCK_LABELS
+    sums_MB = probabilities_MV[:, :whole].unflatten(1, (-1, BLOCK_LABELS)).sum(-1)
     sums_MB = torch.cat([sums_MB, probabilities_MV[:, whole:].sum(1, keepdim=True)], 1)
     block_M1, within_M1 = _first_past(sums_MB, uniforms_M[:, None] * sums_MB.sum(1, keepdim=True))
-    labels_MV = block_M1 * BLOCK + torch.arange(BLOCK, device=block_M1.device)
+    labels_MV = block_M1 * BLOCK_LABELS + torch.arange(BLOCK_LABELS, device=block_M1.device)
     inside_MV = probabilities_MV.gather(1, labels_MV.clamp(max=V - 1)).where(labels_MV < V, 0)
-    return (block_M1 * BLOCK + _first_past(inside_MV, within_M1)[0])[:, 0].clamp(max=V - 1)
+    return (block_M1 * BLOCK_LABELS + _first_past(inside_MV, within_M1)[0])[:, 0].clamp(max=V - 1)
 
 
 def _first_past(weights_MX: Tensor, threshold_M1: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import patch_geometry
-from gindex.model.gradient_check import Probe, disproved
+from gindex.model.gradient_check import Probe, wrong_gradients
 from gindex.model.isolation import alone, own, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layers import (
@@ -27,7 +27,7 @@ from gindex.model.layers import (
     affine_parameters,
     affine_shape,
     layer_input,
-    resourced,
+    with_sources,
 )
 from gindex.model.tolerances import is_same_product
 
@@ -69,8 +69,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     found = _Candidates.of(model, choice)
     found.watch(probe)
     tried = found.layers()
-    found.reasons |= disproved(tried, probe, PROBE_DOCUMENTS)
-    layers = resourced([layer for layer in tried if layer.name not in found.reasons])
+    found.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
+    layers = with_sources([layer for layer in tried if layer.name not in found.reasons])
     choice.check(found.modules, (layer.name for layer in layers), found.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(found.reasons.items())[:5])

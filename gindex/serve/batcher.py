@@ -1,4 +1,4 @@
-"""The engine of a device: a bounded queue, and one thread that answers what waits in it in batches.
+"""The batcher of a device: a bounded queue, and one thread that answers what waits in it in batches.
 
 Whatever waits when the thread is free goes into one gradient pass, and searches with the same options into one search.
 Exact searches and explanations have a lane and a thread of their own, which stands still for every batch.
@@ -20,11 +20,11 @@ from gindex.index import GradientIndex
 from gindex.queries.query import Query
 from gindex.search.hit import answered
 from gindex.serve.config import ServeConfig
-from gindex.serve.job_runner import Answering
+from gindex.serve.job_runner import JobRunner
 from gindex.serve.jobs import Job, SearchJob
 from gindex.serve.metrics import Metrics
-from gindex.serve.slow_queue import Lane
-from gindex.serve.turnstile import Turns
+from gindex.serve.slow_queue import SlowQueue
+from gindex.serve.turnstile import Turnstile
 
 WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
 """A batch may wait for more this share of the time that the one before took, and at most so many seconds."""
@@ -32,34 +32,34 @@ WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
 Result = TypeVar("Result")
 
 
-class Engine:
+class Batcher:
     """Answers jobs on one device."""
 
     def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
         """Prepare; `start` starts the thread."""
         self._config, self._metrics = config, metrics
-        self._turns, self._answering = Turns(), Answering(config, metrics)
-        self.lane = Lane(config, metrics, self._turns, self._answering)
+        self._turnstile, self._runner = Turnstile(), JobRunner(config, metrics)
+        self.slow_queue = SlowQueue(config, metrics, self._turnstile, self._runner)
         self._waiting: deque[SearchJob] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._depth = 0
         self._changed = threading.Condition()
         self._closing = self._shared = self._gathering = False
         self._took = 0.0
-        self._thread = threading.Thread(target=self._run, name="gindex-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="gindex-batcher", daemon=True)
 
     def start(self) -> None:
         """Start to answer."""
         self._thread.start()
-        self.lane.start()
+        self.slow_queue.start()
 
     def close(self, timeout: float = 5.0) -> None:
         """Answer what waits, then stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self.lane.close()
-        for thread in (self._thread, self.lane.thread):
+        self.slow_queue.close()
+        for thread in (self._thread, self.slow_queue.thread):
             if thread.is_alive():
                 thread.join(timeout)
 
@@ -71,7 +71,7 @@ class Engine:
             UnavailableError: The service is closing.
         """
         if job.slow or not isinstance(job, SearchJob):
-            self.lane.submit(job)
+            self.slow_queue.submit(job)
             return
         with self._changed:
             if self._closing:
@@ -88,7 +88,7 @@ class Engine:
                 self._changed.notify_all()  # to wake for every query would cost as much as to read it
 
     def call(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run something on the engine's thread, between batches."""
+        """Run something on the batcher's thread, between batches."""
         future: Future[Result] = Future()
         with self._changed:
             self._calls.append((work, future))
@@ -100,14 +100,14 @@ class Engine:
             calls, batch = self._next()
             for work, future in calls:
                 try:
-                    with self._turns.batch():
+                    with self._turnstile.batch():
                         future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
             if batch:
-                with self._turns.batch():
+                with self._turnstile.batch():
                     self._shared, began = len(batch) > 1, time.monotonic()
-                    self._answering.batch(batch)
+                    self._runner.batch(batch)
                     self._took = time.monotonic() - began
                 batch.clear()  # the thread that waits for the next batch keeps no version of an index alive
             elif not calls and self._ended():
@@ -119,7 +119,7 @@ class Engine:
             return self._closing and not (self._waiting or self._calls)
 
     def _next(self) -> tuple[list[tuple[Callable[[], Any], "Future[Any]"]], list[SearchJob]]:
-        """Return what to do next, both empty when there is nothing left and the engine closes."""
+        """Return what to do next, both empty when there is nothing left and the batcher closes."""
         config = self._config
         with self._changed:
             while not (self._waiting or self._calls or self._closing):
@@ -134,7 +134,7 @@ class Engine:
             while self._waiting and (not batch or size + self._waiting[0].size <= config.batch):
                 job = self._waiting.popleft()
                 self._depth -= job.size
-                if not self._answering.drops(job):
+                if not self._runner.drops(job):
                     batch.append(job)
                     size += job.size
             self._metrics.depth.set(self._depth)

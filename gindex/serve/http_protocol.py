@@ -23,11 +23,11 @@ class _RefusedHeadError(Exception):
     """Ends the parser's work."""
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """One connection. Subclasses name the settings."""
 
     settings: ServeConfig
-    idle: "dict[Protocol, None]"
+    idle: "dict[HttpProtocol, None]"
     """Connections without a request whose headers are complete, those first that have been so for longest."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -154,6 +154,6 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
 
 
-def protocol_of(settings: ServeConfig) -> type[Protocol]:
+def protocol_of(settings: ServeConfig) -> type[HttpProtocol]:
     """Return the protocol with its settings, as uvicorn takes it."""
-    return type("Protocol", (Protocol,), {"settings": settings, "idle": {}})
+    return type("HttpProtocol", (HttpProtocol,), {"settings": settings, "idle": {}})

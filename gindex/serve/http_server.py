@@ -54,7 +54,7 @@ def _within_files(config: ServeConfig) -> ServeConfig:
     return replace(config, max_connections=most // 2)
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """A server that drains at the first signal and ends at the second."""
 
     def __init__(self, service: Service, app: FastAPI) -> None:

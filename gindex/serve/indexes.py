@@ -13,7 +13,7 @@ from typing import Any
 from gindex.change.verify import verify
 from gindex.errors import ConfigError, CorruptStoreError, GindexError, UnavailableError, UnknownIndexError
 from gindex.index import GradientIndex
-from gindex.serve.batcher import Engine, warm_query
+from gindex.serve.batcher import Batcher, warm_query
 from gindex.serve.metrics import Metrics
 from gindex.serve.problems import reason_of
 from gindex.store.layout import Layout
@@ -26,15 +26,15 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """An index to serve: under which name, from which folder, and where its model is if not where it was."""
+class IndexLocation:
+    """An index to serve: under which name, from which folder, and where its model is if it has moved."""
 
     name: str
     path: Path
     model: str | None = None
 
 
-def places_of(arguments: Sequence[str], models: Sequence[str] = ()) -> list[Place]:
+def index_locations(arguments: Sequence[str], models: Sequence[str] = ()) -> list[IndexLocation]:
     """Return the indexes that arguments name: `NAME=FOLDER`, or `FOLDER`, whose name is its last part.
 
     Args:
@@ -44,7 +44,7 @@ def places_of(arguments: Sequence[str], models: Sequence[str] = ()) -> list[Plac
     Raises:
         ConfigError: A name is used twice, holds characters that a URL would have to escape, or is no index's.
     """
-    places: dict[str, Place] = {}
+    locations: dict[str, IndexLocation] = {}
     for argument in arguments:
         name, found, folder = argument.partition("=")
         path = Path(folder if found else argument)
@@ -53,29 +53,32 @@ def places_of(arguments: Sequence[str], models: Sequence[str] = ()) -> list[Plac
             raise ConfigError(
                 field=argument, expected="a name of letters, digits, . _ -", found=repr(name), remedy="use NAME=FOLDER"
             )
-        if name in places:
+        if name in locations:
             raise ConfigError(
                 field=argument, expected=f"another name than {name!r}, which is taken", remedy="use NAME=FOLDER"
             )
-        places[name] = Place(name=name, path=path)
-    return [replace(place, model=model) for place, model in zip(places.values(), _models(places, models), strict=True)]
+        locations[name] = IndexLocation(name=name, path=path)
+    return [
+        replace(location, model=model)
+        for location, model in zip(locations.values(), _models(locations, models), strict=True)
+    ]
 
 
-def _models(places: Collection[str], models: Sequence[str]) -> list[str | None]:
+def _models(locations: Collection[str], models: Sequence[str]) -> list[str | None]:
     """Return the place that is given for the model of each index, None where there is none."""
     given: dict[str, str] = {}
     for argument in models:
         name, found, place = argument.partition("=")
-        name, place = (name, place) if found and name in places else ("", argument)
+        name, place = (name, place) if found and name in locations else ("", argument)
         if name in given:
             raise ConfigError(
                 field=f"`model` {argument}",
                 expected="one place for each index and one for all others",
                 found=f"two for {name or 'all others'}",
-                remedy=f"use NAME=PLACE with the name of an index ({', '.join(places)})",
+                remedy=f"use NAME=PLACE with the name of an index ({', '.join(locations)})",
             )
         given[name] = place
-    return [given.get(name, given.get("")) for name in places]
+    return [given.get(name, given.get("")) for name in locations]
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -94,8 +97,8 @@ class ServedIndex:
 
     def __init__(
         self,
-        place: Place,
-        engine: Engine,
+        location: IndexLocation,
+        batcher: Batcher,
         metrics: Metrics,
         permissions: Mapping[str, Any],
         *,
@@ -106,19 +109,19 @@ class ServedIndex:
         """Name it; `refresh` opens it.
 
         Args:
-            place: Name and folder.
-            engine: What answers its queries.
+            location: Name and folder.
+            batcher: What answers its queries.
             metrics: Where its state is told.
             permissions: What its model may do, as `ServeConfig.permissions`.
             device: Device of the passes.
             model: Whether prompts are answered; without, vectors only, and the model is not loaded.
             most_seconds: Longest time that the documents of a filter, or with words, are looked for.
         """
-        self.name, self.engine, self.model = place.name, engine, model
+        self.name, self.batcher, self.model = location.name, batcher, model
         self._permissions = permissions
         self._most_seconds = most_seconds
-        self._layout, self._device, self._metrics = Layout(place.path), device, metrics
-        self._model_place = place.model
+        self._layout, self._device, self._metrics = Layout(location.path), device, metrics
+        self._model_place = location.model
         self._reason = "it is being loaded"
         self._current: GradientIndex | None = None
         self._identity: tuple[int, int, int] | None = None
@@ -229,11 +232,11 @@ class ServedIndex:
         opened.warm(model=self.model)
         opened.documents.most_seconds = self._most_seconds
         if self.model and old is None:
-            self.engine.call(lambda: warm_query(opened)).result()
+            self.batcher.call(lambda: warm_query(opened)).result()
         return opened
 
 
-class Served:
+class ServedIndexes:
     """All indexes of a service, and the thread that keeps them at their newest versions."""
 
     def __init__(self, indexes: Sequence[ServedIndex], seconds: float) -> None:

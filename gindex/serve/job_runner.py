@@ -15,7 +15,7 @@ from gindex.search.encoded import EncodedQuery
 from gindex.search.hit import Outcome
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
-from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch
+from gindex.serve.jobs import AbandonedError, ExplainJob, Job, JobProgress, SearchJob
 from gindex.serve.metrics import Metrics
 
 logger = logging.getLogger("gindex.serve")
@@ -23,7 +23,7 @@ logger = logging.getLogger("gindex.serve")
 Answer = tuple[list[Outcome], list[Histogram | None] | None]
 
 
-class Answering:
+class JobRunner:
     """Answers jobs; the thread that calls it has its turn on the device."""
 
     def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
@@ -42,17 +42,17 @@ class Answering:
             for kind in kinds:
                 self._isolated(self._search, [job for job in ready if (job.options, job.histogram) == kind])
 
-    def slow(self, job: Job, watch: Watch) -> None:
-        """Answer an exact search or an explanation, which stands still or ends where its watch says so."""
-        job.watch = watch
+    def slow(self, job: Job, progress: JobProgress) -> None:
+        """Answer an exact search or an explanation, which stands still or ends where its progress says so."""
+        job.progress = progress
         try:
-            with pausing(watch):
+            with pausing(progress):
                 if isinstance(job, SearchJob):
                     self.batch([job])
                 else:
                     self._isolated(self._explain, [job])
         finally:
-            job.watch = None  # each holds the other, and the job a version of the index
+            job.progress = None  # each holds the other, and the job a version of the index
 
     def drops(self, job: Job) -> bool:
         """Say whether a job that waited is not worth beginning: its client has gone, or its time is over."""
@@ -101,7 +101,7 @@ class Answering:
             else:
                 job.enter("search", self._config.search_seconds)
         queries = [query for job in jobs for query in job.encoded]
-        results = index.search_encoded(queries, options, progress=jobs[0].watch)
+        results = index.search_encoded(queries, options, progress=jobs[0].progress)
         shapes = _histograms(index, queries) if jobs[0].histogram else None
         answers: list[Answer] = []
         start = 0
@@ -116,7 +116,7 @@ class Answering:
         job.enter("explain", self._config.exact_seconds)
         query, document_id = job.query, job.document_id
         found = _index_of(job).explain(
-            document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=job.watch
+            document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=job.progress
         )
         self._deliver(jobs, [found])
 

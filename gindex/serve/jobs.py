@@ -13,7 +13,7 @@ from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.queries.query import FailedQuery, Query
 from gindex.search.encoded import EncodedQuery
-from gindex.serve.turnstile import Turns
+from gindex.serve.turnstile import Turnstile
 
 
 class AbandonedError(Exception):
@@ -46,7 +46,7 @@ class Job:
         self.stage, self.entered, self.limit = "queue", time.monotonic(), limit
         self.seconds: dict[str, float] = {}
         self.step: Step | None = None
-        self.watch: Watch | None = None
+        self.progress: JobProgress | None = None
         self._still_since: float | None = None
 
     @property
@@ -166,12 +166,12 @@ class ExplainJob(Job):
         self.document_id, self.query, self.long_queries = document_id, query, long_queries
 
 
-class Watch:
+class JobProgress:
     """What slow work calls as it goes on: says where it is, stands still for batches, ends where nobody waits."""
 
-    def __init__(self, job: Job, turns: Turns) -> None:
-        """Watch over a job that has its turn."""
-        self._job, self._turns = job, turns
+    def __init__(self, job: Job, turnstile: Turnstile) -> None:
+        """Take a job that has its turn."""
+        self._job, self._turnstile = job, turnstile
 
     def pause(self) -> None:
         """Give way to a batch that waits.
@@ -181,16 +181,16 @@ class Watch:
         """
         if self._job.abandoned:
             raise AbandonedError
-        if self._turns.wanted:
+        if self._turnstile.wanted:
             with self._job.standing_still():
-                self._turns.give_way()
+                self._turnstile.give_way()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep batches off for as long as the block takes."""
         with ExitStack() as stack:
             with self._job.standing_still():
-                stack.enter_context(self._turns.alone())
+                stack.enter_context(self._turnstile.alone())
             yield
 
     @contextmanager

@@ -17,7 +17,7 @@ INSTRUCTIONS = (
     "Finds the training documents that made a language model say something, by the influence of their gradients. "
     "Positive influence: training on the document makes the completion likelier. It is evidence, not proof."
 )
-MOST = 50
+MAX_RESULTS = 50
 
 
 class Searchable(Protocol):
@@ -60,8 +60,8 @@ def make_tools(index: Searchable) -> MCPServer:
             where: Filter over metadata, as in "year >= 1990 and kind = 'noun'".
             negative: Find documents that made the completion less likely.
         """
-        if k > MOST:
-            raise ToolError(f"k: expected at most {MOST}, got {k}")
+        if k > MAX_RESULTS:
+            raise ToolError(f"k: expected at most {MAX_RESULTS}, got {k}")
         with one, told():
             found = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
         return result_record(found)
@@ -78,7 +78,7 @@ def make_tools(index: Searchable) -> MCPServer:
         with one, told():
             found = index.explain(document_id, prompt, completion)
         tokens = [token for part in found.parts for token in part.tokens]
-        strongest = sorted(tokens, key=lambda token: -abs(token.influence))[:MOST]
+        strongest = sorted(tokens, key=lambda token: -abs(token.influence))[:MAX_RESULTS]
         return {
             "document_id": document_id,
             "influence": found.influence,

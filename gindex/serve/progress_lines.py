@@ -40,7 +40,7 @@ def answer_lines(
         OverloadedError: The queue is full.
         UnavailableError: The service is closing.
     """
-    service.engine.submit(job)
+    service.batcher.submit(job)
     headers = {"Gindex-Version": str(job.index.manifest.version), "Cache-Control": "no-store"}
     return StreamingResponse(_lines(service, served, job, request, answer), headers=headers, media_type=NDJSON)
 
@@ -65,7 +65,7 @@ async def _lines(
 
 
 def _state(service: Service, job: Job) -> dict[str, Any]:
-    place = service.engine.lane.place(job)
+    place = service.batcher.slow_queue.place(job)
     if place:
         return {"state": "waiting", "place": place}
     return {"state": "running"} | ({} if job.step is None else asdict(job.step))

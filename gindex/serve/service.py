@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
-from gindex.serve.batcher import Engine
+from gindex.serve.batcher import Batcher
 from gindex.serve.config import ServeConfig
-from gindex.serve.indexes import Place, Served, ServedIndex
+from gindex.serve.indexes import IndexLocation, ServedIndex, ServedIndexes
 from gindex.serve.jobs import Job
 from gindex.serve.keys import Caller, Keys, RateLimit
 from gindex.serve.metrics import Metrics
@@ -23,7 +23,7 @@ class Service:
 
     def __init__(
         self,
-        places: Iterable[Place],
+        locations: Iterable[IndexLocation],
         config: ServeConfig,
         *,
         keys: Keys | None = None,
@@ -33,7 +33,7 @@ class Service:
         """Prepare a service; `start` loads its indexes.
 
         Args:
-            places: The indexes.
+            locations: The indexes.
             config: The settings.
             keys: API keys; None answers everyone.
             writable: Whether documents may be added and deleted.
@@ -42,19 +42,19 @@ class Service:
         self.config, self.keys, self.writable, self.prompts = config, keys, writable, prompts
         self.metrics = Metrics()
         self.limit = RateLimit(config.rate)
-        self.engine = Engine(config, self.metrics)
-        self.indexes = Served(
+        self.batcher = Batcher(config, self.metrics)
+        self.indexes = ServedIndexes(
             [
                 ServedIndex(
-                    place,
-                    self.engine,
+                    location,
+                    self.batcher,
                     self.metrics,
                     config.permissions,
                     device=config.device,
                     model=prompts,
                     most_seconds=config.search_seconds,
                 )
-                for place in places
+                for location in locations
             ],
             config.reload_seconds,
         )
@@ -66,15 +66,15 @@ class Service:
         return self.indexes.loaded.is_set() and not self.draining and any(index.ready for index in self.indexes)
 
     def start(self) -> None:
-        """Start the engine and load the indexes in the background."""
-        self.engine.start()
+        """Start the batcher and load the indexes in the background."""
+        self.batcher.start()
         self.indexes.start()
 
     def close(self) -> None:
         """Answer what waits, then stop."""
         self.draining = True
         self.indexes.close()
-        self.engine.close()
+        self.batcher.close()
 
     def reader(self, request: Request) -> Caller:
         """Let a caller read; see `identify`."""
@@ -114,7 +114,7 @@ class Service:
         """
         gone = asyncio.ensure_future(left(request))
         try:
-            self.engine.submit(job)
+            self.batcher.submit(job)
             return await self.outcome(served, job, gone)
         finally:
             gone.cancel()

@@ -5,18 +5,18 @@ from collections import deque
 
 from gindex.errors import OverloadedError, UnavailableError
 from gindex.serve.config import ServeConfig
-from gindex.serve.job_runner import Answering
-from gindex.serve.jobs import Job, Watch
+from gindex.serve.job_runner import JobRunner
+from gindex.serve.jobs import Job, JobProgress
 from gindex.serve.metrics import Metrics
-from gindex.serve.turnstile import Turns
+from gindex.serve.turnstile import Turnstile
 
 
-class Lane:
+class SlowQueue:
     """A bounded queue of slow jobs, and the thread that answers them."""
 
-    def __init__(self, config: ServeConfig, metrics: Metrics, turns: Turns, answering: Answering) -> None:
+    def __init__(self, config: ServeConfig, metrics: Metrics, turnstile: Turnstile, runner: JobRunner) -> None:
         """Prepare; `start` starts the thread."""
-        self._config, self._metrics, self._turns, self._answering = config, metrics, turns, answering
+        self._config, self._metrics, self._turnstile, self._runner = config, metrics, turnstile, runner
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -62,11 +62,11 @@ class Lane:
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            if self._answering.drops(job):
+            if self._runner.drops(job):
                 continue
             self._metrics.batch.observe(job.size)
-            with self._turns.slow():
-                self._answering.slow(job, Watch(job, self._turns))
+            with self._turnstile.slow():
+                self._runner.slow(job, JobProgress(job, self._turnstile))
             del job  # the thread that waits for the next one keeps no version of an index alive
 
     def _next(self) -> Job | None:

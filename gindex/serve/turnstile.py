@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SHARE = 0.25
+SLOW_SHARE = 0.25
 """Where batches come without end, slow work has this share of a batch's time after each."""
 
 
-class Turns:
+class Turnstile:
     """A turnstile for two threads: one with batches, one with slow work.
 
     A batch begins at once, beside the step that slow work is at; slow work stops before the next one. To wait for that
@@ -35,7 +35,7 @@ class Turns:
         finally:
             with self._changed:
                 now = time.monotonic()
-                self._batch, self._free_at = False, now + SHARE * (now - began)
+                self._batch, self._free_at = False, now + SLOW_SHARE * (now - began)
                 self._changed.notify_all()
 
     @contextmanager

@@ -131,7 +131,7 @@ def test_memory_is_bounded_by_a_record(tmp_path, form, monkeypatch):
     """A line that never ends is refused once it is longer than a record can be, whatever the file expands to."""
     path = tmp_path / f"c.jsonl.{form}"
     path.write_bytes(COMPRESS[form](b"0" * 50_000_000))
-    monkeypatch.setattr(text_files, "LONGEST", 1_000_000)
+    monkeypatch.setattr(text_files, "LONGEST_RECORD", 1_000_000)
     taken = []
     read_into = compression._Content.readinto
     monkeypatch.setattr(

@@ -65,7 +65,7 @@ def test_content_is_synced_before_the_name_and_the_directory_after(tmp_path, mon
 
 
 def test_checksum_spans_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "BLOCK", 3)
+    monkeypatch.setattr(atomic, "READ_BYTES", 3)
     (tmp_path / "file").write_bytes(b"123456789")
     # The check value of CRC-32C (Castagnoli) in every catalogue of checksums.
     assert atomic.checksum(tmp_path / "file") == "e3069283" == f"{google_crc32c.value(b'123456789'):08x}"

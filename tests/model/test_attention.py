@@ -7,7 +7,7 @@ import torch
 
 from gindex.corpus.batches import pad
 from gindex.model import attention
-from gindex.model.attention import NAME, use_fast_attention
+from gindex.model.attention import ATTENTION, use_fast_attention
 from gindex.model.losses import CausalLanguageModel
 
 BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5]], [0, 1], [1, 1])
@@ -50,7 +50,7 @@ def test_float32_models_and_eager_attention_stay_as_they_are(llama, own):
     assert model.config._attn_implementation == own
     model = model.bfloat16()
     use_fast_attention(model)
-    assert model.config._attn_implementation == (NAME if own == "sdpa" else own)
+    assert model.config._attn_implementation == (ATTENTION if own == "sdpa" else own)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -73,7 +73,7 @@ def test_it_is_taken_for_short_documents_alone(llama, monkeypatch):
     short = model(torch.from_numpy(BATCH.tokens)).logits
     assert formats and set(formats) == {torch.float32} and short.dtype == torch.bfloat16
     formats.clear()
-    monkeypatch.setattr(attention, "LONGEST", 6)
+    monkeypatch.setattr(attention, "LONGEST_DOCUMENT", 6)
     long = model(torch.from_numpy(BATCH.tokens)).logits
     assert set(formats) == {torch.bfloat16}
     torch.testing.assert_close(short, long, atol=0.05, rtol=0.05)

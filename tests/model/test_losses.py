@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gindex.corpus.batches import pad
-from gindex.model.losses import BLOCK, CausalLanguageModel, sample_labels
+from gindex.model.losses import BLOCK_LABELS, CausalLanguageModel, sample_labels
 
 JUST_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -110,7 +110,7 @@ def test_sampled_labels_match_the_distribution_of_float32_logits():
     assert chi_square < 31.3  # the .999 quantile at 11 degrees of freedom
 
 
-@pytest.mark.parametrize("labels", [9, BLOCK, 3 * BLOCK, 3 * BLOCK + 41])
+@pytest.mark.parametrize("labels", [9, BLOCK_LABELS, 3 * BLOCK_LABELS, 3 * BLOCK_LABELS + 41])
 def test_sampled_labels_are_the_first_past_the_number(labels):
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(300, labels, generator=generator, dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_no_positions():
 
 
 @pytest.mark.parametrize("uniform", [0.0, JUST_BELOW_ONE])
-@pytest.mark.parametrize("labels", [40, 2 * BLOCK + 40])
+@pytest.mark.parametrize("labels", [40, 2 * BLOCK_LABELS + 40])
 def test_edge_uniforms_give_labels_that_are_possible(labels, uniform):
     """Impossible labels at both ends and between; a cumulative sum that rounds below or above 1."""
     generator = torch.Generator().manual_seed(3)

@@ -14,8 +14,8 @@ httpx = pytest.importorskip("httpx2", reason="needs gradient-index[client]")
 
 from gindex.serve.app import make_app  # noqa: E402
 from gindex.serve.config import ServeConfig  # noqa: E402
-from gindex.serve.http_server import Server, bind  # noqa: E402
-from gindex.serve.indexes import places_of  # noqa: E402
+from gindex.serve.http_server import HttpServer, bind  # noqa: E402
+from gindex.serve.indexes import index_locations  # noqa: E402
 from gindex.serve.keys import Keys  # noqa: E402
 from gindex.serve.service import Service  # noqa: E402
 
@@ -23,7 +23,7 @@ from gindex.serve.service import Service  # noqa: E402
 class Running:
     """A service that runs: its address, itself, and a plain HTTP client."""
 
-    def __init__(self, service: Service, server: Server, port: int) -> None:
+    def __init__(self, service: Service, server: HttpServer, port: int) -> None:
         self.service, self.server, self.port = service, server, port
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=300)
@@ -51,10 +51,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
             path = tmp_path_factory.mktemp("keys") / "keys.txt"
             path.write_text(keys)
             read = Keys.read(path)
-        places = places_of([str(index) for index in indexes], models or ())
+        places = index_locations([str(index) for index in indexes], models or ())
         service = Service(places, config, keys=read, writable=writable, prompts=prompts)
         listening = bind(config)
-        server = Server(service, make_app(service))
+        server = HttpServer(service, make_app(service))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         found = Running(service, server, listening.getsockname()[1])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gindex.search.hit import result_record
-from gindex.serve.batcher import LONGEST_WAIT, Engine
+from gindex.serve.batcher import LONGEST_WAIT, Batcher
 from gindex.serve.config import ServeConfig
 from gindex.serve.metrics import Metrics
 
@@ -22,9 +22,9 @@ BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
 
 
 def hold(service) -> threading.Event:
-    """Keep the engine's thread busy until the event is set."""
+    """Keep the batcher's thread busy until the event is set."""
     release, held = threading.Event(), threading.Event()
-    service.engine.call(lambda: (held.set(), release.wait(300)))
+    service.batcher.call(lambda: (held.set(), release.wait(300)))
     assert held.wait(300)
     return release
 
@@ -135,8 +135,8 @@ def test_slow_headers_are_cut_off(start, built, sent):
 
 
 def test_batches_that_take_long_let_the_next_wait_longer():
-    engine = Engine(ServeConfig(window_ms=2), Metrics())
+    batcher = Batcher(ServeConfig(window_ms=2), Metrics())
     for took, window in {0.0: 0.002, 0.005: 0.002, 0.1: 0.01, 5.0: LONGEST_WAIT}.items():
-        engine._took = took
-        assert engine._window == pytest.approx(window)
-    assert Engine(ServeConfig(window_ms=0), Metrics())._window == 0
+        batcher._took = took
+        assert batcher._window == pytest.approx(window)
+    assert Batcher(ServeConfig(window_ms=0), Metrics())._window == 0

@@ -4,7 +4,7 @@ import pytest
 
 from gindex.errors import AccessError, ConfigError, OverloadedError
 from gindex.serve.config import ServeConfig
-from gindex.serve.indexes import places_of
+from gindex.serve.indexes import index_locations
 from gindex.serve.keys import Keys, RateLimit, bearer
 
 READ, WRITE = "r" * 16, "w" * 20
@@ -105,17 +105,17 @@ def test_the_page_loads_nothing_from_elsewhere(served):
 
 
 def test_places():
-    (one, two) = places_of(["runs/a", "b=runs/a"])
+    (one, two) = index_locations(["runs/a", "b=runs/a"])
     assert (one.name, two.name) == ("a", "b") and one.path == two.path
     for bad in (["runs/a", "a=x"], ["a b=x"], ["../=x"], ["=x"]):
         with pytest.raises(ConfigError):
-            places_of(bad)
-    with_models = places_of(["runs/a", "b=runs/b"], ["b=m/b", "m/all=1"])
+            index_locations(bad)
+    with_models = index_locations(["runs/a", "b=runs/b"], ["b=m/b", "m/all=1"])
     assert [place.model for place in with_models] == ["m/all=1", "m/b"]
-    assert [place.model for place in places_of(["runs/a"])] == [None]
+    assert [place.model for place in index_locations(["runs/a"])] == [None]
     for twice in (["m", "n"], ["a=m", "a=n"]):
         with pytest.raises(ConfigError, match="expected one place for each index"):
-            places_of(["runs/a"], twice)
+            index_locations(["runs/a"], twice)
 
 
 @pytest.mark.parametrize("change", [{"port": 70000}, {"batch": 0}, {"max_k": -1}, {"queue_seconds": float("nan")}])

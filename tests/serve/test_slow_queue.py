@@ -1,4 +1,4 @@
-"""Slow work beside searches: turns, places in the queue, progress, cancelling, and answers that stay the same."""
+"""Slow work beside searches: turnstile, places in the queue, progress, cancelling, and answers that stay the same."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from gindex.client import AsyncClient, Client
 from gindex.errors import FilterError, OverloadedError
 from gindex.progress import pausing
 from gindex.serve.jobs import AbandonedError
-from gindex.serve.turnstile import SHARE, Turns
+from gindex.serve.turnstile import SLOW_SHARE, Turnstile
 
 BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
 EXACT = BODY | {"exact": True, "candidates": 12}
@@ -32,7 +32,7 @@ def counted(service, name: str, **labels) -> float:
 def hold(service) -> threading.Event:
     """Keep the turn of the device until the event is set."""
     release, held = threading.Event(), threading.Event()
-    service.engine.call(lambda: (held.set(), release.wait(60)))
+    service.batcher.call(lambda: (held.set(), release.wait(60)))
     held.wait(10)
     return release
 
@@ -79,34 +79,34 @@ class Exact:
 
 
 def test_a_batch_begins_at_once_and_slow_work_stands_still_until_its_end():
-    turns, began, end = Turns(), threading.Event(), threading.Event()
+    turnstile, began, end = Turnstile(), threading.Event(), threading.Event()
 
     def batch():
-        with turns.batch():
+        with turnstile.batch():
             began.set()
             end.wait(30)
 
     thread = threading.Thread(target=batch)
-    with turns.slow():
-        assert not turns.wanted
+    with turnstile.slow():
+        assert not turnstile.wanted
         thread.start()
-        assert began.wait(30) and turns.wanted  # slow work has not said that it stands still
+        assert began.wait(30) and turnstile.wanted  # slow work has not said that it stands still
         threading.Timer(0.2, end.set).start()
-        turns.give_way()
-        assert end.is_set() and not turns.wanted
+        turnstile.give_way()
+        assert end.is_set() and not turnstile.wanted
     thread.join(30)
 
 
 def test_no_batch_meets_what_is_to_be_alone():
-    turns, order = Turns(), []
+    turnstile, order = Turnstile(), []
 
     def batch():
-        with turns.batch():
+        with turnstile.batch():
             order.append("batch")
 
     thread = threading.Thread(target=batch)
-    with turns.slow():
-        with turns.alone():
+    with turnstile.slow():
+        with turnstile.alone():
             thread.start()
             time.sleep(0.2)
             order.append("alone")
@@ -115,29 +115,29 @@ def test_no_batch_meets_what_is_to_be_alone():
 
 
 def test_slow_work_has_its_share_between_batches_without_end():
-    turns, stop, took, own = Turns(), threading.Event(), [], 0.0
+    turnstile, stop, took, own = Turnstile(), threading.Event(), [], 0.0
 
     def batches():
         while not stop.is_set():
-            with turns.batch():
+            with turnstile.batch():
                 began = time.monotonic()
                 time.sleep(0.02)
                 took.append(time.monotonic() - began)
 
     thread = threading.Thread(target=batches)
     thread.start()
-    with turns.slow():
+    with turnstile.slow():
         while len(took) < 20:
             before = len(took)
-            turns.give_way()
+            turnstile.give_way()
             began = time.monotonic()
-            while not turns.wanted and len(took) < before + 2:
+            while not turnstile.wanted and len(took) < before + 2:
                 time.sleep(0.0005)
             own += time.monotonic() - began
         stop.set()
     thread.join(30)
     # Exact but for the threads' waking up, which takes from it where a machine is busy.
-    assert own > 0.3 * SHARE * sum(took)
+    assert own > 0.3 * SLOW_SHARE * sum(took)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_searches_go_on_beside_slow_work(slow, until):
         assert slow.search(BODY).status_code == 200
         took = time.monotonic() - began
         # It ended the step that ran, and had its share of a batch's time, which took no longer than the request.
-        assert len(slow.steps) - before <= 2 + math.ceil(SHARE * took / STEP)
+        assert len(slow.steps) - before <= 2 + math.ceil(SLOW_SHARE * took / STEP)
     assert exact.line()["state"] in ("waiting", "running")
     exact.close()
 
