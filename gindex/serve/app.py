@@ -18,6 +18,7 @@ from gindex.distribution import VERSION
 from gindex.errors import GindexError
 from gindex.serve.document_routes import document_routes
 from gindex.serve.hosts import Hosts
+from gindex.serve.http_protocol import TARGET
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.metrics import Metrics
 from gindex.serve.operation_routes import docs_routes, operation_routes, page_routes
@@ -113,7 +114,7 @@ class _Frame:
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             try:
-                self._hosts.check(scope["headers"])
+                self._hosts.check(scope["headers"], scope.get(TARGET, b""))
             except RefusedError as error:
                 await problem_of(error)(asked, receive, framed)
             else:

@@ -7,7 +7,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
 from gindex.errors import ConfigError
-from gindex.serve.http_protocol import TARGET
+from gindex.serve.http_protocol import TARGET, split_target
 from gindex.serve.problems import RefusedError
 
 
@@ -39,7 +39,7 @@ def document_id_of(request: Request, name: str) -> str:
         RefusedError: The address has a query, or is not UTF-8 (400), or a slash in its name (404).
     """
     target: bytes = request.scope.get(TARGET) or request.scope["raw_path"]
-    path = re.sub(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", b"", target)  # of a request to a proxy
+    _, path = split_target(target)
     if b"?" in path or request.url.query:
         raise RefusedError(400, expected="? of an id as %3F in the address", found="it as it is")
     _, *found = path.split(b"/", 5)

@@ -1,4 +1,4 @@
-"""By which names a service answers: a web site that has a name of its own point here must not be answered.
+"""The names that a service answers to: a web site that points a name of its own here must not be answered.
 
 Source: DNS rebinding, https://en.wikipedia.org/wiki/DNS_rebinding.
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gindex.errors import ConfigError
 from gindex.http.loopback import is_loopback
+from gindex.serve.http_protocol import split_target
 from gindex.serve.problems import RefusedError
 
 MISDIRECTED = 421
@@ -15,7 +16,7 @@ _WILDCARDS = ("0.0.0.0", "::", "")
 
 
 class Hosts:
-    """The names that requests may have in `Host`."""
+    """The names that requests may have in `Host`, and in their target where it is an address with a host."""
 
     def __init__(self, listens: str, allowed: Sequence[str] = ()) -> None:
         """Allow names.
@@ -36,17 +37,23 @@ class Hosts:
             own = () if listens in _WILDCARDS else (f"[{listens}]" if ":" in listens else listens,)
             self._names = {name.lower() for name in (*allowed, *own)}
 
-    def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Hold a request to the names.
+    def check(self, headers: Sequence[tuple[bytes, bytes]], target: bytes) -> None:
+        """Check that a request is for one of the names.
+
+        Args:
+            headers: Its headers.
+            target: Its target as it was sent: a path, or an absolute address, whose host counts too.
 
         Raises:
-            RefusedError: It names another host (421), or none, or two.
+            RefusedError: It has no `Host` header, or two, or names another host (421).
         """
         if self._names is None:
             return
-        found = [value.decode("latin-1") for name, value in headers if name == b"host"]
-        name = _name_in(found[0]) if len(found) == 1 else None
-        if name is None or not (name in self._names or is_loopback(name)):
+        hosts = [value for name, value in headers if name == b"host"]
+        addressed, _ = split_target(target)
+        asked = hosts if addressed is None else [*hosts, addressed]
+        names = [_name_in(host.decode("latin-1")) for host in asked]
+        if len(hosts) != 1 or not all(name is not None and self._answers_to(name) for name in names):
             raise RefusedError(
                 MISDIRECTED,
                 expected="a Host that this service answers to",
@@ -54,8 +61,11 @@ class Hosts:
                 remedy="add it with `allowed_host`",
             )
 
+    def _answers_to(self, name: str) -> bool:
+        return self._names is None or name in self._names or is_loopback(name)
+
 
 def _name_in(host: str) -> str | None:
-    """Return the name or address in a `Host` header, in lower case and without the port."""
+    """Return the name or address in a `Host` header, in lower case and without the port; None where it is none."""
     match = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d*)?", host)
     return match[1].lower() if match else None

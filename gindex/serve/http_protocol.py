@@ -5,6 +5,7 @@ piece: when a whole limit of them brought neither the end of the headers nor a p
 """
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -14,7 +15,9 @@ from gindex.serve.config import ServeConfig
 from gindex.serve.problems import RETRY_SECONDS, problem
 
 TARGET = "gindex.target"
-"""Where in the scope a request's whole target is, as it was sent."""
+"""Key of the scope under which a request's target is, as it was sent."""
+
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 _TOO_LARGE, _TOO_MANY = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -152,6 +155,16 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_nothing(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def split_target(target: bytes) -> tuple[bytes | None, bytes]:
+    """Split a request's target into its host with the port, None where it begins with the path, and the rest.
+
+    A target in absolute form, as in `GET http://host/path HTTP/1.1`, is what clients send to a proxy, and a server has
+    to take it too (RFC 9112, section 3.2.2).
+    """
+    match = _ABSOLUTE.fullmatch(target)
+    return (None, target) if match is None else (match[1], match[2])
 
 
 def protocol_of(settings: ServeConfig) -> type[HttpProtocol]:

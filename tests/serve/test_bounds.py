@@ -206,15 +206,15 @@ def test_many_endless_headers_leave_others_alone(served):
 def test_hosts(host, listens, allowed, taken):
     hosts = Hosts(listens, allowed)
     if taken:
-        hosts.check([(b"host", host.encode())])
+        hosts.check([(b"host", host.encode())], b"/livez")
     else:
         with pytest.raises(RefusedError) as caught:
-            hosts.check([(b"host", host.encode())])
+            hosts.check([(b"host", host.encode())], b"/livez")
         assert caught.value.status == 421
     if listens != "0.0.0.0" or allowed:
         for headers in ([], [(b"host", b"localhost"), (b"host", b"localhost")]):
             with pytest.raises(RefusedError):
-                hosts.check(headers)
+                hosts.check(headers, b"/livez")
 
 
 def test_bad_names_of_hosts():
@@ -231,6 +231,30 @@ def test_a_rebound_name_changes_nothing(start, folder):
         assert refused.status_code == 421 and refused.headers["content-type"] == "application/problem+json"
         assert method == "HEAD" or "with `allowed_host`" in refused.json()["detail"]
     assert running.http.get(url).status_code == 200 and running.service.indexes["index"].current.manifest.version == 1
+
+
+@pytest.mark.parametrize("address", ["evil.example", "evil.example:80", "localhost@evil.example", "user@localhost"])
+def test_a_target_with_another_host_changes_nothing(start, folder, address):
+    """The host in an absolute target counts, whatever the `Host` header beside it says."""
+    running = start(f"index={folder}", writable=True, prompts=False)
+    for method in (b"DELETE", b"GET"):
+        with connected(running) as client:
+            client.sendall(
+                method + b" http://" + address.encode() + b"/v1/indexes/index/documents/d1 HTTP/1.1\r\n"
+                b"Host: localhost\r\nConnection: close\r\n\r\n"
+            )
+            head = received(client)
+        assert head.split(b" ", 2)[1] == b"421"
+    assert running.service.indexes["index"].current.manifest.version == 1
+
+
+def test_a_target_with_the_host_of_the_service_is_answered(start, folder):
+    running = start(f"index={folder}", writable=True, prompts=False)
+    for method, status in ((b"GET", b"200"), (b"DELETE", b"200"), (b"GET", b"404")):
+        with connected(running) as client:
+            address = f"http://127.0.0.1:{running.port}/v1/indexes/index/documents/d1".encode()
+            client.sendall(method + b" " + address + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert received(client).split(b" ", 2)[1] == status
 
 
 def test_head_answers_as_get_without_a_body(served):
@@ -327,7 +351,7 @@ def test_no_proxy_leads_to_this_machine(served, monkeypatch):
     for host in ("127.0.0.1", "localhost"):
         with Client(f"http://{host}:{served.port}/index", retries=0) as client:
             assert client.info()["ready"]
-    assert Client("http://gindex.example/index")._calls.through_proxies
+    assert Client("http://gindex.example/index")._endpoint.through_proxies
 
 
 def test_problems_of_the_parser_are_json(small):
