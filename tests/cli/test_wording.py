@@ -23,6 +23,7 @@ def searching():
     [
         ("lower `refine_iterations`", "lower --refine-iterations"),
         ("`k` is off", "-k is off"),
+        ("add it with `allowed_host`", "add it with --allowed-host"),
         ("use `dtype` float32", "use --dtype float32"),
         ("give `bm25` or `hybrid`", "give --bm25 or --hybrid"),
         ("run `gindex repair`, or `no_such_setting`", "run `gindex repair`, or `no_such_setting`"),
