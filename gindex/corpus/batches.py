@@ -14,7 +14,7 @@ from gindex.errors import ShapeError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenBatch:
-    """Padded tokens and which of them are predicted.
+    """Padded tokens, with what is needed to tell real tokens and targets.
 
     Attributes:
         ordinals: Ordinals of the parts in the table [N].
@@ -31,12 +31,12 @@ class TokenBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Which tokens are real [N, T]."""
+        """Mask of the real tokens [N, T]; padding is False."""
         return self._positions() < self.lengths[:, None]
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:
-        """Which tokens count as targets of the position before them [N, T]."""
+        """Mask of the tokens that the position before them is to predict [N, T]."""
         return self.mask & (self._positions() >= self.first_target[:, None])
 
     def _positions(self) -> npt.NDArray[np.int64]:
@@ -81,7 +81,7 @@ def pad(
 ) -> TokenBatch:
     """Pad the tokens of N parts on the right, to the longest of them, by repeating each one's last token.
 
-    Padding that a part holds anyway brings no weight into its pass that isn't there already, NaN included.
+    A repeated token reads no row of the embedding that the part does not read itself: a NaN in another row stays out.
 
     Args:
         token_lists: Token ids of each part, N lists.

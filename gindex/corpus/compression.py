@@ -1,4 +1,4 @@
-"""What compressed files hold, as a stream of bytes: read whole or refused, a piece in memory at a time."""
+"""The content of compressed files as a stream of bytes; a file that is damaged or cut short is refused."""
 
 import bz2
 import gzip
@@ -16,9 +16,9 @@ ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 """How the names of compressed files end, in lower case."""
 
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a file may raise that is damaged, cut short, or out of reach."""
+"""Errors of reading a file that is damaged, cut short, or out of reach."""
 
-# What no text in UTF-8 begins with, or in bzip2's case hardly any: such a file is compressed, whatever its name.
+# First bytes of compressed files, whatever their names. No text in UTF-8 begins so, and hardly any as bzip2 does.
 _MAGIC = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _BZIP2 = b"BZh", b"1AY&SY"
 _PIECE = 1 << 20
@@ -27,20 +27,20 @@ _XZ_MEMORY = 1 << 30
 
 
 def without_ending(name: str) -> str:
-    """Return the name of a file without the ending that says how it is compressed."""
+    """Return the name of a file without the ending of its compression."""
     stem, ending = os.path.splitext(name)
     return stem if ending.lower() in ENDINGS else name
 
 
 def open_content(location: str) -> BinaryIO:
-    """Open a file for reading what it holds, decompressed where its name or its first bytes say that it is compressed.
+    """Open the content of a file, decompressed where its name or its first bytes say that it is compressed.
 
     Raises:
         CorpusError: The file is empty where its name says that it is compressed; while reading, if it is damaged or
             cut short, or if something else follows its compressed data.
         MissingDependencyError: It is compressed by zstd, and pyarrow is not installed.
     """
-    file = open(location, "rb")  # noqa: SIM115 the caller closes it, or what is around it
+    file = open(location, "rb")  # noqa: SIM115 the caller closes it, or the stream around it
     try:
         form = _form(location, file)
         if form is None:
@@ -93,10 +93,9 @@ class _Decompressor(Protocol):
 
 
 class _Streams:
-    """The streams of a bzip2 or xz file, one after the other.
+    """The compressed streams of a bzip2 or xz file, one after the other.
 
-    The readers of the standard library take whatever follows the first stream, if it is damaged, for no part of the
-    file, and pass over it.
+    Readers of the standard library silently ignore a damaged stream after the first one. Here it is an error.
     """
 
     def __init__(self, file: BinaryIO, start: Callable[[], _Decompressor]) -> None:
@@ -117,7 +116,7 @@ class _Streams:
         return b""
 
     def _next_stream(self) -> bool:
-        """Begin what follows a finished stream; zeros may pad it."""
+        """Start the stream after a finished one, past zeros between them; False at the end of the file."""
         ahead = self._stream.unused_data
         while not (ahead := ahead.lstrip(b"\0")):
             ahead = self._file.read(_PIECE)
@@ -128,7 +127,7 @@ class _Streams:
 
 
 class _Content(io.RawIOBase):
-    """What a compressed file holds; damage is an error that says where."""
+    """The decompressed content of a file; damage is an error that names the byte."""
 
     def __init__(self, content: _Readable, file: BinaryIO, location: str, form: str) -> None:
         self._content = content

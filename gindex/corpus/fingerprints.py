@@ -1,4 +1,4 @@
-"""Whether the corpus files of a resumed build are those that it began with."""
+"""Fingerprints of corpus files: a resumed build must find the files that it began with."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _REMEDY = "restore the file or give another `out`"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFingerprint:
-    """What one corpus file held.
+    """The identity of one corpus file.
 
     Attributes:
         path: The path as given, or the name of a hub dataset.
@@ -89,7 +89,7 @@ def _content(item: SourceFingerprint) -> str:
 
 
 def _paths(source: Source) -> Iterator[Source]:
-    """Yield the files that a source consists of, as sources; a saved dataset has several."""
+    """Yield the files of a source, each as a source; a saved dataset has several."""
     if source.kind is not SourceKind.SAVED_DATASET:
         yield source
         return

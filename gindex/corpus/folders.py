@@ -1,4 +1,4 @@
-"""The files below a folder, and what of the folder is left out."""
+"""The files below a folder, and those that are left out."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from pathlib import Path
 from gindex.errors import CorpusError
 
 _SHOWN = 3
-# What Spark, Hive and Parquet's writers leave beside the files that they write.
+# Files that Spark, Hive and writers of Parquet leave beside their data.
 _MARKERS = frozenset({"_SUCCESS", "_metadata", "_common_metadata", "_temporary"})
 _MARKERS_BEGIN = (".", "_started_", "_committed_")
 _TABLE_LOG = "_delta_log"
@@ -17,7 +17,7 @@ _TABLE_LOG = "_delta_log"
 
 @dataclass(kw_only=True)
 class Listing:
-    """What is below a folder, each name relative to it.
+    """The content of a folder, each name relative to it.
 
     Attributes:
         files: The files to read, as sorted POSIX paths; linked ones and those of linked folders among them.
@@ -34,7 +34,7 @@ class Listing:
     special: list[str] = field(default_factory=list)
 
     def left_out(self) -> Iterator[str]:
-        """Yield a line on every kind of what is not read."""
+        """Yield a line for each kind of entry that is not read."""
         for names, one, many in (
             (self.hidden, "hidden or marker file", "hidden or marker files"),
             (self.broken, "broken link", "broken links"),
@@ -47,7 +47,7 @@ class Listing:
 
 
 def list_files(folder: Path) -> Listing:
-    """List what is below a folder. Folders that it holds come before linked ones, and each is read once.
+    """List the files below a folder. Its own folders come before linked ones, and each is read once.
 
     Raises:
         CorpusError: A folder cannot be read, or is a Delta Lake table.
@@ -90,10 +90,10 @@ class _Walk:
                 continue
             self._seen.add(identity)
             with os.scandir(folder) as entries:
-                waiting += [found for entry in entries if (found := self._sort(entry, f"{name}/" if name else ""))]
+                waiting += [below for entry in entries if (below := self._sort(entry, f"{name}/" if name else ""))]
 
     def _sort(self, entry: os.DirEntry[str], parent: str) -> str | None:
-        """Put an entry where it belongs; return its name where it is a folder to go on with."""
+        """Add an entry to its list; return its name where it is a folder that is still to be read."""
         name = parent + entry.name
         if entry.name == _TABLE_LOG:
             raise CorpusError(
@@ -127,5 +127,5 @@ class _Walk:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""Which place of the corpus an id was first read from, in bounded memory."""
+"""A register of the ids of a corpus with the place of each, in bounded memory."""
 
 import sqlite3
 from types import TracebackType
@@ -8,7 +8,7 @@ from gindex.errors import CorpusError
 
 
 class IdRegister:
-    """Remembers the place of every id; SQLite moves it to a temporary file once it outgrows the page cache."""
+    """The places of all ids so far; SQLite moves them to a temporary file once they outgrow its page cache."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)

@@ -38,7 +38,7 @@ def read_json(source: Source, config: CorpusConfig) -> Iterator[Record]:
 
 
 def _holds_lines(begin: str) -> bool:
-    """Say whether the first line is a whole value; one that is longer than what was looked at counts as such."""
+    """Say whether the first line is a whole JSON value; a line longer than the piece that was read counts as one."""
     line, end, _ = begin.partition("\n")
     try:
         parse_json(line)
@@ -50,7 +50,7 @@ def _holds_lines(begin: str) -> bool:
 
 
 class _JsonParser:
-    """The text of a JSON file, of which only what has not been parsed is in memory."""
+    """A parser of a JSON file that keeps no more than the text that is not parsed yet in memory."""
 
     def __init__(self, stream: BinaryIO, location: str) -> None:
         self._stream = stream
@@ -63,7 +63,7 @@ class _JsonParser:
         self._number = 1
 
     def array(self) -> Iterator[object]:
-        """Yield the elements of the array that the text is."""
+        """Yield the elements of an array."""
         self._take("[")
         if self._next() == "]":
             self._at += 1
@@ -75,7 +75,7 @@ class _JsonParser:
             raise self._malformed(f"{found!r} after the end of the array")
 
     def values(self) -> Iterator[object]:
-        """Yield values that stand one after the other."""
+        """Yield values that follow each other."""
         while self._next():
             yield self._value()
 
@@ -87,7 +87,7 @@ class _JsonParser:
         return found
 
     def _next(self) -> str:
-        """Return the next character that is no space, or nothing at the end."""
+        """Return the next character that is no space; "" at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
@@ -97,7 +97,7 @@ class _JsonParser:
                 return ""
 
     def _value(self) -> object:
-        """Return the next value, whole; a longer text is parsed again only when it has doubled."""
+        """Return the next value. Where it is not whole yet, it is parsed again once the text has doubled."""
         self._next()
         while True:
             try:
@@ -113,7 +113,7 @@ class _JsonParser:
                 raise self._malformed(text_files.one_line(error)) from error
 
     def _grow(self) -> bool:
-        """Read as much again as is left, or a piece; say whether there was anything."""
+        """Double the text that is not parsed yet, or add a piece; False at the end of the file."""
         left = self._text[self._at :]
         if len(left) > text_files.LONGEST_RECORD:
             raise CorpusError(

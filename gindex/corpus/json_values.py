@@ -1,4 +1,4 @@
-"""JSON that is read strictly: keys of one object that are equal are refused, where the last one would win."""
+"""Strict JSON: an object with equal keys is refused, of which Python's parser would keep the last."""
 
 import json
 from typing import Any
@@ -17,23 +17,23 @@ class EqualKeysError(ValueError):
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object of these pairs, a hook for `json`.
+    """Return the object of some pairs: an `object_pairs_hook` for `json`.
 
     Raises:
         EqualKeysError: Two keys are equal.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise EqualKeysError(key)
             seen.add(key)
-    return found
+    return fields
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
-    """Return the value that a JSON text stands for.
+    """Return the value of a JSON text.
 
     Raises:
         ValueError: It is malformed, or an object in it has equal keys.

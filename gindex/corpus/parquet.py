@@ -1,4 +1,4 @@
-"""Records of Parquet files; values that Python has no type for become text, as far as they can be written."""
+"""Records of Parquet files; values beyond the range of Python's types become text."""
 
 import re
 from collections.abc import Iterator
@@ -89,11 +89,11 @@ def _fields_of(arrow: Any, kind: Any) -> list[Any]:
 
 
 def _values(arrow: Any, column: Any, name: str, location: str, count: int) -> list[Any]:
-    """Return the values of a column in Python's types; one by one where some cannot be had together."""
+    """Return the values of a column in Python's types; one by one where some value is beyond them."""
     if not _has_nanosecond_times(arrow, column.type):
         try:
-            found: list[Any] = column.to_pylist()
-            return found
+            whole: list[Any] = column.to_pylist()
+            return whole
         except UnicodeDecodeError:
             raise
         except (OverflowError, ValueError, TypeError):  # some value is out of the range of Python's type
@@ -115,7 +115,7 @@ def _values(arrow: Any, column: Any, name: str, location: str, count: int) -> li
 
 
 def _has_nanosecond_times(arrow: Any, kind: Any) -> bool:
-    """Python's times of day end at microseconds, and pyarrow cuts the rest off without a word."""
+    """Say whether a type holds times of day in nanoseconds, which pyarrow silently cuts to Python's microseconds."""
     if arrow.types.is_dictionary(kind):
         return _has_nanosecond_times(arrow, kind.value_type)
     if kind == arrow.time64("ns"):
@@ -148,7 +148,7 @@ def _value(arrow: Any, scalar: Any) -> Any:
 
 
 def _date(scalar: Any) -> str:
-    """Return a date or a time with one as text, in the calendar of Python's dates, on into years that they have not."""
+    """Return a date or timestamp as text in the calendar of Python's dates, which end with the year 9999."""
     kind = str(scalar.type)
     unit: Any = {"date32[day]": "D", "date64[ms]": "ms"}.get(kind) or scalar.type.unit
     written = np.datetime64(scalar.value, unit)
@@ -162,7 +162,7 @@ def _date(scalar: Any) -> str:
 
 
 def _duration(scalar: Any) -> str:
-    """Return a length of time as text, in the form that Python has for shorter ones."""
+    """Return a duration as text, in the form of Python's own, which end earlier."""
     days, rest = divmod(scalar.value, _DAY * _UNITS[scalar.type.unit])
     seconds, fraction = divmod(rest, _UNITS[scalar.type.unit])
     digits = len(str(_UNITS[scalar.type.unit])) - 1

@@ -14,7 +14,7 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def partition_fields(given: Sequence[str], below: Sequence[str], location: str) -> dict[str, str | None]:
-    """Return the fields of a file. Values are text; what their writer took them for does not stand in a name.
+    """Return the fields that the names of a file's folders hold. Values are text: a name does not tell their type.
 
     Args:
         given: The folders of the path that the user gave: those at its end that are partitions count.
@@ -29,20 +29,20 @@ def partition_fields(given: Sequence[str], below: Sequence[str], location: str) 
         if not _PARTITION.fullmatch(folder):
             break
         ending.insert(0, folder)
-    found: dict[str, str | None] = {}
+    fields: dict[str, str | None] = {}
     for folder in [*ending, *below]:
         if match := _PARTITION.fullmatch(folder):
             # Bytes that are not UTF-8 stay in them as half surrogate pairs, which no record may hold.
             name, value = (unquote(part, errors="surrogateescape") for part in match.groups())
-            if name in found:
+            if name in fields:
                 raise CorpusError(
                     field=location,
                     expected=f"one folder for the field {name!r}",
                     found="two",
                     remedy="rename one of the folders",
                 )
-            found[name] = None if value == _NULL else value
-    return found
+            fields[name] = None if value == _NULL else value
+    return fields
 
 
 def with_partition(record: Record, fields: Mapping[str, str | None], config: CorpusConfig) -> Record:

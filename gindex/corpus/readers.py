@@ -33,13 +33,15 @@ def read_corpus(sources: Sequence[str], config: CorpusConfig) -> Iterator[Docume
     """Stream the documents of all sources, in the order given.
 
     A source is a file, a folder of files, a folder saved by Hugging Face datasets, or a hub dataset
-    `owner/name[:split]`. The ending of a file says what it is: .jsonl and .ndjson hold one object per line, .json that,
-    an array of objects, or one object; .csv and .tsv name their fields in the first line; .parquet; any other is one
-    text. All but .parquet may be compressed, as .gz, .bz2, .xz or .zst. A record's id is its field `config.id_field`,
-    else "<file name>:<number of the record, from 1>"; a text file's is its name without the ending, or within a folder
-    its path relative to the folder. Folders named `field=value` give their records a field.
+    `owner/name[:split]`. The ending of a file says what it is: .jsonl and .ndjson hold one object per line; .json the
+    same, an array of objects, or one object; .csv and .tsv name their fields in the first line; .parquet; any other
+    file is one text. All but .parquet may be compressed, as .gz, .bz2, .xz or .zst. Folders named `field=value` give
+    their records a field.
 
-    What of a folder is left out, and files without a record, are told as warnings in the log.
+    A record's id is its field `config.id_field`, else "<file name>:<number of the record, from 1>"; a text file's is
+    its name without the ending, or within a folder its path relative to the folder.
+
+    Entries of a folder that are left out, and files without a record, are logged as warnings.
 
     Raises:
         CorpusError: At once if a source is missing; while streaming for anything malformed, a repeated id, or a
@@ -54,8 +56,8 @@ def _documents(sources: list[Source], given: Sequence[str], config: CorpusConfig
     with IdRegister() as ids:
         for source in sources:
             empty = True
-            for found in _records(source, config):
-                record = with_partition(found, source.fields, config)
+            for own in _records(source, config):
+                record = with_partition(own, source.fields, config)
                 document = to_document(record, config)
                 ids.claim(document.document_id, record.place)
                 empty = False

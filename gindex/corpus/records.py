@@ -1,4 +1,4 @@
-"""From a record of any source to a document, with every check on the record."""
+"""Documents from the records of any source, with every check on a record."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What a reader found at one place of a source.
+    """A record as a reader gives it.
 
     Attributes:
         fields: The record as read; anything but a mapping is refused by `to_document`.
-        place: Where it is, for messages.
+        place: Its file and line or number, for messages.
         default_id: The document id if the record has none.
     """
 
@@ -105,23 +105,23 @@ def to_json_value(value: Any) -> Any:
 
 
 def is_deleted(deleted: Sequence[tuple[int, int]], part: int) -> bool:
-    """Say whether a part is in one of the ranges of ordinals, which are in order."""
+    """Say whether a part lies in one of the deleted ranges of ordinals, which are in order."""
     position = bisect_right(deleted, part, key=lambda bounds: bounds[0]) - 1
     return position >= 0 and part < deleted[position][1]
 
 
 def _from_float(value: float) -> float | str | None:
-    """NaN stands for a value that is missing; an infinity is one, which JSON cannot write but as text."""
+    """Return None for NaN, which stands for a missing value, and text for infinities, which JSON has no number for."""
     if isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return None if isnan(value) else float(value)
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {to_json_value(str(key)): to_json_value(item) for key, item in value.items()}
-    if len(found) != len(value):
+    fields = {to_json_value(str(key)): to_json_value(item) for key, item in value.items()}
+    if len(fields) != len(value):
         raise TypeError("keys that are equal as text")
-    return found
+    return fields
 
 
 def _from_numpy(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a source given by the user stands for: files by kind, a saved dataset, or a dataset on the hub."""
+"""The sources of a corpus: files by kind, saved datasets, and datasets on the hub."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from gindex.errors import CorpusError
 
 
 class SourceKind(Enum):
-    """How a source is read."""
+    """The kind of a source, by which its reader is chosen."""
 
     LINES = "JSON lines"
     JSON = "JSON"
@@ -33,9 +33,9 @@ _KINDS = {
     ".tsv": SourceKind.TSV,
     ".parquet": SourceKind.PARQUET,
 }
-# A missing source with one of these endings is a mistyped path, never a dataset: no network is asked for it.
+# A missing source with one of these endings is a mistyped path, never a dataset: the hub is not asked for it.
 _FILE_ENDINGS = (*_KINDS, *ENDINGS, ".txt", ".md")
-# Files of files, and what no reader here opens: as text some of them would be one senseless document.
+# Archives, and compression that no reader here opens: as text such a file would be one senseless document.
 _ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar", ".lz4", ".lzma", ".z")
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(:[\w.-]+)?")
 
@@ -58,11 +58,11 @@ class Source:
 
 
 def expand(given: str, tell: Callable[[str], None] = lambda _line: None) -> list[Source]:
-    """Return what `given` stands for, the files of a folder in sorted order.
+    """Return the sources that the user's argument names; those of a folder are its files, sorted.
 
     Args:
-        given: The source.
-        tell: Called with a line on everything in a folder that is left out.
+        given: A file, a folder, or a dataset's name.
+        tell: Called with a line for each kind of entry of a folder that is left out.
 
     Raises:
         CorpusError: Nothing is there, and it does not look like a dataset name; or it cannot be looked at; or a file
@@ -85,7 +85,7 @@ def expand(given: str, tell: Callable[[str], None] = lambda _line: None) -> list
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Return whether `folder` was written by `datasets.Dataset.save_to_disk` or by that of a DatasetDict."""
+    """Say whether `folder` was written by `datasets.Dataset.save_to_disk` or by that of a DatasetDict."""
     if (folder / "dataset_dict.json").is_file():
         return True
     return (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()

@@ -1,4 +1,4 @@
-"""Records of single files of text: JSON lines, JSON, CSV and TSV, plain text; what they hold may be compressed."""
+"""Records of text files: JSON lines, CSV and TSV, plain text; each may be compressed."""
 
 import csv
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from gindex.corpus.sources import Source, SourceKind
 from gindex.errors import CorpusError
 
 LONGEST_RECORD = 1_000_000_000
-"""Most bytes of one record: what SQLite takes as one value."""
+"""Most bytes of a record: SQLite takes no longer value."""
 
 _BOM = b"\xef\xbb\xbf"
 _DELIMITERS = {SourceKind.CSV: ",", SourceKind.TSV: "\t"}
@@ -100,7 +100,7 @@ def lines_of(stream: BinaryIO, location: str) -> Iterator[str]:
 
 
 def decode(data: bytes, location: str, offset: int) -> str:
-    """Return the UTF-8 text `data`, found at a byte offset of a file, without the mark of the file's beginning.
+    """Decode UTF-8 that begins at a byte offset of a file; a byte order mark at the file's beginning is dropped.
 
     Raises:
         CorpusError: It is not UTF-8; says at which byte of the file.
@@ -114,7 +114,7 @@ def decode(data: bytes, location: str, offset: int) -> str:
 
 
 def bad_byte(error: UnicodeDecodeError, offset: int) -> str:
-    """Name the byte that is not UTF-8."""
+    """Return the byte that is not UTF-8 and its offset, in words."""
     return f"byte 0x{error.object[error.start]:02x} at byte offset {offset + error.start}"
 
 
@@ -124,7 +124,7 @@ def one_line(error: BaseException) -> str:
 
 
 def equal_keys(error: EqualKeysError, place: str) -> CorpusError:
-    """Say where an object has the same key twice."""
+    """Return the error of an object with the same key twice, at a place of the corpus."""
     return CorpusError(
         field=place,
         expected="keys that differ in every object",
@@ -158,7 +158,7 @@ def _parse(line: str, place: str) -> object:
 
 
 def _rows(lines: Iterator[str], source: Source) -> Iterator[tuple[str, list[str]]]:
-    """Yield where a record begins, and its values."""
+    """Yield the place where each record begins, and its values."""
     reader = csv.reader(lines, delimiter=_DELIMITERS[source.kind], strict=True)
     while True:
         place = f"{source.location}:{reader.line_num + 1}"

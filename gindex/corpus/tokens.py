@@ -1,4 +1,4 @@
-"""Text to tokens, and long documents to parts whose tokens are each predicted once."""
+"""Tokens of texts, and parts of long documents, over which every token is predicted once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Offsets = list[tuple[int, int]]
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
+    """The interface of a Hugging Face tokenizer, as far as it is used."""
 
     @property
     def is_fast(self) -> bool:
-        """Whether it can tell the characters of every token."""
+        """Whether it gives the characters of every token."""
         ...
 
     def __call__(self, text: list[str], /, **options: Any) -> Mapping[str, Any]:
@@ -74,7 +74,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[tuple[list[int], Of
     Raises:
         TokenizerError: The tokenizer cannot tell offsets.
     """
-    return [(found.tokens, found.offsets) for found in encode_texts(tokenizer, texts)]
+    return [(encoding.tokens, encoding.offsets) for encoding in encode_texts(tokenizer, texts)]
 
 
 def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
@@ -147,7 +147,7 @@ def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: i
 
 
 def _span(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
-    """Return the characters that tokens cover; nothing at `default` if all of them are special."""
+    """Return the characters that tokens cover; an empty span at `default` if all of them are special."""
     covered = [(start, end) for start, end in offsets if end > start]
     if not covered:
         return default, default

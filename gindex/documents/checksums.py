@@ -1,7 +1,7 @@
 """Checksums of the rows of a document table, in a file beside it.
 
-A search shows a few documents of a table that may be larger than all else it reads. Rows that are looked up by their
-ordinal are compared one by one with this file, so the table itself need not be read from end to end before.
+A search shows a few documents of a table that may be larger than everything else it reads. So rows that are looked up
+by their ordinals are checked one by one, and the table need not be read from end to end before.
 
 Little-endian uint32: the CRC-32C of every document in the order of the ordinals, then of every part.
 """
@@ -29,11 +29,11 @@ Sums = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What stands between a table and its reader.
+    """The checks of a table, made when they are needed.
 
     Attributes:
-        whole: Compares the whole file with its checksum, once: before anything that looks through the table.
-        rows: Gives what rows that are looked up by their ordinal are compared with.
+        whole: Compares the whole file with its checksum, once; called before anything that reads through the table.
+        rows: Returns the checksums of the rows; called where rows are looked up by their ordinal.
     """
 
     whole: Callable[[], object]
@@ -41,7 +41,7 @@ class Guard:
 
 
 class RowChecksums:
-    """What the rows of a table must be."""
+    """The recorded checksums of the rows of a table."""
 
     def __init__(self, path: Path, first_document: int, first_part: int, documents: Sums, parts: Sums) -> None:
         """Join the checksums of a table's documents and parts with the ordinals of its first ones."""
@@ -50,7 +50,7 @@ class RowChecksums:
 
     @classmethod
     def read(cls, path: Path, table: Path, documents: range, parts: range) -> Self:
-        """Read the file of a table.
+        """Read the checksums of a table from their file.
 
         Args:
             path: The file.
@@ -59,7 +59,7 @@ class RowChecksums:
             parts: Ordinals of its parts.
 
         Raises:
-            CorruptStoreError: It is not the file of such a table.
+            CorruptStoreError: The file has more or fewer checksums than the table has rows.
         """
         sums, rows = np.frombuffer(path.read_bytes(), "<u4").astype(np.uint32), len(documents) + len(parts)
         if len(sums) != rows:
@@ -69,19 +69,19 @@ class RowChecksums:
         return cls(table, documents.start, parts.start, sums[: len(documents)], sums[len(documents) :])
 
     def check_document(self, row: tuple[Any, ...]) -> None:
-        """Compare a document, its columns as in `DOCUMENT_COLUMNS`; nothing, where there are none.
+        """Check a document, given its columns as in `DOCUMENT_COLUMNS`; without columns there is nothing to check.
 
         Raises:
-            CorruptStoreError: It is another one.
+            CorruptStoreError: It has another checksum.
         """
         if row:
             self._check("document", row)
 
     def check_part(self, row: tuple[Any, ...]) -> None:
-        """Compare a part, its columns as in `PART_COLUMNS`.
+        """Check a part, given its columns as in `PART_COLUMNS`.
 
         Raises:
-            CorruptStoreError: It is another one.
+            CorruptStoreError: It has another checksum.
         """
         self._check("part", row)
 
@@ -98,13 +98,13 @@ class RowChecksums:
 
 
 def row_checksum(row: tuple[Any, ...]) -> int:
-    """Return the CRC-32C of a row: of each value its type's name, length and bytes; numbers are written out."""
+    """Return the CRC-32C of a row, over the type, length and bytes of each value; numbers are written out."""
     content = b"".join(_encoded(value) for value in row)
     return int(google_crc32c.value(content))
 
 
 def row_checksums(table: Path) -> bytes:
-    """Return what the file of a finished table holds.
+    """Return the content of the checksum file of a finished table.
 
     Raises:
         CorruptStoreError: The table cannot be read.
@@ -116,7 +116,7 @@ def row_checksums(table: Path) -> bytes:
 
 
 def write_row_checksums(table: Path, path: Path) -> None:
-    """Publish the file of a finished table.
+    """Publish the checksum file of a finished table.
 
     Raises:
         CorruptStoreError: The table cannot be read.

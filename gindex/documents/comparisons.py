@@ -1,8 +1,8 @@
-"""From a comparison of a filter to SQL that is 0 or 1, never NULL.
+"""The comparisons of a filter as SQL that is 0 or 1, never NULL.
 
-What `values.holds` says is the rule. Here is work skipped whose result is known: SQLite compares what it reads exactly,
-and calls `gindex_holds` for the rest. Metadata are the ASCII that `json.dumps` writes, so values that are equal are
-written alike, and equality needs no reading at all.
+`values.holds` defines their result. SQL is the fast path to the same: SQLite compares where its reading of a value is
+exact, and calls `gindex_holds` elsewhere. Metadata are the ASCII that `json.dumps` writes, so a value has few written
+forms, and equality compares these without reading them.
 """
 
 import json
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from gindex.documents.values import Value, forms, register
 
 ARROW = sqlite3.sqlite_version_info >= (3, 38)
-"""Whether SQLite has `->`, a value of JSON as it is written."""
+"""Whether SQLite has `->`, which gives a value of JSON as it is written."""
 
 MAX_LISTED = 8
-"""Most forms of values that are written into a statement one by one."""
+"""Most values that a statement takes one by one; more are given as a list in JSON."""
 
 INT64 = range(-(2**63), 2**63)
 
@@ -35,7 +35,7 @@ class Sql:
 
 
 def filled(template: str, *pieces: Sql) -> Sql:
-    """Return a template with expressions in the place of its `{}`, in order."""
+    """Return a template whose `{}` are replaced by expressions, in order."""
     parameters = tuple(parameter for piece in pieces for parameter in piece.parameters)
     return Sql(template.format(*(piece.text for piece in pieces)), parameters)
 
@@ -48,9 +48,9 @@ def joined(word: str, terms: Sequence[Sql]) -> Sql:
 
 
 def refusal(sql: Sql) -> str | None:
-    """Return what SQLite says of an expression that it will not take, as one nested too deeply; None where it does.
+    """Return SQLite's words on an expression that it refuses, such as one nested too deeply; None where it takes it.
 
-    The limits are those that SQLite was compiled with; the statement is larger than any that an expression stands in.
+    The limits are those that SQLite was compiled with; the statement tried is larger than any that gindex makes.
     """
     statement = (
         "SELECT -1 FROM documents WHERE id = ? AND ordinal IN (SELECT ordinal FROM documents WHERE ordinal IN {})"
@@ -70,15 +70,15 @@ class IdColumn:
     """The ids of documents: texts, never NULL."""
 
     def is_null(self) -> Sql:
-        """The field is missing or null."""
+        """Return the condition that the field is missing or null."""
         return Sql("0")
 
     def equals(self, wanted: Sequence[Value]) -> Sql:
-        """The field has one of the values."""
+        """Return the condition that the field has one of the values."""
         return filled("(id IN ({}))", _marks([str(value) for value in wanted]))
 
     def has(self, comparison: str, wanted: Value) -> Sql:
-        """The field has a value for which an order or `like` holds."""
+        """Return the condition that the field has a value for which an order or `like` holds."""
         mark = _mark(str(wanted))
         if comparison != "like":
             return filled(f"(id {comparison} {{}})", mark)
@@ -107,33 +107,33 @@ class MetadataColumn:
 
     @property
     def known(self) -> Sql:
-        """The document has the field, null or not."""
+        """The condition that the document has the field, null or not."""
         return filled("{} IS NOT NULL", self._type)
 
     def is_null(self) -> Sql:
-        """The field is missing or null."""
+        """Return the condition that the field is missing or null."""
         return filled("({} IS NULL)", self._value)
 
     def equals(self, wanted: Sequence[Value]) -> Sql:
-        """The field has one of the values."""
+        """Return the condition that the field has one of the values."""
         written = list(dict.fromkeys(form for value in wanted for form in forms(value)))
         template = "(CASE {} WHEN 'array' THEN {} ELSE COALESCE({} IN ({}), 0) END)"
         return filled(template, self._type, self._element_of(written), self._json, _marks(written))
 
     def _element_of(self, written: Sequence[str]) -> Sql:
-        """An element of the array is written in one of the ways."""
+        """Return the condition that an element of the array has one of the written forms."""
         element = "{} -> element.key" if ARROW else "gindex_value({}, json_array(element.key))"
-        found = filled(
+        exists = filled(
             f"EXISTS (SELECT 1 FROM json_each({{}}) AS element WHERE ({element}) IN ({{}}))",
             self._json, self._json, _marks(written),
         )  # fmt: skip
         if len(written) > MAX_LISTED:
-            return found
+            return exists
         anywhere = joined("OR", [filled("instr({}, {})", self._json, _mark(form)) for form in written])
-        return filled("CASE WHEN {} THEN {} ELSE 0 END", anywhere, found)
+        return filled("CASE WHEN {} THEN {} ELSE 0 END", anywhere, exists)
 
     def has(self, comparison: str, wanted: Value) -> Sql:
-        """The field has a value for which an order or `like` holds."""
+        """Return the condition that the field has a value for which an order or `like` holds."""
         exact = _exactly(self._json, comparison, wanted)
         if isinstance(wanted, str):
             text = self._text(comparison, wanted, exact)
@@ -150,7 +150,7 @@ class MetadataColumn:
         return filled("CASE WHEN instr({}, '\\u0000') THEN {} ELSE {} END", self._json, exact, compared)
 
     def _near(self, comparison: str, wanted: int | float, exact: Sql) -> Sql:
-        """Compare with a number; what is so near that SQLite's reading may put it on the other side, exactly."""
+        """Compare with a number; values so near that SQLite may round them past it are compared by `exact`."""
         below, above = _bounds(wanted)
         less, more = ("1", "0") if comparison in ("<", "<=") else ("0", "1")
         equal = int(comparison in ("<=", ">="))
@@ -162,7 +162,7 @@ class MetadataColumn:
 
 
 def _bounds(wanted: int | float) -> tuple[float, float]:
-    """Return floats below and above a number between which SQLite's reading says nothing."""
+    """Return the floats around a number between which SQLite's rounding may misplace a value."""
     try:
         near = float(wanted)
     except OverflowError:
@@ -173,8 +173,8 @@ def _bounds(wanted: int | float) -> tuple[float, float]:
     return below, above
 
 
-def _exactly(found: Sql, comparison: str, wanted: Value) -> Sql:
-    return filled(f"gindex_holds({{}}, '{comparison}', {{}})", found, _mark(json.dumps(wanted)))
+def _exactly(column: Sql, comparison: str, wanted: Value) -> Sql:
+    return filled(f"gindex_holds({{}}, '{comparison}', {{}})", column, _mark(json.dumps(wanted)))
 
 
 def _mark(value: str | int | float) -> Sql:
@@ -182,7 +182,7 @@ def _mark(value: str | int | float) -> Sql:
 
 
 def _marks(values: Sequence[str]) -> Sql:
-    """Return what stands within `IN (...)` for texts; many as a list in JSON, unless SQLite would cut one short."""
+    """Return the inside of `IN (...)` for texts: many as a list in JSON, unless SQLite would cut one short at a NUL."""
     if len(values) <= MAX_LISTED or any("\0" in value for value in values):
         return Sql(", ".join("?" * len(values)), tuple(values))
     return Sql("SELECT value FROM json_each(?)", (json.dumps(values),))

@@ -12,9 +12,9 @@
     value       = text in ' or ", its quote doubled inside | number | "true" | "false"
     field       = name { "." name }, a name in backticks where it holds other characters; `id` is the document's id
 
-No part of a filter enters the SQL text: fields and values are parameters, and what is left is made in `comparisons`.
-What holds between which values is in `values`. A comparison with a field that a document lacks is false, `!=` too;
-`not` is true where what follows it is false. docs/filters.md tells it to users.
+No part of a filter enters the SQL text: fields and values are parameters, and `comparisons` writes the rest. Which
+comparisons hold is defined in `values`. A comparison with a field that a document lacks is false, `!=` too;
+`not` is true where what follows it is false. docs/filters.md explains filters to users.
 """
 
 import math
@@ -36,6 +36,7 @@ MAX_VALUES = 20_000
 """SQLite bounds the parameters of a statement at 32,766, and a value may be one."""
 
 MAX_CHARACTERS = 1_000_000
+"""Most characters of a filter."""
 
 MAX_TEXT = 10_000
 """Most characters of a text that a filter compares with."""
@@ -47,7 +48,7 @@ MAX_NUMBER = 400
 """Most characters of a number."""
 
 SHOWN_CHARACTERS = 30
-"""Most characters of a filter that an error about it shows, before a position or at it."""
+"""Most characters of a filter that an error shows before a position, or at it."""
 
 _LATER = r"(?:(?!\s)[\w\x80-\U0010ffff])+"  # \w alone lacks the vowel signs of many scripts
 _NAME = rf"(?!\d){_LATER}"
@@ -205,7 +206,7 @@ class _Parser:
         return equal if operator == "=" else filled("(NOT {} AND NOT {})", column.is_null(), equal)
 
     def _containment(self) -> Sql:
-        """A value in a field, `'x' in tags`: the field equals it, or has it as an element."""
+        """Parse a value in a field, `'x' in tags`: the field equals it, or has it as an element."""
         token, value = self._peek(), self._value()
         negated = self._take("not")
         self._require("in")
@@ -246,7 +247,7 @@ class _Parser:
         return token.kind in ("text", "number") or token.keyword in ("true", "false")
 
     def _value(self, column: IdColumn | MetadataColumn | None = None, *, ordered: bool = False) -> Value:
-        """Take a value, of a type that a column may have and that may have an order."""
+        """Parse a value: of ids text alone; for an order text or a number."""
         token = self._peek()
         self._values += 1
         if self._values > MAX_VALUES:

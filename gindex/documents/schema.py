@@ -1,7 +1,7 @@
-"""The SQLite file of a document table: its tables, how it is opened, what its errors mean.
+"""The SQLite file of a document table: its tables, its opening, and its errors in gindex's terms.
 
-`documents` has one entry per document, numbered on through the tables of an index; `parts` what is run through the
-model, numbered likewise, its tokens as little-endian uint32 with the context first. `words` is the full-text index of
+`documents` has one entry per document, numbered on through the tables of an index; `parts` has one per part, numbered
+likewise, with its tokens as little-endian uint32, the context first. `words` is the full-text index of
 the documents' texts as `words.indexed` gives them, without the texts. Tables of version 1 have the texts' own words in
 it, cut by SQLite.
 """
@@ -24,7 +24,7 @@ PLAIN_WORDS = 1
 """The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
 
 FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
-"""The full-text index; what it takes is divided at spaces and at anything of ASCII that is no letter or digit."""
+"""The full-text index; it divides texts at spaces and at every ASCII character that is no letter or digit."""
 
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -42,14 +42,13 @@ CREATE VIRTUAL TABLE words USING {FULL_TEXT};
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
 _LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed database schema|unsupported file format")
-"""What SQLite says of a damaged file, or of one that is no document table."""
+"""Messages of SQLite about a damaged file, or one that is no document table."""
 
 _ASKED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT)
-"""Codes of what was asked for: a pattern that is too complex or too long, too deep an expression, too long a search."""
-
+"""Codes of a request that SQLite refuses: a pattern too complex or too long, an expression too deep, a slow search."""
 
 _LOOK_STEPS = 20_000
-"""Steps of SQLite's machine, some tenths of a millisecond, after which it is asked whether a statement may go on."""
+"""Steps of SQLite's virtual machine, some tenths of a millisecond, between two looks at the clock."""
 
 
 def create(path: Path) -> sqlite3.Connection:
@@ -134,7 +133,9 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def asked_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors about a statement that holds what a caller asked for into gindex's: only damage is damage.
+    """Turn SQLite's errors about a statement with a caller's filter or words into gindex's.
+
+    An error that is neither damage nor a lock is the request's.
 
     Raises:
         FilterError: SQLite refuses what was asked for.
@@ -158,7 +159,7 @@ def asked_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def limited(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
-    """Interrupt a statement that takes longer than so many seconds; None sets no limit."""
+    """Interrupt statements that take longer than a number of seconds; None sets no limit."""
     if seconds is None:
         yield
         return
@@ -171,7 +172,7 @@ def limited(connection: sqlite3.Connection, seconds: float | None) -> Iterator[N
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Say whether an error of SQLite speaks of a damaged file, or of one that is no document table."""
+    """Say whether an error of SQLite is about a damaged file, or one that is no document table."""
     return _code(error) in _DAMAGE or (_code(error) in (0, sqlite3.SQLITE_ERROR) and bool(_LACKING.search(str(error))))
 
 
@@ -180,7 +181,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def remove_beside(path: Path) -> None:
-    """Remove what SQLite left beside `path`: a later file of that name would be read together with it."""
+    """Remove the files that SQLite left beside `path`: a later file of that name would be read together with them."""
     for ending in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Which parts a search is restricted to: those of documents that pass a filter, or that have words of a text in them.
+"""The parts that a search is restricted to: those of documents that pass a filter, or that have words of a text.
 
 Axes: N parts.
 """
@@ -28,8 +28,8 @@ def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]
     """
     _check_fields(table, where)
     statement = f"SELECT ordinal FROM parts WHERE document IN (SELECT ordinal FROM documents WHERE {where.sql})"
-    found = [ordinal for (ordinal,) in table.rows(f"{statement} ORDER BY ordinal", where.parameters)]
-    return np.array(found, np.int64)
+    ordinals = [ordinal for (ordinal,) in table.rows(f"{statement} ORDER BY ordinal", where.parameters)]
+    return np.array(ordinals, np.int64)
 
 
 def lexical_documents(
@@ -42,7 +42,7 @@ def lexical_documents(
         text: Words in any order; no syntax.
         count: How many documents at most.
         where: Only documents that pass.
-        partly: Go on, with a warning, where a table made before gindex knew words of scripts without spaces has none.
+        partly: Go on, with a warning, where a table of version 1 lacks the words of scripts without spaces.
 
     Returns:
         Document ordinals and scores, larger is better; word frequencies are those of the document's own table.
@@ -72,13 +72,13 @@ def lexical_documents(
     def match(version: int) -> str:
         return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
 
-    found = table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
-    if not found and PLAIN_WORDS in table.versions:
+    ranked = table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
+    if not ranked and PLAIN_WORDS in table.versions:
         logger.warning(
             "words of the query: found none of them in an index made before gindex told words from Chinese, Japanese, "
             "Korean or Thai text beside them; gindex compact makes them new"
         )
-    return found
+    return ranked
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
@@ -104,7 +104,7 @@ def _check_fields(table: DocumentTable, where: Filter) -> None:
 
 
 def _field_names(table: DocumentTable) -> list[str]:
-    """Return the fields of the first documents of each table, fields within fields too, as filters write them."""
+    """Return the fields of each table's first documents, fields within fields too, by the names that filters write."""
     names: set[str] = set()
 
     def collect(fields: dict[str, Any], before: str) -> None:

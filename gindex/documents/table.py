@@ -71,7 +71,7 @@ class PartRecord:
 
 
 class _File:
-    """A table, its open file, and what it is compared with; None where nothing is recorded, as while it is written."""
+    """The open file of a table with its checks; these are None where no checksum is recorded, as during a build."""
 
     def __init__(self, path: Path, guard: Guard | None) -> None:
         self.path, self.guard = path, guard
@@ -87,7 +87,7 @@ class _File:
         return self._opened
 
     def compare(self) -> None:
-        """Compare the whole file, once."""
+        """Check the whole file, once."""
         if self.guard is not None:
             self.guard.whole()
 
@@ -100,7 +100,7 @@ class DocumentTable:
     """Document tables open for reading, as one; a context manager, safe to use from several threads.
 
     Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
-    are looked up by ordinal are compared with checksums of their own; anything else has the whole file compared first.
+    are looked up by ordinal are checked one by one; before anything else the whole file is checked.
 
     Attributes:
         most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
@@ -122,7 +122,7 @@ class DocumentTable:
         Args:
             paths: One or more, in the order of their ordinals.
             deleted: Deleted parts: start and stop of ranges of ordinals, in order.
-            guards: What each table is compared with; None where it is known to be whole.
+            guards: The checks of each table; None where it is known to be whole.
 
         Raises:
             CorruptStoreError: A file is missing, or not a document table.
@@ -146,7 +146,7 @@ class DocumentTable:
                 file.connection.close()
 
     def compare(self) -> None:
-        """Compare all files with their checksums, where that is not done; looking up rows does not need it."""
+        """Check all files that are not checked yet; looking up rows does not need it."""
         with self._lock:
             for file in self._files:
                 file.compare()
@@ -172,8 +172,8 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing, or its tokens are truncated.
         """
-        found = self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)
-        return [self._decode_tokens(ordinal, tokens, count) for ordinal, *_, tokens, count in found]
+        rows = self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)
+        return [self._decode_tokens(ordinal, tokens, count) for ordinal, *_, tokens, count in rows]
 
     def documents_of(self, ordinals: Ordinals) -> list[int]:
         """Return the document ordinals of parts, in the order asked.
@@ -189,7 +189,7 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing.
         """
-        found = self._by_ordinal(
+        rows = self._by_ordinal(
             f"SELECT {_PARTS}, {_DOCUMENTS} FROM parts p JOIN documents d ON d.ordinal = p.document WHERE p.ordinal",
             ordinals,
         )
@@ -202,7 +202,7 @@ class DocumentTable:
                 metadata=self._decode_metadata(metadata),
                 token_count=token_count,
             )
-            for ordinal, _, part, start, end, _, token_count, _, document_id, text, metadata in found
+            for ordinal, _, part, start, end, _, token_count, _, document_id, text, metadata in rows
         ]
 
     def document(self, document_id: str) -> Document:
@@ -221,8 +221,8 @@ class DocumentTable:
         Raises:
             UnknownDocumentError: There is no document with one of the ids, or it is deleted; names the first.
         """
-        found = self.known(document_ids)
-        missing = [document_id for document_id in document_ids if document_id not in found]
+        known = self.known(document_ids)
+        missing = [document_id for document_id in document_ids if document_id not in known]
         if missing:
             more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise UnknownDocumentError(
@@ -231,7 +231,7 @@ class DocumentTable:
                 found=f"no {missing[0]!r}{more}",
                 remedy="check the ids",
             )
-        return found
+        return known
 
     def document_ids(self) -> Iterator[str]:
         """Yield the ids of all documents, deleted ones included."""
@@ -253,8 +253,8 @@ class DocumentTable:
 
     def part_ranges(self, documents: Sequence[int]) -> list[tuple[int, int]]:
         """Return the parts of documents, by their ordinals, as start and stop of a range each; in order."""
-        found = self._where("SELECT MIN(ordinal), MAX(ordinal) + 1 FROM parts WHERE document", documents, "document")
-        return sorted(found)
+        ranges = self._where("SELECT MIN(ordinal), MAX(ordinal) + 1 FROM parts WHERE document", documents, "document")
+        return sorted(ranges)
 
     def token_count(self, documents: Sequence[int]) -> int:
         """Return the tokens of the parts of documents, by their ordinals."""
@@ -262,17 +262,17 @@ class DocumentTable:
         return sum(count for (count,) in counts)
 
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
-        """Return what a SELECT statement with parameters finds in each table, table by table.
+        """Return the rows that a SELECT statement with parameters gives, table by table.
 
         Raises:
             FilterError: SQLite refuses the statement, which holds what a caller asked for.
         """
-        found: list[Any] = []
+        rows: list[Any] = []
         for file in self._files:
             with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
-                found += file.connection.execute(statement, parameters).fetchall()
-        return found
+                rows += file.connection.execute(statement, parameters).fetchall()
+        return rows
 
     @property
     def versions(self) -> set[int]:
@@ -288,7 +288,7 @@ class DocumentTable:
             statement: Selects document ordinals and scores, the largest score first.
             parameters: Its parameters.
             limit: Most documents.
-            words: Gives a parameter before them for a table of a version, whose full-text index is of its own kind.
+            words: Gives a first parameter for each version of a table, whose full-text index is of its own kind.
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
@@ -296,15 +296,15 @@ class DocumentTable:
         Raises:
             FilterError: See `rows`.
         """
-        found: list[tuple[int, float]] = []
+        entries: list[tuple[int, float]] = []
         for file in self._files:
             with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
                 before = [] if words is None else [words(file.version)]
                 best = file.connection.execute(statement, [*before, *parameters])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
-                found += islice(alive, limit)
-        return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:limit]
+                entries += islice(alive, limit)
+        return sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:limit]
 
     def _is_deleted(self, connection: sqlite3.Connection, document: int) -> bool:
         if not self._deleted:
@@ -337,11 +337,11 @@ class DocumentTable:
         return [row for some, marks in _bounded(values) for row in self._query(f"{statement} IN {marks}{ending}", some)]
 
     def _by_ordinal(self, statement: str, ordinals: Ordinals) -> list[Any]:
-        """Run `statement` for all ordinals, compare the rows, and answer in the order asked.
+        """Run `statement` for all ordinals and return the rows, checked, in the order asked.
 
-        Its columns are all of a part, and then, where there are more, all of its document.
+        Its columns are those of a part, and perhaps those of its document after them.
         """
-        asked, found = [int(ordinal) for ordinal in ordinals], {}
+        asked, by_ordinal = [int(ordinal) for ordinal in ordinals], {}
         for file in self._files:
             for some, marks in _bounded(asked):
                 with self._lock, translated_errors(file.path):
@@ -351,16 +351,16 @@ class DocumentTable:
                     if sums is not None:
                         sums.check_part(row[: len(PART_COLUMNS)])
                         sums.check_document(row[len(PART_COLUMNS) :])
-                    found[row[0]] = row
+                    by_ordinal[row[0]] = row
         for ordinal in asked:
-            if ordinal not in found:
+            if ordinal not in by_ordinal:
                 raise CorruptStoreError(
                     field=self._names,
                     expected=f"a part {ordinal}",
                     found="none",
                     remedy="restore the table or build the index again",
                 )
-        return [found[ordinal] for ordinal in asked]
+        return [by_ordinal[ordinal] for ordinal in asked]
 
     @property
     def _names(self) -> str:

@@ -1,4 +1,4 @@
-"""Documents into a new document table, which appears complete or not at all."""
+"""The writing of a new document table, which appears complete or not at all."""
 
 import json
 import sqlite3
@@ -32,11 +32,11 @@ def fill_table(
 ) -> None:
     """Tokenise documents, cut them into parts and write both to a new table at `path`.
 
-    What a killed call left in `path`.partial is removed. Memory is bounded by one batch of documents.
+    A file that a killed call left at `path`.partial is removed. Memory is bounded by one batch of documents.
 
     Args:
         path: The table.
-        documents: What goes in.
+        documents: The documents, in order.
         tokenizer: Cuts texts into tokens.
         config: How long parts are.
         progress: Where the work is reported.

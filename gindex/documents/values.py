@@ -1,9 +1,9 @@
-"""What a comparison of a filter says of a value of metadata, exactly, and the functions that SQLite calls for it.
+"""The exact meaning of a filter's comparisons, and the functions that SQLite calls for them.
 
 A comparison holds between two values of one type: text, number, or true and false. Integers are compared as they are,
 of any size, floats as the 64-bit floats that JSON means; texts by their code points. An array has each of its elements
 as a value. SQLite alone would end a text at a NUL, take true for 1, order any text after all numbers, and round
-integers beyond 64 bits and some last digits; `comparisons` leaves to it what it does right and asks here for the rest.
+integers beyond 64 bits and some last digits; `comparisons` leaves to SQLite what it does right.
 """
 
 import json
@@ -24,33 +24,33 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def holds(found: Any, comparison: str, wanted: Value) -> bool:
+def holds(value: Any, comparison: str, wanted: Value) -> bool:
     """Say whether a comparison holds for a value, or for an element of an array.
 
     Args:
-        found: What the document has, as decoded from JSON.
+        value: The document's value, as decoded from JSON.
         comparison: "=", "<", "<=", ">", ">=" or "like".
-        wanted: What the filter compares with.
+        wanted: The filter's value.
     """
-    if isinstance(found, list):
-        return any(_holds(element, comparison, wanted) for element in found)
-    return _holds(found, comparison, wanted)
+    if isinstance(value, list):
+        return any(_holds(element, comparison, wanted) for element in value)
+    return _holds(value, comparison, wanted)
 
 
 def forms(wanted: Value) -> list[str]:
-    """Return every way in which a value equal to this one is written in metadata, which `json.dumps` wrote."""
+    """Return the forms in which `json.dumps` writes the values that equal this one."""
     if isinstance(wanted, (str, bool)):
         return [json.dumps(wanted)]
     if wanted == 0:
         return ["0", "0.0", "-0.0"]
-    found = [json.dumps(wanted)]
+    own = [json.dumps(wanted)]
     if isinstance(wanted, float):
-        return [*found, str(int(wanted))] if wanted.is_integer() else found
+        return [*own, str(int(wanted))] if wanted.is_integer() else own
     try:
         same = float(wanted)
     except OverflowError:
-        return found
-    return [*found, json.dumps(same)] if same == wanted else found
+        return own
+    return [*own, json.dumps(same)] if same == wanted else own
 
 
 def like(text: str, pattern: str) -> bool:
@@ -77,14 +77,14 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("gindex_holds", 3, _stored_holds, deterministic=True)
 
 
-def _holds(found: Any, comparison: str, wanted: Value) -> bool:
-    if _kind(found) != _kind(wanted):
+def _holds(value: Any, comparison: str, wanted: Value) -> bool:
+    if _kind(value) != _kind(wanted):
         return False
     if comparison == "=":
-        return bool(found == wanted)
+        return bool(value == wanted)
     if comparison == "like":
-        return like(found, str(wanted))
-    return ORDERS[comparison](found, wanted)
+        return like(value, str(wanted))
+    return ORDERS[comparison](value, wanted)
 
 
 def _kind(value: Any) -> type:
@@ -93,20 +93,20 @@ def _kind(value: Any) -> type:
 
 
 def _value(metadata: str, path: str) -> str | None:
-    """Return what metadata have at a path, an array of names and positions, as JSON; None where nothing is there."""
-    found = json.loads(metadata)
+    """Return the value at a path of metadata, an array of names and positions, as JSON; None where there is none."""
+    value = json.loads(metadata)
     for step in json.loads(path):
-        if not isinstance(found, list if isinstance(step, int) else dict):
+        if not isinstance(value, list if isinstance(step, int) else dict):
             return None
-        if isinstance(found, dict) and step not in found:
+        if isinstance(value, dict) and step not in value:
             return None
-        found = found[step]
-    return json.dumps(found)
+        value = value[step]
+    return json.dumps(value)
 
 
-def _stored_holds(found: str | bytes, comparison: str, wanted: str) -> bool:
-    """Compare what a table holds, JSON or the bytes of a text, with a value in JSON."""
-    value = found.decode() if isinstance(found, bytes) else json.loads(found)
+def _stored_holds(stored: str | bytes, comparison: str, wanted: str) -> bool:
+    """Compare a stored value, JSON or the bytes of a text, with a value in JSON."""
+    value = stored.decode() if isinstance(stored, bytes) else json.loads(stored)
     return holds(value, comparison, _decoded(wanted))
 
 
@@ -125,5 +125,5 @@ def _folded(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _piece(piece: str) -> re.Pattern[str]:
-    """Return what finds a piece of a pattern that has no %."""
+    """Return the expression for a piece of a pattern that has no %."""
     return re.compile("".join("." if character == "_" else re.escape(character) for character in piece), re.DOTALL)

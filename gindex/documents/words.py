@@ -1,9 +1,9 @@
-"""The words of texts: what the full-text index of a document table holds of them, and what is looked for in it.
+"""The words of texts, as the full-text index of a document table holds them and as a search looks for them.
 
 Both are brought to one form first: compatible characters are one (ａ and a, ｶﾞ and ガ), letters have no case, Latin
-letters no accents, and what readers do not see or may leave out is left out. Words are what stands between anything
-that is neither letter, digit nor mark. Scripts that are written without spaces are cut as Lucene does, into pairs of
-neighbouring characters, and the last character by itself:
+letters no accents, and invisible or optional characters are left out. Words are runs of letters, digits and marks.
+Scripts that are written without spaces are cut as Lucene does, into pairs of neighbouring characters, and the last
+character by itself:
 
     "Python学习法" is python, 学习, 习法 and 法
 
@@ -17,7 +17,7 @@ from itertools import pairwise
 from unicodedata import category, normalize
 
 MAX_WORDS = 500
-"""Words of a text that are looked for, the first of them."""
+"""Most words of a text that are looked for: its first ones."""
 
 LONGEST_WORD = 16
 """Most characters in a row of a script without spaces that are looked for as a whole too; more are a sentence."""
@@ -49,17 +49,17 @@ def is_cut_in_pairs(text: str) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """Return what is looked for of a text, in order and each once, at most `MAX_WORDS`: phrases of FTS5."""
-    found: dict[str, None] = {}
+    """Return the words of a text to look for, as phrases of FTS5, in order and each once, at most `MAX_WORDS`."""
+    phrases: dict[str, None] = {}
     for word in _one_form(text).split():
-        found |= dict.fromkeys(_phrases(word))
-        if len(found) >= MAX_WORDS:
+        phrases |= dict.fromkeys(_phrases(word))
+        if len(phrases) >= MAX_WORDS:
             break
-    return list(found)[:MAX_WORDS]
+    return list(phrases)[:MAX_WORDS]
 
 
 def plain_words_of(text: str) -> list[str]:
-    """Return the same for a full-text index that holds texts as they are, without pairs."""
+    """Return the same for the full-text index of a table of version 1, which has no pairs."""
     return [f'"{word}"' for word in dict.fromkeys(re.findall(r"\w+", text.lower()))][:MAX_WORDS]
 
 
@@ -91,6 +91,6 @@ def _one_form(text: str) -> str:
 
 @cache
 def _between_words() -> re.Pattern[str]:
-    r"""Return what finds characters that are no part of words; `\w` lacks the marks that are vowels in many scripts."""
+    r"""Return the expression for characters between words; `\w` lacks the marks that are vowels in many scripts."""
     marks = "".join(chr(code) for code in range(0x300, 0x20000) if category(chr(code)).startswith("M"))
     return re.compile(rf"(?:^|[^\w{marks}\ue000-\uf8ff]+)[{marks}]*")  # a mark alone is no word
