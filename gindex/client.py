@@ -64,8 +64,8 @@ class Client:
             url: `http://host:port/name`, or the service's address where `index` names the index.
             index: Name of the index.
             api_key: Key, where the service asks for one.
-            timeout: Seconds that an answer may take.
-            retries: How often a request is sent again after 429, 503, or where nothing listens.
+            timeout: Longest wait for an answer, in seconds.
+            retries: How often a request is sent again after status 429 or 503, or where nothing listens.
 
         Raises:
             ConfigError: The address is not of that form.
@@ -101,7 +101,7 @@ class Client:
         progress: Progress | None = None,
         **settings: Any,
     ) -> list[SearchResult]:
-        """Answer many queries; see `GradientIndex.search_many`. An exact search tells its place in the queue too."""
+        """Answer many queries; see `GradientIndex.search_many`. An exact search reports its wait too."""
         return answered(self.search_each(queries, options, progress=progress, **settings))
 
     def search_each(
@@ -112,21 +112,21 @@ class Client:
         progress: Progress | None = None,
         **settings: Any,
     ) -> list[Outcome]:
-        """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
+        """Answer many queries; one that has no answer gets its failure instead. See `GradientIndex.search_each`."""
         options = replace(options, **settings)
         return [
-            found
+            outcome
             for some in texts_in_blocks(queries)
-            for found in self._run(self._endpoint.search(some, options), progress)
+            for outcome in self._run(self._endpoint.search(some, options), progress)
         ]
 
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
     ) -> list[SearchResult]:
-        """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
+        """Answer queries given as vectors [Q, D]; see `GradientIndex.search_vectors`."""
         options = replace(options, **settings)
         calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
-        return answered([found for call in calls for found in self._run(call)])
+        return answered([outcome for call in calls for outcome in self._run(call)])
 
     def explain(
         self,
@@ -145,7 +145,7 @@ class Client:
         return self._run(self._endpoint.document(document_id))
 
     def info(self) -> dict[str, Any]:
-        """Return what the index is: its version, size, recall and fidelity."""
+        """Return a description of the index: its version, size, recall and fidelity."""
         return self._run(self._endpoint.info())
 
     def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:
@@ -162,8 +162,8 @@ class Client:
             while True:
                 request = call.send(self._send(request, progress or Silent()))
         except StopIteration as end:
-            found: Result = end.value
-            return found
+            result: Result = end.value
+            return result
 
     def _send(self, request: Request, progress: Progress) -> Any:
         attempt, sent = 0, self._endpoint.sent(request)
@@ -247,7 +247,7 @@ class AsyncClient:
         """See `Client.search_each`."""
         options = replace(options, **settings)
         calls = (self._endpoint.search(some, options) for some in texts_in_blocks(queries))
-        return [found for call in calls for found in await self._run(call, progress)]
+        return [outcome for call in calls for outcome in await self._run(call, progress)]
 
     async def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
@@ -255,7 +255,7 @@ class AsyncClient:
         """See `Client.search_vectors`."""
         options = replace(options, **settings)
         calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
-        return answered([found for call in calls for found in await self._run(call)])
+        return answered([outcome for call in calls for outcome in await self._run(call)])
 
     async def explain(
         self,
@@ -291,8 +291,8 @@ class AsyncClient:
             while True:
                 request = call.send(await self._send(request, progress or Silent()))
         except StopIteration as end:
-            found: Result = end.value
-            return found
+            result: Result = end.value
+            return result
 
     async def _send(self, request: Request, progress: Progress) -> Any:
         attempt, sent = 0, self._endpoint.sent(request)

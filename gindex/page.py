@@ -15,7 +15,7 @@ body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
        background: var(--paper) }
 h1 { font-size: 1.3rem; overflow-wrap: anywhere } h2 { font-size: 1rem; margin: 2rem 0 .5rem }
 """
-"""Colours by what they are for, and the text's measures."""
+"""Colours by their use, in light and dark, and the layout of text."""
 
 
 def html_page(title: str, style: str, body: str) -> str:
@@ -24,7 +24,7 @@ def html_page(title: str, style: str, body: str) -> str:
     Args:
         title: Plain text; escaped here.
         style: CSS that follows the palette.
-        body: HTML, escaped by whoever made it.
+        body: HTML, escaped by the caller.
     """
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">

@@ -1,7 +1,7 @@
-"""How long work reports where it is, and stands still for other work.
+"""Progress of long work, and the points where it may pause for other work.
 
-The library only announces phases and steps; whoever runs it (the command line, a notebook) decides what to show. A
-service lets a long pass stand still between two layers, so that short ones need not wait for its end.
+The library only announces phases and steps; its caller (the command line, a notebook) decides what to show. A service
+pauses a long pass between two layers, so that short ones need not wait for its end.
 """
 
 import threading
@@ -14,12 +14,12 @@ class Phase(Protocol):
     """One phase of a long work, while it runs."""
 
     def advance(self, steps: int = 1) -> None:
-        """Say that `steps` more units are done. It comes amid work that other threads may wait for: return soon."""
+        """Count `steps` more units as done. It is called amid work that other threads may wait for: return soon."""
         ...
 
 
 class Progress(Protocol):
-    """Where phases are announced."""
+    """The receiver of phases."""
 
     def phase(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Phase]:
         """Open a phase of `total` units (None where unknown); use it as a context manager."""
@@ -32,7 +32,7 @@ class _SilentPhase:
 
 
 class Silent:
-    """Shows nothing: the library's default."""
+    """A progress that shows nothing: the library's default."""
 
     @contextmanager
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
@@ -41,14 +41,14 @@ class Silent:
 
 
 class Pauses(Protocol):
-    """Where work may stand still, and where no other may run beside it."""
+    """The means to pause work, and to keep other work from running beside it."""
 
     def pause(self) -> None:
         """Return when the work may go on, or raise to end it."""
         ...
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep other work off for as long as the block takes."""
+        """Keep other work from running during the block."""
         ...
 
 
@@ -57,10 +57,10 @@ _own = threading.local()
 
 @contextmanager
 def pausing(pauses: Pauses | None) -> Iterator[None]:
-    """Let the work of this thread stand still, between two layers of a pass and within the head of a model.
+    """Let the work of this thread pause, between two layers of a pass and between chunks of a model's head.
 
     Args:
-        pauses: What is asked there; None lets it run on.
+        pauses: Asked at each such point; None lets the work run on.
     """
     before = getattr(_own, "pauses", None)
     _own.pauses = pauses
@@ -71,7 +71,7 @@ def pausing(pauses: Pauses | None) -> Iterator[None]:
 
 
 def pause() -> None:
-    """Say that the work of this thread may stand still here."""
+    """Pause the work of this thread here, where its `pauses` ask for it."""
     pauses = getattr(_own, "pauses", None)
     if pauses is not None:
         pauses.pause()
@@ -79,7 +79,7 @@ def pause() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Say that the work of this thread changes something of the process, with which no other work may meet."""
+    """Keep other work from running during the block, in which this thread changes a setting of the process."""
     pauses = getattr(_own, "pauses", None)
     with pausing(None), nullcontext() if pauses is None else pauses.alone():
         yield

@@ -1,8 +1,8 @@
-"""Threads for searches and eigendecompositions. One does a piece of work alone: FAISS and torch start none for it.
+"""A pool of threads for searches and eigendecompositions, in which FAISS and torch start no threads of their own.
 
-Both bring an OpenMP of their own, whose threads go on spinning for milliseconds after they were needed, and so keep the
-cores from those of the other one: on two cores, two threads were slower than one. Beside other processes that is worse:
-a thread that spins is taken for a busy one and has its turn taken away, while the one that it waits for waits too.
+Both bring an OpenMP of their own, whose threads spin for milliseconds after they were needed and keep the cores from
+the other's: on two cores, two threads were slower than one. Beside other processes that is worse: a spinning thread
+counts as busy and loses its turn, while the thread that it waits for waits too.
 """
 
 import ctypes
@@ -26,12 +26,12 @@ _here = threading.local()
 
 
 def threads() -> int:
-    """Return how many threads a search may use: as many as torch may."""
+    """Return the number of threads that a search may use: as many as torch may, or 1 within the pool."""
     return 1 if getattr(_here, "works", False) else torch.get_num_threads()
 
 
 def spread(act: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
-    """Return what `act` makes of each piece, in their order; each is done by a single thread."""
+    """Return the result of `act` for each piece, in their order; a single thread works on each piece."""
     count = min(threads(), len(pieces))
     if threads() == 1 or not count:
         return [act(piece) for piece in pieces]
@@ -40,10 +40,10 @@ def spread(act: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
 
 
 def side_by_side(act: Callable[[T], R], pieces: Iterable[T], most: int) -> Iterator[R]:
-    """Yield what `act` makes of each piece, in their order; each is done by a single thread.
+    """Yield the result of `act` for each piece, in their order; a single thread works on each piece.
 
     Args:
-        act: Makes something of a piece.
+        act: The function.
         pieces: Taken one by one as threads become free, so they may be of unlike sizes.
         most: How many are worked on at a time, where there are as many threads.
     """
@@ -67,7 +67,7 @@ def side_by_side(act: Callable[[T], R], pieces: Iterable[T], most: int) -> Itera
 
 
 def singly(act: Callable[[], R]) -> R:
-    """Return what `act` makes, done by a single thread."""
+    """Return the result of `act`, on which a single thread works."""
     return act() if threads() == 1 else _pool().submit(act).result()
 
 
@@ -86,9 +86,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def stay_alone() -> None:
-    """Let this thread start no threads for what it does, for good."""
+    """Keep FAISS and torch from starting threads for this one, for good."""
     _here.works = True
-    torch.get_num_threads()  # sets the number of this thread when it is first asked for it, so not afterwards
+    torch.get_num_threads()  # the first call sets the number of this thread; later ones leave it
     # The number belongs to the thread that sets it: those of other threads stay as they are.
     threadpool_limits(limits=1, user_api="openmp")
     limit_mkl = _limit_mkl()
@@ -98,9 +98,9 @@ def stay_alone() -> None:
 
 @cache
 def _limit_mkl() -> Callable[[int], object] | None:
-    """Return what sets the threads of MKL for the thread that calls it, where torch has MKL.
+    """Return the function that sets the number of MKL's threads for the calling thread, None where torch has no MKL.
 
-    Once torch was told a number of threads, MKL follows that and not OpenMP's.
+    Once torch was given a number of threads, MKL follows that and not OpenMP's.
     """
     with suppress(OSError):
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))

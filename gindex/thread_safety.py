@@ -1,6 +1,6 @@
-"""Several threads in one process: locks that a fork leaves free, and values that are made once.
+"""Thread safety: locks that are free after a fork, and attributes that are computed once.
 
-A forked process has one thread, that which forked. Whatever the others held would stay held for ever in it.
+A forked process has one thread, the one that forked. A lock that another thread held would stay held for ever in it.
 """
 
 import os
@@ -24,7 +24,7 @@ class Lock:
         _locks.add(self)
 
     def free(self) -> None:
-        """Forget who holds it: for a forked process, where no other thread is left."""
+        """Forget its holder: for a forked process, which has no other thread."""
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
@@ -37,14 +37,14 @@ class Lock:
 
 
 class once(Generic[T]):  # noqa: N801  used like `property`
-    """An attribute that is computed when it is first read, by one thread, while others that read it wait.
+    """An attribute that one thread computes when it is first read, while others that read it wait.
 
     `functools.cached_property` lets each thread that comes in the meantime compute it again, from Python 3.12 on, and
-    before that has them wait for each other's instances. The instance has its `Lock` as `loading`.
+    before that makes them wait for each other's instances. The instance has its `Lock` as `loading`.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:
-        """Take what computes it."""
+        """Take the method that computes it."""
         self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
 
     @overload
@@ -56,7 +56,7 @@ class once(Generic[T]):  # noqa: N801  used like `property`
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        kept = vars(instance)  # found there before this is called, from the second time on
+        kept = vars(instance)  # from the second time on Python finds the value there, without this call
         with instance.loading:
             if self._name not in kept:
                 kept[self._name] = self._make(instance)

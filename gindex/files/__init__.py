@@ -1,1 +1,1 @@
-"""Files written whole or not at all, and locks on folders."""
+"""Atomic writes of files, and locks on folders."""

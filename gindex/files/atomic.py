@@ -1,4 +1,4 @@
-"""Publish files so that each is whole or absent: write aside, fsync, rename, fsync the directory."""
+"""Atomic publication of files, whole or not at all: write aside, fsync, rename, fsync the directory."""
 
 import errno
 import os

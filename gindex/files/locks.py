@@ -1,7 +1,7 @@
 """Locks that end with the process that holds them: `flock` on a file that is removed afterwards.
 
-The kernel lets go of a dead process's locks, so no lock has to expire. A holder removes the file before it lets go; who
-waited for it finds that the file has gone and takes a new one.
+The kernel lets go of a dead process's locks, so no lock has to expire. A holder removes the file before it lets go; a
+process that waited finds that the file has gone and makes a new one.
 """
 
 import errno

@@ -1,1 +1,1 @@
-"""What a client and a service agree on: calls, answers, and which hosts are this machine."""
+"""The client's side of HTTP: requests, answers, and the hosts that are this machine."""

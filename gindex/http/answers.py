@@ -1,4 +1,4 @@
-"""Answers of a service, read: results, explanations, errors, and lines that tell how far slow work is.
+"""The reading of a service's answers: results, explanations, errors, and lines about the progress of slow work.
 
 Neither torch nor FAISS is loaded.
 """
@@ -22,10 +22,10 @@ NDJSON = "application/x-ndjson"
 
 
 class LineReader:
-    """Takes the lines of an answer, shows a progress what they tell, and keeps what the last one holds."""
+    """Reads an answer in lines: passes its progress on, and keeps the result in the last line."""
 
     def __init__(self, progress: Progress, where: str) -> None:
-        """Take where to show it, and what to call the service in errors."""
+        """Take the progress to pass on to, and the name of the service in errors."""
         self._progress, self._where = progress, where
         self._stack = ExitStack()
         self._phase: Phase | None = None
@@ -42,7 +42,7 @@ class LineReader:
         self._stack.close()
 
     def take(self, text: str) -> None:
-        """Take a line."""
+        """Read a line."""
         if not text.strip():
             return
         try:
@@ -64,7 +64,7 @@ class LineReader:
         """The answer.
 
         Raises:
-            GindexError: The service tells of an error, or the lines ended without an answer.
+            GindexError: The service answered with an error, or the lines ended without an answer.
         """
         if self._last.get("state") == "done":
             return self._last["result"]
@@ -76,7 +76,7 @@ class LineReader:
         raise error_of(problem, self._where, "an answer")
 
     def _complete(self) -> None:
-        """End the phase that is shown: what comes after it comes when all of it is done, told or not."""
+        """End the phase that is shown, as done: its last steps may not have been sent."""
         if self._phase is not None and self._done < self._total:
             self._phase.advance(self._total - self._done)
         self._phase = None
@@ -93,7 +93,7 @@ class LineReader:
 
 
 def result_of(record: dict[str, Any], version: int) -> SearchResult:
-    """Return the result in a record that `result_record` made."""
+    """Return the result that `result_record` made a record of."""
     ends = [None if record.get(end) is None else _hits_of(record[end]) for end in ("hits", "negative_hits")]
     query = record["query"]
     return SearchResult(
@@ -111,7 +111,7 @@ def result_of(record: dict[str, Any], version: int) -> SearchResult:
 
 
 def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
-    """Return the result, or the failure, of one of many queries."""
+    """Return the result or the failure of one query of many."""
     error = record.get("error")
     if error is None:
         return result_of(record, version)
@@ -119,7 +119,7 @@ def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
 
 
 def explanation_of(content: dict[str, Any]) -> Explanation:
-    """Return the explanation in a record that `explanation_record` made."""
+    """Return the explanation that `explanation_record` made a record of."""
     parts = tuple(
         PartExplanation(
             part=part["part"],

@@ -1,4 +1,4 @@
-"""What a client sends to a service, and how it reads the answer, without a connection: for both clients.
+"""An index at a service, as both clients see it: the requests to it and the reading of answers, without a connection.
 
 Neither torch nor FAISS is loaded.
 """
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Response(Protocol):
-    """An answer, as the HTTP library gives it."""
+    """An answer as the HTTP library gives it."""
 
     @property
     def status_code(self) -> int:
@@ -32,7 +32,7 @@ class Response(Protocol):
 
     @property
     def is_success(self) -> bool:
-        """Whether the status says that all went well."""
+        """Whether the status is one of success."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Response(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent; slow work is answered in lines."""
+    """A request; with `lines`, slow work may be answered in lines."""
 
     method: str
     url: str
@@ -59,23 +59,23 @@ Exchange = Generator[Request, Any, Result]
 
 DEFAULT_OPTIONS = SearchOptions()
 BATCH_QUERIES = 32
-"""Queries that are sent in one request."""
+"""Most queries that are sent in one request."""
 
 _AGAIN = (429, 503)
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 
 
 class IndexEndpoint:
-    """What to send and how to read the answer, for both clients.
+    """The requests to an index at a service, for both clients.
 
-    Each call is a generator that yields one request and is sent its answer, so that it is written once.
+    Each method is a generator that yields a request and is sent its answer, so that it is written once for both.
     """
 
     def __init__(self, url: str, index: str | None, api_key: str | None, retries: int) -> None:
         """Take the address of an index; see `gindex.client.Client`.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: It is not one.
         """
         parts = urlsplit(url)
         *_, last = parts.path.rstrip("/").split("/")
@@ -95,7 +95,7 @@ class IndexEndpoint:
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
     def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Exchange[list[Outcome]]":
-        """Ask many queries; an exact search is answered in lines."""
+        """Search for many queries; an exact search is answered in lines."""
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
         content = yield Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
         return [outcome_of(record, content["version"], self.base) for record in content["results"]]
@@ -111,12 +111,12 @@ class IndexEndpoint:
         return explanation_of(content)
 
     def info(self) -> "Exchange[dict[str, Any]]":
-        """Ask what the index is."""
+        """Ask for the description of the index."""
         content: dict[str, Any] = yield Request("GET", self.path())
         return content
 
     def document(self, document_id: str) -> "Exchange[dict[str, Any]]":
-        """Ask for a document; ids go in the body, for an address has a limit, and `..` in it is lost on the way."""
+        """Ask for a document. Its id goes in the body: an address has a limit, and loses `..` on the way."""
         content: dict[str, Any] = yield Request("POST", self.path("/document"), {"document_id": document_id})
         return content
 
@@ -132,7 +132,7 @@ class IndexEndpoint:
         return int(content["version"])
 
     def sent(self, request: Request) -> dict[str, Any]:
-        """Return a request as the HTTP library takes it.
+        """Return a request as arguments of the HTTP library.
 
         Raises:
             ConfigError: It holds half a surrogate pair, NaN or infinity.
@@ -150,7 +150,7 @@ class IndexEndpoint:
         return {"method": request.method, "url": request.url, "content": content, "headers": headers}
 
     def wait(self, attempt: int, response: "Response | None") -> float | None:
-        """Return the seconds to wait before the next attempt; None where there is no use in one."""
+        """Return the seconds to wait before the next attempt; None where there is to be none."""
         if attempt >= self.retries or (response is not None and response.status_code not in _AGAIN):
             return None
         asked = "" if response is None else str(response.headers.get("retry-after", ""))
@@ -158,10 +158,10 @@ class IndexEndpoint:
         return min(max(backoff, float(asked) if asked.isdecimal() else 0.0), _LONGEST_WAIT)
 
     def read(self, response: "Response") -> Any:
-        """Return what an answer holds.
+        """Return the content of an answer.
 
         Raises:
-            GindexError: It tells of an error.
+            GindexError: It is an error.
             ServiceError: It is no answer of a service.
         """
         try:
@@ -173,7 +173,7 @@ class IndexEndpoint:
         raise error_of(content, self.base, f"an answer, found {response.status_code}")
 
     def unreachable(self, error: Exception) -> UnavailableError:
-        """Return what is raised where no answer came."""
+        """Return the error to raise where no answer came."""
         found = str(error) or type(error).__name__
         return UnavailableError(
             field=self.base, expected="a service", found=found, remedy="check the address and that it runs"
@@ -181,13 +181,13 @@ class IndexEndpoint:
 
 
 def texts_in_blocks(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
-    """Yield queries as they are sent, `BATCH_QUERIES` at a time."""
+    """Yield queries in the form of a request, at most `BATCH_QUERIES` at a time."""
     for start in range(0, len(queries), BATCH_QUERIES):
         yield [asdict(query) for query in queries[start : start + BATCH_QUERIES]]
 
 
 def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
-    """Yield query vectors [Q, D] as they are sent, `BATCH_QUERIES` at a time.
+    """Yield query vectors [Q, D] in the form of a request, at most `BATCH_QUERIES` at a time.
 
     Raises:
         MismatchError: They have another shape.

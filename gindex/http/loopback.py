@@ -1,10 +1,10 @@
-"""Which hosts are this machine itself."""
+"""Names and addresses of this machine itself."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a name or address is this machine's own, which nobody else can reach and no proxy leads to."""
+    """Say whether a name or address is this machine's own, which no other machine and no proxy can reach."""
     name = host.lower().rstrip(".").removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(name).is_loopback

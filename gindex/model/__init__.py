@@ -1,1 +1,1 @@
-"""The model side: loading, tracked layers, losses and the only hooks."""
+"""The model: its loading and checks, tracked layers, losses, and the hooks that observe a pass."""

@@ -1,8 +1,8 @@
-"""Attention of short documents in float32 where a processor's kernel for 16 bits is slow on the way back.
+"""Attention of short documents in float32, where a CPU's kernel for 16 bits is slow in the backward pass.
 
 torch's fused attention on a CPU takes several times longer backward in 16 bits than in float32, where documents are
 short: 18 ms against 4 for eight documents of 128 tokens and nine heads of 64, 36 against 2 for 64 documents of 16. So
-queries, keys and values go to float32 for it, which costs little and rounds less.
+queries, keys and values are converted to float32 for it, which costs little and rounds less.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 ATTENTION = "gindex_sdpa"
-"""What transformers knows it by."""
+"""The name that transformers knows this attention by."""
 
 LONGEST_DOCUMENT = 512
-"""Tokens of the longest documents to which it applies; above, the kernels for 16 bits are as fast."""
+"""Most tokens of a document whose attention is in float32; beyond, the kernels for 16 bits are as fast."""
 
 
 def use_fast_attention(model: nn.Module) -> None:
-    """Let a model on a CPU, in 16 bits, take short documents' attention in float32.
+    """Have a model in 16 bits on a CPU compute the attention of short documents in float32.
 
     A model that chooses its attention otherwise than by `sdpa` of transformers stays as it is.
     """

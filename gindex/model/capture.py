@@ -1,7 +1,11 @@
-"""The only hooks: what a tracked layer read, the gradient of what it wrote, and how that changes along its weights.
+"""Hooks on tracked layers: their activations and output gradients in a pass, and outputs' derivatives along weights.
 
-Weights stay frozen, so no weight gradient is ever formed. A layer whose inputs need no gradient gets its output made a
-leaf, which also ends the backward pass at the first tracked layer.
+Every gradient and every Gauss-Newton product comes from here. Weights stay frozen, so no weight gradient is formed
+here. Where a layer's inputs need no gradient, its output becomes a leaf, and the backward pass ends at the first
+tracked layer.
+
+Elsewhere, hooks only try a model out before it is used: `tracking`, `head` and `gradient_check` here, and the measuring
+of memory and time in `gindex.build`.
 
 Axes: N documents, T tokens (of a convolution: output positions), I layer inputs, O layer outputs.
 """
@@ -25,14 +29,14 @@ from gindex.progress import pause, undisturbed
 from gindex.thread_safety import Lock
 
 _tangents = Lock()
-"""Forward differentiation and the choice of a kernel belong to the whole process, so one thread at a time has them."""
+"""Forward differentiation and the choice of a kernel hold for the whole process: one thread at a time uses them."""
 
 PASS_ERROR = 1e-3
-"""Relative error that two passes through one model may differ by in float32: sums over all outputs round to 1e-6."""
+"""Largest relative difference of two passes in float32 that counts as rounding: sums over all outputs round to 1e-6."""
 
 
 class Observer(ABC):
-    """Sees each tracked layer twice in a pass: going forward, and coming back."""
+    """Sees each tracked layer twice in a pass: with its activations forward, with its output gradients backward."""
 
     @abstractmethod
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
@@ -41,7 +45,7 @@ class Observer(ABC):
         In a checkpointed block, this comes in the backward pass too, right before the layer's gradients.
         """
 
-    def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers need not know
+    def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers have no use for them
         """Take the documents' losses, between the forward and the backward pass."""
 
     @abstractmethod
@@ -84,14 +88,14 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
 
 
 class _Pass:
-    """What is known of a pass while it runs.
+    """The state of a pass while it runs.
 
     Attributes:
         observer: Sees the layers.
         documents: N.
-        called: Layers that have run, forward, and again where their block is checkpointed, backward.
-        tokens: T by the identity of the layers that others lie beside.
-        reached: Layers that gradients have come to.
+        called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
+        tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
+        reached: Layers whose output gradients have come.
     """
 
     def __init__(self, observer: Observer, documents: int) -> None:
@@ -191,7 +195,7 @@ def _forward_hook(
 
 
 def _keep(layer: TrackedLayer, observer: Observer, a: Tensor, documents: int) -> Callable[[], Any]:
-    """Return what gives the observer's view of the activations; of a checkpointed block, once they are there again."""
+    """Return a function that gives the observer's view of the activations, computed again in a checkpointed block."""
     if is_checkpointed():
         take = keep(a)
         return lambda: observer.activations(layer, _by_position(layer, take(), documents))
@@ -254,7 +258,7 @@ def tangent_by_reverse(
 
     With a step e along v, the first gives <u, d outputs / de> for a u that stays a variable; it is linear in u, and the
     second differentiates it by u. A third, of the first kind, must give <J v, J v>: what can be differentiated only
-    once drops out of the second without a word. No observer may look on: none of these starts from a loss.
+    once silently drops out of the second. No observer may be active: none of these starts from a loss.
 
     Args:
         layers: Tracked layers.
@@ -270,17 +274,17 @@ def tangent_by_reverse(
         dtype = torch.promote_types(weights.dtype, torch.float32)
         step = torch.zeros((), dtype=dtype, device=weights.device, requires_grad=True)
         with _changed_outputs(layers, directions, lambda output, change: output + step * change):
-            found = outputs()
-        u = torch.zeros_like(found, requires_grad=True)
+            output = outputs()
+        u = torch.zeros_like(output, requires_grad=True)
         try:
-            (along,) = torch.autograd.grad(found, step, u, create_graph=True)
+            (along,) = torch.autograd.grad(output, step, u, create_graph=True)
             (tangent,) = torch.autograd.grad(along, u)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # NotImplementedError is one
             raise _differentiable_once(str(error).partition("\n")[0]) from error
         tangent = tangent.detach()
-        (again,) = torch.autograd.grad(found, step, tangent)
+        (again,) = torch.autograd.grad(output, step, tangent)
     expected = float(tangent.double().square().sum())
     if abs(float(again) - expected) > max(PASS_ERROR, 16 * torch.finfo(weights.dtype).eps) * expected:
         raise _differentiable_once(f"two passes give {float(again):.6g} and {expected:.6g} for one number")
@@ -300,7 +304,7 @@ def _differentiable_once(found: str) -> ModelError:
 def _changed_outputs(
     layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
-    """Replace what each layer writes by it `joined` with what a step along the direction adds to it."""
+    """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change."""
     handles = [
         layer.module.register_forward_hook(own(_change_hook(layer, directions[layer.name], joined)), with_kwargs=True)
         for layer in layers

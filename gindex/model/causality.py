@@ -1,8 +1,8 @@
-"""Whether a model is causal, by measurement: logits depend on no later token, no padding and no other document.
+"""A check that a model is causal: its logits depend on no later token, no padding and no other document.
 
 A document's gradient is that of predicting each token from those before it, and documents are padded on the right
 without a mask. A model whose earlier logits move with a later token sees what it is to predict; one that moves with the
-padding, or with its neighbours, gives a document another gradient in another batch. All is seen on a few random tokens.
+padding, or with its neighbours, gives a document another gradient in another batch. A few random tokens show it.
 
 Axes: N sequences, T tokens, V vocabulary.
 """
@@ -42,8 +42,9 @@ SEEN_16 = 0.005
 """The same in 16 bits. Freshly made encoders move by .015 and more in any format, trained ones by far more."""
 
 NOISE = 4.0
-"""Change over one that is rounding's alone, from which on it counts: when a later token changes, over that when other
-documents change; in 16 bits when more tokens or other documents come, over that when there are fewer documents."""
+"""Ratio of a change to one that rounding alone makes, from which on it counts. Rounding alone changes logits when other
+documents change, against which a later token is judged; in 16 bits when there are fewer documents, against which more
+tokens and other documents are."""
 
 Logits = Callable[[Tensor], Tensor]
 """Gives the logits [N, T, V] of tokens [N, T]."""
@@ -78,8 +79,8 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
     others_NT[0] = batch_NT[0]
     runs = (batch_NT, others_NT, batch_NT[:1], batch_NT[:, :short], batch_NT[:1, :short])
     with torch.no_grad():
-        found = [logits(torch.from_numpy(run_NT.copy()).to(device)) for run_NT in runs]
-    together_NTV, (first_TV, others_TV, single_TV, short_TV, alone_TV) = found[0], (run_NTV[0] for run_NTV in found)
+        outputs = [logits(torch.from_numpy(run_NT.copy()).to(device)) for run_NT in runs]
+    together_NTV, (first_TV, others_TV, single_TV, short_TV, alone_TV) = outputs[0], (run_NTV[0] for run_NTV in outputs)
     seen = SEEN.get(together_NTV.dtype, SEEN_16)
     if not torch.isfinite(first_TV).any():
         raise NonFiniteError(
@@ -174,12 +175,12 @@ def ordinary_tokens(tokenizer: object, vocabulary: int) -> list[int]:
         vocabulary: Rows of the model's embedding.
     """
     special = {*getattr(tokenizer, "all_special_ids", ()), *getattr(tokenizer, "added_tokens_decoder", {})}
-    found = [token for token in range(min(len(tokenizer), vocabulary)) if token not in special]  # type: ignore[arg-type]
-    return found if len(found) > 1 else list(range(vocabulary))
+    ordinary = [t for t in range(min(len(tokenizer), vocabulary)) if t not in special]  # type: ignore[arg-type]
+    return ordinary if len(ordinary) > 1 else list(range(vocabulary))
 
 
 def _rounding(dtype: torch.dtype, noise: float) -> float:
-    """Return the largest change that is taken for rounding, where batches of other sizes change logits by `noise`."""
+    """Return the largest change that counts as rounding, where batches of other sizes change logits by `noise`."""
     return ROUNDING[dtype] if dtype in ROUNDING else min(MOST_ROUNDING_16, max(ROUNDING_16, NOISE * noise))
 
 
@@ -195,9 +196,9 @@ def _sequences(tokens: Sequence[int], length: int, cuts: Sequence[int], seed: in
 
 
 def _changes(expected_TV: Tensor, found_TV: Tensor) -> Tensor:
-    """Return how far logits moved at each token [T], in units of their deviation over the vocabulary.
+    """Return the change of logits at each token [T], in units of their deviation over the vocabulary.
 
-    What is not finite in either is left out: one token of a model may be damaged.
+    Logits that are not finite in either are left out: one token of a model may be damaged.
     """
     finite_TV = torch.isfinite(expected_TV) & torch.isfinite(found_TV)
     wide_TV, count_T = expected_TV.double().where(finite_TV, 0), finite_TV.sum(-1).clamp(min=1)

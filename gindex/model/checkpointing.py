@@ -31,7 +31,7 @@ def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def is_checkpointed() -> bool:
-    """Say whether what runs now is a block that runs again in the backward pass, or does so already."""
+    """Say whether a checkpointed block runs now: forward, or again in the backward pass."""
     return _inside.get()
 
 
@@ -65,7 +65,7 @@ def keep(x: Tensor) -> Callable[[], Tensor]:
     """Let autograd keep a tensor as it keeps its own: in a checkpointed block it is dropped and computed again.
 
     Returns:
-        What returns the tensor, once, inside a backward pass. Nothing holds it afterwards.
+        A function that returns the tensor, once, inside a backward pass. Nothing holds it afterwards.
     """
     held = [_Hold.apply(torch.empty(0, dtype=x.dtype, device=x.device, requires_grad=True), x)]  # type: ignore[no-untyped-call]
 
@@ -77,7 +77,7 @@ def keep(x: Tensor) -> Callable[[], Tensor]:
 
 
 class _Hold(torch.autograd.Function):
-    """Joins a tensor to the graph as one that is saved for the backward pass, which never comes here."""
+    """Has a tensor saved in the graph for the backward pass, of which no gradient ever comes here."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""How many tokens a model takes, as its settings say it.
+"""The context length of a model, by its settings.
 
-Some models stretch their positions with the length of what they read: beyond the length that they were trained at, a
-document's logits would depend on the longest one in its batch. Such a model takes that length here.
+Some models stretch their positions with the length of the input: beyond the length that they were trained at, a
+document's logits would depend on the longest document of its batch. Such a model takes no more than that length here.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ NO_LIMIT = 1 << 30
 """Most tokens of a model that states no limit."""
 
 _NAMES = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
-"""What settings call the limit."""
+"""Names of the limit in settings."""
 
 _STRETCHED = ("dynamic", "longrope", "su")
 """Kinds of rotary positions whose angles depend on the length."""
@@ -29,13 +29,13 @@ def most_tokens(settings: Any) -> int:
 
 
 def _unstretched(settings: Any, most: int) -> list[int]:
-    """Return the lengths up to which rotary positions are not stretched by the length of what is read."""
+    """Return the lengths up to which rotary positions do not depend on the length of the input."""
     rope = getattr(settings, "rope_parameters", None) or getattr(settings, "rope_scaling", None) or {}
     if not isinstance(rope, dict):
         return []
-    found = []
+    lengths = []
     for kind in [rope, *(value for value in rope.values() if isinstance(value, dict))]:  # one, or one a type of layer
         if kind.get("rope_type", kind.get("type")) in _STRETCHED:
             own = kind.get("original_max_position_embeddings")
-            found.append(int(own or getattr(settings, "original_max_position_embeddings", None) or most))
-    return found
+            lengths.append(int(own or getattr(settings, "original_max_position_embeddings", None) or most))
+    return lengths

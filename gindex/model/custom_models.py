@@ -1,8 +1,7 @@
-"""A model whose class is its own: made the ordinary way, with the weights that were loaded.
+"""Models whose classes are not transformers' own, built again by their constructors.
 
-transformers makes a model without memory, loads weights into it, and then fills what no checkpoint holds (buffers such
-as rotary angles) by rules that know its own classes alone. In any other class such buffers are left uninitialised: they
-are whatever was in the memory before.
+transformers makes a model without memory, loads weights into it, and then fills buffers that no checkpoint holds (such
+as rotary angles) by rules for its own classes. In any other class these buffers stay uninitialised memory.
 """
 
 import torch
@@ -12,18 +11,18 @@ from gindex.errors import ModelError
 
 
 def rebuild(name: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return the model as its constructor makes it, with the loaded weights; that takes its memory twice for a while.
+    """Return the model as its constructor makes it, with the loaded weights; for a while both are in memory.
 
     Args:
         name: The model, as messages call it.
-        model: What transformers loaded.
+        model: The model as transformers loaded it.
         dtype: Number format that it was loaded in.
 
     Raises:
         ModelError: The constructor ties weights that the folder keeps apart.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # should a buffer be drawn, it is the same one in every load
+        torch.manual_seed(0)  # a buffer that is drawn at random is the same in every load
         made: nn.Module = type(model)._from_config(model.config, dtype=dtype)  # type: ignore[attr-defined]
     made.load_state_dict(model.state_dict())
     loaded = dict(model.named_parameters(remove_duplicate=False))

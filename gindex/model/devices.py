@@ -1,6 +1,6 @@
-"""Between a host and its accelerator: copies that nothing waits for, and choices that need no answer from it.
+"""Copies between a host and its accelerator, and a choice of rows, without waiting for the accelerator.
 
-Every value that Python looks at has to be waited for, and while it is, nothing new is begun.
+Python has to wait for every value that it looks at, and meanwhile gives the accelerator nothing new to do.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Copy an array to a device, behind what the device has been given to do."""
+    """Copy an array to a device, queued behind the work that the device already has."""
     tensor = torch.from_numpy(values)
-    if device.type == "cuda":  # from memory that may be moved meanwhile, the copy would wait for all of that
+    if device.type == "cuda":  # from memory that is not pinned, the copy would wait for all of that
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[npt.NDArray[np.generic]]]:
-    """Begin to copy tensors of one device to the host, and return what waits for them."""
+    """Begin to copy tensors of one device to the host; return a function that waits for the copies."""
     # Only CUDA says when a copy that isn't waited for is there.
     copies = [tensor.to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
     done = torch.cuda.Event() if tensors[0].is_cuda else None
@@ -39,7 +39,7 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[npt.NDArray[np.gener
 def kept_rows(x: Tensor, keep_N: Tensor) -> Tensor:
     """Return the rows of x [N, ...] that are kept, for sums over them.
 
-    On a CPU the others are left out; elsewhere they are zeros, as it would have to be waited for how many there are.
+    On a CPU the others are left out; elsewhere they become zeros, since their number would have to be waited for.
     """
     if x.device.type == "cpu":
         return x if keep_N.all() else x[keep_N]

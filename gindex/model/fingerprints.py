@@ -1,4 +1,4 @@
-"""What identifies a model: its weights, its stored buffers, its tokenizer, and code of its own.
+"""Fingerprints of a model: of its weights, its stored buffers, its tokenizer, and code of its own.
 
 A fingerprint names the weights, not the files: a model that was saved again, or loaded in another number format,
 keeps it.
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 FINGERPRINT_VALUES = 4096
-"""Values of each parameter that enter the fingerprint, evenly spaced."""
+"""Most values of each parameter that enter the fingerprint, evenly spaced."""
 
 TRANSFORMERS = "transformers"
-"""What stands for a model's code where it is that of transformers."""
+"""The fingerprint of a model's code where it is that of transformers."""
 
 
 def fingerprint_model(model: nn.Module) -> str:

@@ -1,7 +1,7 @@
-"""What a model's folder says, read before anything of it is loaded.
+"""The folder of a model, read and checked before anything in it is loaded.
 
-A folder that gindex cannot take is refused here in a moment, by what is the matter with it and with the way out:
-`docs/models.md` has them all. Its weights are then loaded from the files that were looked at here, and no others.
+A folder that gindex cannot use is refused here at once, with the reason and the remedy; `docs/models.md` lists them.
+Weights are later loaded from the files that were checked here, and from no others.
 """
 
 import json
@@ -17,13 +17,13 @@ from gindex.model.library_messages import first_line
 from gindex.model.location import PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
 
 WIDE = ("F64", "F32", "F16", "BF16")
-"""Number formats of safetensors that weights may be stored in; narrower ones come with scales of their own."""
+"""Number formats of safetensors that weights may be stored in; narrower ones come with scales beside them."""
 
 _OTHER_TASK = re.compile(
     r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction)$"
     r"|Reward"
 )
-"""Architectures whose outputs are no next tokens."""
+"""Architectures that do not predict next tokens."""
 
 _GGUF_REMEDY = (
     "write it as a plain model with transformers: from_pretrained(folder, gguf_file=..., "
@@ -33,11 +33,11 @@ _GGUF_REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A folder that looks whole.
+    """A folder with all files of a causal language model.
 
     Attributes:
-        path: Where it is.
-        name: What the user calls it.
+        path: The folder.
+        name: The name that the user gave.
         settings: Its config.json.
         pickled: Whether its weights are pickled.
         stored: The file of each weight by its name; empty where they are pickled.
@@ -51,7 +51,7 @@ class ModelFolder:
 
     @classmethod
     def read(cls, path: Path, config: ModelConfig) -> "ModelFolder":
-        """Read what a folder says.
+        """Read a folder and check it.
 
         Raises:
             ModelError: It holds no causal language model whose weights can be taken as they are.
@@ -70,7 +70,7 @@ class ModelFolder:
 
     @property
     def own_code(self) -> bool:
-        """Whether it names code of its own for its model."""
+        """Whether its settings name Python code of its own for the model."""
         auto_map = self.settings.get("auto_map")
         return isinstance(auto_map, dict) and bool({"AutoConfig", "AutoModelForCausalLM"} & auto_map.keys())
 

@@ -1,10 +1,10 @@
-"""Whether the gradients of tracked layers are those of autograd, seen on a few documents.
+"""A check of tracked layers' gradients against autograd, on a few documents.
 
-The formula G_n = sum_t g_nt a_nt^T rests on much that a look at the model cannot tell: that a weight is used nowhere
-else, that the output is not changed on its way, that rows of the input are documents in order. All of it is proved at
-once. Each document gets a weight c_n of its own in one loss, and autograd's gradient of the layer's weights must be
-sum_n c_n G_n, with the a and g of a pass as all passes are. Documents that mix, or lie elsewhere than assumed, have the
-wrong c_n in it; another use of a weight adds what the formula lacks.
+The formula G_n = sum_t g_nt a_nt^T assumes much that a model's modules do not show: that a weight is used nowhere else,
+that the output is not changed on its way, that rows of the input are documents in order. One check covers all of it.
+Each document gets a weight c_n of its own in one loss, and autograd's gradient of the layer's weights must be sum_n c_n
+G_n, with the a and g of a pass as all passes are. Documents that mix, or lie elsewhere than assumed, have the wrong c_n
+in it; another use of a weight adds what the formula lacks.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -24,21 +24,22 @@ Probe = Callable[[int], Tensor]
 """Runs a model on a number of documents and returns its outputs [N, ...]; see `tracking.track_layers`."""
 
 GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3}
-"""How far a gradient may be from autograd's, relative: the same sums in another order, in TF32 at worst.
-In 16 bits, accelerators also add up what flows back through attention in an order of the moment."""
+"""Largest relative difference from autograd's gradient: the same sums in another order, in TF32 at worst."""
+
 COARSE_GRADIENT_TOLERANCE = 3e-2
+"""The same in 16 bits, where accelerators also sum gradients of attention in an order that changes with each run."""
 
 CANCELLED = 1e-4
-"""Share of its terms' sizes below which a gradient is taken for what their rounding leaves, and judged by them."""
+"""Size of a gradient relative to its terms, below which it may be their rounding alone and is judged by their size."""
 
 
 def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
     """Return the layers whose gradients are not those of autograd, with the reason.
 
-    Weights need gradients meanwhile, one layer's of which is held at a time.
+    Weights require gradients meanwhile; one layer's gradient is held at a time.
 
     Args:
-        layers: Layers to prove.
+        layers: Layers to check.
         probe: Runs the model.
         documents: N.
 
@@ -71,7 +72,7 @@ def _differentiate(loss: Tensor) -> None:
 
 
 def _losses(probe: Probe, documents: int) -> Tensor:
-    """Return a loss [N] of each document that all its outputs take part in, each in its own way.
+    """Return a loss [N] of each document: the sum of its outputs with a random weight each.
 
     Their gradients have a norm of about 1, as that of one token's loss: larger ones would overflow in float16.
     """
@@ -91,14 +92,14 @@ def _losses(probe: Probe, documents: int) -> Tensor:
 
 
 def _weights(like_N: Tensor) -> Tensor:
-    """Return c [N], powers of two with either sign: what is multiplied by them is rounded as it was before."""
+    """Return c [N], powers of two with either sign: a multiplication by them rounds nothing."""
     numbers = torch.arange(len(like_N), device="cpu")
     return (torch.pow(2.0, (numbers // 2 - 2).double()) * (1 - 2 * (numbers % 2))).to(like_N)
 
 
 @contextmanager
 def _needing_gradients(checks: Iterable["_GradientCheck"]) -> Iterator[None]:
-    """Let the weights of layers need gradients, which are compared and dropped one by one."""
+    """Let the weights of layers require gradients, which are compared and dropped one by one."""
     handles, parameters = [], []
     for check in checks:
         for parameter in affine_parameters(check.layer.module):
@@ -152,7 +153,7 @@ class _GradientCheck:
         self._sizes.append(torch.linalg.vector_norm(expected))
 
     def reason(self) -> str | None:
-        """Say what speaks against the layer, None where nothing does."""
+        """Return the reason against the layer, None where its gradient is right."""
         if not len(self._a_MI) and not self._differences:
             return "no gradient reaches it"
         for parameter in self._left:  # autograd has no gradient for it
@@ -177,5 +178,5 @@ class _GradientCheck:
 
 
 def _norm(norms: Sequence[Tensor]) -> float:
-    """Return the norm of a whole by those of its parts."""
+    """Return the norm of a whole from the norms of its parts."""
     return float(torch.stack(list(norms)).norm()) if norms else 0.0

@@ -1,7 +1,8 @@
-"""The loss over a vocabulary, a few positions at a time, so that no logits of a whole batch are ever held.
+"""The loss of an output head, a few positions at a time, so that the logits of a whole batch are never held.
 
-A causal language model ends in a linear map from hidden states to logits, wider than all that comes before it. Its
-losses and their gradients are taken together, in chunks: what the backward pass needs is one hidden-sized gradient.
+A causal language model ends in a linear map from hidden states to logits, wider than everything before it. Losses and
+their gradients are computed together, in chunks, so that the backward pass needs no more than one gradient of the size
+of the hidden states.
 
 Axes: M positions that predict something, H hidden size, V vocabulary.
 """
@@ -21,7 +22,7 @@ CHUNK = 128
 """Positions whose logits are held at once."""
 
 TRIED_LOGITS = (1.0, 30.0, 1000.0)
-"""Sizes of the largest logit that a head is tried with: caps in use are 15 to 50, and a larger one caps nothing."""
+"""Largest logits that a head is tried with: caps in use are 15 to 50, and a much larger one would cap nothing."""
 
 LabelSource = Callable[[Tensor, slice], Tensor]
 """Gives the labels [C] of the positions in a slice, whose probabilities are [C, V]."""
@@ -74,10 +75,10 @@ def head_losses(hidden_MH: Tensor, head: nn.Linear, labels: LabelSource) -> Tens
 
 
 def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
-    """Return the model's output head, if its logits are what that linear layer makes of the last hidden states.
+    """Return the model's output head if its logits are that linear layer's output for the last hidden states.
 
     Some models scale or cap their logits; those have no plain head. A cap shows in large logits alone, so the model is
-    given hidden states of its own in the place of those that it computes, small ones to very large ones.
+    given made-up hidden states in the place of its own, from small to very large ones.
 
     Args:
         model: A causal language model of transformers.
@@ -87,11 +88,11 @@ def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
     if not isinstance(head, nn.Linear) or body is model:
         return None
     with torch.no_grad():
-        found = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
-        if found is None or found.shape[-1] != head.in_features:
+        last = getattr(body(tokens_NT, use_cache=False), "last_hidden_state", None)
+        if last is None or last.shape[-1] != head.in_features:
             return None
         generator = torch.Generator("cpu").manual_seed(0)
-        hidden = torch.randn(found.shape, generator=generator, dtype=torch.float32, device="cpu").to(found)
+        hidden = torch.randn(last.shape, generator=generator, dtype=torch.float32, device="cpu").to(last)
         largest = float(head(hidden.to(head.weight.dtype)).abs().max())
         if not 0 < largest < float("inf"):
             return None
@@ -100,7 +101,7 @@ def plain_head(model: nn.Module, tokens_NT: Tensor) -> nn.Linear | None:
 
 
 def _is_plain(model: nn.Module, body: nn.Module, head: nn.Linear, tokens_NT: Tensor, hidden: Tensor) -> bool:
-    """Say whether the logits of hidden states are what the head makes of them."""
+    """Say whether the model's logits for hidden states are the head's output for them."""
 
     def replace(_body: nn.Module, _args: object, output: Any) -> Any:
         output.last_hidden_state = hidden

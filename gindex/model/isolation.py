@@ -1,8 +1,8 @@
-"""What a pass over a model needs to itself: the model, and torch as it is in a fresh process.
+"""Isolation of passes: one at a time over a model, with torch as it is in a fresh process.
 
-A pass puts hooks on the layers of a model that every thread shares, so passes of one model take turns, and a hook sees
-the pass alone that has put it there. And torch has modes that a caller may have set, for a thread or for the process,
-which would change a pass, or what is computed from it.
+A pass puts hooks on the layers of a model that all threads share. So passes over one model take turns, and a hook acts
+in the pass alone that has put it there. A caller may also have set modes of torch, for a thread or for the process,
+that would change a pass or the numbers computed from it.
 """
 
 import os
@@ -30,7 +30,7 @@ _present: ContextVar[object] = ContextVar("the pass that this thread is in", def
 
 
 class _Turns:
-    """Whose turn a model is."""
+    """The turns of passes over one model: a lock, and whether the model was loaded for an index."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -38,15 +38,15 @@ class _Turns:
 
 
 class _Forks(threading.local):
-    """Whether this thread was forked from one that may have used OpenMP, whose other threads are not here.
+    """Whether this thread was forked from a process that may have used OpenMP.
 
-    What several threads do would then wait for them, so this thread does everything alone.
+    Work in several threads would then wait for OpenMP's threads, which a fork does not have: this thread works alone.
     """
 
     forked = False
 
     def settle(self) -> None:
-        """Do so before the first work after a fork."""
+        """Keep this thread to itself from its first work after a fork on."""
         global _used
         if self.forked:
             stay_alone()
@@ -66,10 +66,10 @@ _making, _loads = Lock(), Lock()
 
 
 class _Products:
-    """How products of float32 are rounded, which is a setting of the process.
+    """The rounding of float32 products, which is a setting of the process.
 
-    Not at all while any work on an index runs. What loses nothing by it may have them rounded for a moment, where no
-    other thread works here.
+    While any work on an index runs, nothing is rounded. Work whose result does not suffer may have its products rounded
+    for a moment, where no other thread works on an index.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Products:
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Count this thread."""
+        """Count this thread among those that work on an index."""
         thread = threading.get_ident()
         with self._lock:
             self._threads[thread] += 1
@@ -92,7 +92,7 @@ class _Products:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Round none, until all who want that have left."""
+        """Round nothing until all blocks that ask for that have ended."""
         with self._lock:
             if not self._exact:
                 self._callers = torch.get_float32_matmul_precision()
@@ -109,7 +109,7 @@ class _Products:
     @contextmanager
     def rounded(self) -> Iterator[None]:
         """Round factors to bfloat16, unless other threads work here."""
-        with self._lock:  # who comes meanwhile waits
+        with self._lock:  # threads that come meanwhile wait
             if len(self._threads) > 1:
                 yield
                 return
@@ -144,7 +144,7 @@ os.register_at_fork(after_in_child=_products.fork)
 
 
 def rounded_products() -> AbstractContextManager[None]:
-    """Let products of float32 round their factors to bfloat16, where no other thread would have its own rounded too."""
+    """Let products of float32 round their factors to bfloat16, where no other thread's would be rounded too."""
     return _products.rounded()
 
 
@@ -164,9 +164,9 @@ def neutral() -> Iterator[None]:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Leave the same, and the caller's default device and rounding of products: for work on an index.
+    """Leave the modes that `neutral` leaves, and the caller's default device and rounding of products.
 
-    Its tensors are made on the CPU.
+    For work on an index, whose tensors are made on the CPU.
     """
     with ExitStack() as stack:
         stack.enter_context(neutral())
@@ -177,7 +177,7 @@ def plain() -> Iterator[None]:
 
 
 def throughout(state: Callable[[], AbstractContextManager[None]]) -> Callable[[type[T]], type[T]]:
-    """Have all public methods of a class run in a state: `neutral` or `plain`."""
+    """Return a decorator that runs all public methods of a class in a state: `neutral` or `plain`."""
 
     def decorate(kind: type[T]) -> type[T]:
         for name, member in list(vars(kind).items()):
@@ -245,17 +245,17 @@ def defaults() -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load a model by transformers, one at a time: it sets the default number format, and more of the process."""
+    """Load models by transformers one at a time: it changes the default number format and more of the process."""
     with _loads, defaults():
         yield
 
 
 def share_turns(model: nn.Module, *, ours: bool = False) -> None:
-    """Have all modules of a model take turns together; passes over modules that aren't known take turns one by one.
+    """Give all modules of a model one lock; passes over modules that are not known here lock each module by itself.
 
     Args:
         model: The model, which may be part of one that is known, or hold one.
-        ours: It was loaded for an index: it runs with torch's defaults, where that of a caller has the caller's.
+        ours: Whether it was loaded for an index: it then runs with torch's defaults, and a caller's with the caller's.
     """
     with _making:
         modules = list(model.modules())
@@ -267,7 +267,7 @@ def share_turns(model: nn.Module, *, ours: bool = False) -> None:
 
 @contextmanager
 def alone(module: nn.Module) -> Iterator[None]:
-    """Run a pass over the model that a module is of, while no other thread does; in a neutral state.
+    """Run a pass over the model of a module while no other thread does, in a neutral state.
 
     A thread that is in such a pass already may run another inside it: the hooks of neither see the other.
     """
@@ -284,7 +284,7 @@ def current() -> object:
 
 @contextmanager
 def inside(present: object) -> Iterator[None]:
-    """Count this thread into a pass, as one that runs a part of it again."""
+    """Make this thread part of a pass, to run a block of it again."""
     token = _present.set(present)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which of the layers that can be tracked are tracked: a default, and patterns of names that change it."""
+"""The choice among the layers that can be tracked: a default, and patterns of names that change it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class LayerChoice:
         return None
 
     def check(self, affine: Iterable[str], tracked: Iterable[str], reasons: Mapping[str, str]) -> None:
-        """See that every pattern does something.
+        """Check that every pattern has an effect.
 
         Args:
             affine: Names of all layers that patterns can choose.

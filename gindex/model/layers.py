@@ -1,4 +1,4 @@
-"""What a tracked layer is: an affine map, of features or of a convolution's patches, with the document axis kept.
+"""Tracked layers: affine maps, of features or of a convolution's patches, that keep the document axis.
 
 Axes: N documents, T tokens, I layer inputs (with the appended 1 of a bias), O layer outputs.
 """
@@ -47,7 +47,7 @@ class TrackedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class UntrackedWeight:
-    """A parameter that takes no part, with the reason, and whether it is of the model's body."""
+    """A parameter that is not tracked, with the reason, and whether it is of the model's body."""
 
     name: str
     parameters: int
@@ -105,7 +105,7 @@ class LayerTable(Sequence[TrackedLayer]):
 
     @property
     def tracked_body(self) -> int:
-        """Those of them that are tracked."""
+        """Tracked weights of the body."""
         return sum(layer.parameters for layer in self.layers if layer.body)
 
     @property
@@ -115,7 +115,7 @@ class LayerTable(Sequence[TrackedLayer]):
 
 
 def with_sources(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
-    """Return layers that are some of a model's, each with the first of them that shares its activations as source."""
+    """Return a selection of layers, each with the first of them that reads the same activations as its source."""
     first: dict[str, str] = {}
     for layer in layers:
         first.setdefault(layer.source, layer.name)
@@ -139,13 +139,13 @@ def affine_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def affine_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Return the weight of an affine layer and, where it has one, its bias; no others that a subclass may have."""
+    """Return the weight of an affine layer and its bias, if it has one; no others that a subclass may have."""
     own = (module._parameters.get(name) for name in ("weight", "bias"))
     return [parameter for parameter in own if parameter is not None]
 
 
 def affine_output(module: nn.Module, x: Tensor) -> Tensor:
-    """Return what an affine layer's weight and bias make of an input, whatever the module itself makes of it."""
+    """Return the affine map of an input by a layer's weight and bias, whatever the module itself computes."""
     weight, *bias = affine_parameters(module)
     x = x.to(weight.dtype)  # some layers read what their model keeps in float32, and narrow it themselves
     if isinstance(module, nn.Conv2d):

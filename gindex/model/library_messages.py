@@ -1,4 +1,4 @@
-"""What libraries say while a model loads: nothing on the terminal, and the first line of what they raise."""
+"""Messages of libraries while a model loads: none on the terminal, and the first line of those in errors."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and the hub's client from writing to the terminal: what matters of it becomes our own error."""
+    """Keep transformers and the hub's client from writing to the terminal; gindex's errors say what matters of it."""
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, with the next where it announces that; or the name of its class."""
+    """Return the first line of an error's message, with the next one after a colon; without a message its class."""
     first, *others = str(error).strip().splitlines() or [type(error).__name__]
     following = next((line.strip() for line in others if line.strip()), "") if first.rstrip().endswith(":") else ""
     return f"{first.rstrip()} {following}".rstrip()[:200]

@@ -1,6 +1,6 @@
-"""Load a causal language model and its tokenizer: whole, causal, and what its folder says it is.
+"""Loading of a causal language model and its tokenizer, with checks that the model is whole and causal.
 
-What can be seen without the weights is seen first, so that a folder that cannot be taken is refused in a moment.
+Checks that need no weights come first, so that a folder that cannot be used is refused at once.
 """
 
 import os
@@ -33,7 +33,7 @@ from gindex.model.location import find_model
 from gindex.model.weight_check import check_padding, check_whole, ignored_missing
 
 PRIMITIVES = 128
-"""Compiled products that oneDNN keeps, one for each shape: with AMX one takes .6 MB, and it would keep 1,024."""
+"""Compiled products that oneDNN caches, one for each shape. With AMX one takes .6 MB; its own default is 1,024."""
 
 _CROSS_ATTENTION = re.compile(r"(^|\.)(encoder_attn|crossattention|cross_attention|EncDecAttention)$")
 
@@ -46,10 +46,10 @@ class LoadedModel:
         model: The model, frozen.
         tokenizer: Its tokenizer.
         max_tokens: Most tokens that it takes.
-        fingerprint: Names its weights.
-        tokenizer_fingerprint: Names its tokenizer.
-        buffers: Names what its checkpoint holds beside weights; "" where that is nothing.
-        code: Names its code; `transformers` where it has none of its own.
+        fingerprint: Fingerprint of its weights.
+        tokenizer_fingerprint: Fingerprint of its tokenizer.
+        buffers: Fingerprint of the buffers in its checkpoint; "" without any.
+        code: Fingerprint of its code; `transformers` where it has none of its own.
     """
 
     model: nn.Module
@@ -62,7 +62,7 @@ class LoadedModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What identifies the model, as an index records it."""
+        """The fingerprints of the model by name, as an index records them."""
         return {
             "model": self.fingerprint,
             "tokenizer": self.tokenizer_fingerprint,
@@ -73,10 +73,10 @@ class LoadedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What is known of a model before it is loaded.
+    """The folder and settings of a model, read before it is loaded.
 
     Attributes:
-        folder: Where it is, and what the folder says.
+        folder: Its folder, checked.
         settings: Its configuration, of transformers or of its own code.
         max_tokens: Most tokens that it takes.
     """
@@ -87,10 +87,10 @@ class ModelSettings:
 
 
 def read_model(config: ModelConfig) -> ModelSettings:
-    """Find a model and read what it says of itself, without its weights.
+    """Find a model and read its folder and settings, without its weights.
 
     Raises:
-        ModelError: There is no such model, or it is none that can be taken.
+        ModelError: There is no such model, or it cannot be used.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING

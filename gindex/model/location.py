@@ -1,7 +1,7 @@
-"""Where a model's name leads: a folder here, or a snapshot of the hub's in the local cache.
+"""The location of a model by its name: a folder, or a snapshot of the hub's model in the local cache.
 
-A name is a folder first. `owner/name` is asked of the hub where there is no such folder; any other name never is, but
-the cache may know one that was fetched before. All that is read of a model afterwards lies in the folder found here.
+A name is a folder first. Without such a folder the hub is asked for `owner/name`, and for no other name; the cache may
+know one that was fetched before. Everything that is read of the model afterwards lies in the folder found here.
 """
 
 import json
@@ -14,10 +14,10 @@ from gindex.model.library_messages import first_line
 
 SAFE_WEIGHTS, PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 SHARD_LIST = ".index.json"
-"""What follows the name of the weights in that of the file which lists their shards."""
+"""Ending of the file that lists the shards of weights, after the name of the weights."""
 
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
-"""What a snapshot needs beside weights: settings and tokenizers."""
+"""Files of a snapshot beside its weights: settings and tokenizers."""
 
 _OWNED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BARE = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -52,7 +52,7 @@ def find_model(config: ModelConfig) -> Path:
 
 
 def looked_for(name: str) -> str:
-    """Say in words where a model that was not found was looked for, without looking again.
+    """Return the places where a model was looked for in vain, in words, without looking again.
 
     Example:
         >>> looked_for("model")
@@ -70,12 +70,12 @@ def _cached(name: str) -> Path | None:
     """Return the snapshot of a hub model that was fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _fetch(config: ModelConfig) -> Path:
-    """Fetch what is missing of a hub model; without a reachable hub take what was fetched before."""
+    """Fetch the missing files of a hub model; without a reachable hub return those that were fetched before."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     name, where = config.name, f"found no folder {Path(config.name).absolute()}"

@@ -1,4 +1,4 @@
-"""Losses: what a document's gradient is the gradient of.
+"""The losses of documents, whose gradients are the document gradients.
 
 A task knows how to run its model on a batch. `losses` uses the data's labels (document and query gradients);
 `sampled_losses` uses labels drawn from the model's own distribution (pseudo-gradients, the true Fisher).
@@ -19,7 +19,7 @@ from gindex.model.devices import to_device
 from gindex.model.head import CHUNK, LabelSource, head_losses
 
 BLOCK_LABELS = 128
-"""Labels whose probabilities are summed before one of them is looked for: the sums take a fraction of the time."""
+"""Labels of a block. `sample_labels` finds the block by sums first: that takes a fraction of the time."""
 
 Batch = TypeVar("Batch", contravariant=True)
 
@@ -76,7 +76,7 @@ class CausalLanguageModel:
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the model tells apart: the width of its logits."""
+        """Size of the model's vocabulary: the width of its logits."""
         return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
     def logits(self, batch: TokenBatch) -> Tensor:
@@ -123,8 +123,8 @@ def _logits_losses(logits_MV: Tensor, labels: LabelSource) -> Tensor:
     """Return the cross-entropy [M], float32 or wider."""
     wide_MV = _wide(logits_MV)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(wide_MV), CHUNK)]
-    found = [labels(wide_MV[chunk].detach().softmax(-1), chunk) for chunk in chunks]
-    return F.cross_entropy(wide_MV, torch.cat(found) if found else wide_MV.new_zeros(0).long(), reduction="none")
+    chosen = [labels(wide_MV[chunk].detach().softmax(-1), chunk) for chunk in chunks]
+    return F.cross_entropy(wide_MV, torch.cat(chosen) if chosen else wide_MV.new_zeros(0).long(), reduction="none")
 
 
 def _wide(logits_MV: Tensor) -> Tensor:
@@ -168,10 +168,10 @@ def sample_labels(probabilities_MV: Tensor, uniforms_M: Tensor) -> Tensor:
 
 
 def _first_past(weights_MX: Tensor, threshold_M1: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the cumulative weights first pass a threshold [M, 1], and the threshold less the weights before."""
+    """Return the first positions [M, 1] whose cumulative weights pass a threshold, and the threshold less the rest."""
     cumulative_MX = weights_MX.cumsum(1)
     last_M1 = cumulative_MX[:, -1:]
     # Rounding may put a threshold at the end of the last weight, which then is not past it.
     threshold_M1 = threshold_M1.minimum(last_M1.nextafter(torch.zeros_like(last_M1)))
-    found_M1 = torch.searchsorted(cumulative_MX, threshold_M1, right=True).clamp(max=weights_MX.shape[1] - 1)
-    return found_M1, threshold_M1 - (cumulative_MX - weights_MX).gather(1, found_M1)
+    first_M1 = torch.searchsorted(cumulative_MX, threshold_M1, right=True).clamp(max=weights_MX.shape[1] - 1)
+    return first_M1, threshold_M1 - (cumulative_MX - weights_MX).gather(1, first_M1)

@@ -23,7 +23,7 @@ class TensorBatch:
     """Some documents with their labels.
 
     Attributes:
-        inputs: What the model is called with.
+        inputs: Inputs of the model.
         labels: Classes [N] or values [N] or [N, V].
         ordinals: The documents' numbers [N]: they decide which labels are sampled, and errors name them.
     """
@@ -54,7 +54,7 @@ class TensorBatch:
         return np.ones((len(self.ordinals), 1), dtype=bool)
 
     def some(self, count: int) -> Inputs:
-        """Return the inputs of `count` documents, the first ones, over again where there are fewer."""
+        """Return the inputs of the first `count` documents, repeated from the first where there are fewer."""
         rows = torch.arange(count, device="cpu") % len(self.ordinals)
         return _each(self.inputs, lambda x: x[rows.to(x.device)])
 
@@ -65,7 +65,7 @@ def tensor_batches(
     """Cut tensors into batches, in order.
 
     Args:
-        inputs: What the model is called with, all documents of it.
+        inputs: Inputs of the model, of all documents.
         labels: Labels of the documents, first axis N.
         size: Documents in a batch.
         ordinals: The documents' numbers [N]; 0, 1, 2, ... where none are given.

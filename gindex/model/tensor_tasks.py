@@ -1,7 +1,7 @@
-"""Tasks beyond language modelling: classification and regression with any torch module.
+"""Tasks over tensors: classification and regression with any torch module.
 
-Both see the model as a function to outputs [N, V] and differ in what the outputs mean: the loss, how labels are sampled
-from it, and its Hessian, which Gauss-Newton products need.
+Both take the model as a function to outputs [N, V]. They differ in the loss of the outputs, in how labels are sampled
+from them, and in the Hessian, which Gauss-Newton products need.
 
 Axes: N documents, V classes or values.
 """
@@ -144,7 +144,7 @@ class Regression(TensorTask):
 
 
 def _usable(x: Tensor) -> Tensor:
-    """Return a tensor that autograd may keep, which it may not if that was made in inference mode."""
+    """Return the tensor, or a copy where it was made in inference mode: autograd may not keep such a tensor."""
     return x.clone() if x.is_inference() else x
 
 

@@ -1,17 +1,17 @@
-"""How far a tensor is from what it should be."""
+"""Comparison of tensors up to rounding."""
 
 import torch
 from torch import Tensor
 
 PRODUCT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-"""How far one product may be from another of the same factors, relative: summed in another order, in TF32 at worst."""
+"""Largest relative difference of two products of the same factors: summed in another order, in TF32 at worst."""
 
 ROUNDED_TOLERANCE = 5e-3
 """The same in 16 bits: rounded to 8 bits, which moves a value by .4% at most."""
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Return |found - expected| / |expected|, 0 where they are equal; what is not finite in both counts as equal."""
+    """Return |found - expected| / |expected|, 0 where they are equal, without values that are finite in neither."""
     wide = torch.promote_types(expected.dtype, torch.float32)
     difference = torch.where(expected.isfinite() | found.isfinite(), found.to(wide) - expected.to(wide), 0)
     error = float(torch.linalg.vector_norm(difference))
@@ -22,8 +22,8 @@ def is_same_product(found: Tensor, expected: Tensor) -> bool:
     """Say whether two outputs are the same product of the same factors, but for rounding.
 
     Args:
-        found: What a model made.
-        expected: What it should be; its number format decides what is rounding.
+        found: A model's output.
+        expected: The product that it should be; its number format decides what counts as rounding.
     """
     error = relative_error(found, expected)
     return error <= PRODUCT_TOLERANCE.get(expected.dtype, ROUNDED_TOLERANCE)

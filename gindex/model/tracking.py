@@ -1,8 +1,9 @@
-"""Find the layers to track, and say why the others are not.
+"""The layers to track, found by trying the model, and the reasons why others are not tracked.
 
 A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
 convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
-few documents is the one that the formula gives. What is left out is named with its reason, never skipped in silence.
+few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
+skipped.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -66,14 +67,14 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     model.requires_grad_(False)
     if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
-    found = _Candidates.of(model, choice)
-    found.watch(probe)
-    tried = found.layers()
-    found.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
-    layers = with_sources([layer for layer in tried if layer.name not in found.reasons])
-    choice.check(found.modules, (layer.name for layer in layers), found.reasons)
+    candidates = _Candidates.of(model, choice)
+    candidates.watch(probe)
+    tried = candidates.layers()
+    candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
+    layers = with_sources([layer for layer in tried if layer.name not in candidates.reasons])
+    choice.check(candidates.modules, (layer.name for layer in layers), candidates.reasons)
     if not layers:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(found.reasons.items())[:5])
+        listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
             field=type(model).__name__,
             expected="at least one Linear, Conv1D or Conv2d layer to track",
@@ -82,12 +83,12 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         )
     head = output_head(model)
     layers = tuple(replace(layer, body=layer.module is not head) for layer in layers)
-    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, found.reasons)))
+    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons)))
 
 
 @dataclass
 class _Calls:
-    """What one layer was seen to do, by the number of documents in the batch."""
+    """The calls of one layer, by the number of documents in the batch."""
 
     count: dict[int, int] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class _Calls:
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """The affine layers of a model, and what speaks against some of them."""
+    """The affine layers of a model, and the reasons against some of them."""
 
     modules: Mapping[str, nn.Module]
     shapes: Mapping[str, tuple[int, int]]
@@ -108,7 +109,7 @@ class _Candidates:
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "_Candidates":
-        """Find them, and the reasons that show without a pass."""
+        """Find the affine layers, and the reasons against them that show without a pass."""
         shapes = {name: shape for name, m in model.named_modules() if (shape := affine_shape(m)) is not None}
         modules = {name: model.get_submodule(name) for name in shapes}
         shared, head = _shared_parameters(model), output_head(model)
@@ -122,7 +123,7 @@ class _Candidates:
         return cls(modules=modules, shapes=shapes, reasons=reasons, calls={name: _Calls() for name in modules})
 
     def watch(self, probe: Probe) -> None:
-        """Run the two batches and see what each layer does."""
+        """Run the two batches and record the calls of each layer."""
         inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
         for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
             inputs.clear()
@@ -155,7 +156,7 @@ class _Candidates:
         return watch
 
     def layers(self) -> list[TrackedLayer]:
-        """Return those that nothing speaks against, in forward order, and note why the others are left out."""
+        """Return the layers without a reason against them, in forward order, and note the reasons of the others."""
         layers: list[TrackedLayer] = []
         sources: dict[tuple[tuple[int, int], bool, str], str] = {}
         for name in sorted(self.modules, key=lambda n: self.calls[n].order):
@@ -178,7 +179,7 @@ class _Candidates:
         return layers
 
     def _beside(self, seen: _Calls) -> nn.Module | None:
-        """Find a layer before one that reads [N * T, I] that reads [N, T, ...] in either batch."""
+        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches."""
         rows = seen.shapes
         if any(len(shape) != 2 for shape in rows.values()):
             return None
@@ -194,7 +195,7 @@ def _by_document(seen: _Calls) -> bool:
 
 
 def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
-    """Say whether an output is what the layer's weight and bias make of its input."""
+    """Say whether an output is the affine map of the input by the layer's weight and bias."""
     with torch.no_grad():
         expected = affine_output(module, x)
         return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
@@ -203,7 +204,7 @@ def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
 def _reason_of_form(
     name: str, module: nn.Module, shape: tuple[int, int], shared: Mapping[int, Sequence[str]]
 ) -> str | None:
-    """Say what speaks against a layer before it is run."""
+    """Return the reason against a layer that shows before it is run."""
     parameters = affine_parameters(module)
     tied = [other for p in parameters for other in shared[id(p)] if other.rpartition(".")[0] != name]
     if tied:
@@ -220,7 +221,7 @@ def _reason_of_form(
 
 
 def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
-    """Say what speaks against a layer after it was run."""
+    """Return the reason against a layer that its calls show."""
     if not seen.count:
         return "not called in a forward pass"
     if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
@@ -256,9 +257,9 @@ def _shared_parameters(model: nn.Module) -> dict[int, list[str]]:
 
 def _outside(model: nn.Module) -> set[int]:
     """Return the identities of the parameters that are not of the body."""
-    found = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     head = output_head(model)
-    return found if head is None else found | {id(parameter) for parameter in head.parameters()}
+    return embeddings if head is None else embeddings | {id(parameter) for parameter in head.parameters()}
 
 
 def _untracked(
@@ -278,5 +279,5 @@ def _untracked(
 
 
 def _owner(parameter: str) -> str:
-    """Return the layer that a parameter belongs to: what a weight is computed from is the layer's."""
+    """Return the layer that a parameter belongs to, also one that the layer's weight is computed from."""
     return parameter.rpartition(".")[0].partition(".parametrizations.")[0]

@@ -1,7 +1,8 @@
-"""Whether a loaded model is made of the weights in its folder, all of them and no others.
+"""A check that a loaded model has the weights of its folder, all of them and no others.
 
-transformers fills what a checkpoint lacks with random numbers and passes over what it doesn't know. Weights that are
-tied to one that is there count as there; so do those that a model's own class says older checkpoints may hold besides.
+transformers fills weights that a checkpoint lacks with random numbers, and ignores those that it does not know. A
+weight that is tied to one in the checkpoint counts as there. Weights that the model's class expects in older
+checkpoints besides are allowed.
 """
 
 import re
@@ -32,7 +33,7 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
     Args:
         name: The model, as messages call it.
         model: The loaded model.
-        report: What `from_pretrained(..., output_loading_info=True)` says of it.
+        report: The loading information of `from_pretrained(..., output_loading_info=True)`.
 
     Raises:
         ModelError: Weights are missing, unexpected, or of another shape; names them.
@@ -55,15 +56,15 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
 
 
 def check_padding(name: str, model: nn.Module, stored: Mapping[str, Path]) -> None:
-    """Check that the embedding of the padding token is that of the folder: some classes set it to zero as they load.
+    """Check that the embedding of the padding token is the folder's: some classes set it to zero as they load.
 
     Args:
         name: The model, as messages call it.
         model: The loaded model.
-        stored: The file of each weight by its name; what is not in there is not looked at.
+        stored: The file of each weight by its name; an embedding that is not among them is not checked.
 
     Raises:
-        ModelError: It is another one.
+        ModelError: It differs.
     """
     from safetensors import safe_open
 
@@ -87,9 +88,9 @@ def check_padding(name: str, model: nn.Module, stored: Mapping[str, Path]) -> No
 
 
 def ignored_missing(model: nn.Module, stored: Iterable[str]) -> set[str]:
-    """Return the weights whose lack a model's class hides, and that nothing else in the model gives.
+    """Return missing weights that the model's class has transformers not report, and that are tied to no other.
 
-    A class may say that its checkpoints lack a weight because another is tied to it; that other one may be untied.
+    A class may say that its checkpoints lack a weight because it is tied to another; a model's settings may untie it.
 
     Args:
         model: The loaded model.
@@ -126,7 +127,7 @@ def _remedy(model: nn.Module, missing: set[str], unexpected: set[str]) -> str:
 
 
 def _listed(keys: set[str]) -> str:
-    """Name weights, `*` for the number of a block where several have them, and count them."""
+    """Return the number of weights and their names, with `*` for the block where several have the same."""
     alike: dict[str, list[str]] = {}
     for key in sorted(keys):
         alike.setdefault(_NUMBER.sub("*", key), []).append(key)

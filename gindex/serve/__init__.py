@@ -1,1 +1,1 @@
-"""The HTTP service: indexes, a queue that batches requests, routes, and the page."""
+"""The HTTP service: indexes, queues that batch requests, routes, keys and hosts, and the page."""

@@ -52,7 +52,7 @@ def make_app(
     """Return the application of a service, which it starts and closes.
 
     Args:
-        service: What it answers with.
+        service: The service.
         hosts: The names that it answers to; None takes those of the address in the settings.
         cors_origins: Web sites whose scripts may call it; none by default.
         page: Whether the page is there.
@@ -89,7 +89,7 @@ def make_app(
 
 
 class _Frame:
-    """Around every request: whom it names, security headers, and its count and time."""
+    """Middleware around every request: the check of its host, security headers, and its count and time."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
         self._app, self._metrics, self._hosts = app, metrics, hosts
@@ -110,7 +110,7 @@ class _Frame:
                 ]  # fmt: skip
             await send(message)
 
-        # What HEAD asks for is what GET would answer; the server leaves the body out.
+        # HEAD is answered as GET is; the server leaves the body out.
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             try:

@@ -1,7 +1,7 @@
-"""The batcher of a device: a bounded queue, and one thread that answers what waits in it in batches.
+"""The batcher of a device: a bounded queue, and one thread that answers its jobs in batches.
 
-Whatever waits when the thread is free goes into one gradient pass, and searches with the same options into one search.
-Exact searches and explanations have a lane and a thread of their own, which stands still for every batch.
+All jobs that wait when the thread is free share one gradient pass, and those with the same options one search. Exact
+searches and explanations have a queue and a thread of their own, which pauses for every batch.
 
 A batch waits for more only where the one before was shared: a lone client is never kept waiting for others. Where
 batches take long, the next may wait a little longer for them to be answered and ask again, for a larger batch costs
@@ -27,13 +27,13 @@ from gindex.serve.slow_queue import SlowQueue
 from gindex.serve.turnstile import Turnstile
 
 WAITING_SHARE, LONGEST_WAIT = 0.1, 0.02
-"""A batch may wait for more this share of the time that the one before took, and at most so many seconds."""
+"""A batch may wait for more jobs for this share of the time that the one before took, and at most so many seconds."""
 
 Result = TypeVar("Result")
 
 
 class Batcher:
-    """Answers jobs on one device."""
+    """Collects jobs for one device into batches and runs them."""
 
     def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
         """Prepare; `start` starts the thread."""
@@ -64,7 +64,7 @@ class Batcher:
                 thread.join(timeout)
 
     def submit(self, job: Job) -> None:
-        """Put a job into the queue, or a slow one into the slow lane.
+        """Put a job into the queue, or a slow one into the slow queue.
 
         Raises:
             OverloadedError: The queue is full.
@@ -88,7 +88,7 @@ class Batcher:
                 self._changed.notify_all()  # to wake for every query would cost as much as to read it
 
     def call(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run something on the batcher's thread, between batches."""
+        """Run a function on the batcher's thread, between batches."""
         future: Future[Result] = Future()
         with self._changed:
             self._calls.append((work, future))
@@ -119,7 +119,7 @@ class Batcher:
             return self._closing and not (self._waiting or self._calls)
 
     def _next(self) -> tuple[list[tuple[Callable[[], Any], "Future[Any]"]], list[SearchJob]]:
-        """Return what to do next, both empty when there is nothing left and the batcher closes."""
+        """Return the next calls and the next batch; both are empty when the batcher closes and nothing is left."""
         config = self._config
         with self._changed:
             while not (self._waiting or self._calls or self._closing):
@@ -144,12 +144,12 @@ class Batcher:
 
     @property
     def _window(self) -> float:
-        """Seconds that the next batch waits for more."""
+        """Seconds that the next batch waits for more jobs."""
         window = self._config.window_ms / 1000
         return window and max(window, min(WAITING_SHARE * self._took, LONGEST_WAIT))
 
 
 def warm_query(index: GradientIndex) -> None:
-    """Take one gradient, so that the first query finds everything loaded, what slow work needs included."""
+    """Take one gradient, so that the first query finds everything loaded, also for slow work."""
     answered(index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1))
     index.twin  # noqa: B018

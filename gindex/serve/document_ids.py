@@ -1,4 +1,4 @@
-"""The id of a document in an address: of any text, and only ever the one that was sent."""
+"""The ids of documents in addresses: any text, taken exactly as it was sent."""
 
 import re
 from urllib.parse import unquote_to_bytes
@@ -12,7 +12,7 @@ from gindex.serve.problems import RefusedError
 
 
 class _AnyText(Convertor[str]):
-    """Any text to the end of an address, where `path` of the framework ends before a line break."""
+    """Any text to the end of an address; the framework's own `path` ends at a line break."""
 
     regex = r"(?s:.*)"
 
@@ -29,11 +29,11 @@ register_url_convertor("any", _AnyText())
 def document_id_of(request: Request, name: str) -> str:
     """Return the id in the address of a document, from the bytes that were sent.
 
-    The framework's own has percent signs decoded before the address is taken apart, and what is not UTF-8 replaced.
+    The framework decodes percent signs before it takes the address apart, and replaces bytes that are not UTF-8.
 
     Args:
         request: A request to `/v1/indexes/{name}/documents/{id}`.
-        name: The name of the index, as the framework found it.
+        name: The name of the index, as the framework decoded it.
 
     Raises:
         RefusedError: The address has a query, or is not UTF-8 (400), or a slash in its name (404).
@@ -42,19 +42,19 @@ def document_id_of(request: Request, name: str) -> str:
     _, path = split_target(target)
     if b"?" in path or request.url.query:
         raise RefusedError(400, expected="? of an id as %3F in the address", found="it as it is")
-    _, *found = path.split(b"/", 5)
-    if len(found) != 5 or unquote_to_bytes(found[2]) != name.encode():
+    _, *steps = path.split(b"/", 5)
+    if len(steps) != 5 or unquote_to_bytes(steps[2]) != name.encode():
         raise RefusedError(
             404, expected="/v1/indexes/NAME/documents/ID", found="another address", remedy="write / of an id as %2F"
         )
-    return text_of(unquote_to_bytes(found[4]))
+    return text_of(unquote_to_bytes(steps[4]))
 
 
 def text_of(content: bytes) -> str:
     """Return bytes of UTF-8 as text.
 
     Raises:
-        RefusedError: They are none (400).
+        RefusedError: They are not UTF-8 (400).
     """
     try:
         return content.decode()

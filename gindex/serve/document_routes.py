@@ -1,4 +1,4 @@
-"""The routes of indexes and their documents: what there is, reading, adding, deleting."""
+"""The routes of indexes and their documents: listing, reading, adding, deleting."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from gindex.serve.search_routes import body_of
 from gindex.serve.service import Service
 
 _SHOWN = 500
-"""Most characters that an error quotes of what is wrong with documents."""
+"""Most characters of an error about documents that are passed on to the client."""
 
 
 class _DocumentsError(CorpusError, ServiceError):
@@ -30,7 +30,7 @@ class _DocumentsError(CorpusError, ServiceError):
 
 
 def document_routes(service: Service) -> APIRouter:
-    """Return the routes that look at indexes and change them."""
+    """Return the routes that describe indexes, and read and change their documents."""
     router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
     changing = threading.Lock()
 
@@ -69,13 +69,13 @@ def document_routes(service: Service) -> APIRouter:
         served = service.indexes[name]
         current = served.current
         try:
-            found = await asyncio.to_thread(current.document, document_id)
+            record = await asyncio.to_thread(current.document, document_id)
         except CorruptStoreError as error:
             served.suspect(error)
             raise
         version = current.manifest.version
-        return _json({"index": name, "version": version, "document_id": found.document_id, "text": found.text,
-                      "metadata": found.metadata})  # fmt: skip
+        return _json({"index": name, "version": version, "document_id": record.document_id, "text": record.text,
+                      "metadata": record.metadata})  # fmt: skip
 
     @router.post("/{name}/documents", response_model=ChangeAnswer, status_code=201, openapi_extra=body_of(AddBody))
     async def add(request: Request, name: str) -> Response:
@@ -119,19 +119,19 @@ def document_routes(service: Service) -> APIRouter:
 
 
 def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
-    """Return what an index is, as `IndexAnswer` says."""
-    found: dict[str, Any] = {
+    """Return the description of an index, the content of `IndexAnswer`."""
+    description: dict[str, Any] = {
         "name": served.name,
         "ready": served.ready,
         "prompts": service.prompts,
         "writable": service.writable,
     }
     if not served.ready:
-        return found | {"reason": served.reason}
+        return description | {"reason": served.reason}
     manifest = served.current.manifest
     spec = spec_of(manifest.search)
     recall = manifest.search.get("recall")
-    return found | {
+    return description | {
         "version": manifest.version,
         "created": manifest.created,
         "documents": manifest.documents["documents"],

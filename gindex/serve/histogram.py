@@ -1,4 +1,4 @@
-"""How the scores of all parts are spread, for the page: a histogram, and the tail of either sign by rank.
+"""The distribution of the scores of all parts, for the page: a histogram, and the tail of either sign by rank.
 
 Axes: N parts.
 """
@@ -21,7 +21,7 @@ MOST_PARTS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """The spread of one query's scores.
+    """The distribution of one query's scores.
 
     Attributes:
         parts: Parts that were scored.
@@ -41,7 +41,7 @@ class Histogram:
 
 
 def histogram_of(index: GradientIndex, queries: Sequence[EncodedQuery]) -> list[Histogram]:
-    """Score all parts of an index for each query, without options that confine or weigh them."""
+    """Return the histogram of the scores of all parts for each query, without filters or weights."""
     vectors_QD = torch.stack([query.vector_D for query in queries])
     scores_QN = index.scores(vectors_QD.cpu(), limit=MOST_PARTS)
     sampled = scores_QN.shape[1] < index.manifest.documents["parts"]

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a connection, bounded before anything is known of who asks.
+"""HTTP/1.1 on a connection, with bounds that hold before the client is known.
 
-The parser grows what it reads of a header without bound, and takes longer for each piece. So it gets its bytes piece by
-piece: when a whole limit of them brought neither the end of the headers nor a piece of a body, the connection ends.
+The parser keeps a header of any length, and takes longer for each piece of it. So it gets its bytes piece by piece:
+when a whole limit of them has brought neither the end of the headers nor a piece of a body, the connection ends.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     settings: ServeConfig
     idle: "dict[HttpProtocol, None]"
-    """Connections without a request whose headers are complete, those first that have been so for longest."""
+    """Connections without a request whose headers are complete, the longest idle first."""
 
     _timer: asyncio.TimerHandle | None = None
     _refusal: tuple[int, str] | None = None
@@ -39,7 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
     _discarded = 0  # bytes of a body after its answer; much ends the connection, unless the body ends first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, and in the place of the one that has been idle for longest where there are too many."""
+        """Take a connection; where there are too many, close the one that has been idle for longest."""
         super().connection_made(transport)
         self.idle[self] = None
         self._expect()
@@ -47,7 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(_TOO_MANY, f"expected at most {self.settings.max_connections} connections; try again")
 
     def data_received(self, data: bytes) -> None:
-        """Give the parser what was received, a limit at a time."""
+        """Give the parser the received bytes, one limit's worth at a time."""
         most = self.settings.max_head
         while data and not self.transport.is_closing():
             piece, data = data[: most - self._since_step], data[most - self._since_step :]
@@ -78,7 +78,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._expect_nothing()
         self._since_step = 0
         self.idle.pop(self, None)
-        if b"#" in self.url:  # what follows would be cut off, and another document answered
+        if b"#" in self.url:  # the parser would cut it off with what follows, and another document would be the answer
             self._refusal = HTTPStatus.BAD_REQUEST, "expected # in an address as %23, found it as it is"
             raise _RefusedHeadError
         cast(dict[str, Any], self.scope)[TARGET] = self.url
@@ -115,7 +115,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request, or was refused while it was read."""
+        """Answer bytes that are no request, or a request that was refused while it was read."""
         self._answer(
             *(self._refusal or (HTTPStatus.BAD_REQUEST, "expected a request of HTTP/1.1, found something else"))
         )
@@ -126,7 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> bool:
-        """Close the connection that has been without a request for longest, and say whether there was another one."""
+        """Close the connection that has been idle for longest; False where that is this one."""
         longest = next(iter(self.idle))
         if longest is not self:
             del self.idle[longest]

@@ -1,4 +1,4 @@
-"""Running a service: its socket, its signals, its end."""
+"""The HTTP server that runs a service: its socket, its signals, its end."""
 
 import logging
 import os
@@ -22,13 +22,13 @@ _FORCED = 1
 
 
 def bind(config: ServeConfig) -> socket.socket:
-    """Return a socket that listens where the settings say.
+    """Return a socket that listens at the address in the settings.
 
     Raises:
         ConfigError: The address is unknown, or the port is in use.
     """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # Named, for asyncio turns TCP_NODELAY on only then; without it an answer can wait 40 ms for an acknowledgement.
+    # The protocol is named, since asyncio sets TCP_NODELAY only then; without that an answer may wait 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,7 +46,7 @@ def bind(config: ServeConfig) -> socket.socket:
 
 
 def _within_files(config: ServeConfig) -> ServeConfig:
-    """Leave half of the files that the process may open to the indexes: connections are files too."""
+    """Return settings that leave half of the files that the process may open to indexes: connections are files."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY or config.max_connections <= most // 2:
         return config
@@ -74,7 +74,7 @@ class HttpServer(uvicorn.Server):
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain: not ready, no new connections, what was asked is answered. The second time: end at once."""
+        """Drain at the first signal: refuse connections, answer requests under way. End at once at the second."""
         if self.should_exit:
             os._exit(_FORCED)
         self._service.draining = self.should_exit = True  # uvicorn's own would raise the signal again at the end

@@ -1,4 +1,4 @@
-"""The indexes of a service: opened, warmed, switched to a new version, and given up where they are damaged."""
+"""The indexes of a service: their opening, new versions, and what happens when they are damaged."""
 
 import errno
 import logging
@@ -46,9 +46,9 @@ def index_locations(arguments: Sequence[str], models: Sequence[str] = ()) -> lis
     """
     locations: dict[str, IndexLocation] = {}
     for argument in arguments:
-        name, found, folder = argument.partition("=")
-        path = Path(folder if found else argument)
-        name = name if found else path.resolve().name
+        name, named, folder = argument.partition("=")
+        path = Path(folder if named else argument)
+        name = name if named else path.resolve().name
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ConfigError(
                 field=argument, expected="a name of letters, digits, . _ -", found=repr(name), remedy="use NAME=FOLDER"
@@ -68,8 +68,8 @@ def _models(locations: Collection[str], models: Sequence[str]) -> list[str | Non
     """Return the place that is given for the model of each index, None where there is none."""
     given: dict[str, str] = {}
     for argument in models:
-        name, found, place = argument.partition("=")
-        name, place = (name, place) if found and name in locations else ("", argument)
+        name, named, place = argument.partition("=")
+        name, place = (name, place) if named and name in locations else ("", argument)
         if name in given:
             raise ConfigError(
                 field=f"`model` {argument}",
@@ -82,7 +82,7 @@ def _models(locations: Collection[str], models: Sequence[str]) -> list[str | Non
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Say whether an error comes from too many open files, or too little memory or space: that harms no file."""
+    """Say whether an error comes from a lack of open files, memory or disk space, which harms no file of an index."""
     seen = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES):
@@ -93,7 +93,7 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 class ServedIndex:
-    """One index: its present version, or why there is none."""
+    """One index of a service: its present version, or the reason why there is none."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class ServedIndex:
 
         Args:
             location: Name and folder.
-            batcher: What answers its queries.
-            metrics: Where its state is told.
-            permissions: What its model may do, as `ServeConfig.permissions`.
-            device: Device of the passes.
-            model: Whether prompts are answered; without, vectors only, and the model is not loaded.
-            most_seconds: Longest time that the documents of a filter, or with words, are looked for.
+            batcher: Answers its queries.
+            metrics: Metrics of the service.
+            permissions: Permissions of its model, as `ServeConfig.permissions`.
+            device: Device that its model runs on.
+            model: Whether prompts are answered; else only vectors are, and the model is not loaded.
+            most_seconds: Longest time that a filter, or a search for words, may take.
         """
         self.name, self.batcher, self.model = location.name, batcher, model
         self._permissions = permissions
@@ -131,17 +131,17 @@ class ServedIndex:
 
     @property
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Whether it answers queries."""
         return self._current is not None
 
     @property
     def reason(self) -> str | None:
-        """Why it does not answer, for those who ask it; None where it does."""
+        """The reason why it does not answer, for clients; None where it does."""
         return None if self.ready else self._reason
 
     @property
     def current(self) -> GradientIndex:
-        """The version that answers now; a request keeps to the one it began with.
+        """The version that answers now; a request stays with the version that it began with.
 
         Raises:
             UnavailableError: There is none: still loading, gone, or damaged.
@@ -161,19 +161,19 @@ class ServedIndex:
         return self._layout.root
 
     def suspect(self, error: Exception) -> None:
-        """Give the present version up where a request found damage; not where the process lacked something."""
+        """Give the present version up after an error of a request, unless the process merely lacked files or memory."""
         if not is_shortage(error):
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Give the present version up: its files are found damaged. It is opened again once they are whole."""
+        """Give the present version up, whose files are damaged. It is opened again once they are whole."""
         logger.error("index %s: unavailable: %s", self.name, error)
         self._reason = reason_of(error)
         self._current, self._identity, self._suspect = None, None, True
         self._metrics.ready.labels(self.name).set(0)
 
     def refresh(self) -> None:
-        """Open and switch to the newest version where that is not the present one; never raises a GindexError."""
+        """Switch to the newest version if that is not the present one; a GindexError is logged, not raised."""
         with self._refreshing:
             try:
                 self._refresh()
@@ -211,18 +211,18 @@ class ServedIndex:
                 self._metrics.recall.labels(self.name, depth.removeprefix("at_")).set(recall[depth])
 
     def _newest(self) -> tuple[int, int, int]:
-        """Return what tells the newest version from any other: its number, and its manifest's inode and time."""
+        """Return the identity of the newest version: its number, and its manifest's inode and time of change."""
         version = latest_version(self._layout)
         try:
-            found = self._layout.manifest(version).stat()
+            manifest = self._layout.manifest(version).stat()
         except OSError as error:
             raise CorruptStoreError(
                 field=self._layout.root, expected=f"version {version}", found=error.strerror
             ) from error
-        return version, found.st_ino, found.st_mtime_ns
+        return version, manifest.st_ino, manifest.st_mtime_ns
 
     def _open(self) -> GradientIndex:
-        """Open the newest version and load what queries need, while the present one goes on answering."""
+        """Open the newest version and load everything that queries need, while the present one still answers."""
         old = self._current
         opened = None if old is None else old.refresh()
         if opened is None or opened is old:  # the same number made anew
@@ -240,7 +240,7 @@ class ServedIndexes:
     """All indexes of a service, and the thread that keeps them at their newest versions."""
 
     def __init__(self, indexes: Sequence[ServedIndex], seconds: float) -> None:
-        """Take the indexes, and how often to look at them."""
+        """Take the indexes, and the seconds between two checks for new versions."""
         self._indexes = {index.name: index for index in indexes}
         self._seconds = seconds
         self._closing = threading.Event()

@@ -1,4 +1,4 @@
-"""What a batch of jobs, or a slow one, goes through: gradients, searches, explanations, and back to who waits."""
+"""The work of jobs, in batches or slow ones alone: gradients, searches, explanations, and the answers' delivery."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ Answer = tuple[list[Outcome], list[Histogram | None] | None]
 
 
 class JobRunner:
-    """Answers jobs; the thread that calls it has its turn on the device."""
+    """Runs jobs and delivers their results; the thread that calls it has its turn on the device."""
 
     def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
-        """Take the limits of the stages, and where they are counted."""
+        """Take the time limits of the stages, and the metrics that count them."""
         self._config, self._metrics = config, metrics
 
     def batch(self, searches: Sequence[SearchJob]) -> None:
@@ -43,7 +43,7 @@ class JobRunner:
                 self._isolated(self._search, [job for job in ready if (job.options, job.histogram) == kind])
 
     def slow(self, job: Job, progress: JobProgress) -> None:
-        """Answer an exact search or an explanation, which stands still or ends where its progress says so."""
+        """Answer an exact search or an explanation, which pauses or ends where its progress says so."""
         job.progress = progress
         try:
             with pausing(progress):
@@ -55,7 +55,7 @@ class JobRunner:
             job.progress = None  # each holds the other, and the job a version of the index
 
     def drops(self, job: Job) -> bool:
-        """Say whether a job that waited is not worth beginning: its client has gone, or its time is over."""
+        """Say whether a waiting job is dropped: its client has gone, or its time is over."""
         if job.abandoned:
             self._metrics.dropped.labels("gone").inc(job.size)
         elif job.left <= 0:
@@ -115,10 +115,10 @@ class JobRunner:
         (job,) = jobs
         job.enter("explain", self._config.exact_seconds)
         query, document_id = job.query, job.document_id
-        found = _index_of(job).explain(
+        explanation = _index_of(job).explain(
             document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=job.progress
         )
-        self._deliver(jobs, [found])
+        self._deliver(jobs, [explanation])
 
     def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Any]) -> None:
         for job in jobs:
@@ -132,20 +132,20 @@ class JobRunner:
 
 
 def _index_of(job: Job) -> GradientIndex:
-    """Return what answers a job: slow work that needs the model has modules of its own."""
+    """Return the index that answers a job: for slow work that needs the model, the one with modules of its own."""
     texts = job.texts if isinstance(job, SearchJob) else [job]
     return job.index.twin if job.slow and texts else job.index
 
 
 def _histograms(index: GradientIndex, queries: Sequence[EncodedQuery | FailedQuery]) -> list[Histogram | None]:
-    """Return the spread of the scores of each query, None for those without a vector."""
+    """Return the histogram of each query's scores, None for queries without a vector."""
     encoded = [query for query in queries if isinstance(query, EncodedQuery)]
-    found = iter(histogram_of(index, encoded) if encoded else [])
-    return [next(found) if isinstance(query, EncodedQuery) else None for query in queries]
+    histograms = iter(histogram_of(index, encoded) if encoded else [])
+    return [next(histograms) if isinstance(query, EncodedQuery) else None for query in queries]
 
 
 def _timed(result: Outcome, job: Job) -> Outcome:
-    """Count the gradient pass, which came before the search, with its time."""
+    """Add the time of the gradient pass, which came before the search, to a result."""
     if isinstance(result, FailedQuery):
         return result
     gradient = 1000 * job.seconds.get("gradient", 0.0)

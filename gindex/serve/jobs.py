@@ -1,4 +1,4 @@
-"""What waits in the queue and runs in batches: searches and explanations, each with a time limit on every stage."""
+"""Jobs of requests: searches and explanations, with a time limit on every stage."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ class AbandonedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Where slow work is: its phase, and how many units of how many are done; None where the total is unknown."""
+    """The state of slow work: its phase, and how many units are done of how many; None where the total is unknown."""
 
     phase: str
     done: int
@@ -33,12 +33,12 @@ class Step:
 class Job:
     """A request's work, from the event loop to the worker and back.
 
-    The worker says which stage it is in; the request that waits looks at the stage's deadline. Whoever finds that the
-    client has gone or the deadline has passed abandons the job, and the worker drops it where it next looks.
+    The worker says which stage it is in; the request that waits watches the stage's deadline. The request abandons the
+    job when the client has gone or the deadline has passed, and the worker drops it at its next look.
     """
 
     def __init__(self, index: GradientIndex, limit: float) -> None:
-        """Make a job that may wait so many seconds; call it in the event loop."""
+        """Make a job that may wait for a number of seconds; call it in the event loop."""
         self.index = index
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[Any] = self.loop.create_future()
@@ -51,22 +51,22 @@ class Job:
 
     @property
     def slow(self) -> bool:
-        """Whether it takes passes over documents, and so goes into the slow lane."""
+        """Whether it takes passes over documents, and so goes into the slow queue."""
         return True
 
     @property
     def size(self) -> int:
-        """How many queries it counts for."""
+        """The number of queries that it counts as."""
         return 1
 
     @property
     def left(self) -> float:
-        """Seconds that its stage has left; while it stands still they do not run."""
+        """Seconds that its stage has left; they do not run while the job pauses."""
         return self.entered + self.limit - (self._still_since or time.monotonic())
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Not count the time that the block takes as time of the stage."""
+        """Leave the time that the block takes out of the stage's time."""
         self._still_since = began = time.monotonic()
         try:
             yield
@@ -74,13 +74,13 @@ class Job:
             self.limit, self._still_since = self.limit + time.monotonic() - began, None
 
     def enter(self, stage: str, limit: float) -> None:
-        """Go on to a stage that may take so many seconds."""
+        """Go on to a stage, with its time limit in seconds."""
         now = time.monotonic()
         self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self.entered
         self.stage, self.entered, self.limit = stage, now, limit
 
     def finish(self, outcome: Any) -> None:
-        """Hand a result or an error to who waits; call it in the event loop."""
+        """Hand a result or an error to the request that waits; call it in the event loop."""
         if not self.done.done():
             if isinstance(outcome, Exception):
                 self.done.set_exception(outcome)
@@ -95,7 +95,7 @@ class Job:
         """Wait for the result.
 
         Args:
-            gone: Is done when the client has gone.
+            gone: Done when the client has gone.
 
         Raises:
             AbandonedError: The client has gone.
@@ -110,7 +110,7 @@ class Job:
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Give up where the stage's time is over; otherwise look again when it would be."""
+        """Give up if the stage's time is over; otherwise look again when it would be."""
         if self.left <= 0:
             self._abandon(self.too_late())
         self._timer = self.loop.call_later(max(0.001, self.left), self._look)
@@ -122,7 +122,7 @@ class Job:
 
 
 class SearchJob(Job):
-    """Queries of one request, with the options they share."""
+    """The queries of one request, with the options that they share."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class SearchJob(Job):
         options: SearchOptions,
         histogram: bool,
     ) -> None:
-        """Take texts, or vectors, which have no gradient stage."""
+        """Take queries: texts, or vectors, which have no gradient stage."""
         super().__init__(index, limit)
         self.queries, self.options, self.histogram = list(queries), options, histogram
         self.encoded: list[EncodedQuery | FailedQuery] = []
@@ -153,28 +153,28 @@ class SearchJob(Job):
         return [query for query in self.queries if isinstance(query, Query)]
 
     def take(self, encoded: Iterator[EncodedQuery | FailedQuery]) -> None:
-        """Put the encoded texts among the vectors."""
+        """Take the encoded texts, and put them in their places among the vectors."""
         self.encoded = [next(encoded) if isinstance(query, Query) else query for query in self.queries]
 
 
 class ExplainJob(Job):
-    """One document and one query to explain it for."""
+    """The explanation of one document for one query."""
 
     def __init__(self, index: GradientIndex, limit: float, document_id: str, query: Query, long_queries: str) -> None:
-        """Name both, and what becomes of a query that is too long."""
+        """Take the document's id, the query, and what to do if it is too long."""
         super().__init__(index, limit)
         self.document_id, self.query, self.long_queries = document_id, query, long_queries
 
 
 class JobProgress:
-    """What slow work calls as it goes on: says where it is, stands still for batches, ends where nobody waits."""
+    """The progress of slow work: keeps its state, pauses it for batches, and ends it when nobody waits any more."""
 
     def __init__(self, job: Job, turnstile: Turnstile) -> None:
         """Take a job that has its turn."""
         self._job, self._turnstile = job, turnstile
 
     def pause(self) -> None:
-        """Give way to a batch that waits.
+        """Let a waiting batch go first.
 
         Raises:
             AbandonedError: Nobody waits for the job any more.
@@ -187,7 +187,7 @@ class JobProgress:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep batches off for as long as the block takes."""
+        """Keep batches from running during the block."""
         with ExitStack() as stack:
             with self._job.standing_still():
                 stack.enter_context(self._turnstile.alone())

@@ -18,7 +18,7 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks: the name of a key, or an address where there are no keys."""
+    """The caller of a request: the name of its key, or its address where there are no keys."""
 
     name: str
     scopes: frozenset[str]
@@ -66,7 +66,7 @@ class Keys:
         return cls(digests)
 
     def caller(self, key: str | None) -> Caller:
-        """Return whose key it is. Takes the same time for every wrong key.
+        """Return the caller with a key. Takes the same time for every wrong key.
 
         Raises:
             AccessError: It is missing or unknown.
@@ -88,7 +88,7 @@ def bearer(header: str | None) -> str | None:
 
 
 class RateLimit:
-    """A bucket of tokens for each caller: `rate` are added a second, up to twice as many lie in it."""
+    """A token bucket for each caller: `rate` tokens are added a second, and it holds twice as many."""
 
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         """Set the rate; 0 sets no limit."""

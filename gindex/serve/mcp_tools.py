@@ -1,4 +1,4 @@
-"""Search and explanation as tools of the Model Context Protocol, over an index at hand or one at a service."""
+"""Search and explanation as tools of the Model Context Protocol, over a local index or one at a service."""
 
 import threading
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ MAX_RESULTS = 50
 
 
 class Searchable(Protocol):
-    """What both `GradientIndex` and `Client` can do."""
+    """The part of `GradientIndex` and `Client` that the tools use."""
 
     def search(
         self, prompt: str, completion: str | None = None, options: SearchOptions = ..., **settings: Any
@@ -36,7 +36,7 @@ class Searchable(Protocol):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Tell the caller of a tool what went wrong, where it is one of gindex's errors."""
+    """Turn gindex's errors into errors of a tool, whose message the caller sees."""
     try:
         yield
     except GindexError as error:
@@ -63,28 +63,28 @@ def make_tools(index: Searchable) -> MCPServer:
         if k > MAX_RESULTS:
             raise ToolError(f"k: expected at most {MAX_RESULTS}, found {k}")
         with one, told():
-            found = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
-        return result_record(found)
+            result = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
+        return result_record(result)
 
     @server.tool()
     def explain(document_id: str, prompt: str, completion: str | None = None) -> dict[str, Any]:
         """Tell the exact influence of a document on a completion apart: by tokens, strongest first, and by layers.
 
         Args:
-            document_id: Id of a document that search found.
+            document_id: Id of a document that search returned.
             prompt: As in search.
             completion: As in search.
         """
         with one, told():
-            found = index.explain(document_id, prompt, completion)
-        tokens = [token for part in found.parts for token in part.tokens]
+            explanation = index.explain(document_id, prompt, completion)
+        tokens = [token for part in explanation.parts for token in part.tokens]
         strongest = sorted(tokens, key=lambda token: -abs(token.influence))[:MAX_RESULTS]
         return {
             "document_id": document_id,
-            "influence": found.influence,
+            "influence": explanation.influence,
             "tokens": [{"text": token.text, "influence": token.influence} for token in strongest],
-            "layer_groups": found.groups,
-            "notes": list(found.notes),
+            "layer_groups": explanation.groups,
+            "notes": list(explanation.notes),
         }
 
     return server

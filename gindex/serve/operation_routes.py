@@ -1,4 +1,4 @@
-"""The routes of operation, and the page."""
+"""The routes of operation (health, metrics, version), and of the page."""
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -42,7 +42,7 @@ def operation_routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
-        """Count what happened, for Prometheus."""
+        """Return the metrics, for Prometheus."""
         service.reader(request)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -60,7 +60,7 @@ def page_routes() -> APIRouter:
 
 
 def docs_routes() -> APIRouter:
-    """Return the routes of the page about the interface; Swagger UI comes from a package, not from the network."""
+    """Return the routes of the API's documentation; Swagger UI comes from a package, not from the network."""
     swagger = files("fastapi_offline") / "static"
     return _file_routes(
         "/docs", "/docs", {name: _own(name) for name in _DOCS} | {name: swagger / name for name in _SWAGGER}
@@ -71,10 +71,10 @@ def _own(name: str) -> Traversable:
     return files("gindex.serve") / "page" / name
 
 
-def _file_routes(start: str, folder: str, found: dict[str, Traversable]) -> APIRouter:
-    """Return routes of files, the first of them at `start`; nothing else is ever read."""
+def _file_routes(start: str, folder: str, files_by_name: dict[str, Traversable]) -> APIRouter:
+    """Return routes of files, which are read here, once; the first one is at `start` too."""
     router = APIRouter(include_in_schema=False)
-    contents = {name: path.read_bytes() for name, path in found.items()}
+    contents = {name: path.read_bytes() for name, path in files_by_name.items()}
     first = next(iter(contents))
 
     @router.get(start)

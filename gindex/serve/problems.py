@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: `application/problem+json` (RFC 9457) that tells nothing of the machine it runs on."""
+"""Errors as HTTP answers: `application/problem+json` (RFC 9457) that reveals nothing of the service's machine."""
 
 import json
 import logging
@@ -59,7 +59,7 @@ _STATUS: list[tuple[type[GindexError], int]] = [
     (StoreError, 503),
 ]
 _TOLD = (ServiceError, ConfigError, QueryError, NonFiniteError)
-"""Errors whose messages speak of the request alone; those of others name files, models or devices."""
+"""Errors whose messages are about the request alone; those of others may name files, models or devices."""
 
 _SAFE_WORDS = [
     MismatchError(expected="vectors that were made with this index", found="others", remedy="encode them with it"),
@@ -105,7 +105,7 @@ def status_of(error: Exception) -> int:
 
 
 def content_of(error: Exception) -> dict[str, Any]:
-    """Return what a request that failed with an error is told."""
+    """Return the content of the answer to a request that failed with an error."""
     status = status_of(error)
     name = "InternalError" if status == 500 else _public_name(error)
     return _content(status, name, _told(error, status))
@@ -121,12 +121,12 @@ def problem_of(error: Exception) -> Response:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why an index is not ready, in words that tell nothing of the machine; the log has the whole message."""
+    """Return the reason why an index is not ready, without names of files; the log has the whole message."""
     return next((words for kind, words in _REASONS if isinstance(error, kind)), "it cannot be opened; the log says why")
 
 
 def failure_of(failed: FailedQuery) -> dict[str, Any]:
-    """Return what stands in a batch's answer in the place of a query that has none; it tells what a problem would."""
+    """Return the entry of a batch's answer for a query that failed, with the detail that its problem would have."""
     status = status_of(failed.error)
     name = "InternalError" if status == 500 else _public_name(failed.error)
     told = _told(failed.error, status)

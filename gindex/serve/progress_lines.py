@@ -1,4 +1,4 @@
-"""Answers of slow work as JSON lines: the place in the queue, how far it is, last the answer or what went wrong."""
+"""Answers of slow work as JSON lines: the place in the queue, then progress, last the result or the error."""
 
 import asyncio
 import time
@@ -16,25 +16,25 @@ from gindex.serve.problems import content_of, dump, log
 from gindex.serve.service import Service
 
 LOOK_SECONDS, REPEAT_SECONDS = 0.2, 5.0
-"""How often a change is looked for, and how often a line comes without one: what listens knows that work goes on."""
+"""Seconds between looks for a change, and between lines without one, which tell the client that work goes on."""
 
 
 def wants_lines(request: Request) -> bool:
-    """Say whether a client asks for lines."""
+    """Say whether a client accepts an answer in lines."""
     return NDJSON in request.headers.get("accept", "").lower()
 
 
 def answer_lines(
     service: Service, served: ServedIndex, job: Job, request: Request, answer: Callable[[Any], dict[str, Any]]
 ) -> StreamingResponse:
-    """Queue a job and tell of it line by line; a client that goes away ends it.
+    """Queue a job and answer with lines about it; the job ends when the client goes away.
 
     Args:
-        service: What answers.
-        served: The index that is asked.
-        job: The work.
-        request: Who asks.
-        answer: Makes the answer's content of the result.
+        service: The service.
+        served: The index.
+        job: The job.
+        request: The request.
+        answer: Turns the job's result into the content of the answer.
 
     Raises:
         OverloadedError: The queue is full.

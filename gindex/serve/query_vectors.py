@@ -1,6 +1,6 @@
-"""Query vectors as they come over HTTP: base64 of little-endian float32, or a file of NumPy's format.
+"""Query vectors as they come over HTTP: base64 of little-endian float32, or a file in NumPy's format.
 
-Nothing of NumPy's own reader is used: it evaluates headers, and takes types that run code.
+NumPy's own reader is not used: it evaluates headers, and accepts types that run code.
 
 Axes: Q queries, D dimension.
 """

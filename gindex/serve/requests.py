@@ -1,4 +1,4 @@
-"""Reading requests: bodies of bounded size and time, who asks, and whether the client is still there."""
+"""Requests: their bodies, bounded in size and time, their callers, and whether the client is still there."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_body(request: Request, config: ServeConfig) -> bytearray:
-    """Return the body of a request, which vectors in it are used from where they lie.
+    """Return the body of a request; a `bytearray`, so that vectors in it can be used in place.
 
     Raises:
         RefusedError: It is too long (413), or took too long to arrive (408).
@@ -53,10 +53,10 @@ def media_type(request: Request) -> str:
     Raises:
         RefusedError: It is neither JSON nor NumPy's format (415).
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in (JSON, NPY):
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared not in (JSON, NPY):
         raise RefusedError(415, expected=f"a body of {JSON} or {NPY}", found="another media type")
-    return found
+    return declared
 
 
 async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> Body:
@@ -65,11 +65,11 @@ async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> 
     Args:
         request: The request.
         config: Its limits.
-        kind: What the body must be.
+        kind: The model of the body.
 
     Raises:
         RefusedError: It is no JSON (400, 415), or too long or slow.
-        ConfigError: It holds something else than expected, or an object in it has equal keys; says where.
+        ConfigError: It does not fit the model, or an object in it has equal keys; says where.
     """
     if media_type(request) != JSON:
         raise RefusedError(415, expected=f"a body of {JSON}")
@@ -77,7 +77,7 @@ async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> 
 
 
 def parse(kind: type[Body], content: bytearray) -> Body:
-    """Return what JSON text holds, checked; see `read_json`."""
+    """Return the content of JSON text, checked; see `read_json`."""
     _check_keys(content)
     try:
         return kind.model_validate_json(content)
@@ -86,7 +86,7 @@ def parse(kind: type[Body], content: bytearray) -> Body:
 
 
 def validated(kind: type[Body], values: Sequence[tuple[str, str]]) -> Body:
-    """Return query parameters, whose values are text, checked.
+    """Return query parameters, checked; their values come as text.
 
     Raises:
         ConfigError: One is unknown, not of its type, or there twice.
@@ -120,11 +120,11 @@ def _explained(error: ValidationError) -> Exception:
 
 
 def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) -> Caller:
-    """Return who asks, and count the request.
+    """Return the caller of a request, and count it.
 
     Raises:
         AccessError: No key, an unknown one, or one without the scope.
-        OverloadedError: Too many requests came from there.
+        OverloadedError: Too many requests came from the caller.
     """
     if keys is None:
         address = request.client.host if request.client else "local"

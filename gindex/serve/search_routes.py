@@ -49,7 +49,7 @@ def body_of(kind: type[Any], *, npy: bool = False) -> dict[str, Any]:
 
 
 LINES: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"$ref": "#/components/schemas/Line"}}}}}
-"""How the OpenAPI document tells of answers in lines."""
+"""Answers in lines, as the OpenAPI document describes them."""
 
 
 def _query_parameters() -> Iterator[dict[str, Any]]:
@@ -63,7 +63,7 @@ def _query_parameters() -> Iterator[dict[str, Any]]:
 
 
 def search_routes(service: Service) -> APIRouter:
-    """Return the routes that ask an index."""
+    """Return the routes of searches and explanations."""
     router = APIRouter(prefix="/v1/indexes/{name}", tags=["search"])
 
     async def search(request: Request, name: str, *, batch: bool) -> Response:
@@ -80,8 +80,8 @@ def search_routes(service: Service) -> APIRouter:
         service.check(search_options, len(queries))
         job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
 
-        def content(found: Answer) -> dict[str, Any]:
-            results, shapes = found
+        def content(result: Answer) -> dict[str, Any]:
+            results, shapes = result
             if not batch and isinstance(results[0], FailedQuery):
                 raise results[0].error
             records = [failure_of(r) if isinstance(r, FailedQuery) else result_record(r) for r in results]
@@ -143,7 +143,7 @@ def search_routes(service: Service) -> APIRouter:
         query = Query(prompt=body.prompt, completion=body.completion)
         job = ExplainJob(index, service.config.queue_seconds, body.document_id, query, body.long_queries)
         own = {"index": name, "version": index.manifest.version}
-        return await answered(request, served, job, lambda found: own | explanation_record(found))
+        return await answered(request, served, job, lambda result: own | explanation_record(result))
 
     return router
 

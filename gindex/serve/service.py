@@ -1,4 +1,4 @@
-"""A service as its routes see it: settings, keys, indexes, metrics, and how work is waited for."""
+"""The service behind the routes: its settings, keys, indexes, metrics, and the waiting for results."""
 
 import asyncio
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from gindex.serve.requests import identify, left
 
 
 class Service:
-    """Everything of one service but its routes and its socket."""
+    """One service without its routes and its socket."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether every index was tried, at least one answers, and the service isn't closing."""
+        """Whether every index has been tried, at least one answers, and the service is not closing."""
         return self.indexes.loaded.is_set() and not self.draining and any(index.ready for index in self.indexes)
 
     def start(self) -> None:
@@ -77,11 +77,11 @@ class Service:
         self.batcher.close()
 
     def reader(self, request: Request) -> Caller:
-        """Let a caller read; see `identify`."""
+        """Return the caller of a request that reads; see `identify`."""
         return identify(request, self.keys, self.limit, "read")
 
     def writer(self, request: Request) -> Caller:
-        """Let a caller write; see `identify`.
+        """Return the caller of a request that writes; see `identify`.
 
         Raises:
             RefusedError: The service is read-only (403).
@@ -92,7 +92,7 @@ class Service:
         return caller
 
     def check(self, options: SearchOptions, queries: int) -> None:
-        """Hold a request to the limits.
+        """Check a request against the limits.
 
         Raises:
             ConfigError: It asks for too much.
@@ -110,7 +110,7 @@ class Service:
         """Queue a job and wait for its result, until the client goes away.
 
         Raises:
-            GindexError: It failed; where that is for the index's files, the index is given up until they are whole.
+            GindexError: It failed. If files of the index are damaged, the index is given up until they are whole.
         """
         gone = asyncio.ensure_future(left(request))
         try:

@@ -1,4 +1,4 @@
-"""The slow lane: exact searches and explanations, one after the other; they stand still for every batch."""
+"""The queue of slow work: exact searches and explanations, one after the other, which pause for every batch."""
 
 import threading
 from collections import deque
@@ -78,7 +78,7 @@ class SlowQueue:
             return job
 
     def _forget_abandoned(self) -> None:
-        """Take those jobs out of the queue for which nobody waits."""
+        """Take jobs out of the queue for which nobody waits any more."""
         gone = [job for job in self._waiting if job.abandoned]
         for job in gone:
             self._waiting.remove(job)

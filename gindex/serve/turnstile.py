@@ -1,4 +1,4 @@
-"""Batches of searches and slow work on one device: slow work stands still while a batch runs."""
+"""The turnstile between batches of searches and slow work on one device: slow work pauses while a batch runs."""
 
 import threading
 import time
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SLOW_SHARE = 0.25
-"""Where batches come without end, slow work has this share of a batch's time after each."""
+"""Share of a batch's time that slow work has after it, where batches come without end."""
 
 
 class Turnstile:
     """A turnstile for two threads: one with batches, one with slow work.
 
-    A batch begins at once, beside the step that slow work is at; slow work stops before the next one. To wait for that
-    step would take a search of ready vectors several times its own time.
+    A batch begins at once, beside the present step of slow work, which pauses before its next one. Waiting for that
+    step would take several times as long as a search of ready vectors.
     """
 
     def __init__(self) -> None:
-        """Let both in."""
+        """Let both threads in."""
         self._changed = threading.Condition()
         self._batch = self._slow = self._alone = False
         self._free_at = 0.0
@@ -40,7 +40,7 @@ class Turnstile:
 
     @contextmanager
     def slow(self) -> Iterator[None]:
-        """Run slow work, which looks at `wanted` now and then."""
+        """Run slow work, which has to look at `wanted` now and then."""
         with self._changed:
             self._slow = True  # from now on batches leave room between them
             self._changed.wait_for(lambda: not self._batch)
@@ -53,7 +53,7 @@ class Turnstile:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Run slow work that no batch may meet, once none runs."""
+        """Run slow work that must not run beside a batch, once none runs."""
         with self._changed:
             self._changed.wait_for(lambda: not self._batch)
             self._alone = True
@@ -66,7 +66,7 @@ class Turnstile:
 
     @property
     def wanted(self) -> bool:
-        """Whether slow work is to stand still now."""
+        """Whether slow work is to pause now."""
         return self._batch
 
     def give_way(self) -> None:
