@@ -71,8 +71,8 @@ class _JsonParser:
             yield self._value()
             while self._take(",]") == ",":
                 yield self._value()
-        if found := self._next():
-            raise self._malformed(f"{found!r} after the end of the array")
+        if character := self._next():
+            raise self._malformed(f"{character!r} after the end of the array")
 
     def values(self) -> Iterator[object]:
         """Yield values that follow each other."""
@@ -80,11 +80,13 @@ class _JsonParser:
             yield self._value()
 
     def _take(self, signs: str) -> str:
-        found = self._next()
-        if not found or found not in signs:
-            raise self._malformed(f"{found!r} in the place of {' or '.join(signs)}" if found else "its end too early")
+        character = self._next()
+        if not character or character not in signs:
+            raise self._malformed(
+                f"{character!r} in the place of {' or '.join(signs)}" if character else "its end too early"
+            )
         self._at += 1
-        return found
+        return character
 
     def _next(self) -> str:
         """Return the next character that is no space; "" at the end."""

@@ -157,17 +157,17 @@ def _text(fields: dict[str, Any], place: str, config: CorpusConfig) -> str:
 
 
 def _document_id(fields: dict[str, Any], record: Record, config: CorpusConfig) -> str:
-    found = fields.get(config.id_field, record.default_id)
-    if isinstance(found, bool) or not isinstance(found, (int, str)) or found == "":
-        shown = "an empty string" if found == "" else _type(found)
+    own = fields.get(config.id_field, record.default_id)
+    if isinstance(own, bool) or not isinstance(own, (int, str)) or own == "":
+        shown = "an empty string" if own == "" else _type(own)
         raise CorpusError(
             field=record.place,
             expected=f"an integer or a string as id in the field {config.id_field!r}",
             found=shown,
             remedy="correct the record or name another field with `id_field`",
         )
-    _check_encodable(str(found), "an id", record.place)
-    return str(found)
+    _check_encodable(str(own), "an id", record.place)
+    return str(own)
 
 
 def _metadata(name: str, value: object, place: str) -> Any:

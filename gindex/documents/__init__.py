@@ -1,1 +1,1 @@
-"""The table of documents: schema, filling, filters, words, checksums."""
+"""The table of documents: schema, writing, reading, filters, words, checksums."""

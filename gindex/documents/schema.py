@@ -1,9 +1,9 @@
 """The SQLite file of a document table: its tables, its opening, and its errors in gindex's terms.
 
 `documents` has one entry per document, numbered on through the tables of an index; `parts` has one per part, numbered
-likewise, with its tokens as little-endian uint32, the context first. `words` is the full-text index of
-the documents' texts as `words.indexed` gives them, without the texts. Tables of version 1 have the texts' own words in
-it, cut by SQLite.
+likewise, with its tokens as little-endian uint32, the context first. `words` is the full-text index of the documents'
+texts as `words.indexed` gives them, without the texts. In tables of version 1 it has the texts' own words, cut by
+SQLite.
 """
 
 import re
@@ -187,12 +187,12 @@ def remove_beside(path: Path) -> None:
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    (found,) = connection.execute("PRAGMA application_id").fetchone()
-    if found != APPLICATION_ID:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if application_id != APPLICATION_ID:
         raise CorruptStoreError(
             field=path,
             expected=f"a document table with application id {APPLICATION_ID}",
-            found=found,
+            found=application_id,
             remedy="restore it or build the index again",
         )
     version = version_of(connection)

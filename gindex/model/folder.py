@@ -118,9 +118,9 @@ def _instead(path: Path) -> str:
 def _check_quantised(settings: dict[str, Any], name: str) -> None:
     parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
     for key in ("quantization_config", "compression_config"):
-        found = next((part[key] for part in parts if part.get(key)), None)
-        if found is not None:
-            method = found.get("quant_method", "unnamed") if isinstance(found, dict) else "unnamed"
+        scheme = next((part[key] for part in parts if part.get(key)), None)
+        if scheme is not None:
+            method = scheme.get("quant_method", "unnamed") if isinstance(scheme, dict) else "unnamed"
             raise ModelError(
                 field=name,
                 expected="weights of 16 or 32 bits",
@@ -157,13 +157,13 @@ def _check_architecture(settings: dict[str, Any], name: str) -> None:
 def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:
     """Refuse weights under names that transformers prefers to the usual ones, which are looked at here."""
     named = settings.get("transformers_weights")
-    found = [str(named)] if named not in (None, SAFE_WEIGHTS, f"{SAFE_WEIGHTS}{SHARD_LIST}") else []
-    found += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
-    if found:
+    elsewhere = [str(named)] if named not in (None, SAFE_WEIGHTS, f"{SAFE_WEIGHTS}{SHARD_LIST}") else []
+    elsewhere += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
+    if elsewhere:
         raise ModelError(
             field=name,
             expected=f"weights in {SAFE_WEIGHTS} or its shards",
-            found=f"{found[0]} to be taken in their place",
+            found=f"{elsewhere[0]} to be taken in their place",
             remedy="load the model with transformers and save it with save_pretrained()",
         )
 
@@ -238,11 +238,11 @@ def _stored(files: list[Path], name: str) -> Iterator[tuple[str, Path]]:
 def _check_pickled(path: Path, config: ModelConfig) -> None:
     files = _weight_files(path, PICKLED_WEIGHTS, config.name)
     if not files:
-        found = {
+        weights = {
             file for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf") for file in path.glob(pattern)
         }
-        others = sorted(file.name for file in found)
-        is_gguf = bool(found) and all(file.suffix == ".gguf" for file in found)
+        others = sorted(file.name for file in weights)
+        is_gguf = bool(weights) and all(file.suffix == ".gguf" for file in weights)
         raise ModelError(
             field=config.name,
             expected=f"weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}",

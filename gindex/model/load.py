@@ -290,13 +290,13 @@ def _pick_dtype(config: ModelConfig, settings: Any, device: torch.device) -> tor
 
 def _check_cross_attention(name: str, model: nn.Module) -> None:
     """Refuse the decoder of an encoder-decoder: it has weights that attend to an encoder, and there is none."""
-    found = next((module for module, _ in model.named_modules() if _CROSS_ATTENTION.search(module)), None)
-    if found is not None:
+    attending = next((module for module, _ in model.named_modules() if _CROSS_ATTENTION.search(module)), None)
+    if attending is not None:
         raise ModelError(
             field=name,
             expected="a causal language model",
             found=(
-                f"an encoder-decoder's decoder ({type(model).__name__}, whose {found} attends to an encoder), "
+                f"an encoder-decoder's decoder ({type(model).__name__}, whose {attending} attends to an encoder), "
                 "which would run without it"
             ),
             remedy="use a decoder-only model",

@@ -40,17 +40,17 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
     """
     missing = set(report["missing_keys"]) | {n for n, p in model.named_parameters() if p.device.type == "meta"}
     unexpected = set(report["unexpected_keys"])
-    mismatched = {key: f"{tuple(found)} for {tuple(wanted)}" for key, found, wanted in report["mismatched_keys"]}
-    found = [
+    mismatched = {key: f"{tuple(shape)} for {tuple(wanted)}" for key, shape, wanted in report["mismatched_keys"]}
+    differences = [
         *([f"lacking {_listed(missing)}"] if missing else []),
         *([f"with {_listed(unexpected)}, which it has no place for"] if unexpected else []),
         *([f"with weights of other shapes: {_shapes(mismatched)}"] if mismatched else []),
     ]
-    if found:
+    if differences:
         raise ModelError(
             field=name,
             expected=f"all weights of {type(model).__name__} and no others",
-            found=f"a folder {'; '.join(found)}",
+            found=f"a folder {'; '.join(differences)}",
             remedy=_remedy(model, missing, unexpected),
         )
 

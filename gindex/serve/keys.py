@@ -71,14 +71,14 @@ class Keys:
         Raises:
             AccessError: It is missing or unknown.
         """
-        given, found = _digest(key or ""), None
+        given, owner = _digest(key or ""), None
         for digest, caller in self._digests.items():
             if hmac.compare_digest(digest, given):
-                found = caller
-        if key is None or found is None:
+                owner = caller
+        if key is None or owner is None:
             what = "none" if key is None else "an unknown one"
             raise AccessError(expected="an API key", found=what, remedy="send Authorization: Bearer KEY")
-        return found
+        return owner
 
 
 def bearer(header: str | None) -> str | None:
