@@ -137,7 +137,7 @@ class Client:
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
+        """Return the exact influence of one document, by token and by layer; see `GradientIndex.explain`."""
         return self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def document_routes(service: Service) -> APIRouter:
 
     @router.get("/{name}", response_model=IndexAnswer)
     async def index(request: Request, name: str) -> Response:
-        """Tell what an index is, its recall and fidelity as measured at its build."""
+        """Describe an index, with its recall and fidelity as measured at its build."""
         service.reader(request)
         return _json(describe(service, service.indexes[name]))
 
@@ -167,7 +167,7 @@ def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -
 
 
 def _of_request(error: CorpusError, path: Path) -> _DocumentsError:
-    """What is wrong with documents, in words of the request: their places in it, and what mends it there."""
+    """Return an error about documents in words of the request: their places in it, and a remedy there."""
 
     def placed(part: str) -> str:
         lines = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", part)

@@ -35,7 +35,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _refusal: tuple[int, str] | None = None
-    _since_step = 0  # bytes since the parser last came to the end of something
+    _since_step = 0  # bytes since the end of the last headers or piece of a body
     _discarded = 0  # bytes of a body after its answer; much ends the connection, unless the body ends first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -58,7 +58,7 @@ class HttpServer(uvicorn.Server):
     """A server that drains at the first signal and ends at the second."""
 
     def __init__(self, service: Service, app: FastAPI) -> None:
-        """Prepare to run an application."""
+        """Take a service and its application."""
         super().__init__(
             uvicorn.Config(
                 app,

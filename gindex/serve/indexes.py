@@ -194,7 +194,9 @@ class ServedIndex:
             return
         if self._current is None and time.monotonic() < self._retry_at:
             return
-        if self._suspect:  # what was found damaged while serving had its full length when it was opened
+        if (
+            self._suspect
+        ):  # damage that shows while serving need not change a file's length, so all checksums are compared
             problems = verify(self._layout)["problems"]
             if problems:
                 raise CorruptStoreError("; ".join(problems))

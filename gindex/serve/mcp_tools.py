@@ -18,6 +18,7 @@ INSTRUCTIONS = (
     "Positive influence: training on the document makes the completion likelier. It is evidence, not proof."
 )
 MAX_RESULTS = 50
+"""Most hits, and most tokens of an explanation, that a tool returns."""
 
 
 class Searchable(Protocol):
@@ -68,7 +69,7 @@ def make_tools(index: Searchable) -> MCPServer:
 
     @server.tool()
     def explain(document_id: str, prompt: str, completion: str | None = None) -> dict[str, Any]:
-        """Tell the exact influence of a document on a completion apart: by tokens, strongest first, and by layers.
+        """Return the exact influence of a document on a completion: by token, strongest first, and by layer group.
 
         Args:
             document_id: Id of a document that search returned.

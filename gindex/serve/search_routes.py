@@ -134,7 +134,7 @@ def search_routes(service: Service) -> APIRouter:
 
     @router.post("/explain", response_model=ExplainAnswer, responses=LINES, openapi_extra=body_of(ExplainBody))
     async def explain(request: Request, name: str) -> Response:
-        """Tell the exact influence of a document on a query apart, by its tokens and by layers."""
+        """Return the exact influence of a document on a query, by token and by layer."""
         service.reader(request)
         served = service.indexes[name]
         body = await read_json(request, service.config, ExplainBody)
