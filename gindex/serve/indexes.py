@@ -196,7 +196,7 @@ class ServedIndex:
             return
         if (
             self._suspect
-        ):  # damage that shows while serving need not change a file's length, so all checksums are compared
+        ):  # damage need not change a file's length, so all checksums are compared
             problems = verify(self._layout)["problems"]
             if problems:
                 raise CorruptStoreError("; ".join(problems))
