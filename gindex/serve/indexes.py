@@ -194,9 +194,7 @@ class ServedIndex:
             return
         if self._current is None and time.monotonic() < self._retry_at:
             return
-        if (
-            self._suspect
-        ):  # damage need not change a file's length, so all checksums are compared
+        if self._suspect:  # damage need not change a file's length, so all checksums are compared
             problems = verify(self._layout)["problems"]
             if problems:
                 raise CorruptStoreError("; ".join(problems))
