@@ -80,7 +80,11 @@ class Option:
         if self.known:
             return f"one of {', '.join(map(str, self.known))}"
         if self.most is not None:
-            return f"from {self.least} to {self.most}" if self.above is None else f"above {self.above} to {self.most}"
+            return (
+                f"from {self.least} to {self.most}"
+                if self.above is None
+                else f"a number in ({self.above}, {self.most}]"
+            )
         if self.above is not None:
             return "a positive finite number" if self.above == 0 else f"above {self.above}"
         return f"at least {self.least}"
