@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from gindex.config import SearchOptions
+from gindex.errors import PARTS, message_of
 from gindex.options import default_of
 from gindex.search.hit import result_record
-from gindex.serve.schema import Options
+from gindex.serve.schema import AllOptions
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 NPY = {"Content-Type": "application/x-npy"}
@@ -28,7 +29,11 @@ def refused(response, status: int, *words: str):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     content = response.json()
-    assert content["status"] == status and content.keys() == {"type", "title", "status", "detail"}
+    parts = {name: content[name] for name in PARTS if name in content}
+    assert content["status"] == status and content.keys() - parts.keys() == {"type", "title", "status", "detail"}
+    assert all(parts.values()) and (
+        content["detail"] == message_of(**parts) or not parts.keys() & {"expected", "found"}
+    )
     assert all(word in content["detail"] for word in words), content
     assert "/" not in content["detail"].replace("application/", "").replace("/v1/indexes", "")  # no path of ours
     return content
@@ -74,6 +79,10 @@ def test_a_bad_query_of_a_batch_stands_in_its_place(served, index):
         "error": {
             "type": "urn:gindex:QueryError",
             "detail": "query b: expected a token to predict after the first, found 0 in all; give a longer prompt",
+            "field": "query b",
+            "expected": "a token to predict after the first",
+            "found": "0 in all",
+            "remedy": "give a longer prompt",
         },
     }
     for result, prompt in ((first, PROMPT), (last, "the heap")):
@@ -151,8 +160,8 @@ def test_operation(served):
 
 def test_options_are_those_of_the_library():
     for each in fields(SearchOptions):
-        assert Options.model_fields[each.name].default == default_of(SearchOptions, each.name)
-    assert Options.model_fields.keys() - {each.name for each in fields(SearchOptions)} == {"histogram"}
+        assert AllOptions.model_fields[each.name].default == default_of(SearchOptions, each.name)
+    assert AllOptions.model_fields.keys() - {each.name for each in fields(SearchOptions)} == {"histogram"}
 
 
 DEEP = '{"prompt":' + "[" * 100_000
@@ -218,6 +227,20 @@ def test_unknown_documents(served, document):
     refused(served.http.get(f"/v1/indexes/index/documents/{quote(document, safe='')}"), 404)
 
 
+def test_parts_of_a_problem(served):
+    content = refused(
+        served.http.post("/v1/indexes/index/search", json={"prompt": PROMPT, "dedupe": 0.5, "where": "a >"}), 422
+    )
+    assert content["field"] == "where, position 4" and content["expected"] and content["found"]
+    content = refused(served.http.get("/v1/indexes/index/documents/nothing"), 404)
+    assert {name: content.get(name) for name in PARTS} == {
+        "field": None,
+        "expected": "the id of a document",
+        "found": "none of that name",
+        "remedy": "check the id",
+    }
+
+
 def test_media_types_paths_and_methods(served):
     refused(served.http.post("/v1/indexes/index/search", content="x", headers={"Content-Type": "text/plain"}), 415)
     refused(served.http.post("/v1/indexes/index/search", content="x"), 415)
@@ -274,7 +297,7 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
     for changes, words in [
         ({"exact": False}, "refine: expected `exact`"),
         ({"refine": "newton"}, "expected one of cg, lissa"),
-        ({"refine_parts": 0}, "refine_parts: expected from 1 to 1000 over HTTP"),
+        ({"refine_parts": None}, "refine_parts: expected from 1 to 1000 over HTTP"),
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),
     ]:
         refused(served.search({"prompt": PROMPT, **settings, **changes}), 422, words)
