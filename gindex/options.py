@@ -197,7 +197,7 @@ def need_text(needs: tuple[str, ...]) -> str:
     return " or ".join(f"`{name}` {value}" if value else f"`{name}`" for name, _, value in pairs)
 
 
-def changed(settings: Config, changes: Mapping[str, Any]) -> Config:
+def changed(settings: Config, changes: Mapping[str, object]) -> Config:
     """Settings with some of them replaced.
 
     Args:
