@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @config_option(CorpusConfig, "text_field")
 @config_option(CorpusConfig, "id_field")
 @config_option(CorpusConfig, "max_tokens", type=int)
-@config_option(CurvatureConfig, "curvature", type=click.Choice(CURVATURES))
+@config_option(CurvatureConfig, "curvature", type=click.Choice(CURVATURES.names()))
 @config_option(CurvatureConfig, "fit_documents", type=int)
 @config_option(CurvatureConfig, "damping_scale", type=float)
 @config_option(CurvatureConfig, "index_damping", type=float)
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @config_option(VectorConfig, "rank_fraction", type=float)
 @click.option("--full-rank", is_flag=True, help="Keep all of both eigenbases: the same as --rank-fraction 1.")
 @config_option(VectorConfig, "bits", type=click.Choice([str(bits) for bits in BIT_WIDTHS]))
-@config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
+@config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS.names()))
 @config_option(ModelConfig, "device")
 @config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
 @permission_options

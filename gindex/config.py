@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gindex.errors import ConfigError
+from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
-CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 REFINEMENTS = ("cg", "lissa")
 CANDIDATE_RANKS = ("both", "score")
-PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
@@ -117,7 +118,7 @@ class ModelConfig:
 class CurvatureConfig:
     """How the curvature is fitted and damped."""
 
-    curvature: str = option("ekfac", "Curvature: ekfac; or, to compare with, kfac, diagonal, identity (raw gradients).")
+    curvature: str = option(CURVATURES.default, "Kind of curvature; all but the default are there to compare with.")
     fit_documents: int = option(1000, "Documents that EK-FAC is fitted on, drawn with the seed; 0 takes all.")
     damping_scale: float = option(0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.")
     index_damping: float | None = option(
@@ -126,7 +127,7 @@ class CurvatureConfig:
     calibration_documents: int = option(64, "Parts that ranks and damping of stored vectors are chosen on.")
 
     def __post_init__(self) -> None:
-        one_of("curvature", self.curvature, CURVATURES)
+        CURVATURES.check(self.curvature)
         at_least("fit_documents", self.fit_documents, 0)
         positive("damping_scale", self.damping_scale)
         at_least("calibration_documents", self.calibration_documents, 2)
@@ -143,14 +144,16 @@ class VectorConfig:
         None, "Leading part of both eigenbases of every layer that is kept, in (0, 1]; chosen by calibration."
     )
     bits: int = option(1, "Bits per stored coordinate: 1, 2, 4, 8 or 16.")
-    projection: str = option("count-sketch", "Random projection: count-sketch; to compare with, rademacher, kronecker.")
+    projection: str = option(
+        PROJECTIONS.default, "Kind of random projection; all but the default are there to compare with."
+    )
 
     def __post_init__(self) -> None:
         if self.dimension < 8 or self.dimension % 8:
             raise ConfigError(f"--dimension: expected a positive multiple of 8, got {self.dimension}")
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
             raise ConfigError(f"--rank-fraction: expected a number in (0, 1], got {self.rank_fraction}")
-        one_of("projection", self.projection, PROJECTIONS)
+        PROJECTIONS.check(self.projection)
         if self.bits not in BIT_WIDTHS:
             raise ConfigError(f"--bits: expected one of {', '.join(map(str, BIT_WIDTHS))}, got {self.bits}")
 

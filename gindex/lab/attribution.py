@@ -31,7 +31,7 @@ from gindex.curvature.inverse import (
     LissaInverse,
     iterative_inverse,
 )
-from gindex.curvature.kinds import fit_in_memory
+from gindex.curvature.kinds import curvature_kind, fit_in_memory
 from gindex.curvature.ranks import ranks
 from gindex.curvature.second_level import fit_second_level
 from gindex.errors import NonFiniteError
@@ -47,8 +47,7 @@ from gindex.vectors.codes import decode, encode
 from gindex.vectors.influence import document_gradients, exact_influence, precondition_queries
 from gindex.vectors.norms import whitened_norms
 from gindex.vectors.path import VectorBatch, VectorPath
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 from gindex.vectors.scores import slice_scores
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class Attribution(Generic[Batch]):
         task: OutputTask[Batch],
         layers: Sequence[TrackedLayer],
         documents: Sequence[Batch],
-        kind: str = CURVATURES[0],
+        kind: str = CURVATURES.default,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> "Attribution[Batch]":
@@ -124,7 +123,7 @@ class Attribution(Generic[Batch]):
             task: The model with its loss.
             layers: Tracked layers: `tracked_layers`, or some of them.
             documents: Batches of the documents to fit on.
-            kind: Curvature: ekfac, kfac, diagonal or identity.
+            kind: Name of the kind of curvature.
             seed: Seed of the sampled labels.
             progress: Where the passes are reported.
 
@@ -133,9 +132,8 @@ class Attribution(Generic[Batch]):
             LabelError: A document's label is outside the model's range.
             NonFiniteError: No document has a finite loss.
         """
-        CurvatureConfig(curvature=kind)
-        layers = resourced(layers)
-        return cls(task, layers, fit_in_memory(layers, task, documents, kind, seed, progress or Silent()))
+        curvature, layers = curvature_kind(kind), resourced(layers)
+        return cls(task, layers, fit_in_memory(layers, task, documents, curvature, seed, progress or Silent()))
 
     def influence(self, queries: Sequence[Batch], documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:
         """Return exact influence [Q, N]: positive where training on the document lowers the query's loss.

@@ -53,11 +53,10 @@ class ProjectionSpec:
     layers: tuple[LayerShape, ...]
     dimension: int
     seed: int
-    kind: str = PROJECTIONS[0]
+    kind: str = PROJECTIONS.default
 
     def __post_init__(self) -> None:
-        if self.kind not in PROJECTIONS:
-            raise ConfigError(f"--projection: expected one of {', '.join(PROJECTIONS)}, got {self.kind!r}")
+        PROJECTIONS.check(self.kind)
         if self.dimension < SLICE_UNIT * len(self.groups) or self.dimension % SLICE_UNIT:
             raise ConfigError(
                 f"--dimension: expected a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} "
@@ -106,6 +105,12 @@ class Projection(ABC):
     @abstractmethod
     def add(self, out_ND: Tensor, name: str, V_NPR: Tensor) -> None:
         """Add the projection of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
+
+
+def make_projection(spec: ProjectionSpec, device: torch.device) -> Projection:
+    """The projection of a spec, ready to run on a device."""
+    projection: Projection = PROJECTIONS.get(spec.kind)(spec, device)
+    return projection
 
 
 def signs_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:

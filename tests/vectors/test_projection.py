@@ -10,10 +10,9 @@ from torch import Tensor
 
 from gindex.config import PROJECTIONS
 from gindex.errors import ConfigError
+from gindex.lab.projections.kronecker import largest_divisor
 from gindex.vectors.count_sketch import CountSketch, deal
-from gindex.vectors.kronecker import largest_divisor
-from gindex.vectors.projection import LayerShape, ProjectionSpec, fold, hash64, signs_of
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, fold, hash64, make_projection, signs_of
 
 # Layers of unequal shapes; two in the first group, one smaller than its slice, one with a single coordinate.
 SHAPES = (
@@ -24,7 +23,7 @@ SHAPES = (
 )
 
 
-KINDS = pytest.mark.parametrize("kind", PROJECTIONS)
+KINDS = pytest.mark.parametrize("kind", PROJECTIONS.names())
 
 
 def spec(dimension: int, seed: int = 0, kind: str = "count-sketch") -> ProjectionSpec:
@@ -297,7 +296,7 @@ def test_signs_are_the_bits_of_the_hashes_lowest_first():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match="--projection: expected one of count-sketch, rademacher, kronecker"):
+    with pytest.raises(ConfigError, match="projection: expected one of count-sketch, kronecker, rademacher"):
         spec(64, kind="fourier")
 
 
