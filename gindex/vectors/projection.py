@@ -59,8 +59,12 @@ class ProjectionSpec:
         PROJECTIONS.check(self.kind)
         if self.dimension < SLICE_UNIT * len(self.groups) or self.dimension % SLICE_UNIT:
             raise ConfigError(
-                f"--dimension: expected a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} "
-                f"({SLICE_UNIT} for each of {len(self.groups)} layer groups), got {self.dimension}"
+                field="dimension",
+                expected=(
+                    f"a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} ({SLICE_UNIT} for "
+                    f"each of {len(self.groups)} layer groups)"
+                ),
+                found=self.dimension,
             )
 
     @cached_property

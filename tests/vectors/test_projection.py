@@ -314,7 +314,7 @@ def test_slices_cover_the_dimension_in_forward_order():
 
 @pytest.mark.parametrize("dimension", [0, 8, 16, 23, 25, 100])
 def test_a_dimension_that_does_not_fit_is_refused(dimension):
-    with pytest.raises(ConfigError, match=rf"--dimension: expected a multiple of 8 of at least 24 .*, got {dimension}"):
+    with pytest.raises(ConfigError, match=rf"dimension: expected a multiple of 8 of at least 24 .*, found {dimension}"):
         spec(dimension)
 
 
