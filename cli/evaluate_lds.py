@@ -52,17 +52,18 @@ def lds(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = LdsConfig(subsets=subsets, share=share, repeats=repeats, seed=seed)
 
-    from gindex.lab.evaluations.kept import Kept
-    from gindex.lab.evaluations.lds import evaluate_lds
-    from gindex.lab.evaluations.named import load_experiment
     from gindex.lab.evaluations.plots import plot_lds
     from gindex.lab.fidelity_plot import check_plot
+
+    from gindex.lab.evaluations.experiments import load_experiment
+    from gindex.lab.evaluations.lds import evaluate_lds
+    from gindex.lab.evaluations.work_folder import WorkFolder
 
     if plot is not None:
         check_plot(plot)
     experiment = load_experiment(training, documents)
     methods = compared(experiment, chosen, files)
-    measured = evaluate_lds(Kept(experiment, work), methods, config, terminal_progress())
+    measured = evaluate_lds(WorkFolder(experiment, work), methods, config, terminal_progress())
     report(measured, _text, plot_lds, plot, as_json)
 
 

@@ -44,15 +44,16 @@ def mislabel(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = MislabelConfig(share=share, repeats=repeats, seed=seed)
 
-    from gindex.lab.evaluations.kept import Kept
-    from gindex.lab.evaluations.mislabel import evaluate_mislabel
-    from gindex.lab.evaluations.named import load_experiment
     from gindex.lab.evaluations.plots import plot_mislabel
     from gindex.lab.fidelity_plot import check_plot
 
+    from gindex.lab.evaluations.experiments import load_experiment
+    from gindex.lab.evaluations.mislabel import evaluate_mislabel
+    from gindex.lab.evaluations.work_folder import WorkFolder
+
     if plot is not None:
         check_plot(plot)
-    measured = evaluate_mislabel(Kept(load_experiment(training, documents), work), config, terminal_progress())
+    measured = evaluate_mislabel(WorkFolder(load_experiment(training, documents), work), config, terminal_progress())
     report(measured, _text, plot_mislabel, plot, as_json)
 
 

@@ -57,17 +57,18 @@ def removal(
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = RemovalConfig(removed=tuple(dict.fromkeys(removed)), queries=queries, repeats=repeats, seed=seed)
 
-    from gindex.lab.evaluations.kept import Kept
-    from gindex.lab.evaluations.named import load_experiment
     from gindex.lab.evaluations.plots import plot_removal
-    from gindex.lab.evaluations.removal import evaluate_removal
     from gindex.lab.fidelity_plot import check_plot
+
+    from gindex.lab.evaluations.experiments import load_experiment
+    from gindex.lab.evaluations.removal import evaluate_removal
+    from gindex.lab.evaluations.work_folder import WorkFolder
 
     if plot is not None:
         check_plot(plot)
     experiment = load_experiment(training, documents)
     methods = compared(experiment, chosen, files)
-    measured = evaluate_removal(Kept(experiment, work), methods, config, terminal_progress())
+    measured = evaluate_removal(WorkFolder(experiment, work), methods, config, terminal_progress())
     report(measured, _text, plot_removal, plot, as_json)
 
 

@@ -56,10 +56,11 @@ def tail_patch(
     config = TailPatchConfig(k=top, optimizer=optimizer, rate=rate, candidates=candidates, seed=seed)
     asked = read_queries(queries, also=["documents"])  # of files for `gindex evaluate recall`
 
-    from gindex.index import GradientIndex
     from gindex.lab.evaluations.index_plots import plot_tail_patch
-    from gindex.lab.evaluations.tail_patch import evaluate_tail_patch
     from gindex.lab.fidelity_plot import check_plot
+
+    from gindex.index import GradientIndex
+    from gindex.lab.evaluations.tail_patch import evaluate_tail_patch
 
     if plot is not None:
         check_plot(plot)

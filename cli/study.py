@@ -25,6 +25,7 @@ from .render import json_text
 
 if TYPE_CHECKING:
     from gindex.lab.studies.report import Report
+
     from gindex.queries.query import Query
 
 
@@ -263,8 +264,9 @@ def _put(content: str, path: Path) -> None:
 
 
 def _write(report: "Report", options: dict[str, Any]) -> None:
-    from gindex.files.atomic import publish
     from gindex.lab.studies.html import study_page
+
+    from gindex.files.atomic import publish
 
     numbers = json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     out: Path = options["out"]

@@ -19,7 +19,7 @@ from gindex.vectors.codes import code_bytes, decode, encode
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Ranks = Mapping[str, tuple[int, int]]
-"""Kept activation and gradient eigenvectors by layer."""
+"""WorkFolder activation and gradient eigenvectors by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from gindex.build.allocator import release
 from gindex.build.memory import sides
 from gindex.corpus.batches import TokenBatch
-from gindex.curvature.covariance import SecondMoment
+from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.kinds import CurvatureKind, curvature_kind
@@ -103,14 +103,14 @@ def _fit_bases(
 
 
 def _covariances(
-    layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment]
-) -> list[tuple[str, str, dict[str, SecondMoment]]]:
+    layers: Sequence[TrackedLayer], A: dict[str, TokenMoment], S: dict[str, TokenMoment]
+) -> list[tuple[str, str, dict[str, TokenMoment]]]:
     """Return the side, the name and the place of each covariance that the file of a layer group is made of."""
     activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     return activations + [("gradient", layer.name, S) for layer in layers]
 
 
-def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, SecondMoment]]) -> dict[str, Tensor]:
+def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
     """Return the tensors of a covariance, which is dropped; another thread may be at another one."""
     side, name, covariances = covariance
     values, vectors = kind.basis(covariances.pop(name).mean(), f"{side} covariance of {name}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gindex.config import CURVATURES
-from gindex.curvature.covariance import SecondMoment
+from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
@@ -110,7 +110,7 @@ def fit_in_memory(
 
 
 def _decompose(
-    moments: dict[str, SecondMoment], side: str, kind: CurvatureKind, dtype: torch.dtype
+    moments: dict[str, TokenMoment], side: str, kind: CurvatureKind, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Eigenvalues and bases of one side by name."""
     values, vectors = {}, {}

@@ -5,7 +5,7 @@ A folder holds what is trained:
     FOLDER/model/            a causal language model of transformers, with its tokenizer
     FOLDER/documents.jsonl   documents to fine-tune on: objects with `text` and `id`
     FOLDER/queries.jsonl     queries: objects with `prompt` and perhaps `completion` and `id`
-    FOLDER/recipe.json       how, where it differs from `Recipe`
+    FOLDER/recipe.json       how, where it differs from `FineTuningRecipe`
     FOLDER/tuned/            the model trained on all documents, made when a method first needs it
     FOLDER/index/            an index of the documents under that model, likewise
 
@@ -50,7 +50,7 @@ CANDIDATES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class FineTuningRecipe:
     """How the model is fine-tuned: AdamW without weight decay, a warm-up of one epoch, then a constant rate.
 
     Attributes:
@@ -231,14 +231,14 @@ def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) ->
     return places_QN
 
 
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path) -> FineTuningRecipe:
     if not path.is_file():
-        return Recipe()
+        return FineTuningRecipe()
     try:
-        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+        return FineTuningRecipe(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            field=path, expected=f"settings of {asdict(Recipe())}", found=error, remedy="correct it"
+            field=path, expected=f"settings of {asdict(FineTuningRecipe())}", found=error, remedy="correct it"
         ) from error
 
 

@@ -18,7 +18,7 @@ from gindex.lab.evaluations.training import Ordinals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class PerceptronRecipe:
     """How perceptrons are trained: by plain stochastic gradient descent.
 
     Attributes:
@@ -49,7 +49,7 @@ def perceptron(widths: Sequence[int], seed: int) -> nn.Sequential:
 
 
 def train_perceptrons(
-    recipe: Recipe,
+    recipe: PerceptronRecipe,
     x_NI: Tensor,
     labels: Sequence[Tensor],
     losses: Callable[[Tensor, Tensor], Tensor],

@@ -35,10 +35,8 @@ def rank(
     queries: Sequence[Query],
     method: str,
     depth: int,
+    config: RankingsConfig,
     progress: Progress,
-    *,
-    candidates: int = 100,
-    seed: int = 0,
 ) -> list[Ranking]:
     """Rank the documents of an index for each query; a document of several parts has the sum of their values.
 
@@ -47,9 +45,8 @@ def rank(
         queries: Q queries.
         method: One of `METHODS`.
         depth: Documents of each ranking, fewer where there are fewer or BM25 finds no word of the query in more.
+        config: How many candidates the funnel re-ranks, and the seed of the random order.
         progress: Where the work is reported.
-        candidates: Parts that the funnel re-ranks.
-        seed: Seed of the random order.
 
     Raises:
         ConfigError: The method is unknown.
@@ -58,7 +55,7 @@ def rank(
     if method == BM25:
         return [index.lexical(query.text, depth) for query in queries]
     if method == RANDOM:
-        return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
+        return [_shuffled(index.ids(), depth, config.seed, number) for number in range(len(queries))]
     if method not in METHODS:
         raise ConfigError(field="method", expected=f"one of {', '.join(METHODS)}", found=repr(method))
     common: dict[str, Any] = {
@@ -74,7 +71,7 @@ def rank(
     by_score = [_ranking(result) for result in scored]
     if method == INDEX:
         return by_score
-    found = index.search_many(queries, k=candidates, exact=True, candidates=candidates, **common)
+    found = index.search_many(queries, k=config.candidates, exact=True, candidates=config.candidates, **common)
     return [_continued(_ranking(result), rest)[:depth] for result, rest in zip(found, by_score, strict=True)]
 
 

@@ -17,7 +17,7 @@ from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.lab.attribution import DAMPING
 from gindex.lab.evaluations.methods import TensorMethods
-from gindex.lab.evaluations.perceptrons import Recipe, by_size, train_perceptrons
+from gindex.lab.evaluations.perceptrons import PerceptronRecipe, by_size, train_perceptrons
 from gindex.lab.evaluations.training import Losses, Method, Ordinals
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import tensor_batches
@@ -30,7 +30,7 @@ ATTRIBUTION_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table:
+class TabularData:
     """Documents and queries with their labels."""
 
     x: Tensor
@@ -46,8 +46,8 @@ class TensorTraining:
 
     def __init__(
         self,
-        table: Table,
-        recipe: Recipe,
+        table: TabularData,
+        recipe: PerceptronRecipe,
         task: Callable[[torch.nn.Module], TensorTask],
         losses: Callable[[Tensor, Tensor], Tensor],
         vectors: VectorConfig,

@@ -13,7 +13,7 @@ from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
 from gindex.index import GradientIndex
-from gindex.lab.studies.report import Quote, Source
+from gindex.lab.report import Quote, Source
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, tokenize_query
@@ -49,15 +49,7 @@ class Material:
     @property
     def source(self) -> Source:
         """What the report says of the index."""
-        manifest = self.index.manifest
-        return Source(
-            path=str(self.index.path),
-            version=manifest.version,
-            model=str(manifest.model["name"]),
-            weights=sum(layer.inputs * layer.outputs for layer in manifest.layers),
-            documents=len(np.unique(self.table.part_documents()[self.usable])),
-            parts=len(self.usable),
-        )
+        return Source.of(self.index)
 
     def count(self, most: int) -> int:
         """Return how many parts a ranking takes, where it takes at most so many; 0 takes all."""

@@ -18,13 +18,14 @@ import numpy.typing as npt
 from gindex.documents.selection import lexical_documents, parts_of
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.plots import FAINT, SERIES
+from gindex.lab.report import Figure, Quote, Report, Section, Table, spread
+from gindex.lab.statistics import mean_interval
 from gindex.lab.studies.config import ScaleConfig
 from gindex.lab.studies.material import Material
-from gindex.lab.studies.plots import FAINT, SERIES, check_plots, draw
-from gindex.lab.studies.report import Figure, Quote, Report, Section, Table
-from gindex.lab.studies.statistics import mean_interval, spearman, text
 from gindex.progress import Progress
 from gindex.queries.query import Query
+from gindex.statistics import spearman
 
 Scores = npt.NDArray[np.float64]
 
@@ -36,8 +37,8 @@ CAVEATS = (
     "queries is given; a difference in influence may come from that.",
     "Shared words are counted as they are written, weighted by their rarity. Another form of a word, or a synonym, "
     "counts as nothing in common, so an influence on meaning alone looks the same as one on neither.",
-    "Long documents hold more of a query's words and have more influence as well; part of any agreement with BM25 is"
-    " length.",
+    "Long documents hold more of a query's words and have more influence as well; part of any agreement with BM25 is "
+    "length.",
     "Queries are the beginnings of documents of the corpus, which both models were trained on where the corpus is "
     "their own; the documents themselves are left out.",
 )
@@ -73,9 +74,7 @@ def study_scale(
 
     Raises:
         ConfigError: The indexes are not of one corpus, the second model isn't larger, or there are too few documents.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     materials = (Material(smaller, progress), Material(larger, progress))
     _check_sizes(materials)
     common = find_common(materials, config)
@@ -283,19 +282,16 @@ def _report(
     direction = "less" if difference.high < 0 else "more" if difference.low > 0 else "neither more nor less"
     findings = (
         f"The top {config.top} documents of the larger model share {direction} of a query's words than those of the "
-        "smaller: "
-        f"{text(means['larger'], '.1%')} against {text(means['smaller'], '.1%')} (difference "
-        f"{text(difference, '+.1%')}); the top by BM25 "
-        f"{means['BM25'].mean:.1%}, any documents {means['chance'].mean:.1%}.",
-        f"The rank correlation of influence with BM25 is {text(correlations[0])} for the smaller and "
-        f"{text(correlations[1])} for the "
-        f"larger model; BM25 places half of their top documents within the first {ranks['smaller']:,.0f} and "
-        f"{ranks['larger']:,.0f} of "
-        f"{len(common.ids):,}.",
-        f"The two models have {text(agreement, '.0%')} of their top {config.top} in common.",
+        f"smaller: {spread(means['larger'], '.1%')} against {spread(means['smaller'], '.1%')} (difference "
+        f"{spread(difference, '+.1%')}); the top by BM25 {means['BM25'].mean:.1%}, any documents "
+        f"{means['chance'].mean:.1%}.",
+        f"The rank correlation of influence with BM25 is {spread(correlations[0])} for the smaller and "
+        f"{spread(correlations[1])} for the larger model; BM25 places half of their top documents within the first "
+        f"{ranks['smaller']:,.0f} and {ranks['larger']:,.0f} of {len(common.ids):,}.",
+        f"The two models have {spread(agreement, '.0%')} of their top {config.top} in common.",
     )
     return Report(
-        study="scale",
+        name="scale",
         title="Does a larger model learn from documents that share fewer words?",
         findings=findings,
         sections=(
@@ -329,7 +325,7 @@ def _curves(measured: _Measured, materials: Sequence[Material]) -> Section:
     caption = "Mean share of the query's words, weighted by rarity, in the best documents; bands are 95% intervals."
     return Section(
         title="Words in common",
-        figures=(Figure(svg=draw("Share of the query's words in the best documents", fill), caption=caption),),
+        figures=(Figure(label="Share of the query's words in the best documents", fill=fill, caption=caption),),
     )
 
 
@@ -355,7 +351,7 @@ def _ranks(measured: _Measured, config: ScaleConfig, documents: int) -> Section:
     caption = "How many of the most influential documents a search for the query's words would find among its best."
     return Section(
         title="Ranks by BM25 of the most influential documents",
-        figures=(Figure(svg=draw("Ranks by BM25 of the most influential documents", fill), caption=caption),),
+        figures=(Figure(label="Ranks by BM25 of the most influential documents", fill=fill, caption=caption),),
     )
 
 
@@ -363,7 +359,13 @@ def _models(
     materials: Sequence[Material], losses: list[Any], means: dict[str, Any], correlations: list[Any], seed: int
 ) -> Section:
     rows = tuple(
-        (name, f"{material.source.weights:,}", text(mean_interval(loss, seed)), text(means[name], ".1%"), text(rho))
+        (
+            name,
+            f"{material.source.weights:,}",
+            spread(mean_interval(loss, seed)),
+            spread(means[name], ".1%"),
+            spread(rho),
+        )
         for name, material, loss, rho in zip(SIZES, materials, losses, correlations, strict=True)
     )
     header = ("model", "tracked weights", "loss, nats a token", "words shared", "correlation with BM25")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from gindex.lab.evaluations.statistics import (
+from gindex.lab.statistics import (
     correlation_samples,
     detection_curve,
     interval,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gindex.lab.studies.statistics import area_under_curve, mean_interval, spearman, spearman_interval, top_share
+from gindex.lab.statistics import area_under_curve, mean_interval, spearman, spearman_interval, top_share
 
 
 def test_rank_correlation_is_scipys():

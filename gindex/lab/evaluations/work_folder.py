@@ -24,7 +24,7 @@ ALIKE = 3
 """Different subsets whose losses are all equal, with one seed, after which a function is held to ignore its subset."""
 
 
-class Kept:
+class WorkFolder:
     """The folder of an experiment."""
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
