@@ -103,7 +103,9 @@ def _resamples(count: int, seed: int, resamples: int = RESAMPLES) -> npt.NDArray
 
 
 def _weighted_correlations(predicted_QM: Floats, measured_QM: Floats, weights_BM: Floats) -> Floats:
-    x_QM, y_QM = (np.stack([ranks(row) for row in side]) for side in (predicted_QM, measured_QM))
+    # Centred, so that the ranks of a constant side are zeros and leave no rounding behind.
+    middle = (predicted_QM.shape[1] + 1) / 2
+    x_QM, y_QM = (np.stack([ranks(row) - middle for row in side]) for side in (predicted_QM, measured_QM))
     mean_x, mean_y = weights_BM @ x_QM.T, weights_BM @ y_QM.T
     covariance = weights_BM @ (x_QM * y_QM).T - mean_x * mean_y
     variance_x = weights_BM @ (x_QM**2).T - mean_x**2

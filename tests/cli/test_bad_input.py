@@ -236,7 +236,7 @@ def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path)
         '{"id": "d", "prompt": "a parser token"}',
     ]
     path.write_text("\n".join(lines))
-    arguments = ["search", built, "--queries", path, "--hybrid", "-k", 2]
+    arguments = ["search", built, "--queries", path, "--words", "rank", "-k", 2]
     result = run(*arguments, "--json")
     assert result.exit_code == QUERY
     records = [json.loads(line) for line in result.stdout.splitlines()]
@@ -248,7 +248,7 @@ def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path)
     assert "query c: expected at most 64 tokens" in errors[3] and "found 200 in the completion" in errors[3]
     assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first number 2: ")
     for position, query in ((0, "the stack"), (4, "a parser token")):
-        (alone,) = [json.loads(run("search", built, query, "--hybrid", "-k", 2, "--json").stdout)]
+        (alone,) = [json.loads(run("search", built, query, "--words", "rank", "-k", 2, "--json").stdout)]
         assert [h["document_id"] for h in records[position]["hits"]] == [h["document_id"] for h in alone["hits"]]
     text = run(*arguments)
     assert text.exit_code == QUERY and text.stdout.count("no answer: ") == 3

@@ -9,8 +9,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from gindex.config import SearchOptions, default_of
+from gindex.config import SearchOptions
 from gindex.errors import PARTS, message_of
+from gindex.options import default_of
 from gindex.search.hit import result_record
 from gindex.serve.schema import Options
 
@@ -46,7 +47,7 @@ def refused(response, status: int, *words: str):
         {"k": 3, "both": True, "layers": True, "where": "number < 100"},
         {"k": 3, "group_by": "document", "group_score": "sum", "dedupe": 0.9, "normalise": "unit"},
         {"k": 3, "exact": True, "candidates": 8},
-        {"k": 3, "hybrid": True, "bm25": "parser"},
+        {"k": 3, "words": "rank", "words_text": "parser"},
         {"k": 3, "scan": True, "shortlist": 50},
     ],
 )

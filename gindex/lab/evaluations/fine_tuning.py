@@ -35,15 +35,14 @@ from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.files.atomic import checksum
 from gindex.index import GradientIndex
-from gindex.lab.evaluations.rankings import BM25, EXACT, FUNNEL, INDEX, rank, scores_of
-from gindex.lab.evaluations.training import Scores
+from gindex.lab.evaluations.config import BM25, EXACT, FUNNEL, INDEX, RankingsConfig
+from gindex.lab.evaluations.rankings import rank, scores_of
+from gindex.lab.evaluations.training import Ordinals, Scores
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
-
-Ordinals = npt.NDArray[np.int64]
 
 CANDIDATES = 100
 """Documents that the funnel of a small corpus re-ranks."""
@@ -154,7 +153,7 @@ class FineTuning:
     def scores(self, method: str, progress: Progress | None = None) -> Scores:
         """Return a method's scores [Q, N] from the index of the documents."""
         index = self.index(progress)
-        rankings = rank(index, self.queries, method, self.documents, progress or Silent())
+        rankings = rank(index, self.queries, method, self.documents, RankingsConfig(), progress or Silent())
         return scores_of(rankings, index.ids())
 
     def index(self, progress: Progress | None = None) -> GradientIndex:
@@ -169,7 +168,7 @@ class FineTuning:
             self.save(tuned)
         config = BuildConfig(
             model=ModelConfig(name=str(tuned), dtype="float32"),
-            curvature=CurvatureConfig(fit_documents=0),
+            curvature=CurvatureConfig(fit_documents=None),
             fidelity=FidelityConfig(queries=0),
         )
         index = GradientIndex.build([str(self.folder / "documents.jsonl")], folder, config, progress=progress)

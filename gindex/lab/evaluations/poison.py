@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
-from gindex.lab.evaluations.config import PoisonConfig
+from gindex.lab.evaluations.config import RankingsConfig
 from gindex.lab.evaluations.rankings import rank
 from gindex.lab.plots import draw_detection
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
@@ -54,7 +54,7 @@ class MethodPoison:
 class Poison:
     """What was measured."""
 
-    config: PoisonConfig
+    config: RankingsConfig
     where: str
     documents: int
     planted: int
@@ -105,7 +105,7 @@ def poison_report(measured: Poison, source: Source) -> Report:
 
 
 def evaluate_poison(
-    index: GradientIndex, queries: Sequence[Query], where: str, config: PoisonConfig, progress: Progress
+    index: GradientIndex, queries: Sequence[Query], where: str, config: RankingsConfig, progress: Progress
 ) -> Poison:
     """Look for planted documents, from queries that are the bad outputs.
 

@@ -1,4 +1,10 @@
-"""Rankings of an index's documents for queries, by the methods that are compared: what searches give, and BM25.
+"""Rankings of an index's documents for queries, by the methods that are compared.
+
+    index     scores of the stored vectors
+    funnel    the candidates of `exact`, re-ranked by exact influence; the others after them by score
+    exact     exact influence of every document
+    bm25      BM25 score of the query's words
+    random    a random order
 
 Axes: Q queries, N documents.
 """
@@ -12,6 +18,7 @@ import numpy.typing as npt
 from gindex.config import REFUSE
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.evaluations.config import BM25, EXACT, INDEX, METHODS, RANDOM, RankingsConfig
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import log_notes
@@ -19,15 +26,6 @@ from gindex.search.hit import SearchResult
 
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""
-
-INDEX, FUNNEL, EXACT, BM25, RANDOM = "index", "funnel", "exact", "bm25", "random"
-METHODS = {
-    INDEX: "scores of the stored vectors",
-    FUNNEL: "the candidates of `exact`, re-ranked by exact influence; the others after them by score",
-    EXACT: "exact influence of every document",
-    BM25: "BM25 score of the query's words",
-    RANDOM: "a random order",
-}
 
 
 def rank(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gindex.errors import UnknownDocumentError
 from gindex.index import GradientIndex
-from gindex.lab.evaluations.config import RecallConfig
+from gindex.lab.evaluations.config import RankingsConfig
 from gindex.lab.evaluations.rankings import Ranking, rank
 from gindex.lab.plots import FAINT
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
@@ -59,7 +59,7 @@ class MethodRecall:
 class SoughtRecall:
     """What was measured."""
 
-    config: RecallConfig
+    config: RankingsConfig
     documents: int
     queries: int
     methods: dict[str, MethodRecall]
@@ -120,7 +120,7 @@ def recall_report(measured: SoughtRecall, source: Source) -> Report:
 
 
 def evaluate_recall(
-    index: GradientIndex, sought: Sequence[Sought], config: RecallConfig, progress: Progress
+    index: GradientIndex, sought: Sequence[Sought], config: RankingsConfig, progress: Progress
 ) -> SoughtRecall:
     """Look for the documents that state what each query asks for.
 

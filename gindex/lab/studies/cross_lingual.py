@@ -5,13 +5,13 @@ Source: Grosse et al. 2023, arXiv:2308.03296.
 Axes: Q queries, N parts, P passages, L languages, D documents (passage by language).
 """
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gindex.documents.words import words_in
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.lab.plots import shade
@@ -126,14 +126,10 @@ def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int
     return influence_QD.reshape(len(queries), len(parallel.passages), len(parallel.languages))
 
 
-def words_of(text: str) -> set[str]:
-    """Return the different words of a text, in lower case."""
-    return set(re.findall(r"\w+", text.lower()))
-
-
 def _overlap(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
     """Return the share [Q, P, L] of the words of a query and a document that are in both."""
-    words = [[words_of(" ".join(material.texts(np.array(parts, np.int64)))) for parts in own] for own in parallel.parts]
+    texts = [[" ".join(material.texts(np.array(parts, np.int64))) for parts in own] for own in parallel.parts]
+    words = [[set(words_in(text)) for text in own] for own in texts]
     overlap = [
         [[len(asked & other) / max(len(asked | other), 1) for other in own] for own in words]
         for passage in drawn

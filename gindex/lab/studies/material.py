@@ -51,8 +51,8 @@ class Material:
         """What the report says of the index."""
         return Source.of(self.index)
 
-    def count(self, most: int) -> int:
-        """Return how many parts a ranking takes, where it takes at most so many; 0 takes all."""
+    def count(self, most: int | None) -> int:
+        """How many parts a ranking takes, where it takes at most so many; None takes all."""
         return min(most or len(self.usable), len(self.usable))
 
     def first_parts(self) -> Ordinals:
@@ -100,19 +100,19 @@ class Material:
         means: npt.NDArray[np.float64] = result / counted
         return means
 
-    def rank(self, queries: FidelityQueries, most: int, seed: int, *, by_layer: bool = False) -> Ranked:
+    def rank(self, queries: FidelityQueries, most: int | None, seed: int, *, by_layer: bool = False) -> Ranked:
         """Compute the influence of the parts of the index, or of a draw of them, on queries.
 
         Args:
             queries: The queries, with the document that each leaves out.
-            most: Parts to draw; 0 takes all.
+            most: Parts to draw; None takes all.
             seed: Seed of the draw.
             by_layer: Keep the layers apart.
 
         Raises:
             ConfigError: There are too few parts of other documents.
         """
-        parts = sample_parts(self.usable, most or None, seed)
+        parts = sample_parts(self.usable, most, seed)
         counted_QN = queries.documents[:, None] != self.table.part_documents()[parts]
         least = int(counted_QN.sum(1).min())
         if least < LEAST_PARTS:

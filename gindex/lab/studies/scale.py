@@ -6,7 +6,6 @@ Axes: Q queries, D documents, M models (smaller, larger).
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.documents.selection import lexical_documents, parts_of
+from gindex.documents.words import words_in
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.lab.plots import FAINT, SERIES
@@ -130,7 +130,7 @@ def find_common(materials: Sequence[Material], config: ScaleConfig) -> Common:
                 remedy="build both over one corpus",
             )
     queries, own = _queries(drawn, texts, config, generator)
-    return Common(ids=drawn, words=[Counter(_words(each)) for each in texts], queries=queries, own=own)
+    return Common(ids=drawn, words=[Counter(words_in(each)) for each in texts], queries=queries, own=own)
 
 
 def _document_ids(material: Material) -> list[str]:
@@ -192,7 +192,7 @@ def shared_words(common: Common) -> Scores:
     rarity = {word: math.log(len(common.words) / count) for word, count in having.items()}
     shares_QD = np.zeros((len(common.queries), len(common.words)))
     for row, query in zip(shares_QD, common.queries, strict=True):
-        asked = {word: rarity.get(word, 0.0) for word in _words(_text(query))}
+        asked = {word: rarity.get(word, 0.0) for word in words_in(_text(query))}
         total = sum(asked.values()) or 1.0
         row[:] = [sum(w for word, w in asked.items() if word in words) / total for words in common.words]
     return shares_QD
@@ -200,10 +200,6 @@ def shared_words(common: Common) -> Scores:
 
 def _text(query: Query) -> str:
     return query.prompt + (query.completion or "")
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

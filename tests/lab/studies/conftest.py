@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from click.testing import Result
 
-SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "study.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "report.schema.json").read_text())
 VOID = {"meta", "br", "path", "use", "rect"}
 
 
@@ -45,7 +45,7 @@ def check_page(page: str) -> None:
     assert "://" not in re.sub(r"<div class=quote>.*?</div>", "", page, flags=re.DOTALL) and "@import" not in page
     assert "url(" not in page.replace("url(#", "")
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
-    assert "#0102" not in page and "#0202" not in page  # stand-in colours that were not replaced
+    assert "#0102" not in page and "gindex:" not in page  # stand-in colours that were not replaced
     assert "svg" in checker.tags
 
 
@@ -60,7 +60,7 @@ def study(run: Callable[..., Result], tmp_path: Path) -> Callable[..., tuple[dic
         page, record = out.read_text(), json.loads(out.with_suffix(".json").read_text())
         check_page(page)
         jsonschema.validate(record, SCHEMA)
-        assert record["study"] == name
+        assert record["report"] == name
         assert sorted(path.name for path in tmp_path.glob(f"{name}.*")) == [f"{name}.html", f"{name}.json"]
         assert all(finding in result.stdout for finding in record["findings"])
         return record, page
