@@ -115,6 +115,8 @@ def setting(
         "range": described.range,
         "metavar": described.metavar,
     }
+    if other.get("required"):
+        del attributes["default"]
     spellings = declarations or (f"--{(prefix + name).replace('_', '-')}",)
     typed = _type_of(get_type_hints(config)[name], described, of.default)
     return option(*spellings, f"{prefix}{name}", **attributes | typed | other)
@@ -233,10 +235,12 @@ def refuse_idle(ctx: click.Context) -> None:
             and ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE
             and not met(each.needs, ctx.params | facts)
         ):
-            spelling = in_options(f"`{each.name}`")
-            fact = _NEEDED.get(each.needs[0])
-            if fact is None:
-                needed, found = f"{in_options(need_text(each.needs))} beside it", "none"
-            else:
-                needed, found = fact, "--no-model" if without_model else index
-            raise click.UsageError(f"{spelling}: expected {needed}, found {found}; leave one of them out.")
+            raise click.UsageError(_idle(str(each.name), each.needs, "--no-model" if without_model else index), ctx)
+
+
+def _idle(name: str, needs: tuple[str, ...], instead: str) -> str:
+    spelling, fact = in_options(f"`{name}`"), _NEEDED.get(needs[0])
+    if fact is not None:
+        return f"{spelling}: expected {fact}, found {instead}; leave {spelling} out."
+    needed = in_options(need_text(needs))
+    return f"{spelling}: expected {needed} beside it, found none; give that, or leave {spelling} out."

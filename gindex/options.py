@@ -80,7 +80,11 @@ class Option:
         if self.known:
             return f"one of {', '.join(map(str, self.known))}"
         if self.most is not None:
-            return f"from {self.least} to {self.most}" if self.above is None else f"above {self.above} to {self.most}"
+            return (
+                f"from {self.least} to {self.most}"
+                if self.above is None
+                else f"a number in ({self.above}, {self.most}]"
+            )
         if self.above is not None:
             return "a positive finite number" if self.above == 0 else f"above {self.above}"
         return f"at least {self.least}"
@@ -193,7 +197,7 @@ def need_text(needs: tuple[str, ...]) -> str:
     return " or ".join(f"`{name}` {value}" if value else f"`{name}`" for name, _, value in pairs)
 
 
-def changed(settings: Config, changes: Mapping[str, Any]) -> Config:
+def changed(settings: Config, changes: Mapping[str, object]) -> Config:
     """Settings with some of them replaced.
 
     Args:
