@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+from report_files import read_report
 
 
 def test_the_commands(run, fails, tmp_path):
@@ -44,6 +45,14 @@ def test_the_commands(run, fails, tmp_path):
     assert re.search(r"^method +AUC +found\nknows +1\.000 \[1\.000, 1\.000\] +100%$", shown, re.MULTILINE)
     picture = (tmp_path / "mislabel.svg").read_text()
     assert len(picture) > 1000 and "gindex:" not in picture and "#0969da" in picture  # the page's colours
+    (tmp_path / "pages").mkdir()
+    for name in ("lds", "removal", "mislabel"):
+        more = {"lds": ["--subsets", 20], "removal": ["--removed", 3, "--queries", 5], "mislabel": ["--repeats", 7]}[
+            name
+        ]
+        page = tmp_path / "pages" / f"{name}.html"
+        numbers = json.loads(run("evaluate", name, *common, *more, "--json", "--out", page).stdout)
+        assert read_report(page, name)[0]["numbers"] == numbers
     assert "expected one of true, wrong, found 'other'" in fails(2, "evaluate", "lds", *common, "--method", "other")
     assert "--scores: expected NAME=FILE" in fails(2, "evaluate", "lds", *common, "--scores", "file.npy")
     (tmp_path / "bad.npy").write_bytes(b"not numpy")
