@@ -156,6 +156,12 @@ def shade(axes: Any, values: Sequence[Sequence[float]], rows: Sequence[str], col
         spine.set_visible(False)
 
 
+def curve_style(number: int) -> dict[str, str]:
+    """Colour and dashes of one of many curves: the colours come again with other dashes."""
+    dashes = ("-", "--", "-.", ":")
+    return {"color": SERIES[number % len(SERIES)], "linestyle": dashes[number // len(SERIES) % len(dashes)]}
+
+
 def draw_intervals(axes: Any, values: Mapping[str, Interval], label: str) -> None:
     """Fill axes with means and their intervals, one line for each name, the first on top."""
     for y, interval in enumerate(values.values()):
@@ -169,8 +175,8 @@ def draw_intervals(axes: Any, values: Mapping[str, Interval], label: str) -> Non
 
 def draw_detection(axes: Any, inspected: Sequence[float], curves: Mapping[str, Sequence[float]], what: str) -> None:
     """Fill axes with the share of what is looked for among the documents that are looked at first."""
-    for name, curve in curves.items():
-        axes.plot(inspected, curve, label=name)
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.plot(inspected, curve, label=name, **curve_style(number))
     axes.plot([0, 1], [0, 1], "--", color=FAINT, label="by chance")
     axes.set(xlabel="share of documents inspected", ylabel=f"share of {what} found", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="lower right")
@@ -180,14 +186,12 @@ def draw_detection(axes: Any, inspected: Sequence[float], curves: Mapping[str, S
 def _colours(values: Mapping[str, str]) -> Iterator[None]:
     """Draw within the block in the common style, with these colours by name."""
     import matplotlib
-    from cycler import cycler
     from matplotlib.colors import get_named_colors_mapping
 
     known = get_named_colors_mapping()
     for name, value in values.items():
         known[f"gindex:{name}"] = value
-    curves = cycler(linestyle=["-", "--", "-.", ":"]) * cycler(color=SERIES)
-    with matplotlib.rc_context(SETTINGS | {"axes.prop_cycle": curves}):
+    with matplotlib.rc_context(SETTINGS):
         yield
 
 

@@ -106,7 +106,7 @@ def _depth(pairs: list[tuple[Scores, Scores]]) -> Figure:
         least = min(len(scores_N) for scores_N, _ in pairs)
         windows = np.unique(np.geomspace(min(10, least), least, DEPTHS).astype(int))
         shares = [np.mean([overlap(scores_N, exact_N, int(w), 10) for scores_N, exact_N in pairs]) for w in windows]
-        axes.semilogx(windows, shares, label="by score")
+        axes.semilogx(windows, shares, color=SERIES[0], label="by score")
         axes.semilogx(windows, windows / least, "--", color=FAINT, label="by chance")
         axes.set(xlabel="best scores looked at", ylabel="share of the true top 10", ylim=(0, 1.02))
         axes.legend(loc="lower right")

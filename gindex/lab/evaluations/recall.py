@@ -14,7 +14,7 @@ from gindex.errors import UnknownDocumentError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import RankingsConfig
 from gindex.lab.evaluations.rankings import Ranking, rank
-from gindex.lab.plots import FAINT
+from gindex.lab.plots import FAINT, curve_style
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
 from gindex.lab.statistics import mean_interval
 from gindex.progress import Progress
@@ -73,8 +73,9 @@ def recall_report(measured: SoughtRecall, source: Source) -> Report:
 
     def fill(axes: Any) -> None:
         steps = np.unique(np.geomspace(1, measured.documents, 60).astype(int))
-        for name, method in ordered.items():
-            axes.semilogx(steps, [shares_within(method.ranks, int(k)).mean() for k in steps], label=name)
+        for number, (name, method) in enumerate(ordered.items()):
+            shares = [shares_within(method.ranks, int(k)).mean() for k in steps]
+            axes.semilogx(steps, shares, label=name, **curve_style(number))
         axes.semilogx(steps, steps / measured.documents, "--", color=FAINT, label="by chance")
         axes.set(xlabel="first documents looked at", ylabel="share of the sought documents", ylim=(0, 1.02))
         axes.legend(loc="lower right")

@@ -89,6 +89,8 @@ def removal_report(measured: Removal) -> Report:
         fill=lambda axes: _draw(axes, measured),
         caption="Mean over the queries, with its 95% interval. Solid lines leave out the top, dashed ones the bottom, "
         "the dotted one documents at random.",
+        width=7.2,
+        height=max(3.2, 0.5 + 0.4 * len(top)),
     )
     table = Table(
         header=("method", "end", "left out", "change of the loss"),
@@ -139,11 +141,11 @@ def _draw(axes: Any, measured: Removal) -> None:
             marker=MARKERS[number // len(SERIES) % len(MARKERS)],
             color=SERIES[number % len(SERIES)] if method else FAINT,
             linestyle={TOP: "-", BOTTOM: "--", RANDOM: ":"}[end],
-            label=f"{method}, {end}" if method else end,
+            label=(method if end == TOP else None) if method else end,
         )
     axes.axhline(0, color=LINE, linewidth=1)
     axes.set(xlabel="documents left out", ylabel="change of the query's loss")
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 @dataclass(frozen=True, eq=False)
