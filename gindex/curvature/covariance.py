@@ -38,7 +38,7 @@ class TokenMoment:
         self.tokens += counted_M.sum()
 
     def mean(self) -> Tensor:
-        """Return the mean over the tokens; zeros where there were none."""
+        """The mean over the tokens; zeros where there were none."""
         return symmetric(self.total_XX) / self.tokens.clamp(min=1)
 
 
@@ -89,7 +89,7 @@ class CovarianceObserver(Observer):
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
-    """Say which positions of a layer are real [N, positions].
+    """The positions of a layer that are real [N, positions].
 
     Args:
         mask_NT: Real tokens [N, T]. A mask of one column stands for all positions of a document, and a layer of one

@@ -1,4 +1,4 @@
-"""Matrix products with few digits in and many out."""
+"""Second moments of values with few digits, summed in a format with many."""
 
 from contextlib import nullcontext
 

@@ -94,7 +94,7 @@ class ProjectionSpec:
         return hashlib.sha256(definition.encode() + self.hashes(0, 64).tobytes()).hexdigest()
 
     def hashes(self, position: int, count: int, stream: int = 0) -> npt.NDArray[np.uint64]:
-        """Return `count` hashes for layer `position`; another stream gives independent ones."""
+        """Hashes for layer `position`, `count` of them; another stream gives independent ones."""
         key = hash64(np.array([self.seed], np.uint64)) ^ hash64(np.array([position + (1 << 32)], np.uint64))
         if stream:
             key ^= hash64(np.array([stream + (1 << 48)], np.uint64))
@@ -118,7 +118,7 @@ def make_projection(spec: ProjectionSpec, device: torch.device) -> Projection:
 
 
 def signs_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """Return the 64 bits of every hash, lowest first: one random sign each, [64 x hashes]."""
+    """The 64 bits of every hash, lowest first: one random sign each, [64 x hashes]."""
     return np.unpackbits(hashes.astype("<u8").view(np.uint8), bitorder="little")
 
 

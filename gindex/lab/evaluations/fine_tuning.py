@@ -99,7 +99,7 @@ class FineTuning:
         return json.dumps([asdict(self.recipe), *(checksum(path) for path in present)])
 
     def __call__(self, subset: Ordinals, seed: int) -> npt.NDArray[np.float64]:
-        """Return the summed losses [Q] of the queries, in nats, after fine-tuning on a subset."""
+        """The summed losses [Q] of the queries, in nats, after fine-tuning on a subset."""
         self.train(subset, seed)
         return self.losses()
 
@@ -131,7 +131,7 @@ class FineTuning:
         return model
 
     def losses(self) -> npt.NDArray[np.float64]:
-        """Return the summed losses [Q] of the queries under the model as it was last trained, in nats."""
+        """The summed losses [Q] of the queries under the model as it was last trained, in nats."""
         losses_Q = np.zeros(len(self.queries))
         lengths = np.array([len(query.ids) for query in self._query_tokens])
         targets = first_targets(self._query_tokens)
@@ -142,7 +142,7 @@ class FineTuning:
         return losses_Q
 
     def methods(self) -> Mapping[str, Callable[[], Scores]]:
-        """Return methods by name: stored scores, exact influence, both in the funnel's order, and BM25."""
+        """Methods by name: stored scores, exact influence, both in the funnel's order, and BM25."""
         return {
             INDEX: lambda: self.scores(INDEX),
             EXACT: lambda: self.scores(EXACT),
@@ -151,13 +151,13 @@ class FineTuning:
         }
 
     def scores(self, method: str, progress: Progress | None = None) -> Scores:
-        """Return a method's scores [Q, N] from the index of the documents."""
+        """A method's scores [Q, N] from the index of the documents."""
         index = self.index(progress)
         rankings = rank(index, self.queries, method, self.documents, RankingsConfig(), progress or Silent())
         return scores_of(rankings, index.ids())
 
     def index(self, progress: Progress | None = None) -> GradientIndex:
-        """Return the index of all documents under the model that was trained on them, with the usual settings.
+        """The index of all documents under the model that was trained on them, with the usual settings.
 
         Raises:
             ConfigError: A document of the file is not in the index.
@@ -221,7 +221,7 @@ class FineTuning:
 
 
 def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) -> Scores:
-    """Return minus the place of each document in the funnel's order: the best by score, re-ranked, then the rest."""
+    """Minus the place of each document in the funnel's order: the best by score, re-ranked, then the rest."""
     places_QN = np.empty_like(score_QN)
     for places_N, score_N, exact_N in zip(places_QN, score_QN, exact_QN, strict=True):
         by_score = np.argsort(-score_N, kind="stable")

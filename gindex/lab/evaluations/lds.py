@@ -171,7 +171,7 @@ def evaluate_lds(work: WorkFolder, methods: Mapping[str, Method], config: LdsCon
 
 
 def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
-    """Return a method's scores [Q, N].
+    """A method's scores [Q, N].
 
     Raises:
         ConfigError: They have another shape, or are not finite.
@@ -195,7 +195,7 @@ def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
 
 
 def compare(scores_QN: Scores, subsets: list[Ordinals], outcomes_QM: Losses) -> MethodLds:
-    """Return how sums of scores over subsets correlate with the outcomes [Q, M] of training on them."""
+    """Correlation of the sums of scores over subsets with the outcomes [Q, M] of training on them."""
     predicted_QM = np.stack([scores_QN[:, subset].sum(1) for subset in subsets], 1)
     queries_Q = query_correlations(predicted_QM, outcomes_QM)
     samples_B = correlation_samples(predicted_QM, outcomes_QM)
@@ -203,7 +203,7 @@ def compare(scores_QN: Scores, subsets: list[Ordinals], outcomes_QM: Losses) -> 
 
 
 def ceiling(outcomes_RQM: Losses) -> float | None:
-    """Return the LDS of the best possible prediction, the expected outcome: the rest is noise between repeats.
+    """The LDS of the best possible prediction, the expected outcome: the rest is noise between repeats.
 
     The means of two halves of the repeats correlate by r. For k times as many repeats as a half has, k r / (1 + (k - 1)
     r) of the variance of their mean is not noise (Spearman and Brown); its root is the best correlation.

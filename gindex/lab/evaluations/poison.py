@@ -153,6 +153,6 @@ def measure(suspicion_QN: npt.NDArray[np.float64], planted_N: npt.NDArray[np.boo
 
 
 def _suspicion(ranked: Sequence[str], ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return minus the rank of each document [N]; those that are not ranked share the last place."""
+    """Minus the rank of each document [N]; those that are not ranked share the last place."""
     places = {document_id: place for place, document_id in enumerate(ranked)}
     return np.array([-float(places.get(document_id, len(ids))) for document_id in ids])

@@ -74,7 +74,7 @@ def rank(
 
 
 def scores_of(rankings: Sequence[Ranking], ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return the values [Q, N] of documents in the order of their ids; 0 where a ranking lacks one."""
+    """The values [Q, N] of documents in the order of their ids; 0 where a ranking lacks one."""
     values = [dict(ranking) for ranking in rankings]
     return np.array([[of.get(document_id, 0.0) for document_id in ids] for of in values])
 

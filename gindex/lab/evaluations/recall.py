@@ -146,7 +146,7 @@ def evaluate_recall(
 
 
 def ranks_of(ranking: Ranking, documents: Sequence[str]) -> list[int | None]:
-    """Return the ranks of documents from 1, ascending, and None for each that is not in the ranking."""
+    """The ranks of documents from 1, ascending, and None for each that is not in the ranking."""
     places = {document_id: place for place, (document_id, _) in enumerate(ranking, start=1)}
     there = sorted(places[document_id] for document_id in documents if document_id in places)
     return [*there, *[None] * (len(documents) - len(there))]
@@ -180,5 +180,5 @@ def _check(sought: Sequence[Sought], ids: Sequence[str]) -> None:
 
 
 def shares_within(ranks: list[list[int | None]], k: int) -> npt.NDArray[np.float64]:
-    """Return the share of each query's sought documents [Q] that are among the first k."""
+    """The share of each query's sought documents [Q] that are among the first k."""
     return np.array([np.mean([place is not None and place <= k for place in of]) for of in ranks])

@@ -203,7 +203,7 @@ def evaluate_removal(
 
 
 def _cuts(scored: Mapping[str, Scores], asked: Ordinals, documents: int, config: RemovalConfig) -> Iterator[_Cut]:
-    """Yield what to leave out. As many random removals are made as there are queries: they have as much noise."""
+    """The documents to leave out. There are as many random removals as queries, so that they have as much noise."""
     for removed in config.removed:
         for number in range(len(asked)):
             left_out = np.random.default_rng((config.seed, removed, number)).choice(documents, removed, replace=False)

@@ -163,7 +163,7 @@ def evaluate_tail_patch(
 
 
 def wanted_steps(rankings: Mapping[str, Sequence[Ranking]]) -> dict[str, list[int]]:
-    """Return which queries' losses are wanted after a step on each document."""
+    """The queries whose losses are wanted after a step on each document."""
     wanted: dict[str, set[int]] = {}
     for of_method in rankings.values():
         for query, ranking in enumerate(of_method):
@@ -184,7 +184,7 @@ class Stepper:
         self.before = self._losses(range(len(queries)))
 
     def gains(self, document_id: str, queries: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return how much a step on a document raises the log-likelihood of queries, in nats.
+        """Rise of the log-likelihood of queries by a step on a document, in nats.
 
         Raises:
             NonFiniteError: The loss after the step is not finite.
@@ -279,6 +279,6 @@ def _summary(rankings: Sequence[Ranking], gains: Mapping[tuple[str, int], float]
 
 
 def _experiment(index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> Experiment:
-    """Say what finished steps depend on."""
+    """The experiment that finished steps belong to."""
     what = [index.manifest.model["model"], config.optimizer, config.rate, [asdict(query) for query in queries]]
     return Experiment(name="tail-patch", source=key_of(*what), function=None, documents=len(index.ids()))

@@ -84,7 +84,7 @@ class TensorTraining:
     def train(
         self, subsets: Sequence[Ordinals], seeds: Sequence[int], labels: Tensor | None = None
     ) -> list[torch.nn.Sequential]:
-        """Return trained perceptrons, with other labels [N] where some are given."""
+        """Trained perceptrons, with other labels [N] where some are given."""
         y = self.table.y if labels is None else labels
         return train_perceptrons(self.recipe, self.table.x, [y] * len(subsets), self._losses, subsets, seeds)
 
@@ -96,7 +96,7 @@ class TensorTraining:
         return TensorMethods(self.task(model), documents, tensor_batches(self.table.x_queries, self.table.y_queries))
 
     def methods(self) -> Mapping[str, Method]:
-        """Return exact influence with all kinds of curvature, and the scores of vectors."""
+        """Exact influence with all kinds of curvature, and the scores of vectors."""
         found = self.trained()
         return {
             **{kind: partial(found.exact, kind) for kind in ("ekfac", "kfac", "diagonal", "identity")},
@@ -113,7 +113,7 @@ class TensorTraining:
 
 
 def import_datasets() -> Any:
-    """Return scikit-learn's data sets, which come with it.
+    """Scikit-learn's data sets, which come with it.
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.

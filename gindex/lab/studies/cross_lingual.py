@@ -113,7 +113,7 @@ def find_parallel(material: Material, config: CrossLingualConfig) -> Parallel:
 
 
 def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
-    """Return the influence [Q, P, L] of every document, a sum over its parts, on the first parts of those drawn."""
+    """The influence [Q, P, L] of every document, a sum over its parts, on the first parts of those drawn."""
     queries = [
         QueryTokens(material.table.tokens([parts[0]])[0], 1) for passage in drawn for parts in parallel.parts[passage]
     ]
@@ -127,7 +127,7 @@ def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int
 
 
 def _overlap(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
-    """Return the share [Q, P, L] of the words of a query and a document that are in both."""
+    """The share [Q, P, L] of the words of a query and a document that are in both."""
     texts = [[" ".join(material.texts(np.array(parts, np.int64))) for parts in own] for own in parallel.parts]
     words = [[set(words_in(text)) for text in own] for own in texts]
     overlap = [
@@ -168,7 +168,7 @@ def without(scores_QPL: Scores, explained_by_QPL: Scores) -> Scores:
 
 
 def language_shares(influence_QPL: Scores, drawn: npt.NDArray[np.int64], languages: int) -> Scores:
-    """Return the share [L, L, drawn] of each language in the positive influence of other passages on a query."""
+    """The share [L, L, drawn] of each language in the positive influence of other passages on a query."""
     shares = np.zeros((languages, languages, len(drawn)))
     for query, influence_PL in enumerate(influence_QPL):
         place, source = divmod(query, languages)

@@ -102,7 +102,7 @@ def _drawn(material: Material, config: LayersConfig) -> tuple[FidelityQueries, l
 
 
 def shares_by_layer(ranked: Ranked, top: int) -> Shares:
-    """Return the share [Q, L] of each layer in the summed influence of each query's most influential parts."""
+    """The share [Q, L] of each layer in the summed influence of each query's most influential parts."""
     total_QN = np.where(ranked.counted, ranked.influence.sum(0, dtype=np.float64), -np.inf)
     best_QK = np.argsort(-total_QN, axis=1, kind="stable")[:, :top]
     by_layer = [np.take_along_axis(layer_QN, best_QK, 1).sum(1, dtype=np.float64) for layer_QN in ranked.influence]
@@ -172,7 +172,7 @@ def _place(name: str) -> int:
 
 
 def _short(groups: list[str]) -> list[str]:
-    """Return the names without what they share at their beginning, where that leaves something of each."""
+    """The names without their common beginning, where that leaves something of each."""
     starts = [group.rpartition(".") for group in groups]
     return [last for _, _, last in starts] if len({first for first, _, _ in starts}) == 1 else groups
 

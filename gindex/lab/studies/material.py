@@ -1,4 +1,4 @@
-"""What studies are made of: queries, the parts they are compared with, and exact influence between them.
+"""The material of studies: queries, the parts they are compared with, and exact influence between them.
 
 Axes: L layers, Q queries, N parts or texts.
 """
@@ -56,7 +56,7 @@ class Material:
         return min(most or len(self.usable), len(self.usable))
 
     def first_parts(self) -> Ordinals:
-        """Return the ordinals of the parts that documents begin with, in order."""
+        """The ordinals of the parts that documents begin with, in order."""
         _, first = np.unique(self.table.part_documents(), return_index=True)
         return np.intersect1d(first, self.usable)
 
@@ -77,17 +77,17 @@ class Material:
         return drawn
 
     def tokens_of(self, text: str) -> Tokens:
-        """Return the tokens of a text, as many as a part may have; empty where it has none to predict."""
+        """The tokens of a text, as many as a part may have; empty where it has none to predict."""
         ((ids, _),) = tokenize(self.index.engine.loaded.tokenizer, [text])
         most = min(self.index.engine.loaded.max_tokens, int(self.index.manifest.settings["corpus"]["max_tokens"]))
         return np.array(ids[:most] if len(ids) > 1 else [], np.uint32)
 
     def asked(self, query: Query) -> QueryTokens:
-        """Return the tokens of a query."""
+        """The tokens of a query."""
         return tokenize_query(query, self.index.engine.loaded)
 
     def losses(self, queries: Sequence[QueryTokens]) -> npt.NDArray[np.float64]:
-        """Return the mean loss [Q] of the tokens that count, in nats."""
+        """The mean loss [Q] of the tokens that count, in nats."""
         import torch
 
         engine = self.index.engine
@@ -134,7 +134,7 @@ class Material:
         *,
         by_layer: bool = False,
     ) -> Influence:
-        """Return the exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
+        """The exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
         reranker, blocks = self.index.reranker, []
         for block in reranker.blocks(len(queries)):
             preconditioned = reranker.precondition(queries[block], self.progress)
@@ -149,10 +149,10 @@ class Material:
         return np.concatenate(blocks, axis=-2)
 
     def quote(self, ordinal: int, note: str) -> Quote:
-        """Return a part as the report shows it."""
+        """A part as the report shows it."""
         (part,) = self.table.parts([ordinal])
         return Quote(title=f"{part.document_id}, {note}", text=part.text)
 
     def texts(self, ordinals: Ordinals) -> list[str]:
-        """Return the texts of parts, in the order asked."""
+        """The texts of parts, in the order asked."""
         return [part.text for part in self.table.parts(ordinals)]

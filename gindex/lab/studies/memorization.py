@@ -102,7 +102,7 @@ def completion(
 
 
 def verbatim_tokens(right_NC: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return how many tokens [N] a greedy completion has right before its first wrong one."""
+    """Number of tokens [N] that a greedy completion has right before its first wrong one."""
     leading: npt.NDArray[np.int64] = np.cumprod(right_NC.astype(np.int64), axis=1).sum(1)
     return leading
 
@@ -161,7 +161,7 @@ def _report(
 
 
 def _bins(self_influence: npt.NDArray[np.float64], matched: npt.NDArray[np.int64], seed: int) -> list[dict[str, Any]]:
-    """Return the documents in groups of rising self-influence, as equal in number as can be."""
+    """The documents in groups of rising self-influence, as equal in number as can be."""
     groups = np.array_split(np.argsort(self_influence, kind="stable"), BINS)
     return [
         {

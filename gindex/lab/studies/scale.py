@@ -161,7 +161,7 @@ def _queries(
 
 
 def document_influence(material: Material, common: Common) -> Scores:
-    """Return the influence [Q, D] of every document, its parts put together, on the queries."""
+    """The influence [Q, D] of every document, its parts put together, on the queries."""
     ordinals = list(material.table.ordinals(common.ids).values())
     by_document = parts_of(material.table, ordinals)
     parts = np.concatenate([by_document[ordinal] for ordinal in ordinals])
@@ -175,7 +175,7 @@ def document_influence(material: Material, common: Common) -> Scores:
 
 
 def lexical_scores(material: Material, common: Common) -> Scores:
-    """Return the BM25 scores [Q, D] of the documents for the queries' words; 0 where none is there."""
+    """The BM25 scores [Q, D] of the documents for the queries' words; 0 where none is there."""
     ordinals = material.table.ordinals(common.ids)
     place = {ordinal: n for n, ordinal in enumerate(ordinals[name] for name in common.ids)}
     scores_QD = np.zeros((len(common.queries), len(common.ids)))
@@ -187,7 +187,7 @@ def lexical_scores(material: Material, common: Common) -> Scores:
 
 
 def shared_words(common: Common) -> Scores:
-    """Return the share [Q, D] of each query's different words that a document has, weighted by log(D / documents)."""
+    """The share [Q, D] of each query's different words that a document has, weighted by log(D / documents)."""
     having = Counter(word for words in common.words for word in words)
     rarity = {word: math.log(len(common.words) / count) for word, count in having.items()}
     shares_QD = np.zeros((len(common.queries), len(common.words)))

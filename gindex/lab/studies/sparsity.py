@@ -89,7 +89,7 @@ def _check_parts(material: Material, config: SparsityConfig) -> None:
 
 
 def gaussian_share(fraction: float) -> float:
-    """Return what the top `fraction` of all values adds to the positive sum where values are Gaussian around zero."""
+    """Part of the positive sum that the top `fraction` of values adds, where they are Gaussian around zero."""
     return float(np.exp(-(NormalDist().inv_cdf(1 - fraction) ** 2) / 2))
 
 

@@ -53,7 +53,7 @@ class Pair:
     after: str = ""
 
     def variants(self, generator: np.random.Generator) -> dict[str, str]:
-        """Return the document in all forms."""
+        """The document in all forms."""
         words = [*self.first.split(), *self.second.split()]
         shuffled = " ".join(words[n] for n in generator.permutation(len(words)))
         return {
@@ -130,7 +130,7 @@ def study_word_order(
 
 
 def draw_pairs(material: Material, config: WordOrderConfig) -> list[Pair]:
-    """Return the two phrases that each of the drawn documents begins with.
+    """The two phrases that each of the drawn documents begins with.
 
     Raises:
         ConfigError: Too few documents are long enough.
@@ -153,7 +153,7 @@ def draw_pairs(material: Material, config: WordOrderConfig) -> list[Pair]:
 
 
 def influence_of_variants(material: Material, pairs: Sequence[Pair], seed: int) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the influence [P] of every variant of each pair's document on the pair's query."""
+    """The influence [P] of every variant of each pair's document on the pair's query."""
     generator = np.random.default_rng(seed)
     variants = [pair.variants(generator) for pair in pairs]
     for n, own in enumerate(variants):  # what any text of this kind would give
