@@ -9,16 +9,17 @@ from typing import Any
 
 from gindex.errors import ConfigError
 from gindex.options import LABORATORY, Settings, as_in, option
+from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
-CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 REFINEMENTS = ("cg", "lissa")
 WORDS = ("candidates", "filter", "rank", "off")
-PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
@@ -102,10 +103,10 @@ class CurvatureConfig(Settings):
     """How the curvature is fitted and damped."""
 
     curvature: str = option(
-        "ekfac",
-        "Curvature: ekfac; or, to compare with, kfac, diagonal, identity (raw gradients).",
+        CURVATURES.default,
+        "Kind of curvature; all but the default are there to compare with.",
         group=LABORATORY,
-        choices=CURVATURES,
+        choices=CURVATURES.names,
     )
     fit_documents: int | None = option(
         1000, "Documents that EK-FAC is fitted on, drawn with the seed.", group=CURVATURE, least=1, unset="all"
@@ -140,10 +141,10 @@ class VectorConfig(Settings):
     )
     bits: int = option(1, "Bits of a stored coordinate.", group=STORED, choices=BIT_WIDTHS)
     projection: str = option(
-        "count-sketch",
-        "Random projection: count-sketch; to compare with, rademacher, kronecker.",
+        PROJECTIONS.default,
+        "Kind of random projection; all but the default are there to compare with.",
         group=LABORATORY,
-        choices=PROJECTIONS,
+        choices=PROJECTIONS.names,
     )
 
     def __post_init__(self) -> None:
