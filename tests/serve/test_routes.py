@@ -271,7 +271,7 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
     assert answer["refinement"].pop("seconds") > 0 and expected["refinement"].pop("seconds") > 0
     assert answer["refinement"] == expected["refinement"] and answer["refinement"]["iterations"] == 2
     for changes, words in [
-        ({"exact": False}, "refine: expected --exact"),
+        ({"exact": False}, "refine: expected `exact`"),
         ({"refine": "newton"}, "expected one of cg, lissa"),
         ({"refine_parts": 0}, "refine_parts: expected from 1 to 1000 over HTTP"),
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),

@@ -46,7 +46,7 @@ def test_a_stranger_in_the_old_place_is_passed_over(moved, tmp_path, small_token
     index = GradientIndex.open(moved / "runs/index", device="cpu")
     assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
     shutil.rmtree(moved / "models")
-    with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with --model"):
+    with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with `model`"):
         GradientIndex.open(moved / "runs/index", device="cpu").search(PROMPT)
 
 
