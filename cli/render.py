@@ -12,7 +12,7 @@ from .wording import error_text
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Hit, Refinement, SearchResult
+    from gindex.search.result import Hit, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5

@@ -25,7 +25,7 @@ from .wording import error_text
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Outcome
+    from gindex.search.result import Outcome
 
 
 @click.command(cls=GindexCommand)
@@ -113,7 +113,7 @@ def search(
     asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
     from gindex.queries.query import FailedQuery
-    from gindex.search.hit import answered
+    from gindex.search.result import answered
 
     if index.startswith(("http://", "https://")):
         check_folder_options(index)
@@ -139,21 +139,21 @@ def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
 
 
 def _json(outcome: "Outcome", problems: tuple[str, ...]) -> str:
-    from gindex.search.hit import SearchResult, failure_record, result_record
+    from gindex.search.result import SearchResult, failure_record, result_record
 
     record = result_record(outcome) if isinstance(outcome, SearchResult) else failure_record(outcome)
     return json_text(record | ({"degraded": list(problems)} if problems else {}))
 
 
 def _text(outcome: "Outcome") -> str:
-    from gindex.search.hit import SearchResult
+    from gindex.search.result import SearchResult
 
     return result_text(outcome) if isinstance(outcome, SearchResult) else failure_text(outcome)
 
 
 def _warnings(outcomes: "list[Outcome]") -> set[str]:
     """Return what is to be said of how much of the model is tracked, once."""
-    from gindex.search.hit import SearchResult
+    from gindex.search.result import SearchResult
 
     told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]
     return {coverage.warning for coverage in told if coverage is not None and coverage.warning is not None}

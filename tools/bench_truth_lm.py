@@ -26,14 +26,14 @@ from gindex_cli.progress import terminal_progress
 
 from gindex.config import SolverConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import Damping, iterative_inverse
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.kept import Kept
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.statistics import interval
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.queries.tokens import first_targets, tokenize_query
 from gindex.vectors.codes import code_bytes
 from gindex.vectors.influence import document_gradients

@@ -13,8 +13,8 @@ from gindex.exact.explain import explanation_record
 from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import result_record
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.lines import answer_lines, wants_lines

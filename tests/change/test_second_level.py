@@ -13,9 +13,9 @@ from gindex.change.history import prune, rollback
 from gindex.change.reindex import reindex
 from gindex.change.repair import repair
 from gindex.change.verify import verify
-from gindex.curvature import second_level as curvature
 from gindex.errors import ConfigError, CorruptStoreError
 from gindex.index import run_build
+from gindex.lab.second_level import curvature as curvature
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.version import Version

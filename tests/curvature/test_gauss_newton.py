@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.corpus.batches import pad
-from gindex.curvature.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.errors import ConfigError, ModelError, NonFiniteError
+from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gindex.config import CURVATURES, SolverConfig
-from gindex.curvature.gauss_newton import GaussNewton, WeightSpace, dense_matrix
-from gindex.curvature.inverse import CgInverse, Damping, LissaInverse
-from gindex.curvature.solvers import conjugate_gradients
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution, tracked_layers
+from gindex.lab.refine.gauss_newton import GaussNewton, WeightSpace, dense_matrix
+from gindex.lab.refine.inverse import CgInverse, Damping, LissaInverse
+from gindex.lab.refine.solvers import conjugate_gradients
 from gindex.model.tasks import Classification
 from gindex.model.tensors import TensorBatch, tensor_batches
 

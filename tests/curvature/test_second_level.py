@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gindex.curvature import second_level as module
-from gindex.curvature.second_level import SecondMoment, first_basis, fit_second_level, second_level
 from gindex.errors import ConfigError, NonFiniteError, ShapeError
+from gindex.lab.second_level import curvature as module
+from gindex.lab.second_level.curvature import SecondMoment, first_basis, fit_second_level, second_level
 
 D = 40
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gindex.ann import spec as faiss_types
-from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
 from gindex.ann.spec import MAX_FOLDS, FaissSpec, choose_spec, spec_of, spec_record
 from gindex.distribution import install_hint
 from gindex.errors import (

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from gindex.ann.build import build_faiss
 from gindex.ann.gpu import GPU_MOST
-from gindex.ann.index import FaissIndex, build_faiss
-from gindex.search.funnel import Funnel, Selection
+from gindex.ann.index import FaissIndex
+from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
+from gindex.search.selection import Selection
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,7 +13,7 @@ from gindex.corpus.tokens import tokenize
 from gindex.errors import QueryError
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_all, tokenize_query
-from gindex.search.encoded import EncodedQuery
+from gindex.search.query_vectors import EncodedQuery
 
 TEXTS = [
     'the compiler is a program that turns (B) x = "y" into 2+2=4\nHello un believable line one\nline two é 日本 😀 ',

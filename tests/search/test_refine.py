@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from gindex.search.refine import Refiner, refine_sample
 from gindex_cli.commands import gindex
 
 from gindex import GradientIndex
 from gindex.config import SearchOptions, SolverConfig
 from gindex.corpus.batches import pad
-from gindex.curvature.gauss_newton import WeightSpace
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution
+from gindex.lab.refine.gauss_newton import WeightSpace
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
-from gindex.search.refine import Refiner, refine_sample
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 ROUNDING = 2e-3

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.search import rescoring
-from gindex.search.rescoring import Rescorer, may_reach
+from gindex.search.rescorer import Rescorer, may_reach
 from gindex.search.scan import scan
 
 

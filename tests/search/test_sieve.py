@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from gindex import workers
-from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
 from gindex.ann.sieve import BATCH, BLOCK, LEAST_PER_CANDIDATE, SHARE, Sieve
-from gindex.search.funnel import Funnel, Selection
+from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
+from gindex.search.selection import Selection
 
 COUNT = 40
 """Candidates wanted: few enough of 5000 parts that a sieve is worth while."""

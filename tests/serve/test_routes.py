@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gindex.config import SearchOptions, default_of
-from gindex.search.hit import result_record
+from gindex.search.result import result_record
 from gindex.serve.schema import Options
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"

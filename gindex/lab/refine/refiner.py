@@ -1,4 +1,4 @@
-"""Refine the queries of an exact re-rank: conjugate gradients or LiSSA on the Gauss-Newton matrix itself.
+"""Refined queries of an exact re-rank: conjugate gradients or LiSSA on the Gauss-Newton matrix itself.
 
 EK-FAC knows nothing of correlations across layers, nor of what is not Kronecker-shaped. Here it only preconditions: the
 curvature is the exact Gauss-Newton matrix of a sample of the index's parts, applied by products. Parts outside of the
@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.config import SolverConfig
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import FactorLoader
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
+from gindex.exact.refinement import Refinement
+from gindex.lab.refine.config import CgConfig, SolverConfig
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.model.passes import plain, throughout
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
-from gindex.search.hit import Refinement
 from gindex.vectors.influence import document_gradients
 
 SOLVER_VECTORS = 6
@@ -36,8 +36,8 @@ LOGITS = 1 << 24
 
 
 @throughout(plain)
-class Refiner:
-    """Preconditions queries by the exact Gauss-Newton matrix of some parts of an index."""
+class SolverRefiner:
+    """Preconditions queries by the exact Gauss-Newton matrix of some parts of an index: `exact.refiner.Refiner`."""
 
     def __init__(
         self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, config: SolverConfig
@@ -62,7 +62,7 @@ class Refiner:
     def solve(
         self, queries: Sequence[QueryTokens], parts: npt.NDArray[np.int64], progress: Progress
     ) -> tuple[dict[str, Tensor], list[Refinement]]:
-        """Return x = (C + damping)^-1 G [Q, O, I] of the queries by layer name, and how it was found for each.
+        """X = (C + damping)^-1 G [Q, O, I] of the queries by layer name, and how it was found for each.
 
         Args:
             queries: Q queries.
@@ -76,7 +76,9 @@ class Refiner:
         tokens = self._table.tokens(parts)
         most = max(1, min(self._engine.usual_batch_tokens, LOGITS // self._engine.task.vocabulary))
         batches = self._engine.batches(tokens, parts, np.ones(len(parts), np.int64), most)
-        total = len(queries) * len(parts) * max(1, self._config.iterations) if self._config.method == "cg" else None
+        total = None  # LiSSA takes a batch an iteration, and some more to find its scale
+        if isinstance(self._config, CgConfig):
+            total = len(queries) * len(parts) * max(1, self._config.iterations)
         with progress.phase("refine queries", total, "parts") as phase:
             curvature = GaussNewton(self._engine.table.layers, self._engine.task, batches, phase.advance)
             return self.solve_on(curvature, queries, len(parts))
@@ -84,7 +86,7 @@ class Refiner:
     def solve_on(
         self, curvature: SplitCurvature, queries: Sequence[QueryTokens], parts: int
     ) -> tuple[dict[str, Tensor], list[Refinement]]:
-        """Return the same as `solve` for any curvature of the tracked weights, said to be of so many parts."""
+        """The same as `solve` for any curvature of the tracked weights, said to be of so many parts."""
         start = time.perf_counter()
         layers = self._engine.table.layers
         gradients_QW, space = document_gradients(layers, len(queries), partial(self._losses, queries))
@@ -111,10 +113,3 @@ class Refiner:
     def _losses(self, queries: Sequence[QueryTokens]) -> Tensor:
         batch: TokenBatch = pad([query.ids for query in queries], np.arange(len(queries)), first_targets(queries))
         return self._engine.task.losses(batch)
-
-
-def refine_sample(usable: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the parts that the curvature is taken over, ascending: `count` drawn with the seed, or all where 0."""
-    if not count or count >= len(usable):
-        return usable
-    return np.sort(np.random.default_rng(seed).choice(usable, count, replace=False))

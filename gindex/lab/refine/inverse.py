@@ -17,12 +17,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gindex.config import SolverConfig
 from gindex.curvature.ekfac import FactorLoader
-from gindex.curvature.gauss_newton import Curvature, WeightSpace, dense_matrix
-from gindex.curvature.solvers import Product, Solution, conjugate_gradients, lissa
+from gindex.lab.refine.config import LissaConfig, SolverConfig
+from gindex.lab.refine.gauss_newton import Curvature, dense_matrix
+from gindex.lab.refine.solvers import Product, Solution, conjugate_gradients, lissa
 from gindex.model.layers import TrackedLayer
 from gindex.model.passes import neutral
+from gindex.vectors.influence import WeightSpace
 
 
 class InverseCurvature(Protocol):
@@ -141,7 +142,7 @@ class LissaInverse:
         self,
         curvature: SplitCurvature,
         damping: Damping,
-        config: SolverConfig,
+        config: LissaConfig,
         preconditioner: InverseCurvature | None,
     ) -> None:
         """Take the curvature, and what approximates its inverse; Koh & Liang's LiSSA where that is None."""
@@ -174,9 +175,10 @@ class LissaInverse:
 def iterative_inverse(
     curvature: SplitCurvature, damping: Damping, config: SolverConfig, preconditioner: InverseCurvature | None
 ) -> CgInverse | LissaInverse:
-    """Return the inverse by the configured solver; see the classes."""
-    made = CgInverse if config.method == "cg" else LissaInverse
-    return made(curvature, damping, config, preconditioner)
+    """The inverse by the configured solver; see the classes."""
+    if isinstance(config, LissaConfig):
+        return LissaInverse(curvature, damping, config, preconditioner)
+    return CgInverse(curvature, damping, config, preconditioner)
 
 
 def _precondition_of(preconditioner: InverseCurvature | None) -> Product:

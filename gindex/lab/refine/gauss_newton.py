@@ -8,7 +8,7 @@ forward derivative, J v comes from a pass of its own with two backward passes.
 Axes: Q vectors, W tracked weights, N documents, T tokens, I layer inputs, O layer outputs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -19,32 +19,12 @@ from gindex.errors import ConfigError, NonFiniteError
 from gindex.model.capture import Observer, append_one, observe, outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import OutputTask
+from gindex.vectors.influence import WeightSpace
 
 Batch = TypeVar("Batch", bound=DocumentBatch)
 
 DENSE_WEIGHTS = 8192
 """Most weights of a matrix that is formed: half a gigabyte in float64."""
-
-
-class WeightSpace:
-    """The tracked weights as one axis: layers in forward order, each [O, I] by rows."""
-
-    def __init__(self, layers: Sequence[TrackedLayer]) -> None:
-        """Lay the layers out one behind the other."""
-        self._layers = layers
-        self.size = sum(layer.parameters for layer in layers)
-
-    def split(self, v_QW: Tensor) -> dict[str, Tensor]:
-        """Return views [Q, O, I] of vectors [Q, W] by layer name."""
-        parts = v_QW.split([layer.parameters for layer in self._layers], 1)
-        return {
-            layer.name: part.unflatten(1, (layer.outputs, layer.inputs))
-            for layer, part in zip(self._layers, parts, strict=True)
-        }
-
-    def join(self, parts: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
-        """Return vectors [Q, W] of their parts [Q, O, I] by layer name."""
-        return torch.cat([parts[layer.name].flatten(1).to(dtype) for layer in self._layers], 1)
 
 
 class Curvature(Protocol):

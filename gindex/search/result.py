@@ -1,13 +1,13 @@
-"""What is asked and what is answered."""
+"""Results of searches: hits, the time taken, and both as plain values."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gindex.exact.refinement import Refinement
 from gindex.queries.query import FailedQuery, Query
 from gindex.store.coverage import Coverage
-from gindex.store.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +54,6 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refinement:
-    """How a query was refined.
-
-    Attributes:
-        method: cg or lissa.
-        parts: Parts that the curvature was a mean over.
-        iterations: Products with the curvature; with LiSSA, with that of one batch.
-        residual: What is left, relative: the root of <r, M r> / <g, M g>, M the inverse by EK-FAC, g the gradient.
-        converged: Whether the residual is within the tolerance.
-        seconds: Time that it took; of queries that were solved for together, that of all.
-    """
-
-    method: str
-    parts: int
-    iterations: int
-    residual: float
-    converged: bool
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """The answer to one query.
 
@@ -108,7 +87,7 @@ Outcome = SearchResult | FailedQuery
 
 
 def answered(outcomes: Sequence[Outcome]) -> list[SearchResult]:
-    """Return the results of queries that all have one.
+    """Results of queries that all have one.
 
     Raises:
         GindexError: The error of the first that has none.
@@ -123,11 +102,9 @@ def answered(outcomes: Sequence[Outcome]) -> list[SearchResult]:
 
 @dataclass
 class Clock:
-    """Milliseconds of the stages of a search, how many parts were re-ranked for each query, and how it was refined."""
+    """Milliseconds of the stages of a search."""
 
     start: float = field(default_factory=time.perf_counter)
-    reranked: list[int] = field(default_factory=list)
-    refinements: list[Refinement] = field(default_factory=list)
     laps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("load", "gradient", "search", "rerank"), 0.0))
 
     def lap(self, name: str) -> None:
@@ -135,46 +112,15 @@ class Clock:
         self.laps[name] += self._elapsed() - sum(self.laps.values())
 
     def timing(self) -> Timing:
-        """Return the time spent so far."""
+        """The time spent so far."""
         return Timing(**self.laps, total=self._elapsed())
 
     def _elapsed(self) -> float:
         return (time.perf_counter() - self.start) * 1000
 
 
-def answers(
-    queries: Sequence[Query],
-    tokens: Sequence[int],
-    notes: Sequence[tuple[str, ...]],
-    found: Sequence[Sequence[tuple[Hit, ...]]],
-    clock: Clock,
-    manifest: Manifest,
-) -> list[SearchResult]:
-    """Join queries with their hits: one end, or the positive and the negative one."""
-    timing = clock.timing()
-    reranked: Sequence[int | None] = clock.reranked or [None] * len(queries)
-    refinements: Sequence[Refinement | None] = clock.refinements[: len(queries)] or [None] * len(queries)
-    return [
-        SearchResult(
-            query=query,
-            tokens=count,
-            hits=ends[0],
-            timing_ms=timing,
-            negative_hits=ends[1] if ends[1:] else None,
-            reranked=exact,
-            refinement=refinement,
-            notes=told,
-            version=manifest.version,
-            coverage=manifest.coverage,
-        )
-        for query, count, told, ends, exact, refinement in zip(
-            queries, tokens, notes, found, reranked, refinements, strict=True
-        )
-    ]
-
-
 def result_record(result: SearchResult) -> dict[str, Any]:
-    """Return a result as the plain values that `gindex search` prints as JSON; what wasn't asked for is left out."""
+    """A result as the plain values that `gindex search` prints as JSON; what wasn't asked for is left out."""
     record: dict[str, Any] = {
         "query": _query_record(result.query) | {"tokens": result.tokens},
         "hits": [_hit_record(hit) for hit in result.hits],
@@ -193,7 +139,7 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 
 
 def failure_record(failed: FailedQuery) -> dict[str, Any]:
-    """Return a query that has no answer as the plain values that `gindex search` prints as JSON in its place."""
+    """A query that has no answer as the plain values that `gindex search` prints as JSON in its place."""
     error = {"type": type(failed.error).__name__, "detail": str(failed.error)} | failed.error.parts()
     return {"query": _query_record(failed.query), "error": error}
 

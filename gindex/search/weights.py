@@ -1,18 +1,15 @@
-"""Normalisations of scores at search time: each multiplies a part's score by a weight of its own.
+"""Weights of parts: what their scores are multiplied by, so that they come out normalised.
 
 Axes: N parts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gindex.store.reader import VectorReader
-
-BLOCK = 4096
-"""Vectors that are decoded at once where their norms cannot be told from their scales."""
 
 Weights = npt.NDArray[np.float32]
 
@@ -31,13 +28,13 @@ class Normaliser:
         Args:
             reader: The stored vectors.
             lengths: Gives the tokens of every part [N].
-            norms: Norms of the vectors [N] where they aren't those of the stored ones: |R v| with a second level.
+            norms: Lengths of the vectors [N] where they are not those of the stored ones, because of a transform.
         """
         self._reader, self._lengths, self._norms = reader, lengths, norms
         self._known: dict[str, Weights] = {}
 
     def weights(self, kind: str) -> Weights | None:
-        """Return the weight of every part [N], 0 where it is undefined, or None where all are 1.
+        """Weight of every part [N], 0 where it is undefined, or None where all are 1.
 
         Args:
             kind: `none`; `unit`, 1 over the vector's norm, so that scores of a unit query are cosines;
@@ -57,17 +54,7 @@ class Normaliser:
             return np.maximum(self._lengths() - 1, 1).astype(np.float64)
         if kind == "relatif":
             return np.sqrt(self._reader.self_influence(np.arange(self._reader.spec.parts)).astype(np.float64))
-        return stored_norms(self._reader) if self._norms is None else self._norms.astype(np.float64)
-
-
-def stored_norms(reader: VectorReader) -> npt.NDArray[np.float64]:
-    """Return the norms of the stored vectors [N]."""
-    spec, every = reader.spec, np.arange(reader.spec.parts)
-    if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
-        widths = np.array([b - a for a, b in spec.slices], np.float64)
-        return np.asarray(np.sqrt(reader.scales(every).numpy().astype(np.float64) ** 2 @ widths))
-    blocks: Sequence[npt.NDArray[np.int64]] = np.array_split(every, -(-len(every) // BLOCK))
-    return np.concatenate([reader.decoded(block).double().norm(dim=1).numpy() for block in blocks])
+        return self._reader.norms() if self._norms is None else self._norms.astype(np.float64)
 
 
 def _inverse(sizes: npt.NDArray[np.float64]) -> Weights:

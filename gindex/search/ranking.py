@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Scored:
+class Ranking:
     """Part ordinals, best first, and their scores."""
 
     ordinals: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
 
-def best_of(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Scored:
-    """Return the k best of some parts, ties by ordinal."""
+def best_of(ordinals: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int) -> Ranking:
+    """The k best of some parts, ties by ordinal."""
     order = np.lexsort((ordinals, -scores))[:k]
-    return Scored(ordinals[order], scores[order])
+    return Ranking(ordinals[order], scores[order])

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gindex.ann.index import Candidates
-from gindex.search.scan import part_scores, ready_for
-from gindex.search.scored import Scored, best_of
+from gindex.search.ranking import Ranking, best_of
+from gindex.search.scan import part_scores, scorer_of
+from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
-from gindex.store.weights import Weights
 from gindex.workers import spread, threads
 
 QUERIES_READ = 32
@@ -44,10 +44,10 @@ class Rescorer:
     def __init__(self, reader: VectorReader, queries_QD: Tensor, weights: Weights | None) -> None:
         """Prepare the queries [Q, D]; `weights` [parts] are what the score of each part is multiplied by, if any."""
         self._reader, self._weights = reader, weights
-        self._queries = ready_for(reader, queries_QD)
+        self._scorer = scorer_of(reader, queries_QD)
 
-    def best(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Scored]:
-        """Return the k best of each query's candidates.
+    def best(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Ranking]:
+        """The k best of each query's candidates.
 
         Args:
             candidates: Part ordinals of each query and their scores by the index, best first; in any order where there
@@ -60,9 +60,9 @@ class Rescorer:
         every = [np.union1d(of, common) for of, _ in candidates]
         return [best_of(of, scores, k) for of, scores in zip(every, self._scores(every), strict=True)]
 
-    def _in_two_rounds(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Scored]:
+    def _in_two_rounds(self, candidates: Sequence[Candidates], k: int, common: Ordinals) -> list[Ranking]:
         """Score the first of each query's candidates, and then those of the others that may be among the best."""
-        (common_QC,) = spread(lambda of: part_scores(self._reader, of, self._queries, self._weights).numpy(), [common])
+        (common_QC,) = spread(lambda of: part_scores(self._reader, of, self._scorer, self._weights).numpy(), [common])
         own = [(of[alone], scores[alone]) for of, scores in candidates for alone in [~_among(of, common)]]
         first = [of[: self._first(len(of), k)] for of, _ in own]
         known, rest = [], []
@@ -82,7 +82,7 @@ class Rescorer:
         ]
 
     def _first(self, count: int, k: int) -> int:
-        """Return how many of a query's candidates are scored in any case."""
+        """How many of a query's candidates are scored in any case."""
         return count if self._weights is not None else max(int(count * FIRST_SHARE), LEAST_FIRST, k)
 
     def _scores(self, own: Sequence[Ordinals]) -> list[Scores]:
@@ -109,8 +109,8 @@ class Rescorer:
         def score(share: list[tuple[int, int, int]]) -> Tensor:
             first, last = share[0][0], share[-1][1]
             codes, scales = self._reader.coded(ordinals[first:last])
-            rows = [(slice(a - first, b - first), self._queries.one(query)) for a, b, query in share]
-            return torch.cat([query.slice_scores(codes[n], scales[n]).sum(0)[0] for n, query in rows])
+            rows = [(slice(a - first, b - first), self._scorer.one(query)) for a, b, query in share]
+            return torch.cat([scorer.slice_scores(codes[n], scales[n]).sum(0)[0] for n, scorer in rows])
 
         scores = torch.cat(spread(score, shares)).numpy() if len(ordinals) else np.zeros(0, np.float32)
         if self._weights is not None:
@@ -118,12 +118,12 @@ class Rescorer:
         return [scores[first:last] for first, last in bounds]
 
     def _pieces(self, queries: int, rows: int) -> int:
-        """Return into how many pieces the rows of a query are divided: so many that no thread is idle, if worth it."""
+        """How many pieces the rows of a query are divided into: enough for all threads, where they are worth it."""
         return max(1, min(-(-threads() // queries), rows // ROWS_PER_THREAD))
 
 
 def may_reach(least: float, approximate_R: Scores, approximate_N: Scores, scores_N: Scores) -> npt.NDArray[np.bool_]:
-    """Say which scores may be `least` or more, as scores by the index and by the stored vectors are related elsewhere.
+    """Which scores may be `least` or more, if scores by the index and by the stored vectors are related as elsewhere.
 
     Args:
         least: The score to be reached.
@@ -142,7 +142,7 @@ def may_reach(least: float, approximate_R: Scores, approximate_N: Scores, scores
 
 
 def _among(ordinals: Ordinals, ascending: Ordinals) -> npt.NDArray[np.bool_]:
-    """Say which ordinals are among others: `np.isin`, but quick for few."""
+    """Which ordinals are among others: `np.isin`, but quick for few."""
     if not len(ascending):
         return np.zeros(len(ordinals), np.bool_)
     places = np.minimum(np.searchsorted(ascending, ordinals), len(ascending) - 1)

@@ -1,6 +1,6 @@
-"""What the FAISS index holds of vectors, and is asked of queries: a shorter, scaled form of them.
+"""Entries of the FAISS index: the shorter, scaled form in which it holds vectors and is asked queries.
 
-Axes: N parts, D dimension, F dimension in the index.
+Axes: N parts, D dimension, F dimension of an entry.
 """
 
 import numpy as np
@@ -10,28 +10,31 @@ from torch import Tensor
 
 from gindex.ann.spec import FaissSpec
 from gindex.store.reader import VectorReader
-from gindex.store.second_level import StoredLevel
+from gindex.store.transform import Transform
 from gindex.vectors.codes import decode
 from gindex.vectors.projection import ProjectionSpec, fold
 
 
-def coarse_dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
-    """Return F."""
+def entry_dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
+    """F."""
     return sum((stop - start) >> spec.folds for start, stop in projection.slices.values())
 
 
-def stored_coarse(
+def stored_entries(
     reader: VectorReader,
     ordinals: npt.NDArray[np.int64],
     spec: FaissSpec,
     projection: ProjectionSpec,
-    level: StoredLevel | None = None,
+    transform: Transform | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Return what the index holds of stored vectors [N, F]; of those that are cut off only the rest is decoded."""
-    if level is not None:
-        return coarse(level.apply(reader.decoded(ordinals)), spec, projection)
+    """Entries [N, F] of stored vectors, transformed where there is a transform.
+
+    Of vectors that are cut off, only what is left of them is decoded.
+    """
+    if transform is not None:
+        return entries(transform.vectors(reader.decoded(ordinals)), spec, projection)
     if spec.kind not in ("rabitq", "ivf") or not spec.folds:
-        return coarse(reader.decoded(ordinals), spec, projection)
+        return entries(reader.decoded(ordinals), spec, projection)
     codes, scales_NS = reader.coded(ordinals)
     bits, pieces = reader.spec.bits, []
     for position, (start, stop) in enumerate(reader.spec.slices):
@@ -43,8 +46,8 @@ def stored_coarse(
     return torch.cat(pieces, dim=1).numpy()
 
 
-def coarse(vectors_ND: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> npt.NDArray[np.float32]:
-    """Return what the index holds of vectors, and is asked of queries, [N, F]."""
+def entries(vectors_ND: Tensor, spec: FaissSpec, projection: ProjectionSpec) -> npt.NDArray[np.float32]:
+    """Entries [N, F] of vectors; queries [N, D] are asked in the same form."""
     if not spec.folds:
         halved = vectors_ND
     elif spec.kind in ("rabitq", "ivf"):

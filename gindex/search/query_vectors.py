@@ -32,6 +32,16 @@ class EncodedQuery:
     tokens: QueryTokens | None = None
 
     @property
+    def length(self) -> int:
+        """Number of its tokens; 0 where a vector was given."""
+        return 0 if self.tokens is None else len(self.tokens.ids)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be told of how it became tokens."""
+        return () if self.tokens is None else self.tokens.notes
+
+    @property
     def words(self) -> str | None:
         """The query's text, whose words `hybrid` looks for; None where a vector was given."""
         return None if self.tokens is None else self.query.text
@@ -64,7 +74,7 @@ def encode_queries(
 
 
 def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> EncodedQuery | FailedQuery:
-    """Return a query as it is, or a failure where the options ask for words that it does not have."""
+    """The query as it is, or a failure where the options ask for words that it does not have."""
     wanted = options.hybrid and options.bm25 is None
     if not wanted or isinstance(encoded, FailedQuery) or encoded.words is None or words_of(encoded.words):
         return encoded
