@@ -17,10 +17,15 @@ NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
-REFINERS = Registry("gindex.refiners", "refine", {})
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
+REFINERS = Registry("gindex.refiners", "refine", {})
+"""What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
+
+TRANSFORMS, NO_TRANSFORM = Registry("gindex.transforms", "transform", {}), "none"
+"""What may transform vectors before they are compared, each a `store.transform.TransformKind`; what asks for none."""
+
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
 
@@ -297,9 +302,9 @@ class SearchOptions:
             self.refiner_settings()
         elif self.refine_settings:
             raise ConfigError(
-                field="refine_settings",
-                expected="`refine`, whose settings they are",
-                remedy="give it or leave them out",
+                field=" and ".join(f"refine_{name}" for name in self.refine_settings),
+                expected="`refine` beside it",
+                found="none",
             )
         if self.refine is not None and not self.exact:
             raise ConfigError(

@@ -282,9 +282,7 @@ class OpenedVersion:
     ) -> list[Outcome]:
         return self._searcher.answer(queries, options, partial(self._influence, options, progress), clock)
 
-    def _influence(
-        self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]
-    ) -> QueryInfluence:
+    def _influence(self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]) -> QueryInfluence:
         """What computes exact influence on queries, refined where that is asked for."""
         refined = None
         if options.refine is not None:

@@ -68,9 +68,10 @@ class Registry:
         for setting, value in given.items():
             if setting not in known:
                 raise ConfigError(
-                    field=f"{self._setting}_settings",
-                    expected=f"settings of {name}: {', '.join(known) or 'none'}",
-                    found=repr(setting),
+                    field=f"{self._setting}_{setting}",
+                    expected=f"a setting of {name}: {', '.join(known)}",
+                    found="another one",
+                    remedy="leave it out",
                 )
             wanted = (int, float) if isinstance(known[setting], float) else type(known[setting])
             if isinstance(value, bool) or not isinstance(value, wanted):

@@ -6,6 +6,7 @@ No model is needed, and no vector changes.
 from collections.abc import Mapping
 from typing import Any
 
+from gindex.config import NO_TRANSFORM, TRANSFORMS
 from gindex.engine import recorded_projection
 from gindex.errors import ConfigError
 from gindex.model.passes import plain
@@ -13,7 +14,6 @@ from gindex.progress import Progress, Silent
 from gindex.search.search_index import TransformChoice, make_search_index, search_files
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.transform import NONE, TRANSFORMS
 from gindex.store.version import Version
 from gindex.store.versions import commit, latest_version, next_version, writing
 
@@ -55,15 +55,15 @@ def _choice(
     recorded: TransformChoice | None, transform: str | None, settings: Mapping[str, Any]
 ) -> TransformChoice | None:
     """Kind and settings of the transform that is asked for; None for none."""
-    kind, known = recorded or (NONE, {})
+    kind, known = recorded or (NO_TRANSFORM, {})
     if transform not in (None, kind):
         kind, known = str(transform), {}
-    if kind != NONE:
+    if kind != NO_TRANSFORM:
         TRANSFORMS.settings(kind, settings)  # refuses them by name before anything is done
         return kind, {**known, **settings}
     if settings:
         raise ConfigError(
-            field="transform_settings", expected="a `transform`, whose settings they are", found="none"
+            field=" and ".join(f"transform_{name}" for name in settings), expected="`transform` beside it", found="none"
         )
     return None
 

@@ -63,7 +63,5 @@ def _words(options: SearchOptions, text: str | None) -> str:
     """The words that are given, or those of the query."""
     words = text if options.bm25 is None else options.bm25
     if words is None:
-        raise ConfigError(
-            field="hybrid", expected="words to look for", found="a vector alone", remedy="give `bm25`"
-        )
+        raise ConfigError(field="hybrid", expected="words to look for", found="a vector alone", remedy="give `bm25`")
     return words

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gindex.ann.build import build_faiss, follow_faiss
 from gindex.ann.index import FaissIndex
 from gindex.ann.spec import FaissSpec, spec_record
+from gindex.config import TRANSFORMS
 from gindex.progress import Progress
 from gindex.search.funnel import Funnel
 from gindex.search.recall import measure_recall
@@ -18,7 +19,7 @@ from gindex.store.files import FileRecord
 from gindex.store.layout import Layout
 from gindex.store.manifest import TransformRecord, derived_files
 from gindex.store.reader import VectorReader
-from gindex.store.transform import TRANSFORMS, Transform
+from gindex.store.transform import Transform
 from gindex.vectors.projection import ProjectionSpec
 
 TransformChoice = tuple[str, Mapping[str, Any]]

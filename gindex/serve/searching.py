@@ -56,6 +56,8 @@ def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
     for name, option in Options.model_json_schema()["properties"].items():
         schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
+        if schema["type"] == "object":
+            continue  # settings of an exact re-rank, which a vector alone has not
         if "maxLength" in schema:
             schema = schema | {"maxLength": LONGEST_IN_URL}
         words = f"Beside {NPY} alone. {option.get('description', '')}"

@@ -14,14 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gindex.progress import Progress
-from gindex.registry import Registry
 from gindex.store.reader import VectorReader
-
-TRANSFORMS = Registry("gindex.transforms", "transform", {})
-"""Kinds of transform, each a `TransformKind`; an index has none unless it is asked for."""
-
-NONE = "none"
-"""What is asked for in the place of a kind to have no transform."""
 
 
 class Transform(Protocol):
@@ -68,11 +61,11 @@ class TransformKind(Protocol):
 
     Attributes:
         settings: Frozen dataclass of its settings, which checks them.
-        name: What people call it.
+        help: What it is, in a few words.
     """
 
     settings: type
-    name: str
+    help: str
 
     def fit(
         self, reader: VectorReader, excluded: npt.NDArray[np.int64], settings: Any, progress: Progress

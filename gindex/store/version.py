@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import TRANSFORMS
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
@@ -14,7 +15,7 @@ from gindex.store.factors import factor_files
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest, VolumeRecord
 from gindex.store.reader import VectorReader
-from gindex.store.transform import TRANSFORMS, Transform
+from gindex.store.transform import Transform
 from gindex.store.vectors import VectorSpec, VolumeReader
 from gindex.store.versions import latest_version, require_version
 

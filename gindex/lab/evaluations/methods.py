@@ -12,6 +12,7 @@ from torch import Tensor
 from gindex.config import VectorConfig
 from gindex.lab.attribution import DAMPING, Attribution, coded_scores, tracked_layers
 from gindex.lab.evaluations.training import Scores
+from gindex.lab.refine.config import CgConfig
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.vectors.path import VectorPath

@@ -21,7 +21,7 @@ class SecondLevelKind:
     """The kind, as it is registered: `store.transform.TransformKind`. Torch is loaded when it does something."""
 
     settings = SecondLevelConfig
-    name = "second level"
+    help = "whitening by the second moment of the stored vectors"
 
     def fit(
         self,

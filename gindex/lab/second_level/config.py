@@ -12,4 +12,4 @@ class SecondLevelConfig:
     mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
 
     def __post_init__(self) -> None:
-        positive("mu", self.mu)
+        positive("transform_mu", self.mu)

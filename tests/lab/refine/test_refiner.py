@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from gindex.search.refine import Refiner, refine_sample
 from gindex_cli.commands import gindex
 
 from gindex import GradientIndex
-from gindex.config import SearchOptions, SolverConfig
+from gindex.config import SearchOptions
 from gindex.corpus.batches import pad
 from gindex.errors import ConfigError, DivergenceError
+from gindex.exact.refiner import refiner_sample
 from gindex.lab.attribution import Attribution
-from gindex.lab.refine.gauss_newton import WeightSpace
+from gindex.lab.refine.config import CgConfig, LissaConfig
+from gindex.lab.refine.refiner import SolverRefiner
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
+from gindex.vectors.influence import WeightSpace
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 ROUNDING = 2e-3
@@ -59,9 +61,9 @@ def influence(result):
 @pytest.mark.parametrize("method", ["cg", "lissa"])
 @pytest.mark.parametrize("iterations", [0, 1, 4])
 def test_where_the_curvature_is_ekfac_the_query_is_the_plain_one(index, tokens, method, iterations):
-    config = SolverConfig(method=method, iterations=iterations, tolerance=1e-2)
+    config = {"cg": CgConfig, "lissa": LissaConfig}[method](iterations=iterations, tolerance=1e-2)
     load = index._factor_loader
-    refiner = Refiner(index._engine, load, index.manifest.damping["exact"], index._documents, config)
+    refiner = SolverRefiner(index._engine, load, index.manifest.damping["exact"], index._documents, config)
     plain = index._reranker.precondition(tokens, Silent())
     got, reports = refiner.solve_on(FactoredCurvature(index._engine.table.layers, load), tokens, 7)
     assert got.keys() == plain.keys()
@@ -74,7 +76,9 @@ def test_no_iterations_give_the_plain_influence_and_say_how_far_it_is_from_refin
     options = SearchOptions(k=8, exact=True, candidates=12)
     plain = index.search(PROMPT, COMPLETION, options)
     for method in ("cg", "lissa"):
-        refined = index.search(PROMPT, COMPLETION, options, refine=method, refine_iterations=0, refine_parts=20)
+        refined = index.search(
+            PROMPT, COMPLETION, options, refine=method, refine_parts=20, refine_settings={"iterations": 0}
+        )
         assert influence(refined) == pytest.approx(influence(plain), rel=1e-3)
         assert refined.refinement.iterations == 0 and refined.refinement.parts == 20
         assert refined.refinement.residual > 0.05 and not refined.refinement.converged
@@ -83,7 +87,7 @@ def test_no_iterations_give_the_plain_influence_and_say_how_far_it_is_from_refin
 
 def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
     """Reference: the library's in-memory path, with the factors of the index and its parts in other batches."""
-    settings = {"refine": "cg", "refine_parts": 16, "refine_iterations": 6, "refine_tolerance": 1e-3}
+    settings = {"refine": "cg", "refine_parts": 16, "refine_settings": {"iterations": 6, "tolerance": 1e-3}}
     result = index.search(PROMPT, COMPLETION, k=9, exact=True, candidates=12, **settings)
     assert result.refinement.iterations == 6 and result.refinement.seconds > 0
     usable = np.setdiff1d(np.arange(index.manifest.stored_parts), index._version.excluded)
@@ -91,9 +95,9 @@ def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
     layers = engine.table.layers
     attribution = Attribution(engine.task, layers, {layer.name: load(layer.name) for layer in layers})
     batches = [pad([parts[n]], usable[n : n + 1], [1]) for n in range(len(parts))]
-    sample = refine_sample(usable, 16, index.manifest.settings["seed"])
+    sample = refiner_sample(usable, 16, index.manifest.settings["seed"])
     of_sample = [batch for batch in batches if batch.ordinals[0] in sample]
-    config = SolverConfig(iterations=6, tolerance=1e-3)
+    config = CgConfig(iterations=6, tolerance=1e-3)
     inverse = attribution.iterative_inverse(of_sample, index.manifest.damping["exact"], config)
     query = tokenize_query(Query(prompt=PROMPT, completion=COMPLETION), engine.loaded)
     expected_N = attribution.influence_by(inverse, [pad([query.ids], [0], [query.first_target])], batches)[0]
@@ -106,7 +110,9 @@ def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
 
 def test_queries_in_blocks_and_with_an_early_stop_are_refined_alike(index, monkeypatch):
     queries = [Query(prompt=PROMPT, completion=COMPLETION), Query(prompt="the heap a lock"), Query(prompt="a parser")]
-    options = SearchOptions(k=3, exact=True, candidates=40, refine="cg", refine_parts=12, refine_iterations=3)
+    options = SearchOptions(
+        k=3, exact=True, candidates=40, refine="cg", refine_parts=12, refine_settings={"iterations": 3}
+    )
     together = index.search_many(queries, options)
     monkeypatch.setattr(index._reranker, "_block_bytes", 1)  # one query at a time
     for changes in ({}, {"stop_early": 1e-9}):
@@ -119,12 +125,12 @@ def test_queries_in_blocks_and_with_an_early_stop_are_refined_alike(index, monke
 
 def test_the_sample_is_drawn_with_the_seed_from_what_can_be_found():
     usable = np.array([2, 3, 5, 7, 11, 13])
-    drawn = refine_sample(usable, 3, 1)
+    drawn = refiner_sample(usable, 3, 1)
     assert len(set(drawn.tolist())) == 3 and set(drawn) <= set(usable) and list(drawn) == sorted(drawn)
-    assert list(drawn) == list(refine_sample(usable, 3, 1))
-    assert any(list(refine_sample(usable, 3, seed)) != list(drawn) for seed in range(2, 6))
+    assert list(drawn) == list(refiner_sample(usable, 3, 1))
+    assert any(list(refiner_sample(usable, 3, seed)) != list(drawn) for seed in range(2, 6))
     for count in (0, 6, 100):
-        assert list(refine_sample(usable, count, 1)) == list(usable)
+        assert list(refiner_sample(usable, count, 1)) == list(usable)
 
 
 def test_bad_settings_are_refused_and_divergence_names_what_to_change(index):
@@ -136,7 +142,7 @@ def test_bad_settings_are_refused_and_divergence_names_what_to_change(index):
     with pytest.raises(ConfigError, match="refine_parts: expected at least 0"):
         search(exact=True, refine="cg", refine_parts=-1)
     with pytest.raises(DivergenceError, match=r"raise the scale \(`refine_scale`\)"):
-        search(exact=True, refine="lissa", refine_scale=1e-3, refine_parts=8, refine_iterations=6)
+        search(exact=True, refine="lissa", refine_parts=8, refine_settings={"scale": 1e-3, "iterations": 6})
     with pytest.raises(ConfigError, match="query of text"):
         index.search_vectors(torch.ones(1, 512), exact=True, refine="cg")
 
@@ -154,6 +160,13 @@ def test_the_command_line_refines_and_reports(built):
     assert found["method"] == "cg" and found["iterations"] == 2 and found["converged"] is False
     opened = GradientIndex.open(built, device="cpu")
     expected = opened.search(
-        PROMPT, COMPLETION, k=2, exact=True, candidates=8, refine="cg", refine_parts=10, refine_iterations=2
+        PROMPT,
+        COMPLETION,
+        k=2,
+        exact=True,
+        candidates=8,
+        refine="cg",
+        refine_parts=10,
+        refine_settings={"iterations": 2},
     )
     assert [hit["influence"] for hit in record["hits"]] == pytest.approx([h.influence for h in expected.hits], rel=1e-4)

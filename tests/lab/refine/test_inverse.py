@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gindex.config import CURVATURES, SolverConfig
+from gindex.config import CURVATURES
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution, tracked_layers
-from gindex.lab.refine.gauss_newton import GaussNewton, WeightSpace, dense_matrix
+from gindex.lab.refine.config import CgConfig, LissaConfig
+from gindex.lab.refine.gauss_newton import GaussNewton, dense_matrix
 from gindex.lab.refine.inverse import CgInverse, Damping, LissaInverse
 from gindex.lab.refine.solvers import conjugate_gradients
 from gindex.model.tasks import Classification
 from gindex.model.tensors import TensorBatch, tensor_batches
+from gindex.vectors.influence import WeightSpace
 
 WIDE = torch.float64
 DOCUMENTS, QUERIES, SCALE = 60, 4, 0.3
+CONFIGS = {"cg": CgConfig, "lissa": LissaConfig}
 
 
 class Setting:
@@ -91,7 +94,7 @@ def test_the_dense_inverse_is_that_of_dense_algebra(setting):
 
 @pytest.mark.parametrize("preconditioned", [True, False])
 def test_conjugate_gradients_converge_to_the_dense_inverse(setting, preconditioned):
-    inverse = cg_inverse(setting, SolverConfig(iterations=2 * setting.size, tolerance=1e-9), preconditioned)
+    inverse = cg_inverse(setting, CgConfig(iterations=2 * setting.size, tolerance=1e-9), preconditioned)
     solution = inverse.solve(setting.b_QW.clone())
     expected = setting.ekfac.dense_inverse(setting.documents, SCALE).apply(setting.b_QW)
     torch.testing.assert_close(solution.x_QW, expected, rtol=1e-6, atol=1e-7)
@@ -104,7 +107,7 @@ def test_ekfac_before_them_saves_conjugate_gradients_iterations(setting):
     expected = torch.linalg.solve(exact, setting.b_QW.T).T
     errors = []
     for preconditioned in (True, False):
-        x_QW = cg_inverse(setting, SolverConfig(iterations=4, tolerance=1e-9), preconditioned).apply(setting.b_QW)
+        x_QW = cg_inverse(setting, CgConfig(iterations=4, tolerance=1e-9), preconditioned).apply(setting.b_QW)
         errors.append(float(((x_QW - expected) @ exact * (x_QW - expected)).sum().sqrt()))
     assert errors[0] < errors[1] / 2
 
@@ -123,7 +126,7 @@ def test_conjugate_gradients_that_are_cut_short_report_it_and_are_nearer_with_ea
     expected = torch.linalg.solve(exact, setting.b_QW.T).T
     errors = []
     for iterations in (0, 1, 3, 6):
-        config = SolverConfig(iterations=iterations, tolerance=1e-12)
+        config = CgConfig(iterations=iterations, tolerance=1e-12)
         solution = setting.ekfac.iterative_inverse(setting.documents, SCALE, config).solve(setting.b_QW.clone())
         assert solution.iterations == [iterations] * QUERIES and not any(solution.converged)
         left = solution.x_QW - expected
@@ -136,7 +139,7 @@ def test_conjugate_gradients_that_are_cut_short_report_it_and_are_nearer_with_ea
 
 
 def test_queries_are_solved_alike_alone_and_together_with_others_that_end_earlier(setting):
-    config = SolverConfig(iterations=30, tolerance=1e-2)
+    config = CgConfig(iterations=30, tolerance=1e-2)
     b = setting.b_QW.clone()
     b[1] = 0  # nothing to solve
     b[2] = setting.dense() @ setting.ekfac.factored_inverse(SCALE).apply(torch.ones(1, setting.size, dtype=WIDE))[0]
@@ -163,7 +166,7 @@ def test_a_matrix_that_is_not_positive_leaves_the_best_iterate():
 @pytest.mark.parametrize("method", ["cg", "lissa"])
 @pytest.mark.parametrize("iterations", [0, 1, 8])
 def test_where_the_curvature_is_ekfac_all_give_what_ekfac_gives(setting, method, iterations):
-    config = SolverConfig(method=method, iterations=iterations, tolerance=1e-9)
+    config = CONFIGS[method](iterations=iterations, tolerance=1e-9)
     damping = Damping(setting.layers, setting.ekfac.factors.__getitem__, SCALE)
     plain = setting.ekfac.factored_inverse(SCALE)
     made = CgInverse if method == "cg" else LissaInverse
@@ -182,7 +185,7 @@ def test_lissa_converges_to_the_dense_inverse(setting, preconditioned):
         inverse = LissaInverse(
             GaussNewton(setting.layers, setting.task, setting.documents),
             Damping(setting.layers, setting.ekfac.factors.__getitem__, scale),
-            SolverConfig(method="lissa", iterations=iterations),
+            LissaConfig(iterations=iterations),
             setting.ekfac.factored_inverse(scale) if preconditioned else None,
         )
         errors.append(float((inverse.apply(setting.b_QW) - expected).norm() / expected.norm()))
@@ -192,7 +195,7 @@ def test_lissa_converges_to_the_dense_inverse(setting, preconditioned):
 def test_lissa_on_one_batch_converges_fully(setting):
     x, y = (torch.cat([getattr(b, name) for b in setting.documents]) for name in ("inputs", "labels"))
     whole = tensor_batches(x, y, DOCUMENTS)
-    config = SolverConfig(method="lissa", iterations=200, tolerance=1e-4)
+    config = LissaConfig(iterations=200, tolerance=1e-4)
     solution = setting.ekfac.iterative_inverse(whole, 10.0, config).solve(setting.b_QW)
     expected = setting.ekfac.dense_inverse(whole, 10.0).apply(setting.b_QW)
     torch.testing.assert_close(solution.x_QW, expected, rtol=1e-3, atol=1e-3)
@@ -201,7 +204,7 @@ def test_lissa_on_one_batch_converges_fully(setting):
 
 @pytest.mark.parametrize("iterations", [4, 200])
 def test_lissa_that_diverges_names_the_scale_and_the_damping(setting, iterations):
-    config = SolverConfig(method="lissa", iterations=iterations, scale=0.05)
+    config = LissaConfig(iterations=iterations, scale=0.05)
     inverse = setting.ekfac.iterative_inverse(setting.documents, SCALE, config)
     with pytest.raises(DivergenceError, match=r"scale 0.05; raise the scale \(`refine_scale`\) or the damping"):
         inverse.apply(setting.b_QW)
@@ -251,5 +254,5 @@ def test_settings_out_of_range_are_refused():
         ({"scale": float("nan")}, "refine_scale: expected at least 0"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            SolverConfig(**settings)
-    assert np.isfinite(SolverConfig().tolerance)
+            CgConfig(**settings)
+    assert np.isfinite(CgConfig().tolerance)

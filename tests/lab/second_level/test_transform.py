@@ -29,7 +29,7 @@ def four_bits(tmp_path_factory, corpus_file, make_config) -> Path:
     """The small index at four bits a coordinate, built once, with the second level on."""
     out = tmp_path_factory.mktemp("four") / "index"
     run_build([str(corpus_file)], out, make_config(bits=4))
-    reindex(Layout(out), second_level=True, mu=MU)
+    reindex(Layout(out), transform="second-level", transform_settings={"mu": MU})
     return out
 
 
@@ -74,7 +74,7 @@ def check(folder: Path, mu: float = MU, complete: bool = True, rtol: float = 1e-
 @pytest.mark.parametrize("kind", KINDS)
 def test_searches_score_with_it_on_both_sides(folder, kind):
     reindex(Layout(folder), kind)
-    assert Manifest.read(Layout(folder), 3).mu == MU  # kept where nothing is said of it
+    assert Manifest.read(Layout(folder), 3).transform.settings == {"mu": MU}  # kept where nothing is said of it
     check(folder, complete=kind != "ivf")  # of its lists a query searches some
     check(folder, scan=True)
     assert verify(Layout(folder), deep=True)["problems"] == []
@@ -82,14 +82,14 @@ def test_searches_score_with_it_on_both_sides(folder, kind):
 
 def test_vectors_of_one_bit_are_whitened_as_they_decode(built, tmp_path):
     folder = Path(shutil.copytree(built, tmp_path / "index"))
-    reindex(Layout(folder), "rabitq", second_level=True, mu=MU)
+    reindex(Layout(folder), "rabitq", transform="second-level", transform_settings={"mu": MU})
     check(folder)
     check(folder, scan=True)
 
 
 def test_leading_directions_of_more_dimensions_than_parts_are_all_there_is(folder, monkeypatch):
     monkeypatch.setattr(curvature, "DENSE_DIMENSION", 64)
-    made = reindex(Layout(folder)).second_level
+    made = reindex(Layout(folder)).transform.measures
     usable = made["directions"]
     assert 150 < usable <= Manifest.read(Layout(folder), 3).stored_parts and made["share"] > 0.998
     # The vectors differ in length by orders of magnitude: the least directions drown in the rounding of float32.
@@ -112,14 +112,14 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
     asked = queries(folder)
     before = rollback(Layout(folder), 1)
     plain = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
-    assert before.mu is None
-    on = reindex(Layout(folder), second_level=True)
-    assert on.mu == 0.1 and {f.path for f in on.lasting} == {f.path for f in before.lasting}
+    assert before.transform is None
+    on = reindex(Layout(folder), transform="second-level")
+    assert on.transform.settings == {"mu": 0.1} and {f.path for f in on.lasting} == {f.path for f in before.lasting}
     check(folder, 0.1)
     changed = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     assert not np.allclose(plain, changed, rtol=0.01)
-    off = reindex(Layout(folder), second_level=False)
-    assert off.mu is None and off.derived == {off.search["file"]}
+    off = reindex(Layout(folder), transform="none")
+    assert off.transform is None and off.derived == {off.search["file"]}
     again = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     np.testing.assert_allclose(again, plain, rtol=1e-6)
 
@@ -127,11 +127,11 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
 def test_add_delete_and_compact_take_all_that_is_stored(folder, more, model_folder):
     index = GradientIndex.open(folder, device="cpu")
     index.add([str(more({f"new{n}": "the race the lock the heap " * (n + 1) for n in range(3)}))])
-    assert Manifest.read(Layout(folder), 3).mu == MU
+    assert Manifest.read(Layout(folder), 3).transform.settings == {"mu": MU}
     check(folder)
     index.refresh().delete(["d1", "new0"])
     compact(Layout(folder))
-    assert Manifest.read(Layout(folder), 5).mu == MU
+    assert Manifest.read(Layout(folder), 5).transform.settings == {"mu": MU}
     check(folder)
     assert prune(Layout(folder))["versions"] == 4
     assert verify(Layout(folder), deep=True) | {"checked_bytes": 0} == {
@@ -147,7 +147,7 @@ def test_add_delete_and_compact_take_all_that_is_stored(folder, more, model_fold
 )
 def test_a_damaged_file_is_found_and_built_again(folder, change):
     layout = Layout(folder)
-    level = folder / Manifest.read(layout, 2).second_level["file"]
+    level = folder / Manifest.read(layout, 2).transform.file
     change(level)
     (problem,) = verify(layout)["problems"]
     assert str(level) in problem
@@ -183,16 +183,16 @@ def rolled(folder: Path, on: bool = False) -> Path:
     if not on:
         rollback(Layout(folder), 1)
         return folder
-    reindex(Layout(folder), second_level=True, mu=MU)
+    reindex(Layout(folder), transform="second-level", transform_settings={"mu": MU})
     return folder
 
 
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"second_level": False, "mu": 0.1}, "mu: expected `second_level` on"),
-        ({"second_level": True, "mu": 0.0}, "mu: expected a positive"),
-        ({"mu": float("nan")}, "mu: expected a positive"),
+        ({"transform": "none", "transform_settings": {"mu": 0.1}}, "mu: expected `transform` beside it"),
+        ({"transform": "second-level", "transform_settings": {"mu": 0.0}}, "mu: expected a positive"),
+        ({"transform_settings": {"mu": float("nan")}}, "mu: expected a positive"),
     ],
 )
 def test_bad_settings_are_refused_and_change_nothing(folder, settings, found):

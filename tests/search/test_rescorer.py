@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gindex.search import rescorer as module
 from gindex.search.rescorer import Rescorer, may_reach
 from gindex.search.scan import scan
 
@@ -29,9 +30,9 @@ def test_looking_twice_finds_what_scoring_all_of_them_does(bits_reader, queries,
     candidates = noisy_candidates(bits_reader, queries, error)
     common = np.array([7, 3, *range(100, 160)])
     rescorer = Rescorer(bits_reader, queries, None)
-    assert len(queries) * 600 >= rescoring.LOOK_TWICE
+    assert len(queries) * 600 >= module.LOOK_TWICE
     twice = rescorer.best(candidates, k, common)
-    monkeypatch.setattr(rescoring, "LOOK_TWICE", 1 << 30)
+    monkeypatch.setattr(module, "LOOK_TWICE", 1 << 30)
     once = rescorer.best(candidates, k, common)
     found = [len(np.intersect1d(a.ordinals, b.ordinals)) / k for a, b in zip(twice, once, strict=True)]
     assert np.mean(found) >= 0.995
@@ -91,7 +92,7 @@ def test_may_reach_without_any_signal():
 @pytest.mark.parametrize("count", [1, 300, 700])
 def test_threads_share_the_rows_of_one_query(make_reader, queries, count, monkeypatch):
     reader = make_reader(2000, bits=1)
-    monkeypatch.setattr(rescoring, "threads", lambda: 4)
+    monkeypatch.setattr(module, "threads", lambda: 4)
     ordinals = np.random.default_rng(2).permutation(2000)[:count]
     scores = Rescorer(reader, queries[:1], None).best([(ordinals, np.zeros(count, np.float32))], count, ordinals[:0])[0]
     expected = scan(reader, queries[:1], count, parts=np.sort(ordinals))

@@ -10,7 +10,7 @@ import torch
 from gindex import workers
 from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
-from gindex.ann.sieve import BATCH, BLOCK, LEAST_PER_CANDIDATE, SHARE, Sieve
+from gindex.ann.sieve import BATCH, LEAST_PER_CANDIDATE, PARTS_AT_ONCE, SHARE, Sieve
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.search.selection import Selection
@@ -22,7 +22,7 @@ COUNT = 40
 @pytest.fixture(scope="module")
 def many(make_reader):
     """Parts of three blocks, the last one partial, of one bit a coordinate."""
-    return make_reader(2 * BLOCK + 904, bits=1)
+    return make_reader(2 * PARTS_AT_ONCE + 904, bits=1)
 
 
 @pytest.fixture(params=[True, False], ids=["mapped", "read"])
