@@ -73,8 +73,8 @@ _SAFE_WORDS = [
 """What is told in the place of errors of their kinds."""
 
 _REASONS: list[tuple[type[GindexError], str]] = [
-    (MismatchError, "its model is not the one that it was built with; give the service that one"),
-    (ModelError, "its model was not found or cannot be loaded; the log says why"),
+    (MismatchError, "its model is not the one that it was built with; start the service with `model`"),
+    (ModelError, "its model was not found or cannot be loaded; the log says why, and `model` names another place"),
     (NotAnIndexError, "its folder holds no finished index"),
     (FormatVersionError, "a newer gindex made it"),
     (CorruptStoreError, "files of it are missing or damaged; gindex verify lists them"),

@@ -306,9 +306,9 @@ def test_gradients_take_the_path_of_the_queries(index):
     [
         ({"k": 0}, ConfigError, "at least 1"),
         ({"both": True, "negative": True}, ConfigError, "negative and both"),
-        ({"dedupe": 0.0}, ConfigError, "--dedupe"),
+        ({"dedupe": 0.0}, ConfigError, "dedupe: expected a cosine"),
         ({"normalise": "l2"}, ConfigError, "normalise: expected one of none, unit, relatif, length"),
-        ({"shortlist": -1}, ConfigError, "--shortlist"),
+        ({"shortlist": -1}, ConfigError, "shortlist: expected at least 0"),
         ({"exact": True}, ConfigError, "exact: expected a query of text"),
         ({"hybrid": True}, ConfigError, "hybrid: expected words"),
         ({"projection": "0" * 64}, MismatchError, "expected projection"),

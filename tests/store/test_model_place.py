@@ -54,7 +54,7 @@ def test_a_model_that_is_nowhere_is_refused_with_the_places(run, moved, tmp_path
     shutil.rmtree(moved / "models")
     with pytest.raises(ModelError) as caught:
         GradientIndex.open(moved / "runs/index").search(PROMPT)
-    for words in (str(tmp_path / "before/models/small"), str(moved / "models/small"), "--model"):
+    for words in (str(tmp_path / "before/models/small"), str(moved / "models/small"), "`model`"):
         assert words in str(caught.value)
     assert GradientIndex.open(moved / "runs/index").outliers(1)  # which needs no model
     found = run("search", moved / "runs/index", PROMPT, "--model", model_folder)
