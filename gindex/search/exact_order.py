@@ -58,22 +58,32 @@ class ExactOrder:
         Args:
             found: Candidates of each ask, best by score first.
         """
-        queries = [_Query() for _ in range(1 + max(ask.query for ask in self._search.asks))]
-        for ask, candidates in zip(self._search.asks, found, strict=True):
-            queries[ask.query].ends.append((ask, candidates))
-        options, most = self._search.options, max(map(len, found))
-        block = max(1, most) if options.stop_early is None else max(STOPPING_BLOCK, options.k)
-        for stop in range(block, most + block, block):
-            self._compute([query.next_parts(stop) for query in queries], queries)
+        queries = self._queries(found)
+        for stop in self._stops(max(map(len, found))):
+            self._compute(queries, stop)
             for query in queries:
-                query.is_done = query.is_done or self._misses(query) <= (options.stop_early or 0.0)
+                query.is_done = query.is_done or self._misses(query) <= (self._search.options.stop_early or 0.0)
             if all(query.is_done for query in queries):
                 break
         self.reranked = [len(query.influence) for query in queries]
         known = [queries[ask.query].influence for ask in self._search.asks]
         return [ordered(self._done(*of)) for of in zip(self._search.asks, found, known, strict=True)]
 
-    def _compute(self, asked: list[npt.NDArray[np.int64]], queries: list[_Query]) -> None:
+    def _queries(self, found: list[list[Candidate]]) -> list[_Query]:
+        queries = [_Query() for _ in range(1 + max(ask.query for ask in self._search.asks))]
+        for ask, candidates in zip(self._search.asks, found, strict=True):
+            queries[ask.query].ends.append((ask, candidates))
+        return queries
+
+    def _stops(self, most: int) -> range:
+        """How many of an end's candidates are done after each step, where it has `most`."""
+        options = self._search.options
+        block = max(1, most) if options.stop_early is None else max(STOPPING_BLOCK, options.k)
+        return range(block, most + block, block)
+
+    def _compute(self, queries: list[_Query], stop: int) -> None:
+        """Compute the influence that is missing among the first `stop` candidates, for all queries at once."""
+        asked = [query.next_parts(stop) for query in queries]
         if any(map(len, asked)):
             for query, parts, influence in zip(queries, asked, self._influence.of(asked), strict=True):
                 query.influence.update(zip(parts.tolist(), influence.tolist(), strict=True))
@@ -81,17 +91,13 @@ class ExactOrder:
     def _done(self, ask: Ask, candidates: list[Candidate], influence: dict[int, float]) -> list[Candidate]:
         """Those of the candidates whose influence is known, with it."""
         weights = self._search.selection.weights
-        return [
-            replace(
-                candidate,
-                influence=influence[candidate.ordinal],
-                merit=ask.sign
-                * (1.0 if weights is None else float(weights[candidate.ordinal]))
-                * influence[candidate.ordinal],
-            )
-            for candidate in candidates
-            if candidate.ordinal in influence
-        ]
+        done = []
+        for candidate in candidates:
+            if candidate.ordinal in influence:
+                weight = 1.0 if weights is None else float(weights[candidate.ordinal])
+                exact = influence[candidate.ordinal]
+                done.append(replace(candidate, influence=exact, merit=ask.sign * weight * exact))
+        return done
 
     def _misses(self, query: _Query) -> float:
         """How many of the k best of either end are expected among the candidates that are not done."""

@@ -89,8 +89,9 @@ class Funnel:
         candidates = self._candidates(self.index_queries(scoring_QD), count, allowed, weights)
         if spec.lossless:
             return [best_of(ordinals, scores, k) for ordinals, scores in candidates]
-        largest = [n for n in spec.largest if allowed is None or allowed[n]]
-        return Rescorer(self._reader, scoring_QD, weights).best(candidates, k, np.array(largest, np.int64))
+        largest = np.array(spec.largest, np.int64)
+        common = largest if allowed is None else largest[allowed[largest]]
+        return Rescorer(self._reader, scoring_QD, weights).best(candidates, k, common)
 
     def permitted(self, parts: npt.NDArray[np.int64], selection: Selection) -> npt.NDArray[np.int64]:
         """Those of the parts that may be found."""

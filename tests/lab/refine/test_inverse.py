@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gindex.config import CURVATURES
+from gindex.config import CURVATURES, SearchOptions
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution, tracked_layers
 from gindex.lab.refine.config import CgConfig, LissaConfig
@@ -247,12 +247,13 @@ def test_influence_by_the_factored_inverse_is_the_plain_one(setting):
 
 def test_settings_out_of_range_are_refused():
     for settings, message in [
-        ({"method": "newton"}, "refine: expected one of cg, lissa"),
         ({"iterations": -1}, "refine_iterations: expected at least 0"),
         ({"tolerance": 0.0}, "refine_tolerance: expected a positive finite number"),
         ({"scale": -1.0}, "refine_scale: expected at least 0"),
         ({"scale": float("nan")}, "refine_scale: expected at least 0"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            CgConfig(**settings)
+            LissaConfig(**settings)
+    with pytest.raises(ConfigError, match="refine: expected one of cg, lissa"):
+        SearchOptions(exact=True, refine="newton")
     assert np.isfinite(CgConfig().tolerance)
