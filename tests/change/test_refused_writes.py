@@ -49,7 +49,7 @@ def folder(changed, tmp_path) -> Path:
 def arguments(more) -> dict[str, list[object]]:
     """What follows the folder on each command line."""
     path = more({f"n{n}": "a race in the kernel" for n in range(30)})
-    return {"add": [path, "--device", "cpu"], "delete": ["d2", "d3"], "rollback": [1], "index": ["--type", "flat"]}
+    return {"add": [path, "--device", "cpu"], "delete": ["d2", "d3"], "rollback": [1], "reindex": ["--type", "flat"]}
 
 
 @pytest.fixture

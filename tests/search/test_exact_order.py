@@ -23,7 +23,7 @@ def test_stopped_search_re_ranks_less_and_keeps_what_it_knows(index, settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"exact": True, "hybrid": True}, {"exact": True, "group_by": "document"}, {"exact": True, "dedupe": 0.9}],
+    [{}, {"exact": True, "words": "rank"}, {"exact": True, "group_by": "document"}, {"exact": True, "dedupe": 0.9}],
 )
 def test_stop_early_needs_an_exact_ranking_of_parts(index, settings):
     with pytest.raises(ConfigError, match="stop_early: expected `exact`, and hits that are single parts"):
