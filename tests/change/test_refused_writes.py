@@ -25,7 +25,7 @@ NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
 STORE = 8
 """Exit code."""
 
-COMMANDS = ["add", "delete", "compact", "rollback", "prune", "repair", "index"]
+COMMANDS = ["add", "delete", "compact", "rollback", "prune", "repair", "reindex"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
