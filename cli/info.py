@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from .command import GindexCommand
-from .render import coverage_text, fidelity_text, second_level_text, size, untracked_lines
+from .options import json_option
+from .render import coverage_text, fidelity_text, size, transform_text, untracked_lines
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def info(index: Path, as_json: bool) -> None:
-    """Print what INDEX is made of.
+    """Print what an index is made of.
 
     \b
     Example:
@@ -46,7 +47,8 @@ def _text(content: dict[str, Any]) -> str:
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
         "damping": f"{content['index_damping']:g} x mean for vectors, {content['damping_scale']:g} x mean for --exact",
-        "curvature": f"{content['curvature']}; second level {second_level_text(content['second_level'])}",
+        "curvature": content["curvature"],
+        "transform": transform_text(content["transform"]),
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
         "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),

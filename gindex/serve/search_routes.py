@@ -13,16 +13,16 @@ from gindex.exact.explain import explanation_record
 from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import result_record
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import result_record
 from gindex.serve.indexes import ServedIndex
 from gindex.serve.job_runner import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.progress_lines import answer_lines, wants_lines
-from gindex.serve.query_vectors import decode_base64, decode_npy
 from gindex.serve.requests import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
+    AllOptions,
     BatchAnswer,
     BatchBody,
     ExplainAnswer,
@@ -33,6 +33,7 @@ from gindex.serve.schema import (
     SearchBody,
 )
 from gindex.serve.service import Service
+from gindex.serve.vector_formats import decode_base64, decode_npy
 
 LONGEST_IN_URL = 8000
 """Most characters of a text among the query parameters; the server takes no longer address than 64 KiB."""
@@ -54,8 +55,10 @@ LINES: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {
 
 def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
-    for name, option in Options.model_json_schema()["properties"].items():
+    for name, option in AllOptions.model_json_schema()["properties"].items():
         schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
+        if schema["type"] == "object":
+            continue  # settings of an exact re-rank, which a vector alone has not
         if "maxLength" in schema:
             schema = schema | {"maxLength": LONGEST_IN_URL}
         words = f"Beside {NPY} alone. {option.get('description', '')}"
@@ -104,7 +107,7 @@ def search_routes(service: Service) -> APIRouter:
         kind = media_type(request)
         content = await read_body(request, service.config)
         if kind == NPY:
-            return content, validated(Options, request.query_params.multi_items())
+            return content, validated(AllOptions, request.query_params.multi_items())
         if batch:
             many = parse(BatchBody, content)
             return list(many.queries), many

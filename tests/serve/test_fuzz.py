@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from gindex.errors import ConfigError
-from gindex.serve.query_vectors import decode_base64, decode_npy
+from gindex.serve.vector_formats import decode_base64, decode_npy
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gindex.config import CURVATURES, SolverConfig, VectorConfig
+from gindex.config import CURVATURES, VectorConfig
 from gindex.lab.attribution import Attribution, tracked_layers
+from gindex.lab.refine.config import CgConfig
 from gindex.model.tensor_batches import TensorBatch, tensor_batches
 from gindex.model.tensor_tasks import Classification
 from gindex.vectors.calibration import Budget, Setting, calibrate
@@ -78,7 +79,7 @@ def expected_influence(made: Made) -> Tensor:
     return torch.stack(vectors) @ torch.stack(vectors).T
 
 
-@pytest.mark.parametrize("kind", CURVATURES)
+@pytest.mark.parametrize("kind", CURVATURES.names())
 def test_influence_is_that_of_autograds_gradients(kind):
     made = Made(kind)
     assert not made.gradient(made.documents[1])["a"].any() and made.gradient(made.documents[0])["a"].any()
@@ -100,7 +101,7 @@ def test_vectors_are_those_of_the_other_layers(made):
 
 
 def test_refined_influence_takes_it(made):
-    inverse = made.attribution.iterative_inverse(made.documents, 0.1, SolverConfig(iterations=4))
+    inverse = made.attribution.iterative_inverse(made.documents, 0.1, CgConfig(iterations=4))
     assert torch.isfinite(made.attribution.influence_by(inverse, made.documents, made.documents)).all()
 
 
