@@ -117,7 +117,7 @@ class Client:
         progress: Progress | None = None,
         **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
-        """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
+        """Answer many queries; one that has no answer gets its failure instead. See `GradientIndex.search_each`."""
         options = changed(options, settings)
         return [
             outcome
@@ -128,10 +128,10 @@ class Client:
     def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
-        """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
+        """Answer queries given as vectors [Q, D]; see `GradientIndex.search_vectors`."""
         options = changed(options, settings)
         calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
-        return answered([found for call in calls for found in self._run(call)])
+        return answered([outcome for call in calls for outcome in self._run(call)])
 
     def explain(
         self,
@@ -256,7 +256,7 @@ class AsyncClient:
         """See `Client.search_each`."""
         options = changed(options, settings)
         calls = (self._endpoint.search(some, options) for some in texts_in_blocks(queries))
-        return [found for call in calls for found in await self._run(call, progress)]
+        return [outcome for call in calls for outcome in await self._run(call, progress)]
 
     async def search_vectors(
         self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Unpack[SearchKeywords]
@@ -264,7 +264,7 @@ class AsyncClient:
         """See `Client.search_vectors`."""
         options = changed(options, settings)
         calls = (self._endpoint.search(some, options) for some in vectors_in_blocks(vectors))
-        return answered([found for call in calls for found in await self._run(call)])
+        return answered([outcome for call in calls for outcome in await self._run(call)])
 
     async def explain(
         self,
