@@ -9,7 +9,7 @@ from gindex.config import SecondLevelConfig, default_of, help_of
 
 from .command import GindexCommand
 from .progress import terminal_progress
-from .render import second_level_text
+from .render import transform_text
 
 KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
 
@@ -50,9 +50,10 @@ def index_command(index: Path, kind: str, second_level: str | None, mu: float | 
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.change.reindex import reindex
     from gindex.store.layout import Layout
+    from gindex.store.values import values_of
 
     on = None if second_level is None else second_level == "on"
-    search = reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search
+    search = values_of(reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search)
     if as_json:
         click.echo(json.dumps(search))
         return
@@ -61,4 +62,4 @@ def index_command(index: Path, kind: str, second_level: str | None, mu: float | 
         f"{index / search['file']}: {search['kind']}, recall@10 {recall['at_10']:.3f}, recall@100 "
         f"{recall['at_100']:.3f} of a full scan, {recall['queries']} stored vectors as queries"
     )
-    click.echo(f"second level: {second_level_text(search['second_level'])}")
+    click.echo(f"transform: {transform_text(search.get('transform'))}")

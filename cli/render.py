@@ -144,8 +144,9 @@ def excerpt(text: str) -> str:
     return textwrap.fill(shown, 100, initial_indent="     ", subsequent_indent="     ")
 
 
-def second_level_text(level: dict[str, Any] | None) -> str:
-    """Say how the second level of curvature is made."""
-    if level is None:
-        return "off"
-    return f"mu {level['mu']:g}, {level['directions']:,} directions with {level['share']:.1%} of the second moment"
+def transform_text(transform: dict[str, Any] | None) -> str:
+    """What the vectors of an index are transformed by before they are searched."""
+    if transform is None:
+        return "none"
+    told = transform["settings"] | transform["measures"]
+    return ", ".join([transform["kind"], *(f"{name} {value:,g}" for name, value in told.items())])

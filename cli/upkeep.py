@@ -32,7 +32,7 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
     from gindex.change.delete import delete_documents
 
     manifest = delete_documents(_layout(index), document_ids)
-    count = manifest.operation["documents"]
+    count = manifest.operation.documents or 0
     record = {"version": manifest.version, "deleted": count}
     _print(record, as_json, f"{index}: {counted(count, 'document')} deleted, version {manifest.version}")
 

@@ -251,7 +251,7 @@ def test_a_copy_opens_the_same_version_itself(built, tmp_path, copy):
     assert len(pickle.dumps(index)) < 2000  # a path and settings
     index.delete(["d7"])
     again = copy(index)
-    assert again.manifest == index.manifest and again.engine is not index.engine
+    assert again.manifest == index.manifest and again.engine is not index.model.tracked
     assert again.search(PROMPTS[0], k=5).hits == expected
 
 

@@ -35,7 +35,7 @@ from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
-from gindex.vectors.codes import code_bytes
+from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
 
 BATCH = 8  # documents or queries of a batch
@@ -72,7 +72,7 @@ class Methods:
         """Take the experiment; its index is built where it isn't yet."""
         self.function = experiment.function
         self.opened = self.function.index(terminal_progress())
-        self.engine = self.opened.engine
+        self.engine = self.opened.model.tracked
         self.layers, self.task = self.engine.table.layers, self.engine.task
         self._products: dict[int, Remembered] = {}
 
@@ -207,7 +207,7 @@ def rows(methods: Methods) -> Iterator[Row]:
         what = f"refined by CG, damping {damping:g}, {iterations} iterations, {count} documents, {REFINED} queries"
         return what, None, lambda: methods.refined(damping, iterations, count)
 
-    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping["index"]
+    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping.index
     kronecker = {"kind": "identity", "projection": "kronecker", "dimension": 256 * len(methods.layers)}
     yield exact(0.1)  # what the others are a share of
     yield f"the index as `gindex build` makes it, damping {chosen:g}", usual, lambda: methods.function.scores("index")

@@ -121,9 +121,9 @@ def multiply_index(path: Path, parts: int, out: Path, progress: Progress) -> Non
     layout, opened = Layout(out), GradientIndex.open(path)
     if layout.manifest(1).is_file():
         return
-    source, manifest, volume = opened._version.layout, opened.manifest, layout.volume(0)
+    source, manifest, volume = opened.snapshot.layout, opened.manifest, layout.volume(0)
     write_documents(source.volume(0).documents, volume.documents, parts, progress)
-    real = opened._vectors_reader
+    real = opened.snapshot.vectors
     spec = VectorSpec(
         parts=parts,
         segment_parts=SEGMENT_PARTS,
@@ -134,11 +134,11 @@ def multiply_index(path: Path, parts: int, out: Path, progress: Progress) -> Non
     segments = write_vectors(real, volume, spec, progress)
     reader = VectorReader([VolumeReader(volume, spec)])
     nothing = np.zeros(0, np.int64)
-    search = make_search_index(layout, layout.faiss(1), reader, opened._projection, nothing, progress)
+    search = make_search_index(layout, layout.faiss(1), reader, opened.snapshot.projection, nothing, progress)
     plain = [layout.faiss(1), *copied(source, layout)]
     with DocumentTable.open(volume.documents) as table:
         record = volume_record(0, 0, 0, table.counts(), spec, segments, manifest.sources)
-    name = str(Path(manifest.model["name"]).resolve()) if os.path.isdir(manifest.model["name"]) else None
+    name = str(Path(manifest.model.name).resolve()) if os.path.isdir(manifest.model.name) else None
     commit(
         layout,
         replace(manifest, model=manifest.model | ({"name": name} if name else {})),

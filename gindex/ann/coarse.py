@@ -15,11 +15,6 @@ from gindex.vectors.codes import decode
 from gindex.vectors.projection import ProjectionSpec, fold
 
 
-def coarse_dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
-    """Return F."""
-    return sum((stop - start) >> spec.folds for start, stop in projection.slices.values())
-
-
 def stored_coarse(
     reader: VectorReader,
     ordinals: npt.NDArray[np.int64],

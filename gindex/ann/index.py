@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.ann.coarse import coarse, coarse_dimension, stored_coarse
+from gindex.ann.coarse import coarse, stored_coarse
+from gindex.ann.file import entry_dimension, open_index, read_index
 from gindex.ann.gpu import GPU_MOST, to_gpu
 from gindex.ann.ivf import LIST_TRAINING_PARTS, make_ivf, search_ivf
 from gindex.ann.sieve import STEP, Sieve, part_selector
-from gindex.ann.spec import TYPES, FaissSpec, choose_spec, import_faiss
-from gindex.errors import CorruptStoreError, StoreError
+from gindex.ann.spec import FaissSpec, choose_spec, import_faiss
+from gindex.errors import StoreError
 from gindex.files.atomic import publish
-from gindex.store.layout import REMEDY
 from gindex.store.reader import VectorReader
 from gindex.store.second_level import StoredLevel
 from gindex.store.weights import stored_norms
@@ -81,7 +81,7 @@ def build_faiss(
     if spec.kind == "ivf":
         index, assign = make_ivf(faiss, spec, evenly_spaced(parts, spec.lists * LIST_TRAINING_PARTS), folded, parts)
     else:
-        index, assign = _empty(faiss, spec, coarse_dimension(spec, projection)), None
+        index, assign = _empty(faiss, spec, entry_dimension(spec, projection)), None
         # Signs relative to the mean, which is what RaBitQ learns, find less than the signs themselves.
         index.train(np.zeros((1, index.d), np.float32))
     for block in blocks(np.arange(parts)):
@@ -119,7 +119,7 @@ def follow_faiss(
     faiss = import_faiss()
     kind = "auto" if old.kind == "flat" else old.kind
     suited = choose_spec(reader.spec.parts, reader.spec.dimension, 1.0, kind)
-    index = _read(faiss, old_path)
+    index = read_index(old_path)
     fresh = np.arange(index.ntotal, reader.spec.parts)
     room = old.kind in ("flat", "rabitq") or _largest(reader, fresh) * old.scale <= FP16_ROOM
     if old.kind == "ivf" or (suited.kind, suited.folds) != (old.kind, old.folds) or not room:
@@ -174,24 +174,10 @@ class FaissIndex:
         with self._lock:
             if self._opened is None:
                 self._check(self._path)
-                opened = self._read()
+                opened = open_index(self._path, self.spec, self._projection, self._parts, mapped=self._mapped)
                 self._gpu = to_gpu(self._faiss, opened) if self.spec.kind == "gpu" else None
                 self._opened = opened
             return self._opened
-
-    def _read(self) -> Any:
-        faiss, spec = self._faiss, self.spec
-        index = _read(faiss, self._path, faiss.IO_FLAG_MMAP_IFC if self._mapped else 0)
-        expected = (TYPES[spec.kind], self._parts, coarse_dimension(spec, self._projection), faiss.METRIC_INNER_PRODUCT)
-        found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
-        if found != expected:
-            raise CorruptStoreError(
-                field=self._path,
-                expected=f"(type, vectors, dimensions, FAISS metric) {expected}",
-                found=found,
-                remedy=REMEDY,
-            )
-        return index
 
     def candidates(
         self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None = None
@@ -343,13 +329,6 @@ def _write(faiss: Any, index: Any, path: Path) -> None:
             found=str(error)[-200:],
             remedy="check free space and permissions",
         ) from error
-
-
-def _read(faiss: Any, path: Path, flags: int = 0) -> Any:
-    try:
-        return faiss.read_index(str(path), flags)
-    except RuntimeError as error:
-        raise CorruptStoreError(field=path, expected="a FAISS index", found=str(error)[:200], remedy=REMEDY) from error
 
 
 def _empty(faiss: Any, spec: FaissSpec, dimension: int) -> Any:

@@ -16,17 +16,17 @@ from gindex.curvature.eigenvalues import kronecker_eigenvalues
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.kinds import decomposition, mean_eigenvalue
 from gindex.curvature.ranks import ranks
-from gindex.engine import Engine
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
 from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
 
 
 def fit_factors(
     layout: Layout,
-    engine: Engine,
+    model: TrackedModel,
     batches: Sequence[TokenBatch],
     kind: str,
     seed: int,
@@ -37,20 +37,20 @@ def fit_factors(
 
     Args:
         layout: Where the factors go.
-        engine: The model.
+        model: The model.
         batches: The sample.
         kind: One of `CURVATURES`.
         seed: Seed of the sampled labels.
         progress: Where the phases are reported.
         room: Bytes that decompositions may take.
     """
-    numbers = range(len(engine.table.groups))
+    numbers = range(len(model.table.groups))
     if not all(layout.eigenbases(number).is_file() for number in numbers):
-        _fit_bases(layout, engine, batches, kind, seed, progress, room)
+        _fit_bases(layout, model, batches, kind, seed, progress, room)
         release()
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
-        Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
-        for number, layers in enumerate(layers_by_group(engine.table)):
+        Lambda = _eigenvalues(layout, model, batches, kind, seed, progress)
+        for number, layers in enumerate(layers_by_group(model.table)):
             values = {layer.name: Lambda[layer.name] for layer in layers}
             means = {name: mean_eigenvalue(value, kind) for name, value in values.items()}
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
@@ -78,17 +78,23 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
 
 
 def _fit_bases(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress, room: int
+    layout: Layout,
+    model: TrackedModel,
+    batches: Sequence[TokenBatch],
+    kind: str,
+    seed: int,
+    progress: Progress,
+    room: int,
 ) -> None:
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
-        observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
+        observer = fit_covariances(model.table.layers, model.task, batches, seed, done=phase.advance)
     A, S = observer.activation_moments, observer.gradient_moments
-    groups = layers_by_group(engine.table)
+    groups = layers_by_group(model.table)
     missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
-    widest = max(sides(engine.table.layers))
+    widest = max(sides(model.table.layers))
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
-        found = decomposed(partial(_decompose, decomposition(kind)), wanted, widest, engine.device, room)
+        found = decomposed(partial(_decompose, decomposition(kind)), wanted, widest, model.device, room)
         for number in missing:
             tensors: dict[str, Tensor] = {}
             for made in islice(found, len(_covariances(groups[number], A, S))):
@@ -115,22 +121,22 @@ def _decompose(
 
 
 def _eigenvalues(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+    layout: Layout, model: TrackedModel, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
     """Return Lambda [O, I] by layer name."""
-    layers = engine.table.layers
+    layers = model.table.layers
     if kind == "identity":
         return {layer.name: _ones(layer) for layer in layers}
     if kind == "kfac":
-        activation, gradient = read_basis_values(layout, engine.table)
+        activation, gradient = read_basis_values(layout, model.table)
         tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
         return {
             layer.name: kronecker_eigenvalues(activation[layer.source], gradient[layer.name], tokens)
             for layer in layers
         }
-    bases = read_bases(layout, engine.table, engine.device, engine.dtype)
+    bases = read_bases(layout, model.table, model.device, model.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
-        return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
+        return fit_eigenvalues(layers, model.task, batches, bases, seed, done=phase.advance)
 
 
 def _ones(layer: TrackedLayer) -> Tensor:

@@ -7,7 +7,10 @@ from gindex.errors import ConfigError, CorruptStoreError
 from gindex.files.atomic import sync
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.versions import commit, latest_version, require_version, version_numbers, writing
+from gindex.store.records import Operation, OperationKind
+from gindex.store.values import values_of
+from gindex.store.versions import latest_version, require_version, version_numbers, writing
+from gindex.store.writer import write_version
 
 
 def list_versions(layout: Layout) -> list[dict[str, Any]]:
@@ -32,7 +35,7 @@ def rollback(layout: Layout, version: int) -> Manifest:
         manifest = Manifest.read(layout, version)
         for file in manifest.files:
             file.check_length(layout.root)
-        return commit(layout, manifest, {"kind": "rollback", "to": version})
+        return write_version(layout, manifest, Operation(kind=OperationKind.ROLLBACK, to=version))
 
 
 def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
@@ -69,7 +72,7 @@ def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
 
 
 def unnamed_files(layout: Layout, named: set[Path]) -> list[Path]:
-    """Return the files in the folders of an index that are not among those named."""
+    """The files in the folders of an index that are not among those named."""
     folders = (layout.manifests, layout.volumes, layout.factors, layout.search)
     found = (path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*")))
     return [path for path in found if path.is_file() and path not in named]
@@ -90,7 +93,7 @@ def _describe(layout: Layout, number: int) -> dict[str, Any]:
     return {
         "version": number,
         "created": manifest.created,
-        "operation": manifest.operation,
+        "operation": values_of(manifest.operation),
         "documents": manifest.documents["documents"],
         "parts": manifest.documents["parts"],
         "deleted_documents": manifest.deleted_documents,

@@ -3,18 +3,16 @@
 No model is needed, and no vector changes.
 """
 
-from typing import Any
-
 from gindex.config import SecondLevelConfig
-from gindex.engine import recorded_projection
 from gindex.errors import ConfigError
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import make_search_index, search_files
+from gindex.search.search_index import deriving, recorded_mu
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
-from gindex.store.versions import commit, latest_version, next_version, writing
+from gindex.store.records import Operation, OperationKind
+from gindex.store.versions import latest_version, writing
+from gindex.store.writer import write_version
 
 
 @plain()
@@ -45,29 +43,17 @@ def reindex(
         for file in manifest.lasting:
             file.check_length(layout.root)
         chosen = _chosen_mu(manifest, second_level, mu)
-        changes = new_search_index(layout, manifest, kind, chosen, progress or Silent())
-        return commit(layout, manifest, {"kind": "index", "type": kind}, **changes)
+        operation = Operation(kind=OperationKind.REINDEX, type=kind)
+        return write_version(layout, manifest, operation, deriving(progress or Silent(), kind=kind, mu=chosen))
 
 
 def _chosen_mu(manifest: Manifest, second_level: bool | None, mu: float | None) -> float | None:
-    """Return the mu of the second level that is asked for; None for none."""
-    on = manifest.mu is not None if second_level is None else second_level
+    """The mu of the second level that is asked for; None for none."""
+    recorded = recorded_mu(manifest.search)
+    on = recorded is not None if second_level is None else second_level
     if mu is not None and not on:
         raise ConfigError(field="mu", expected="`second_level` on", found="it off", remedy="give both")
     if not on:
         return None
-    known = SecondLevelConfig() if manifest.mu is None else SecondLevelConfig(mu=manifest.mu)
+    known = SecondLevelConfig() if recorded is None else SecondLevelConfig(mu=recorded)
     return known.mu if mu is None else SecondLevelConfig(mu=mu).mu
-
-
-def new_search_index(
-    layout: Layout, manifest: Manifest, kind: str, mu: float | None, progress: Progress
-) -> dict[str, Any]:
-    """Make the derived files of the version to come and return the fields of the manifest that change by them."""
-    projection = recorded_projection(layout, manifest)
-    path = layout.faiss(next_version(layout))
-    version = Version(layout, manifest, lost=manifest.lost_parts)
-    search = make_search_index(
-        layout, path, version.vectors(), projection, version.excluded, progress, kind=kind, mu=mu
-    )
-    return {"search": search, "files": [*manifest.lasting, *search_files(layout, search)]}

@@ -11,17 +11,17 @@ from gindex.corpus.batches import pad
 from gindex.corpus.tokens import tokenize
 from gindex.documents.selection import parts_of_id
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.exact.explanation import Explanation as Explanation
 from gindex.exact.explanation import PartExplanation as PartExplanation
 from gindex.exact.explanation import TokenInfluence as TokenInfluence
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.vectors.token_influence import token_influence
 
 
 def explain(
-    engine: Engine,
+    engine: TrackedModel,
     table: DocumentTable,
     preconditioned: Mapping[str, Any],
     document_id: str,

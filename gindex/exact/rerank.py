@@ -17,8 +17,8 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.model.passes import plain, throughout
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
@@ -37,7 +37,7 @@ class Reranker:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrackedModel,
         factors: FactorLoader,
         damping_scale: float,
         table: DocumentTable,

@@ -21,8 +21,8 @@ from gindex.curvature.ekfac import FactorLoader
 from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.model.passes import plain, throughout
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.search.hit import Refinement
@@ -40,7 +40,12 @@ class Refiner:
     """Preconditions queries by the exact Gauss-Newton matrix of some parts of an index."""
 
     def __init__(
-        self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, config: SolverConfig
+        self,
+        engine: TrackedModel,
+        factors: FactorLoader,
+        damping_scale: float,
+        table: DocumentTable,
+        config: SolverConfig,
     ) -> None:
         """Prepare for one index.
 

@@ -44,7 +44,7 @@ class Searcher:
 
     def __init__(self, funnel: Funnel, reader: VectorReader, table: DocumentTable, groups: Sequence[str]) -> None:
         """Join what a search needs; `groups` are the names of the vectors' slices."""
-        self._funnel, self._reader, self._table, self._groups = funnel, reader, table, groups
+        self.funnel, self._reader, self._table, self._groups = funnel, reader, table, groups
         norms = None if funnel.level is None else funnel.level.norms_N.numpy()
         self._normaliser = Normaliser(reader, table.part_lengths, norms)
 
@@ -71,17 +71,17 @@ class Searcher:
         Raises:
             GindexError: A query vector, filter or text that cannot be used.
         """
-        prepared_QD = self._funnel.prepared(queries_QD)
+        prepared_QD = self.funnel.prepared(queries_QD)
         signs = [1.0, -1.0] if options.both else [-1.0 if options.negative else 1.0]
         lexical = self._lexical(options, texts)
         selection = self._selection(options, lexical)
         if selection.parts is not None and not len(selection.parts):
-            self._funnel.check(prepared_QD)
+            self.funnel.check(prepared_QD)
             return [[() for _ in signs] for _ in texts]
         run = _Run(
             vectors_QD=_signed(prepared_QD, signs),
             signs=[sign for sign in signs for _ in texts],
-            asked=self._funnel.asked,
+            asked=self.funnel.asked,
             lexical=lexical * len(signs),
             selection=selection,
             options=options,
@@ -137,7 +137,7 @@ class Searcher:
         options = run.options
         wanted = max(options.k, options.candidates) if options.exact or options.hybrid else options.k
         while True:
-            scored = self._funnel.search(
+            scored = self.funnel.search(
                 run.vectors_QD, wanted, run.selection, shortlist=options.shortlist, full=options.scan
             )
             found = [self._completed(run, position, of) for position, of in enumerate(scored)]
@@ -170,7 +170,7 @@ class Searcher:
     def _score(self, run: "_Run", position: int, scores: dict[int, float], documents: Sequence[int]) -> None:
         """Add the scores of those parts of documents that lack one and may be found."""
         parts = {int(n) for of in parts_of(self._table, documents).values() for n in of}
-        missing = self._funnel.permitted(np.array(sorted(parts - scores.keys()), np.int64), run.selection)
+        missing = self.funnel.permitted(np.array(sorted(parts - scores.keys()), np.int64), run.selection)
         if len(missing):
             query = ready_for(self._reader, run.vectors_QD[position : position + 1])
             more = part_scores(self._reader, missing, query, run.selection.weights)[0]

@@ -68,7 +68,7 @@ class VectorReader:
 
         Args:
             volumes: In the order of the ordinals.
-            lost: Parts whose vectors are known to be lost: they read as zeros, and `Version.excluded` keeps them out
+            lost: Parts whose vectors are known to be lost: they read as zeros, and `Snapshot.excluded` keeps them out
                 of every search.
         """
         self.spec = StoreSpec(volumes=tuple(volume.spec for volume in volumes))

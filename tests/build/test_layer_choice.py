@@ -189,7 +189,7 @@ def test_a_state_space_model_in_bfloat16(tmp_path, small_tokenizer, corpus_file,
     for dtype in ("float32", "bfloat16"):
         settings = make_config(name=name, dtype=dtype, curvature="identity", fit_documents=10)
         index = GradientIndex.build([str(corpus_file)], tmp_path / dtype, settings)
-        assert index.engine.task.head is not None
+        assert index.model.tracked.task.head is not None
         found[dtype] = index.explain("d5", PROMPT, COMPLETION).influence
     # Two passes of bfloat16 through two blocks: some per cent.
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)

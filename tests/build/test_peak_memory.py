@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from gindex.engine import CPU_BATCH_TOKENS, Engine
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.build.memory import GIGABYTE, SPARE_BYTES, BatchSize, batch_sizes, memory_needs, model_and_factors
 from gindex.config import BuildConfig, ModelConfig
-from gindex.engine import CPU_BATCH_TOKENS, Engine
 
 LENGTH = 128
 # The peak is that of the program alone: Linux's `ru_maxrss` begins with that of the process which started it.

@@ -18,7 +18,7 @@ from gindex.errors import ConfigError, CorruptStoreError
 from gindex.index import run_build
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 KINDS = ("flat", "fp16", "rabitq", "ivf")
 MU = 0.2
@@ -41,7 +41,7 @@ def folder(four_bits, tmp_path) -> Path:
 
 def dense_level(folder: Path, mu: float = MU) -> np.ndarray:
     """R [D, D] by numpy in float64, from the decoded vectors of the parts that can be found."""
-    version = Version.open(Layout(folder))
+    version = Snapshot.open(Layout(folder))
     usable = np.setdiff1d(np.arange(version.manifest.stored_parts), version.excluded)
     vectors = version.vectors().decoded(usable).double().numpy()
     C = vectors.T @ vectors
@@ -51,7 +51,7 @@ def dense_level(folder: Path, mu: float = MU) -> np.ndarray:
 
 def queries(folder: Path, count: int = 4) -> torch.Tensor:
     """Query vectors: sums of stored ones and noise."""
-    vectors = Version.open(Layout(folder)).vectors().decoded(np.arange(2 * count))
+    vectors = Snapshot.open(Layout(folder)).vectors().decoded(np.arange(2 * count))
     noise = torch.randn(count, vectors.shape[1], generator=torch.Generator().manual_seed(5))
     return vectors[:count] + 0.5 * vectors[count:] + noise * vectors.std()
 
@@ -59,7 +59,7 @@ def queries(folder: Path, count: int = 4) -> torch.Tensor:
 def check(folder: Path, mu: float = MU, complete: bool = True, rtol: float = 1e-3, **settings: object) -> None:
     """Hits are the best by <R q, R v>, computed densely, with these scores; where not complete, the best one is."""
     index, R, asked = GradientIndex.open(folder), dense_level(folder, mu), queries(folder)
-    version = Version.open(Layout(folder))
+    version = Snapshot.open(Layout(folder))
     vectors = version.vectors().decoded(np.arange(version.manifest.stored_parts)).double().numpy()
     scores = (asked.double().numpy() @ R) @ (vectors @ R).T
     scores[:, version.excluded] = -np.inf
@@ -100,7 +100,7 @@ def test_layers_add_up_and_unit_scores_are_cosines(folder):
     index, R, asked = GradientIndex.open(folder), dense_level(folder), queries(folder, 1)
     for hit in index.search_vectors(asked, k=5, layers=True)[0].hits:
         assert sum(hit.layers.values()) == pytest.approx(hit.score, rel=1e-4)
-    vectors = Version.open(Layout(folder)).vectors().decoded(np.arange(index.manifest.stored_parts)).numpy()
+    vectors = Snapshot.open(Layout(folder)).vectors().decoded(np.arange(index.manifest.stored_parts)).numpy()
     seen, query = vectors.astype(np.float64) @ R, asked[0].double().numpy() @ R
     cosines = seen @ query / np.maximum(np.linalg.norm(seen, axis=1), 1e-30) / np.linalg.norm(query)
     found = [hit.score for hit in index.search_vectors(asked, k=5, normalise="unit")[0].hits]
@@ -198,4 +198,4 @@ def rolled(folder: Path, on: bool = False) -> Path:
 def test_bad_settings_are_refused_and_change_nothing(folder, settings, found):
     with pytest.raises(ConfigError, match=found):
         reindex(Layout(folder), **settings)
-    assert Version.open(Layout(folder)).manifest.version == 2
+    assert Snapshot.open(Layout(folder)).manifest.version == 2

@@ -16,7 +16,7 @@ from gindex.change.verify import verify
 from gindex.documents.selection import lexical_documents
 from gindex.errors import CorruptStoreError, StoreError, UnknownDocumentError, VersionError
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 from gindex.store.versions import version_numbers
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -66,7 +66,7 @@ def test_delete_refuses_whole(folder):
 def test_deleted_id_may_be_added_again(folder, opened, more):
     opened.delete(["d3"])
     assert opened.add([str(more({"d3": "the stack again"}))]).replaced == 0
-    with Version.open(Layout(folder)).table() as table:
+    with Snapshot.open(Layout(folder)).table() as table:
         assert table.document("d3").text == "the stack again"
         assert [document for document, _ in lexical_documents(table, "again", 5)] == [table.ordinals(["d3"])["d3"]]
 
@@ -151,7 +151,7 @@ def lost(folder) -> list[str]:
     """Ids of documents in a segment that is damaged."""
     path = folder / "volumes/00000/vectors/codes/c/1/0"
     path.write_bytes(path.read_bytes()[:-1])
-    with Version(Layout(folder), GradientIndex.open(folder.parent / "whole").manifest).table() as table:
+    with Snapshot(Layout(folder), GradientIndex.open(folder.parent / "whole").manifest).table() as table:
         return [part.document_id for part in table.parts(range(64, 128))]
 
 
@@ -167,7 +167,7 @@ def test_degraded_search_is_asked_for_and_says_so(folder, lost, run):
     assert len(index.problems) == 1 and "codes/c/1/0" in index.problems[0]
     complete = hits(GradientIndex.open(folder.parent / "whole", device="cpu"))
     kept = {hit[:2] for hit in hits(index)}
-    with Version(Layout(folder), index.manifest).table() as table:
+    with Snapshot(Layout(folder), index.manifest).table() as table:
         missing = {(part.document_id, part.part) for part in table.parts(range(64, 128))}
     assert kept == {hit[:2] for hit in complete} - missing
     result = run("search", folder, PROMPT, "-k", "2", "--allow-degraded", "--json")

@@ -9,6 +9,7 @@ from torch import nn
 
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.records import LayerRecord
 from gindex.store.factors import (
     FactorReader,
     factor_files,
@@ -18,7 +19,6 @@ from gindex.store.factors import (
     write_tensors,
 )
 from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
 
 CPU = torch.device("cpu")
 # name, group, source, inputs, outputs: two layers share activations, and the groups differ in size.

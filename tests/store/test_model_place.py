@@ -44,7 +44,7 @@ def test_a_stranger_in_the_old_place_is_passed_over(moved, tmp_path, small_token
     make_small_model(len(small_tokenizer), seed=7).save_pretrained(stranger)
     small_tokenizer.save_pretrained(stranger)
     index = GradientIndex.open(moved / "runs/index", device="cpu")
-    assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
+    assert index.search(PROMPT, k=1).hits and index.model.config.name == str(moved / "models/small")
     shutil.rmtree(moved / "models")
     with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with `model`"):
         GradientIndex.open(moved / "runs/index", device="cpu").search(PROMPT)
@@ -66,7 +66,7 @@ def test_documents_are_added_with_the_model_that_is_found(moved, tmp_path):
     more.write_text('{"id": "new", "text": "the kernel page fault in the parser", "number": 1}\n')
     index = GradientIndex.open(moved / "runs/index", device="cpu")
     assert index.add([str(more)]).documents == 1
-    assert index.refresh().manifest.model["relative"] == "../../models/small"
+    assert index.refresh().manifest.model.relative == "../../models/small"
 
 
 def test_an_index_from_before_places_were_recorded(moved, monkeypatch):
@@ -77,7 +77,7 @@ def test_an_index_from_before_places_were_recorded(moved, monkeypatch):
         del content["model"][name]
     write_json(path, content)
     index = GradientIndex.open(moved / "runs/index", device="cpu")
-    assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
+    assert index.search(PROMPT, k=1).hits and index.model.config.name == str(moved / "models/small")
     assert model_places({"name": "none/such"}, moved) == ["none/such"]
     monkeypatch.chdir(moved)
     assert model_places({"name": "models/small"}, moved / "runs/index") == ["models/small", str(moved / "models/small")]

@@ -29,12 +29,12 @@ from gindex.change.delete import delete_documents
 from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
-from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, NotAnIndexError
+from gindex.model.tracked import TrackedModel, recorded_projection
 from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 from gindex.store.versions import latest_version, version_numbers
 
 from .layer import Fault, installed
@@ -92,12 +92,12 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
 
 
 @cache
-def engine_of(name: str) -> Engine:
+def engine_of(name: str) -> TrackedModel:
     """Load the model once; forks inherit it."""
     from gindex.config import ModelConfig
 
     torch.set_num_threads(1)
-    return Engine.load(ModelConfig(name=name, device="cpu"))
+    return TrackedModel.load(ModelConfig(name=name, device="cpu"))
 
 
 @cache
@@ -238,7 +238,7 @@ class Cases:
             self._same(self._state(root), self.after if found else self.before, "after the fault")
         if not versions:
             with suppress(NotAnIndexError):
-                Version.open(Layout(root))
+                Snapshot.open(Layout(root))
         if not found:
             self.scenario.command(self.shop, root)
         self._same(self._state(root), self.after, "after the same command again")
@@ -252,7 +252,7 @@ class Cases:
         wrong = [problem for problem in report["problems"] if not any(word in problem for word in expected)]
         if wrong and self.scenario.damage is None:
             raise AssertionError(f"verify: {wrong}")
-        manifest = Version.open(layout, allow_degraded=self.scenario.damage is not None).manifest
+        manifest = Snapshot.open(layout, allow_degraded=self.scenario.damage is not None).manifest
         box["manifest"] = manifest.content() | {"created": None}
         for file in manifest.files:
             path = root / file.path
@@ -292,7 +292,7 @@ class Cases:
 
 def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, float]]:
     """Search with fixed query vectors, without the model, and return ordinals and scores."""
-    version = Version.open(Layout(root), allow_degraded=allow_degraded)
+    version = Snapshot.open(Layout(root), allow_degraded=allow_degraded)
     manifest = version.manifest
     projection = recorded_projection(version.layout, manifest)
     spec, parts = spec_of(manifest.search), manifest.stored_parts

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 
 from gindex.corpus.batches import form_batches, pad
-from gindex.engine import Engine
 from gindex.errors import NonFiniteError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import TailPatchConfig
@@ -28,6 +27,7 @@ from gindex.lab.evaluations.rankings import Ranking, rank
 from gindex.lab.evaluations.statistics import mean_interval
 from gindex.lab.evaluations.training import Experiment
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
@@ -143,7 +143,7 @@ class Stepper:
     def __init__(self, index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> None:
         """Load the model in float32: small steps are lost in fewer bits."""
         self._index, self._config = index, config
-        self._engine = Engine.load(replace(index.model_config, dtype="float32"), index.manifest.layers)
+        self._engine = TrackedModel.load(replace(index.model.config, dtype="float32"), index.manifest.layers)
         self._task = CausalLanguageModel(self._engine.loaded.model)  # the engine's own gives its head no gradient
         self._tokens = tokenize_all(queries, self._engine.loaded)
         self.before = self._losses(range(len(queries)))
@@ -245,5 +245,5 @@ def _summary(rankings: Sequence[Ranking], gains: Mapping[tuple[str, int], float]
 
 def _experiment(index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> Experiment:
     """Say what finished steps depend on."""
-    what = [index.manifest.model["model"], config.optimizer, config.rate, [asdict(query) for query in queries]]
+    what = [index.manifest.model.model, config.optimizer, config.rate, [asdict(query) for query in queries]]
     return Experiment(name="tail-patch", source=key_of(*what), function=None, documents=len(index.ids()))

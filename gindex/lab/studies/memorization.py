@@ -60,7 +60,7 @@ def study_memorization(index: GradientIndex, config: MemorizationConfig, progres
     parts = _drawn(material, config)
     right_NC, losses = completion(material, parts, config)
     lengths = material.table.part_lengths()[parts]
-    self_influence = index.vectors.self_influence(parts).astype(np.float64) / np.maximum(lengths - 1, 1)
+    self_influence = index.snapshot.vectors.self_influence(parts).astype(np.float64) / np.maximum(lengths - 1, 1)
     return _report(material, config, parts, right_NC, losses, self_influence)
 
 
@@ -86,7 +86,7 @@ def completion(
     Returns:
         Whether the most likely token is the document's [N, C], and the mean loss of these tokens in nats [N].
     """
-    engine, start = material.index.engine, config.prompt_tokens
+    engine, start = material.index.model.tracked, config.prompt_tokens
     stop = start + config.completion_tokens
     tokens = [own[:stop] for own in material.table.tokens(parts)]
     right_NC = np.zeros((len(parts), stop - start), bool)
