@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .wording import error_text
+from .wording import error_text, in_options
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
@@ -113,7 +113,7 @@ def fidelity_text(record: dict[str, Any] | None) -> str:
 def untracked_lines(coverage: dict[str, Any]) -> list[str]:
     """Write what is not tracked, a line for each reason."""
     return [
-        f"not tracked: {each['weights']}: {each['reason']} ({counted(each['count'], 'weight')}, "
+        f"not tracked: {each['weights']}: {in_options(each['reason'])} ({counted(each['count'], 'weight')}, "
         f"{'outside the body' if each['share'] is None else format(each['share'], '.1%')})"
         for each in coverage["untracked"]
     ]

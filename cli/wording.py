@@ -43,9 +43,10 @@ def _spelling(name: str) -> str | None:
     """Option of the running command for a setting, else that of another command; None where none has one."""
     for command in _commands():
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and parameter.name == name:
-                usual = [option for option in parameter.opts if option.lstrip("-").replace("-", "_") == name]
-                return (usual or parameter.opts)[0]
+            if isinstance(parameter, click.Option):
+                like = [option for option in parameter.opts if option.lstrip("-").replace("-", "_") == name]
+                if like or parameter.name == name:
+                    return (like or parameter.opts)[0]
     return None
 
 

@@ -63,7 +63,7 @@ def _differentiate(loss: Tensor) -> None:
         loss.backward()
     except RuntimeError as error:
         raise ModelError(
-            field="model",
+            field="the model",
             expected="that the weights of its layers have gradients",
             found=f"that autograd fails ({str(error).splitlines()[0][:200]})",
             remedy="leave the layers out that it cannot differentiate, with `untrack`",
@@ -78,7 +78,7 @@ def _losses(probe: Probe, documents: int) -> Tensor:
     outputs = probe(documents)
     if not torch.isfinite(outputs).all():
         raise NonFiniteError(
-            field="model",
+            field="the model",
             expected=f"finite outputs of {documents} documents that it was tried on",
             found="NaN or infinity",
             remedy="check the model's weights or run with `dtype` float32",

@@ -239,7 +239,10 @@ def test_planned_disk_is_what_is_used(tmp_path, corpus_file, make_config, index)
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"dimension": 8}, "--dimension"), ({"max_tokens": 65}, "max_tokens: expected at most 64")],
+    [
+        ({"dimension": 8}, "dimension: expected a multiple of 8"),
+        ({"max_tokens": 65}, "max_tokens: expected at most 64"),
+    ],
 )
 def test_settings_that_do_not_suit_the_model(tmp_path, corpus_file, make_config, monkeypatch, changes, named):
     monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("work was done"))

@@ -5,6 +5,7 @@ import logging
 import click
 import pytest
 from gindex_cli.commands import gindex
+from gindex_cli.render import untracked_lines
 from gindex_cli.wording import OptionFormatter, error_text, in_options
 
 from gindex.errors import ConfigError, ModelError
@@ -22,6 +23,7 @@ def searching():
     [
         ("lower `refine_iterations`", "lower --refine-iterations"),
         ("`k` is off", "-k is off"),
+        ("add it with `allowed_host`", "add it with --allowed-host"),
         ("use `dtype` float32", "use --dtype float32"),
         ("give `bm25` or `hybrid`", "give --bm25 or --hybrid"),
         ("run `gindex repair`, or `no_such_setting`", "run `gindex repair`, or `no_such_setting`"),
@@ -50,6 +52,11 @@ def test_fields_go_by_their_options(field, shown):
 
 def test_messages_without_parts_too():
     assert error_text(ModelError("not usable; give `model`")) == "not usable; give --model"
+
+
+def test_reasons_of_layers_too():
+    layer = {"weights": "lm_head", "reason": "left out by `untrack`", "count": 8, "share": 0.5}
+    assert any("left out by --untrack" in line for line in untracked_lines({"untracked": [layer]}))
 
 
 def test_log_lines_too():

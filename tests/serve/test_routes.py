@@ -226,6 +226,20 @@ def test_unknown_documents(served, document):
     refused(served.http.get(f"/v1/indexes/index/documents/{quote(document, safe='')}"), 404)
 
 
+def test_parts_of_a_problem(served):
+    content = refused(
+        served.http.post("/v1/indexes/index/search", json={"prompt": PROMPT, "dedupe": 0.5, "where": "a >"}), 422
+    )
+    assert content["field"] == "where, position 4" and content["expected"] and content["found"]
+    content = refused(served.http.get("/v1/indexes/index/documents/nothing"), 404)
+    assert {name: content.get(name) for name in PARTS} == {
+        "field": None,
+        "expected": "the id of a document",
+        "found": "none of that name",
+        "remedy": "check the id",
+    }
+
+
 def test_media_types_paths_and_methods(served):
     refused(served.http.post("/v1/indexes/index/search", content="x", headers={"Content-Type": "text/plain"}), 415)
     refused(served.http.post("/v1/indexes/index/search", content="x"), 415)

@@ -371,7 +371,7 @@ def _gguf_weights(folder, model):
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
 
 
-@_form("code of its own beside the weights", "--trust-remote-code")
+@_form("code of its own beside the weights", "`trust_remote_code`")
 def _own_code(folder, model):
     """The code, run at its import, would leave a file beside itself; see the test."""
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()\n")
