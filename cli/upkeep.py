@@ -85,7 +85,7 @@ def rollback(index: Path, version: int, as_json: bool) -> None:
     Example:
         gindex rollback runs/corpus 3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.change.history import rollback as run
+    from gindex.change.rollback import rollback as run
 
     manifest = run(_layout(index), version)
     record = {"version": manifest.version, "to": version}

@@ -1,4 +1,4 @@
-"""The versions of an index: list them, go back to one, remove old ones."""
+"""The versions of an index: which there are, and the removal of old ones."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,8 @@ from gindex.errors import ConfigError, CorruptStoreError
 from gindex.files.atomic import sync
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.records import Operation, OperationKind
 from gindex.store.values import values_of
-from gindex.store.versions import latest_version, require_version, version_numbers, writing
-from gindex.store.writer import write_version
+from gindex.store.versions import latest_version, version_numbers, writing
 
 
 def list_versions(layout: Layout) -> list[dict[str, Any]]:
@@ -21,21 +19,6 @@ def list_versions(layout: Layout) -> list[dict[str, Any]]:
     """
     latest_version(layout)
     return [_describe(layout, number) for number in version_numbers(layout)]
-
-
-def rollback(layout: Layout, version: int) -> Manifest:
-    """Commit a new version that is what an earlier one was. The newest may be damaged.
-
-    Raises:
-        VersionError: There is no such version.
-        CorruptStoreError: One of its files is damaged.
-    """
-    with writing(layout):
-        require_version(layout, version)
-        manifest = Manifest.read(layout, version)
-        for file in manifest.files:
-            file.check_length(layout.root)
-        return write_version(layout, manifest, Operation(kind=OperationKind.ROLLBACK, to=version))
 
 
 def prune(layout: Layout, keep: int = 1) -> dict[str, int]:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from gindex.corpus.fingerprints import SourceFingerprint
-from gindex.statistics import Interval
 
 
 class OperationKind(StrEnum):
@@ -224,9 +223,18 @@ class SearchRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureRecord:
+    """A mean with its 95% confidence interval; see `gindex.statistics`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class FidelityRecord:
     """What a build measured at its end: how many queries ranked how many parts, and each measure with its interval."""
 
     queries: int
     parts: int
-    measures: dict[str, Interval]
+    measures: dict[str, MeasureRecord]

@@ -35,7 +35,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def open_vectors(folder: Path) -> VectorReader:
-    return Snapshot.open(Layout(folder)).vectors()
+    return Snapshot.open(Layout(folder)).vectors
 
 
 def vectors_of(folder: Path) -> tuple[torch.Tensor, np.ndarray]:

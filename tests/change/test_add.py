@@ -61,7 +61,7 @@ def test_vectors_are_those_that_a_build_over_the_same_text_gives(opened, folder,
     opened.add([str(more({f"again {record['id']}": record["text"] for record in records}))])
     version = Snapshot.open(Layout(folder))
     first, second = version.manifest.volumes
-    reader = version.vectors()
+    reader = version.vectors
     old, new = (reader.decoded(np.arange(v.first_part, v.first_part + v.parts)) for v in (first, second))
     # The same parts in batches of other neighbours: float32 sums in another order, which may turn a sign near zero.
     assert (old.sign() == new.sign()).float().mean() > 0.999
@@ -134,7 +134,7 @@ def test_damaged_factors_are_refused_before_they_are_used(opened, folder, more):
 
 
 def test_after_a_rollback_another_add_takes_other_files(opened, folder, more):
-    from gindex.change.history import rollback
+    from gindex.change.rollback import rollback
 
     opened.add([str(more(TEXTS))])
     rollback(Layout(folder), 1)
@@ -161,10 +161,10 @@ def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
     """A type that takes additions takes them, flat becomes another when it has grown: always as if built anew."""
     version = Snapshot.open(Layout(folder))
     projection = opened.snapshot.projection
-    old = build_faiss(tmp_path / "old", version.vectors(), projection, kind=before)
+    old = build_faiss(tmp_path / "old", version.vectors, projection, kind=before)
     opened.add([str(more(TEXTS))])
     monkeypatch.setattr("gindex.ann.spec.FLAT_BYTES", 0 if after == "rabitq" else 1 << 30)
-    grown = Snapshot.open(Layout(folder)).vectors()
+    grown = Snapshot.open(Layout(folder)).vectors
     followed = follow_faiss(tmp_path / "new", old, tmp_path / "old", grown, projection)
     fresh = build_faiss(tmp_path / "fresh", grown, projection, kind=after)
     assert followed.kind == after and followed.largest == fresh.largest

@@ -10,12 +10,14 @@ from gindex import GradientIndex
 from gindex.build.run import run_build
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents, merged
-from gindex.change.history import list_versions, prune, rollback
+from gindex.change.history import list_versions, prune
 from gindex.change.repair import repair
+from gindex.change.rollback import rollback
 from gindex.change.verify import verify
 from gindex.documents.selection import lexical_documents
 from gindex.errors import CorruptStoreError, StoreError, UnknownDocumentError, VersionError
 from gindex.store.layout import Layout
+from gindex.store.records import Operation
 from gindex.store.snapshot import Snapshot
 from gindex.store.versions import version_numbers
 
@@ -183,7 +185,7 @@ def test_repair_marks_lost_segments_and_build_computes_them_alone(folder, lost, 
         GradientIndex.open(folder)
     assert verify(layout)["problems"]
     manifest = run_build([str(corpus_file)], folder, make_config())
-    assert manifest.operation == {"kind": "build", "recomputed": 1} and not manifest.lost_parts
+    assert manifest.operation == Operation(kind="build", recomputed=1) and not manifest.lost_parts
     assert verify(layout, deep=True)["problems"] == []
     for name, content in files(built).items():
         if not name.startswith("manifests/"):

@@ -22,7 +22,7 @@ QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
 
 
 def decoded(folder: Path) -> torch.Tensor:
-    reader = Snapshot.open(Layout(folder)).vectors()
+    reader = Snapshot.open(Layout(folder)).vectors
     return reader.decoded(np.arange(reader.spec.parts))
 
 

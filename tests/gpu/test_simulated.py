@@ -33,7 +33,7 @@ def device() -> Iterator[ProcessPoolExecutor]:
 
 
 def decoded(folder: Path) -> torch.Tensor:
-    reader = Snapshot.open(Layout(folder)).vectors()
+    reader = Snapshot.open(Layout(folder)).vectors
     return reader.decoded(np.arange(reader.spec.parts))
 
 

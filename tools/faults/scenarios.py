@@ -30,7 +30,7 @@ from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
 from gindex.errors import GindexError, NotAnIndexError
-from gindex.model.tracked import TrackedModel, recorded_projection
+from gindex.model.tracked import TrackedModel
 from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout
@@ -113,8 +113,8 @@ def small_store(config: BuildConfig) -> Iterator[None]:
     engine = engine_of(config.model.name)
     with (
         mock.patch.object(vectors, "CHUNK_ROWS", 4),
-        mock.patch.object(run_module, "load_engine", lambda *_args: engine),
-        mock.patch.object(add_module, "load_engine", lambda *_args: engine),
+        mock.patch.object(run_module, "load_tracked", lambda *_args: engine),
+        mock.patch.object(add_module, "load_tracked", lambda *_args: engine),
         mock.patch.object(run_module, "make_plan", lambda *_args: None),
     ):
         yield
@@ -294,13 +294,12 @@ def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, floa
     """Search with fixed query vectors, without the model, and return ordinals and scores."""
     version = Snapshot.open(Layout(root), allow_degraded=allow_degraded)
     manifest = version.manifest
-    projection = recorded_projection(version.layout, manifest)
     spec, parts = spec_of(manifest.search), manifest.stored_parts
-    index = FaissIndex(version.faiss, spec, projection, parts, check=version.checked)
-    reader = version.vectors()
+    index = FaissIndex(version.faiss, spec, version.projection, parts, check=version.checked)
+    reader = version.vectors
     funnel = Funnel(index, reader, version.excluded)
     version.check_factors()
-    queries = torch.randn(2, projection.dimension, generator=torch.Generator().manual_seed(0))
+    queries = torch.randn(2, version.projection.dimension, generator=torch.Generator().manual_seed(0))
     hits = []
     with version.table() as table:
         for found in funnel.search(queries, 5):
