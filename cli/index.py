@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gindex.config import SecondLevelConfig, default_of, help_of
+from gindex.config import NO_TRANSFORM, TRANSFORMS
 
 from .command import GindexCommand
+from .kinds import kind_options, kind_settings
 from .progress import terminal_progress
 from .render import transform_text
 
@@ -26,19 +28,14 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
 )
 @click.option(
-    "--second-level",
-    type=click.Choice(["on", "off"]),
-    help="Whiten vectors and queries once more, by the second moment of the stored vectors: what EK-FAC leaves of the "
-    "curvature. It can do much good, or with few documents much harm: see docs/decisions/0004-second-level.md. Without "
-    "this option it stays as it is; a build leaves it off.",
+    "--transform",
+    type=click.Choice([*TRANSFORMS.names(), NO_TRANSFORM]),
+    help=f"Transform vectors and queries before they are compared; {NO_TRANSFORM} compares them as they are. Without "
+    f"this option it stays as it is; a build takes {NO_TRANSFORM}.",
 )
-@click.option(
-    "--mu",
-    type=float,
-    help=f"{help_of(SecondLevelConfig, 'mu')}  [default: {default_of(SecondLevelConfig, 'mu')}]",
-)
+@kind_options(TRANSFORMS, "transform")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def index_command(index: Path, kind: str, second_level: str | None, mu: float | None, as_json: bool) -> None:
+def index_command(index: Path, kind: str, transform: str | None, as_json: bool, **settings: Any) -> None:
     """Build the FAISS index of INDEX again from its stored vectors, and measure its recall against a full scan.
 
     It is committed as a new version when it is complete. No model is needed.
@@ -46,14 +43,15 @@ def index_command(index: Path, kind: str, second_level: str | None, mu: float | 
     \b
     Example:
         gindex index runs/corpus --type rabitq
-        gindex index runs/corpus --second-level on --mu 0.3
+        gindex index runs/corpus --transform second-level --transform-mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.change.reindex import reindex
     from gindex.store.layout import Layout
     from gindex.store.values import values_of
 
-    on = None if second_level is None else second_level == "on"
-    search = values_of(reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search)
+    transform_settings = kind_settings(TRANSFORMS, "transform", settings)
+    made = reindex(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
+    search = values_of(made.search)
     if as_json:
         click.echo(json.dumps(search))
         return

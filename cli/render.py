@@ -11,8 +11,9 @@ import click
 from .wording import error_text, in_options
 
 if TYPE_CHECKING:
+    from gindex.exact.refinement import Refinement
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Hit, Refinement, SearchResult
+    from gindex.search.result import Hit, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
@@ -145,8 +146,8 @@ def excerpt(text: str) -> str:
 
 
 def transform_text(transform: dict[str, Any] | None) -> str:
-    """What the vectors of an index are transformed by before they are searched."""
+    """Say what vectors are transformed by."""
     if transform is None:
         return "none"
-    told = transform["settings"] | transform["measures"]
-    return ", ".join([transform["kind"], *(f"{name} {value:,g}" for name, value in told.items())])
+    said = transform["settings"] | transform["measures"]
+    return ", ".join([transform["kind"], *(f"{name} {value:g}" for name, value in said.items())])

@@ -11,13 +11,14 @@ from gindex.config import (
     GROUPINGS,
     LONG_QUERIES,
     NORMALISATIONS,
-    REFINEMENTS,
+    REFINERS,
     SearchOptions,
     default_of,
     help_of,
 )
 
 from .command import GindexCommand, check_folder_options, config_option, permission_options, permissions
+from .kinds import kind_options, kind_settings
 from .progress import terminal_progress
 from .queries import read_each
 from .render import failure_text, fidelity_text, json_text, result_text
@@ -25,7 +26,7 @@ from .wording import error_text
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Outcome
+    from gindex.search.result import Outcome
 
 
 @click.command(cls=GindexCommand)
@@ -49,11 +50,9 @@ if TYPE_CHECKING:
 @config_option(SearchOptions, "exact", is_flag=True)
 @config_option(SearchOptions, "candidates", type=click.IntRange(min=1))
 @config_option(SearchOptions, "candidates_by", type=click.Choice(CANDIDATE_RANKS))
-@config_option(SearchOptions, "refine", type=click.Choice(REFINEMENTS))
+@config_option(SearchOptions, "refine", type=click.Choice(REFINERS.names()))
 @config_option(SearchOptions, "refine_parts", type=click.IntRange(min=0))
-@config_option(SearchOptions, "refine_iterations", type=click.IntRange(min=0))
-@config_option(SearchOptions, "refine_tolerance", type=float)
-@config_option(SearchOptions, "refine_scale", type=float)
+@kind_options(REFINERS, "refine")
 @config_option(SearchOptions, "stop_early", type=float, metavar="MISSES")
 @config_option(SearchOptions, "shortlist", type=click.IntRange(min=0))
 @config_option(SearchOptions, "scan", is_flag=True)
@@ -109,11 +108,12 @@ def search(
         raise click.UsageError("Give either PROMPT or --queries.")
     if queries is not None and completion is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
-    options = SearchOptions(**settings)
+    refine_settings = kind_settings(REFINERS, "refine", settings)
+    options = SearchOptions(**settings, refine_settings=refine_settings)
     asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
     from gindex.queries.query import FailedQuery
-    from gindex.search.hit import answered
+    from gindex.search.result import answered
 
     if index.startswith(("http://", "https://")):
         check_folder_options(index)
@@ -139,21 +139,21 @@ def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
 
 
 def _json(outcome: "Outcome", problems: tuple[str, ...]) -> str:
-    from gindex.search.hit import SearchResult, failure_record, result_record
+    from gindex.search.result import SearchResult, failure_record, result_record
 
     record = result_record(outcome) if isinstance(outcome, SearchResult) else failure_record(outcome)
     return json_text(record | ({"degraded": list(problems)} if problems else {}))
 
 
 def _text(outcome: "Outcome") -> str:
-    from gindex.search.hit import SearchResult
+    from gindex.search.result import SearchResult
 
     return result_text(outcome) if isinstance(outcome, SearchResult) else failure_text(outcome)
 
 
 def _warnings(outcomes: "list[Outcome]") -> set[str]:
     """Return what is to be said of how much of the model is tracked, once."""
-    from gindex.search.hit import SearchResult
+    from gindex.search.result import SearchResult
 
     told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]
     return {coverage.warning for coverage in told if coverage is not None and coverage.warning is not None}

@@ -21,7 +21,7 @@ from gindex.http.answers import Listener
 from gindex.http.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
-from gindex.search.hit import Outcome, SearchResult, answered
+from gindex.search.result import Outcome, SearchResult, answered
 
 try:
     import httpx2 as httpx

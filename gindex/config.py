@@ -4,10 +4,12 @@ A default is written here and nowhere else: the command line takes its defaults 
 Validation only; nothing is loaded here.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gindex.errors import ConfigError
+from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
 DTYPES = ("auto", "float32", "bfloat16")
@@ -15,10 +17,15 @@ NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
-REFINEMENTS = ("cg", "lissa")
 CANDIDATE_RANKS = ("both", "score")
 PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
+REFINERS = Registry("gindex.refiners", "refine", {})
+"""What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
+
+TRANSFORMS, NO_TRANSFORM = Registry("gindex.transforms", "transform", {}), "none"
+"""What may transform vectors before they are compared, each a `store.transform.TransformKind`; what asks for none."""
+
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
 
@@ -156,16 +163,6 @@ class VectorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondLevelConfig:
-    """The second level of curvature: see `gindex.curvature.second_level`."""
-
-    mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
-
-    def __post_init__(self) -> None:
-        positive("mu", self.mu)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FidelityConfig:
     """How closely a build looks, at its end, at what it built."""
 
@@ -227,24 +224,6 @@ class BuildConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverConfig:
-    """How the inverse of the Gauss-Newton matrix of some documents is applied."""
-
-    method: str = option("cg", "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.")
-    iterations: int = option(
-        2, "Most iterations of the solver: few lead EK-FAC's influence a little further; 0 keeps it as it is."
-    )
-    tolerance: float = option(0.01, "Relative residual at which the solver stops.")
-    scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
-
-    def __post_init__(self) -> None:
-        one_of("refine", self.method, REFINEMENTS)
-        at_least("refine_iterations", self.iterations, 0)
-        at_least("refine_scale", self.scale, 0)
-        positive("refine_tolerance", self.tolerance)
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """What a search looks for and how: the stages of the funnel, filters, normalisation, grouping."""
 
@@ -263,17 +242,14 @@ class SearchOptions:
         "score, that of the vectors alone. The negative end is taken by score.",
     )
     refine: str | None = option(
-        None,
-        "With `exact`, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
-        "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
-        "model (docs/how-true.md).",
+        None, "With `exact`, what takes EK-FAC's place in preconditioning the query: slow, and not always truer."
     )
     refine_parts: int = option(
-        64, "Parts that the matrix of `refine` is a mean over, drawn with the build's seed; 0 takes all."
+        64, "Parts that `refine` takes the curvature over, drawn with the build's seed; 0 takes all."
     )
-    refine_iterations: int = option(SolverConfig.iterations, help_of(SolverConfig, "iterations"))
-    refine_tolerance: float = option(SolverConfig.tolerance, help_of(SolverConfig, "tolerance"))
-    refine_scale: float = option(SolverConfig.scale, help_of(SolverConfig, "scale"))
+    refine_settings: Mapping[str, Any] | None = field(
+        default=None, hash=False, metadata={"help": "Settings of what `refine` names, by their own names."}
+    )
     stop_early: float | None = option(
         None,
         "With `exact`, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
@@ -322,7 +298,14 @@ class SearchOptions:
                 remedy="`both` shows the negative end too",
             )
         at_least("refine_parts", self.refine_parts, 0)
-        self.solver()
+        if self.refine is not None:
+            self.refiner_settings()
+        elif self.refine_settings:
+            raise ConfigError(
+                field=" and ".join(f"refine_{name}" for name in self.refine_settings),
+                expected="`refine` beside it",
+                found="none",
+            )
         if self.refine is not None and not self.exact:
             raise ConfigError(
                 field="refine", expected="`exact`, whose influence it refines", remedy="add `exact` or leave it out"
@@ -339,15 +322,10 @@ class SearchOptions:
         if self.dedupe is not None and not 0 < self.dedupe <= 1:
             raise ConfigError(field="dedupe", expected="a cosine in (0, 1]", found=self.dedupe)
 
-    def solver(self) -> SolverConfig:
-        """Return the solver of `refine`.
+    def refiner_settings(self) -> Any:
+        """Settings of what `refine` names, an instance of its own dataclass.
 
         Raises:
-            ConfigError: A setting is out of range.
+            ConfigError: There is no such kind, or a setting is unknown or out of range.
         """
-        return SolverConfig(
-            method=REFINEMENTS[0] if self.refine is None else self.refine,
-            iterations=self.refine_iterations,
-            tolerance=self.refine_tolerance,
-            scale=self.refine_scale,
-        )
+        return REFINERS.settings(str(self.refine), self.refine_settings)

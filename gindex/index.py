@@ -14,25 +14,25 @@ from torch import Tensor
 from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
-from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.errors import ConfigError, MismatchError
 from gindex.exact.explain import Explanation, explain
 from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
+from gindex.exact.influence import QueryInfluence, RefinedPreconditioner
+from gindex.exact.refiner import refiner_sample
 from gindex.exact.rerank import Reranker
 from gindex.model.passes import plain, throughout
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import QueryTokens, tokenize_all, tokenize_queries, tokenize_query
-from gindex.search.encoded import EncodedQuery, encode_queries, searchable
-from gindex.search.hit import Clock, Outcome, SearchResult, answered, answers
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.refine import Refiner, refine_sample
-from gindex.search.scan import BLOCK, part_scores, ready_for
+from gindex.search.query_vectors import EncodedQuery, encode_queries
+from gindex.search.result import Clock, Outcome, SearchResult, answered
 from gindex.search.search_index import open_searcher
-from gindex.search.searcher import Rerank, Searcher
+from gindex.search.searcher import Searcher
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
@@ -358,13 +358,10 @@ class GradientIndex:
             MismatchError: See `search_vectors`.
             NonFiniteError: See `search_vectors`.
         """
-        funnel, vectors, parts = self.searcher.funnel, self.snapshot.vectors, self.snapshot.usable_parts
-        funnel.check(vectors_QD)
-        queries = ready_for(vectors, funnel.prepared(vectors_QD))
+        parts = self.snapshot.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
-        blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
-        return np.concatenate([part_scores(vectors, b, queries).numpy() for b in blocks], 1)
+        return self.searcher.scores(vectors_QD, parts)
 
     def search_vectors(
         self,
@@ -509,45 +506,18 @@ class GradientIndex:
         return describe(self.snapshot)
 
     def _search(
-        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+        self, queries: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
     ) -> list[Outcome]:
-        """Answer encoded queries; those that failed, or fail here by themselves, stay in their places."""
-        asked = [searchable(query, options) for query in asked]
-        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
-        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
-        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
+        return self.searcher.answer(queries, options, partial(self._influence, options, progress), clock)
 
-    def _answers(
-        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[SearchResult]:
-        tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
-        vectors_QD = torch.stack([query.vector_D for query in encoded])
-        found = self.searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
-        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
-        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)
-
-    def _rerank(
-        self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> Rerank | None:
-        """What re-ranks the candidates of queries exactly, refined or not; None where it isn't asked for."""
-        if not options.exact:
-            return None
-        exact = partial(self.reranker.influence, tokens, progress=progress, held={})
-        if options.refine is None:
-            return exact
-        snapshot, model = self.snapshot, self.model
-        damping = snapshot.manifest.damping.exact
-        refiner = Refiner(model.tracked, model.factors, damping, snapshot.documents, options.solver())
-        parts = refine_sample(snapshot.usable_parts, options.refine_parts, snapshot.manifest.settings.seed)
-
-        def precondition(some: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-            found, reports = refiner.solve(some, parts, progress)
-            clock.refinements += reports
-            return found
-
-        return partial(exact, precondition=precondition, query_bytes=refiner.query_bytes)
+    def _influence(self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]) -> QueryInfluence:
+        """What computes exact influence on queries, refined where that is asked for."""
+        refined = None
+        if options.refine is not None:
+            refiner = self.reranker.refiner(REFINERS.get(options.refine), options.refiner_settings())
+            usable, seed = self.snapshot.usable_parts, self.manifest.settings.seed
+            refined = RefinedPreconditioner(refiner, refiner_sample(usable, options.refine_parts, seed))
+        return QueryInfluence(self.reranker, queries, progress, refined)
 
 
 def _reopened(

@@ -9,6 +9,7 @@ imported before a kind is asked for.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -51,6 +52,33 @@ class Registry:
         self.check(name)
         own = self._own.get(name)
         return (self._found[name] if own is None else EntryPoint(name, own, self._group)).load()
+
+    def settings(self, name: str, given: Mapping[str, Any] | None) -> Any:
+        """Settings of a kind that has some: an instance of the dataclass that the kind names as `settings`.
+
+        Args:
+            name: The kind.
+            given: Values by name; the others stay at their defaults.
+
+        Raises:
+            ConfigError: There is no such kind, it has no such setting, or a value is out of its range.
+        """
+        kind, given = self.get(name).settings, given or {}
+        known = {field.name: field.default for field in fields(kind)}
+        for setting, value in given.items():
+            if setting not in known:
+                raise ConfigError(
+                    field=f"{self._setting}_{setting}",
+                    expected=f"a setting of {name}: {', '.join(known)}",
+                    found="another one",
+                    remedy="leave it out",
+                )
+            wanted = (int, float) if isinstance(known[setting], float) else type(known[setting])
+            if isinstance(value, bool) or not isinstance(value, wanted):
+                raise ConfigError(
+                    field=f"{self._setting}_{setting}", expected=type(known[setting]).__name__, found=repr(value)
+                )
+        return kind(**given)
 
     @cached_property
     def _found(self) -> dict[str, EntryPoint]:

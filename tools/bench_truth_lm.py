@@ -24,16 +24,17 @@ import numpy as np
 import torch
 from gindex_cli.progress import terminal_progress
 
-from gindex.config import SolverConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import Damping, iterative_inverse
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.kept import Kept
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.statistics import interval
+from gindex.lab.refine.config import CgConfig
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.queries.tokens import first_targets, tokenize_query
 from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
@@ -152,7 +153,7 @@ class Methods:
             count: Documents whose Gauss-Newton matrix it is, the first ones.
         """
         start, fitted = time.monotonic(), self.fitted("ekfac")
-        config = SolverConfig(iterations=iterations, tolerance=1e-6)
+        config = CgConfig(iterations=iterations, tolerance=1e-6)
         damped = Damping(self.layers, fitted.factors.__getitem__, damping)
         inverse = iterative_inverse(self._curvature(count), damped, config, fitted.factored_inverse(damping))
         batches = self.queries[: REFINED // BATCH]

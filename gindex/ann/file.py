@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gindex.ann.spec import TYPES, FaissSpec, import_faiss
+from gindex.ann.library import import_faiss, read_index
+from gindex.ann.spec import TYPES, FaissSpec
 from gindex.errors import CorruptStoreError
 from gindex.store.layout import REMEDY
 from gindex.vectors.projection import ProjectionSpec
@@ -29,7 +30,7 @@ def open_index(path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: i
         CorruptStoreError: The file is not such an index.
     """
     faiss = import_faiss()
-    index = read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    index = read_index(faiss, path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     expected = (TYPES[spec.kind], parts, entry_dimension(spec, projection), faiss.METRIC_INNER_PRODUCT)
     found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
     if found != expected:
@@ -40,15 +41,3 @@ def open_index(path: Path, spec: FaissSpec, projection: ProjectionSpec, parts: i
             remedy=REMEDY,
         )
     return index
-
-
-def read_index(path: Path, flags: int = 0) -> Any:
-    """Read a file with FAISS.
-
-    Raises:
-        CorruptStoreError: It is no FAISS index.
-    """
-    try:
-        return import_faiss().read_index(str(path), flags)
-    except RuntimeError as error:
-        raise CorruptStoreError(field=path, expected="a FAISS index", found=str(error)[:200], remedy=REMEDY) from error

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.spec import import_faiss
+from gindex.ann.library import import_faiss
 from gindex.build.run import load_tracked
 from gindex.build.state import check_same_model
 from gindex.build.vector_phase import VectorSetup, VectorWork, vector_spec

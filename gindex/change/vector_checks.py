@@ -8,7 +8,6 @@ from gindex.ann.index import FaissIndex
 from gindex.ann.spec import spec_of
 from gindex.errors import StoreError
 from gindex.model.passes import plain
-from gindex.search.search_index import recorded_level
 from gindex.store.snapshot import Snapshot
 
 TOLERANCE = 1e-3
@@ -36,7 +35,7 @@ def check_transform(snapshot: Snapshot) -> None:
     Raises:
         CorruptStoreError: Its file is damaged.
     """
-    recorded_level(snapshot)
+    snapshot.transform()
 
 
 @plain()
@@ -44,9 +43,9 @@ def faiss_problems(snapshot: Snapshot) -> list[str]:
     """What FAISS holds otherwise than it is stored."""
     search, problems = snapshot.manifest.search, []
     index = FaissIndex(snapshot.faiss, spec_of(search), snapshot.projection, search.parts)
-    level = recorded_level(snapshot)
+    transform = snapshot.transform()
     for number, ordinals in _segments(snapshot):
-        off = index.deviation(ordinals, snapshot.vectors, level)
+        off = index.deviation(ordinals, snapshot.vectors, transform)
         if off > TOLERANCE:
             problems.append(
                 f"{snapshot.faiss}: expected the stored vectors, found others in segment {number} (off by {off:.2g})"

@@ -12,9 +12,10 @@ from typing import Any, Self
 from gindex import errors
 from gindex.errors import GindexError, ServiceError
 from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluence
+from gindex.exact.refinement import Refinement
 from gindex.progress import Phase, Progress
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.hit import Hit, Outcome, Refinement, SearchResult, Timing
+from gindex.search.result import Hit, Outcome, SearchResult, Timing
 from gindex.store.coverage import Coverage
 
 NDJSON = "application/x-ndjson"

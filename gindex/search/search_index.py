@@ -1,32 +1,41 @@
 """The search index of a version: made or grown, its recall measured, and opened again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from gindex import workers
-from gindex.ann.index import FaissIndex, build_faiss, follow_faiss
+from gindex.ann.build import build_faiss, follow_faiss
+from gindex.ann.index import FaissIndex
 from gindex.ann.spec import FaissSpec, search_record, spec_of
+from gindex.config import TRANSFORMS
 from gindex.progress import Progress, Silent
 from gindex.search.funnel import Funnel
 from gindex.search.recall import measure_recall
 from gindex.search.searcher import Searcher
-from gindex.search.second_level import fit_stored
 from gindex.store.records import SearchRecord, TransformRecord
-from gindex.store.second_level import StoredLevel, read_level, write_level
 from gindex.store.snapshot import Snapshot
+from gindex.store.transform import Transform
 from gindex.store.writer import Derive
+
+TransformChoice = tuple[str, Mapping[str, Any]]
+"""A kind of transform and its settings."""
 
 
 def deriving(
-    progress: Progress, *, kind: str = "auto", mu: float | None = None, grown_from: Snapshot | None = None
+    progress: Progress,
+    *,
+    kind: str = "auto",
+    transform: TransformChoice | None = None,
+    grown_from: Snapshot | None = None,
 ) -> Derive:
     """What makes the search index of a version that is written, and measures its recall.
 
     Args:
         progress: Where the work is reported.
         kind: One of `ann.spec.KINDS`, or `auto`.
-        mu: That of the second level of curvature; None for none.
+        transform: What the vectors are transformed by before they are compared; None for nothing.
         grown_from: The version before, to go on from its index where the vectors have only grown in number.
 
     Raises:
@@ -35,28 +44,49 @@ def deriving(
     """
 
     def derive(snapshot: Snapshot, path: Path) -> SearchRecord:
-        level, transform = _level(snapshot, path, mu, progress)
-        with progress.phase("search index", snapshot.vectors.spec.parts, "parts") as phase:
-            spec = _faiss(snapshot, path, kind, grown_from, level, phase.advance)
+        vectors, fitted, record = snapshot.vectors, None, None
+        if transform is not None:
+            fitted = fit_transform(transform, snapshot, progress)
+            record = _write_transform(transform[0], fitted, path, snapshot.root)
+        with progress.phase("search index", vectors.spec.parts, "parts") as phase:
+            spec = _make_faiss(snapshot, path, kind, grown_from, fitted, phase.advance)
         with progress.phase("recall", None, "queries") as phase:
-            index = FaissIndex(path, spec, snapshot.projection, snapshot.vectors.spec.parts)
-            funnel = Funnel(index, snapshot.vectors, snapshot.excluded, level)
-            recall = measure_recall(funnel, snapshot.vectors, snapshot.excluded, snapshot.projection.seed)
+            index = FaissIndex(path, spec, snapshot.projection, vectors.spec.parts)
+            funnel = Funnel(index, vectors, snapshot.excluded, fitted)
+            recall = measure_recall(funnel, vectors, snapshot.excluded, snapshot.projection.seed)
             phase.advance(recall.queries)
-        name = path.relative_to(snapshot.root).as_posix()
-        return search_record(spec, name, snapshot.vectors.spec.parts, recall, transform)
+        return search_record(spec, path.relative_to(snapshot.root).as_posix(), vectors.spec.parts, recall, record)
 
     return derive
 
 
 def deriving_again(search: SearchRecord, progress: Progress, *, kind: str | None = None) -> Derive:
     """What makes a search index as another one was made, of the same kind where no other is given; see `deriving`."""
-    return deriving(progress, kind=search.kind if kind is None else kind, mu=recorded_mu(search))
+    return deriving(progress, kind=search.kind if kind is None else kind, transform=recorded_choice(search))
 
 
 def deriving_from(snapshot: Snapshot, progress: Progress) -> Derive:
     """What makes the search index of a version that has more vectors than one before; see `deriving`."""
-    return deriving(progress, mu=recorded_mu(snapshot.manifest.search), grown_from=snapshot)
+    return deriving(progress, transform=recorded_choice(snapshot.manifest.search), grown_from=snapshot)
+
+
+def recorded_choice(search: SearchRecord) -> TransformChoice | None:
+    """Kind and settings of the transform of a search index, by which it can be made again; None where it has none."""
+    return None if search.transform is None else (search.transform.kind, search.transform.settings)
+
+
+def fit_transform(choice: TransformChoice, snapshot: Snapshot, progress: Progress) -> Transform:
+    """Fit a transform to the stored vectors of all parts but those excluded.
+
+    Raises:
+        ConfigError: There is no such kind, or a setting is unknown or out of range.
+        NonFiniteError: A stored vector is not finite.
+    """
+    kind, settings = choice
+    fitted: Transform = TRANSFORMS.get(kind).fit(
+        snapshot.vectors, snapshot.excluded, TRANSFORMS.settings(kind, settings), progress
+    )
+    return fitted
 
 
 def open_searcher(snapshot: Snapshot, *, resident: bool = False) -> Searcher:
@@ -75,79 +105,54 @@ def open_searcher(snapshot: Snapshot, *, resident: bool = False) -> Searcher:
     if resident:  # a service compares everything before it takes requests
         funnel.index.open()
         snapshot.documents.compare()
-    return Searcher(funnel, snapshot.vectors, snapshot.documents, list(snapshot.manifest.projection.slices))
+    return Searcher(funnel, snapshot.vectors, snapshot.documents, snapshot.manifest)
 
 
 def _funnel(snapshot: Snapshot, *, mapped: bool) -> Funnel:
-    search = snapshot.manifest.search
     index = FaissIndex(
         snapshot.faiss,
-        spec_of(search),
+        spec_of(snapshot.manifest.search),
         snapshot.projection,
-        search.parts,
+        snapshot.manifest.stored_parts,
         mapped=mapped,
         check=snapshot.checked,  # before a native library reads it
     )
-    return Funnel(index, snapshot.vectors, snapshot.excluded, recorded_level(snapshot))
+    return Funnel(index, snapshot.vectors, snapshot.excluded, snapshot.transform())
 
 
 def _degraded_funnel(snapshot: Snapshot) -> Funnel:
     """Search what is left of the vectors, through a transform and a FAISS index of them alone."""
-    reader, mu = snapshot.vectors, recorded_mu(snapshot.manifest.search)
-    level = None if mu is None else fit_stored(reader, snapshot.excluded, mu, Silent())
+    choice, vectors = recorded_choice(snapshot.manifest.search), snapshot.vectors
+    transform = None if choice is None else fit_transform(choice, snapshot, Silent())
     with TemporaryDirectory(prefix="gindex-") as folder:
         path = Path(folder, "search.faiss")
-        spec = build_faiss(path, reader, snapshot.projection, level=level)
-        index = FaissIndex(path, spec, snapshot.projection, reader.spec.parts)
+        spec = build_faiss(path, vectors, snapshot.projection, transform=transform)
+        index = FaissIndex(path, spec, snapshot.projection, vectors.spec.parts)
         index.open()  # what is mapped outlives the folder
-    return Funnel(index, reader, snapshot.excluded, level)
+    return Funnel(index, vectors, snapshot.excluded, transform)
 
 
-def recorded_mu(search: SearchRecord) -> float | None:
-    """The mu of the second level of a search index; None where it has none."""
-    return None if search.transform is None else float(search.transform.settings["mu"])
-
-
-def recorded_level(snapshot: Snapshot) -> StoredLevel | None:
-    """The second level of a version; None where it has none."""
-    transform = snapshot.manifest.search.transform
-    if transform is None:
-        return None
-    path = snapshot.checked(snapshot.root / transform.file)
-    return read_level(path, snapshot.manifest.stored_parts, snapshot.manifest.projection.dimension)
-
-
-def _level(
-    snapshot: Snapshot, faiss: Path, mu: float | None, progress: Progress
-) -> tuple[StoredLevel | None, TransformRecord | None]:
-    """Fit and write the second level beside the FAISS index that is to come."""
-    if mu is None:
-        return None, None
-    path = faiss.with_suffix(".second-level.safetensors")
-    level = fit_stored(snapshot.vectors, snapshot.excluded, mu, progress)
-    write_level(path, level)
-    share = round(float(level.values_K.sum()) / snapshot.vectors.spec.dimension, 4)
-    return level, TransformRecord(
-        kind="second-level",
-        file=path.relative_to(snapshot.root).as_posix(),
-        settings={"mu": level.mu},
-        measures={"directions": len(level.values_K), "share": share},
-    )
-
-
-def _faiss(
+def _make_faiss(
     snapshot: Snapshot,
     path: Path,
     kind: str,
     grown_from: Snapshot | None,
-    level: StoredLevel | None,
+    transform: Transform | None,
     done: Callable[[int], None],
 ) -> FaissSpec:
     if grown_from is None:
-        return build_faiss(path, snapshot.vectors, snapshot.projection, done, kind, level)
+        return build_faiss(path, snapshot.vectors, snapshot.projection, done, kind, transform)
     old = spec_of(grown_from.manifest.search)
-    if level is None:
+    if transform is None:
         before = grown_from.checked(grown_from.faiss)
         return follow_faiss(path, old, before, snapshot.vectors, snapshot.projection, done)
-    again = "auto" if old.kind == "flat" else old.kind
-    return build_faiss(path, snapshot.vectors, snapshot.projection, done, again, level)
+    again = "auto" if old.kind == "flat" else old.kind  # a transform that is fitted anew changes every entry
+    return build_faiss(path, snapshot.vectors, snapshot.projection, done, again, transform)
+
+
+def _write_transform(kind: str, fitted: Transform, faiss: Path, root: Path) -> TransformRecord:
+    """Write a transform beside the FAISS index that is to come."""
+    path = faiss.with_suffix(f".{kind}.safetensors")
+    fitted.write(path)
+    name = path.relative_to(root).as_posix()
+    return TransformRecord(kind=kind, file=name, settings=fitted.settings, measures=fitted.measures)

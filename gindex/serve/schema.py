@@ -11,7 +11,7 @@ from gindex.config import (
     GROUPINGS,
     LONG_QUERIES,
     NORMALISATIONS,
-    REFINEMENTS,
+    REFINERS,
     SearchOptions,
     default_of,
     help_of,
@@ -53,11 +53,9 @@ class Options(_Request):
     exact: Annotated[bool, _option("exact")]
     candidates: Annotated[Count, _option("candidates")]
     candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")]
-    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")]
+    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINERS.names())), _option("refine")]
     refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")]
-    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")]
-    refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")]
-    refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")]
+    refine_settings: Annotated[dict[str, int | float] | None, _option("refine_settings")]
     stop_early: Annotated[float | None, _option("stop_early")]
     where: Annotated[Text | None, _option("where")]
     bm25: Annotated[Text | None, _option("bm25")]

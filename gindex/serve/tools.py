@@ -11,7 +11,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
-from gindex.search.hit import SearchResult, result_record
+from gindex.search.result import SearchResult, result_record
 
 INSTRUCTIONS = (
     "Finds the training documents that made a language model say something, by the influence of their gradients. "

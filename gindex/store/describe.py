@@ -41,6 +41,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "fit": values_of(manifest.fit),
         "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
         "search_index": values_of(manifest.search),
+        "transform": values_of(manifest.search.transform),
         "fidelity": values_of(manifest.fidelity),
         "segments": sum(spec.segments for spec in specs),
         "disk_bytes": _disk(manifest),

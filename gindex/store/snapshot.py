@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import TRANSFORMS
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
@@ -22,6 +23,7 @@ from gindex.vectors.projection import LayerShape, ProjectionSpec
 
 if TYPE_CHECKING:
     from gindex.store.reader import VectorReader
+    from gindex.store.transform import Transform
 
 
 class Snapshot:
@@ -104,6 +106,17 @@ class Snapshot:
     def documents(self) -> DocumentTable:
         """The documents, their parts and tokens: one table for all that ask this snapshot."""
         return self.table()
+
+    def transform(self) -> "Transform | None":
+        """Load what vectors are transformed by before they are compared; None where by nothing."""
+        record = self.manifest.search.transform
+        if record is None:
+            return None
+        path = self.checked(self.root / record.file)
+        loaded: Transform = TRANSFORMS.get(record.kind).open(
+            path, self.manifest.stored_parts, self.manifest.projection.dimension
+        )
+        return loaded
 
     def table(self) -> DocumentTable:
         """Open the document tables, each compared with its checksums as far as it is used."""
