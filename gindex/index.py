@@ -33,7 +33,7 @@ from gindex.search.query_vectors import EncodedQuery, encode_queries
 from gindex.search.result import Clock, Outcome, SearchResult, answered
 from gindex.search.search_index import open_searcher
 from gindex.search.searcher import Searcher
-from gindex.store.describe import describe
+from gindex.store.description import describe
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.recorded_model import RecordedModel
@@ -255,7 +255,7 @@ class GradientIndex:
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Any,
     ) -> SearchResult:
-        """Return the documents with the most influence on one query.
+        """The documents with the most influence on one query.
 
         Args:
             prompt: Text before the completion; without a completion all of it counts.
@@ -428,7 +428,7 @@ class GradientIndex:
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Return the exact influence of one document on a query, told apart by its tokens and by layers.
+        """The exact influence of one document on a query, told apart by its tokens and by layers.
 
         Args:
             document_id: The document.
@@ -451,7 +451,7 @@ class GradientIndex:
         return explain(model, table, preconditioned, document_id, query, tokens.notes, progress=progress)
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
-        """Return the parts of largest self-influence, without the model; see `search.outliers`.
+        """The parts of largest self-influence, without the model; see `search.outliers`.
 
         Args:
             k: Parts to return.

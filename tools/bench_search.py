@@ -34,7 +34,7 @@ from gindex.ann.spec import FaissSpec, spec_of
 from gindex.exact.fidelity import sample_queries
 from gindex.exact.stopping import expected_misses
 from gindex.progress import Silent
-from gindex.queries.query import Query
+from gindex.queries.tokens import first_targets
 from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
@@ -274,7 +274,8 @@ def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -
     """
     asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable_parts, 0)
     documents, everything = index.snapshot.documents.part_documents(), index.snapshot.usable_parts
-    vectors = index._vectors([Query(prompt="")] * len(asked.tokens), asked.tokens)
+    ids, first = [query.ids for query in asked.tokens], first_targets(asked.tokens)
+    vectors = index.model.encoder.encode_all(ids, first, 0).vectors.cpu()
     scores_QN = index.scores(vectors)
     influence_QN = index.reranker.influence(asked.tokens, [everything] * len(asked.tokens), Lines())
     sizes_N = np.sqrt(index.snapshot.vectors.self_influence(everything).astype(np.float64))

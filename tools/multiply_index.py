@@ -30,7 +30,7 @@ from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.reader import VectorReader
 from gindex.store.records import Operation, OperationKind
 from gindex.store.vectors import CodedVectors, SegmentRecord, VectorSpec, VectorWriter
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import write_version
 
 SPREAD = 0.1

@@ -35,7 +35,7 @@ def choose_setting(
     layers: Sequence[LayerRecord],
     progress: Progress,
 ) -> Setting:
-    """Return the ranks and damping of the stored vectors: those given, or those expected to be the most faithful.
+    """The ranks and damping of the stored vectors: those given, or those expected to be the most faithful.
 
     What was found is kept beside the factors, and taken from there when the build goes on.
 
@@ -97,13 +97,13 @@ def _calibrate(
 
 
 def batch_shape(tokens: int, longest: int) -> tuple[int, int]:
-    """Return how many documents a batch has, two at least, and how many tokens of each, for so many tokens in all."""
+    """How many documents a batch has, two at least, and how many tokens of each, for so many tokens in all."""
     length = min(BATCH_LENGTH, longest, max(SHORT_LENGTH, tokens // FEW_DOCUMENTS))
     return min(BATCH_DOCUMENTS, max(2, tokens // length)), length
 
 
 def slice_widths(model: TrackedModel, config: BuildConfig) -> dict[str, int]:
-    """Return the width of every layer group's slice.
+    """The width of every layer group's slice.
 
     Raises:
         ConfigError: The dimension doesn't suit the model.

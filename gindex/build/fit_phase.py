@@ -106,7 +106,7 @@ def _fit_bases(
 def _covariances(
     layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment]
 ) -> list[tuple[str, str, dict[str, SecondMoment]]]:
-    """Return the side, the name and the place of each covariance that the file of a layer group is made of."""
+    """The side, the name and the place of each covariance that the file of a layer group is made of."""
     activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     return activations + [("gradient", layer.name, S) for layer in layers]
 
@@ -114,7 +114,7 @@ def _covariances(
 def _decompose(
     decompose: Callable[[Tensor, str], tuple[Tensor, Tensor]], covariance: tuple[str, str, dict[str, SecondMoment]]
 ) -> dict[str, Tensor]:
-    """Return the tensors of a covariance, which is dropped; another thread may be at another one."""
+    """The tensors of a covariance, which is dropped; another thread may be at another one."""
     side, name, covariances = covariance
     values, vectors = decompose(covariances.pop(name).mean(), f"{side} covariance of {name}")
     return {f"{side}.{name}": vectors.T.to(torch.float32), f"{side}_values.{name}": values.to(torch.float32)}
@@ -123,7 +123,7 @@ def _decompose(
 def _eigenvalues(
     layout: Layout, model: TrackedModel, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
-    """Return Lambda [O, I] by layer name."""
+    """Lambda [O, I] by layer name."""
     layers = model.table.layers
     if kind == "identity":
         return {layer.name: _ones(layer) for layer in layers}

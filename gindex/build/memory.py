@@ -67,19 +67,19 @@ class MemoryNeed:
     checkpointed: int
 
     def of(self, size: "BatchSize") -> int:
-        """Return the peak with batches of such a size."""
+        """The peak with batches of such a size."""
         return self.fixed + size.tokens * (self.checkpointed if size.checkpointing else self.token)
 
     def within(self, bound: int, *, checkpointing: bool = False) -> int:
-        """Return how many tokens a batch may have; negative where not even the rest is held."""
+        """How many tokens a batch may have; negative where not even the rest is held."""
         return (bound - self.fixed) // (self.checkpointed if checkpointing else self.token)
 
     def least(self, tokens: int) -> int:
-        """Return the least that batches of so many tokens take."""
+        """The least that batches of so many tokens take."""
         return self.fixed + tokens * min(self.token, self.checkpointed)
 
     def batches(self, wanted: int, least: int, bound: int) -> "BatchSize":
-        """Return the batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
+        """The batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
 
         Args:
             wanted: Tokens of a batch that suit the device.
@@ -149,7 +149,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
 
 
 def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
-    """Return the batches of each phase: as large as suit the device, or as memory allows.
+    """The batches of each phase: as large as suit the device, or as memory allows.
 
     Memory is bound by the settings, or, on a CPU where they say nothing of batches either, by the model, its factors
     and `SPARE_BYTES`.
@@ -190,7 +190,7 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
 
 
 def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> int:
-    """Return the most that a build takes at a time, as far as that can be reckoned."""
+    """The most that a build takes at a time, as far as that can be reckoned."""
     needs, sizes = memory_needs(model, config, parts, longest), batch_sizes(model, config, parts, longest)
     peaks: list[int] = [
         need.of(replace(size, tokens=max(longest, size.tokens)))
@@ -200,7 +200,7 @@ def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: in
 
 
 def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
-    """Return how much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
+    """How much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
     bound = _bound(model, config)
     if bound is None:
         return ROOM_BYTES
@@ -208,19 +208,19 @@ def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
 
 
 def model_and_factors(model: TrackedModel) -> int:
-    """Return the bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
+    """The bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
     layers = model.table.layers
     factors = sum(width**2 for width in sides(layers)) + sum(layer.parameters for layer in layers)
     return weight_bytes(model) + 4 * factors
 
 
 def weight_bytes(model: TrackedModel) -> int:
-    """Return the bytes of the model's weights."""
+    """The bytes of the model's weights."""
     return sum(p.numel() * p.element_size() for p in model.loaded.model.parameters())
 
 
 def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longest: int) -> int:
-    """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
+    """How much memory preconditioned queries may take, in bytes; at least one is always held.
 
     Args:
         model: The loaded model.

@@ -11,7 +11,7 @@ from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind, VolumeRecord
 from gindex.store.snapshot import Snapshot, volume_spec
-from gindex.store.volume import segment_files
+from gindex.store.volume_records import segment_records
 from gindex.store.writer import write_version
 
 
@@ -43,7 +43,7 @@ def recompute(
                 lost = volume.segment_range(number)
                 skipped = {ordinal: why for ordinal, why in skipped.items() if int(ordinal) not in lost}
                 skipped |= segment.skipped
-                files |= {file.path: file for file in segment_files(layout, work.volume, number, segment)}
+                files |= {file.path: file for file in segment_records(layout, work.volume, number, segment)}
             volumes.append(replace(volume, skipped=skipped, lost=[]))
     draft = replace(manifest, volumes=volumes, files=list(files.values()))
     operation = Operation(kind=OperationKind.BUILD, recomputed=sum(len(volume.lost) for volume in manifest.volumes))

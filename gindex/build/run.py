@@ -50,7 +50,6 @@ from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.model_place import model_place
-from gindex.store.pending import remove_claims
 from gindex.store.records import (
     DampingRecord,
     FidelityRecord,
@@ -61,10 +60,11 @@ from gindex.store.records import (
     ProjectionRecord,
 )
 from gindex.store.snapshot import Snapshot, projection_of
+from gindex.store.unfinished_volumes import remove_claims
 from gindex.store.values import record_of, values_of
 from gindex.store.vectors import SegmentRecord, VectorWriter
 from gindex.store.versions import latest_version, version_numbers
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import UNDERIVED, write_version
 
 
@@ -144,7 +144,7 @@ def _finish(
     strict: bool,
     progress: Progress,
 ) -> Manifest:
-    """Return the newest version of a finished index; segments that are lost are computed again first."""
+    """The newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
     _remove_leftovers(layout)
@@ -154,7 +154,7 @@ def _finish(
 
 
 def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
-    """Return the settings with the longest part filled in; what is seen at once of corpus and model is refused at once.
+    """The settings with the longest part filled in; what is seen at once of corpus and model is refused at once.
 
     Raises:
         CorpusError: A source is not there.
@@ -357,7 +357,7 @@ class _Build:
         return record_of(FidelityRecord, measured.record())
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
-        """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
+        """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
 
         Raises:
             CorpusError: No document has a token to predict, so there is no gradient to fit on.

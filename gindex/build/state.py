@@ -245,5 +245,5 @@ def _check_record(layout: Layout) -> None:
 
 
 def _is_of_a_start(name: str) -> bool:
-    """Say whether a build leaves a file of this name when it is killed before `build.json` is there."""
+    """Whether a build leaves a file of this name when it is killed before `build.json` is there."""
     return name.startswith((".lock", "build.json."))

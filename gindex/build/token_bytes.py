@@ -36,7 +36,7 @@ class TokenBytes:
     blocks: int
 
     def plain(self, activations: float = 1.0) -> int:
-        """Return what is taken for a token, with so much of the activations."""
+        """What is taken for a token, with so much of the activations."""
         return int(TOKEN_SLACK * (self.saved + activations * self.activations))
 
     @property
@@ -65,7 +65,7 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
 
 @defaults()
 def _saved_bytes(model: TrackedModel, longest: int) -> float:
-    """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
+    """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
     tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
     batch = pad([tokens], [0], [1])
     owned = {p.untyped_storage().data_ptr() for p in model.loaded.model.parameters()}

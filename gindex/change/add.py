@@ -25,12 +25,12 @@ from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_from
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.pending import finish_volume, start_volume
 from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot
+from gindex.store.unfinished_volumes import finish_volume, start_volume
 from gindex.store.values import values_of
 from gindex.store.versions import writing
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import write_version
 
 _BATCH = 500

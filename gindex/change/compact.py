@@ -12,13 +12,13 @@ from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_again
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.pending import finish_volume, start_volume
 from gindex.store.reader import Ordinals
 from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot, volume_spec
+from gindex.store.unfinished_volumes import finish_volume, start_volume
 from gindex.store.vectors import SegmentRecord, VectorSpec, VectorWriter, choose_segment_parts
 from gindex.store.versions import writing
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import write_version
 
 

@@ -70,5 +70,5 @@ def norm_ratio(new: float, fitted: float) -> float:
 
 
 def is_far(ratio: float) -> bool:
-    """Say whether a ratio of norms is that of text that the factors do not suit."""
+    """Whether a ratio of norms is that of text that the factors do not suit."""
     return not 1 / FAR <= ratio <= FAR

@@ -11,7 +11,7 @@ from gindex.search.search_index import deriving_again
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind
-from gindex.store.snapshot import segment_files
+from gindex.store.snapshot import segment_paths
 from gindex.store.versions import latest_version, writing
 from gindex.store.writer import write_version
 
@@ -48,7 +48,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
         derived = [name for name in manifest.derived if problems.pop(name, None) is not None]
         lost: dict[int, list[int]] = {}
         for volume in manifest.volumes:
-            segments = segment_files(layout, manifest, volume)
+            segments = segment_paths(layout, manifest, volume)
             names = {n: {path.relative_to(layout.root).as_posix() for path in paths} for n, paths in segments.items()}
             lost[volume.number] = [n for n in segments if n in volume.lost or names[n] & problems.keys()]
             for name in set().union(*(names[n] for n in lost[volume.number])):

@@ -67,7 +67,7 @@ class Coverage:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Coverage":
-        """Return what `record` was made of."""
+        """What `record` was made of."""
         untracked = tuple(UntrackedWeights(**weights) for weights in record["untracked"])
         return cls(share=record["share"], of=record["of"], untracked=untracked)
 

@@ -33,7 +33,7 @@ from gindex.vectors.projections import make_projection
 
 
 def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:
-    """Return the tracked layers of each group, groups in forward order."""
+    """The tracked layers of each group, groups in forward order."""
     return [[layer for layer in table.layers if layer.group == group] for group in table.groups]
 
 

@@ -152,11 +152,11 @@ class Manifest:
         return {file.path: file for file in self.files}
 
     def names(self, root: Path, path: Path) -> bool:
-        """Say whether a file below the index's root is one of the version's."""
+        """Whether a file below the index's root is one of the version's."""
         return path.relative_to(root).as_posix() in self._files
 
     def file(self, root: Path, path: Path) -> FileRecord:
-        """Return the record of a file below the index's root.
+        """The record of a file below the index's root.
 
         Raises:
             CorruptStoreError: The manifest names no such file.

@@ -210,7 +210,7 @@ def volume_spec(manifest: Manifest, volume: VolumeRecord) -> VectorSpec:
     )
 
 
-def segment_files(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> dict[int, list[Path]]:
+def segment_paths(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> dict[int, list[Path]]:
     """The shards of each segment of a volume, and its record last."""
     place, spec = layout.volume(volume.number), volume_spec(manifest, volume)
     return {
@@ -232,7 +232,7 @@ def degradation(layout: Layout, manifest: Manifest) -> tuple[list[str], set[rang
     segments = {
         path: volume.segment_range(number)
         for volume in manifest.volumes
-        for number, paths in segment_files(layout, manifest, volume).items()
+        for number, paths in segment_paths(layout, manifest, volume).items()
         for path in paths
     }
     problems += [f"parts {parts.start:,} to {parts.stop - 1:,}: lost" for parts in manifest.lost_parts]

@@ -12,7 +12,7 @@ from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError
 from gindex.store.files import encode_json, read_json, write_json
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
-from gindex.store.records import Operation, OperationKind
+from gindex.store.records import Operation, OperationKind, TransformRecord
 from gindex.store.snapshot import Snapshot
 from gindex.store.versions import latest_version, require_version, version_numbers
 from gindex.store.writer import write_version
@@ -100,6 +100,68 @@ def test_unknown_field_is_named(layout, manifest):
     write_json(path_of(layout), read_json(path_of(layout)) | {"surprise": 1})
     with pytest.raises(CorruptStoreError, match="unknown field `surprise`"):
         Manifest.read(layout, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "unknown"), [(("model",), "model"), (("volumes", 0), "volumes[0]"), (("fit",), "fit")]
+)
+def test_unknown_field_within_is_named_with_its_place(layout, manifest, place, unknown):
+    content = read_json(path_of(layout))
+    inner = content
+    for key in place:
+        inner = inner[key]
+    inner["surprise"] = 1
+    write_json(path_of(layout), content)
+    with pytest.raises(CorruptStoreError, match=re.escape(f"unknown field `{unknown}.surprise`")):
+        Manifest.read(layout, 1)
+
+
+def test_unknown_setting_is_refused_and_so_is_a_component_that_is_missing(layout, manifest):
+    content = read_json(path_of(layout))
+    for changed in (
+        content["settings"] | {"curvature": content["settings"]["curvature"] | {"surprise": 1}},
+        content["settings"] | {"surprise": {}},
+        content["settings"] | {"model": content["settings"]["model"] | {"trust_remote_code": True}},
+        {name: of for name, of in content["settings"].items() if name != "vectors"},
+    ):
+        write_json(path_of(layout), content | {"settings": changed})
+        with pytest.raises(CorruptStoreError, match="expected the manifest of an index"):
+            Manifest.read(layout, 1)
+
+
+LEVEL = {"file": "search/00000001.second-level.safetensors", "mu": 0.1, "directions": 7, "share": 0.5}
+
+
+@pytest.mark.parametrize("format_version", [1, 2])
+def test_older_manifests_are_read(layout, manifest, format_version):
+    """Version 1 knew no second level; version 2 had it under a name of its own."""
+    content = read_json(path_of(layout)) | {"format_version": format_version}
+    if format_version == 2:
+        content["search"]["second_level"] = None
+    write_json(path_of(layout), content)
+    assert Manifest.read(layout, 1) == replace(manifest, format_version=format_version)
+    if format_version == 2:
+        content["search"]["second_level"] = LEVEL
+        write_json(path_of(layout), content)
+        read = Manifest.read(layout, 1)
+        assert read.search.transform == TransformRecord(
+            kind="second-level", file=LEVEL["file"], settings={"mu": 0.1}, measures={"directions": 7, "share": 0.5}
+        )
+        assert read.derived == ["search/00000001.faiss", LEVEL["file"]]
+        content["search"]["second_level"] = {"mu": 0.1}
+        write_json(path_of(layout), content)
+        with pytest.raises(CorruptStoreError, match="missing required field `file`"):
+            Manifest.read(layout, 1)
+
+
+def test_the_format_is_raised_where_an_older_reader_would_misread(layout, draft):
+    transform = TransformRecord(kind="second-level", file="search/00000001.second-level.safetensors")
+    plain = write_version(layout, draft, Operation(kind=OperationKind.BUILD))
+    search = replace(draft.search, transform=transform)
+    transformed = write_version(layout, replace(draft, search=search), Operation(kind=OperationKind.REINDEX))
+    assert (plain.format_version, transformed.format_version) == (2, FORMAT_VERSION)
+    assert "transform" not in read_json(layout.manifest(1))["search"]
+    assert Manifest.read(layout, 2) == transformed
 
 
 def test_every_flipped_byte_and_every_truncation_is_found(layout, manifest):

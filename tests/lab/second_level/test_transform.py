@@ -117,8 +117,6 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
     on = reindex(Layout(folder), transform="second-level")
     assert on.search.transform.settings == {"mu": 0.1}
     assert {f.path for f in on.lasting} == {f.path for f in before.lasting}
-        f.path for f in before.lasting
-    }
     check(folder, 0.1)
     changed = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     assert not np.allclose(plain, changed, rtol=0.01)

@@ -40,10 +40,10 @@ def volume_files(layout: Layout, number: int, segments: Mapping[int, SegmentReco
     write_row_checksums(volume.documents, volume.row_checksums)
     paths = [volume.documents, volume.row_checksums, *vector_metadata(volume)]
     plain = [FileRecord.of(layout.root, path) for path in paths]
-    return plain + [file for n, segment in segments.items() for file in segment_files(layout, volume, n, segment)]
+    return plain + [file for n, segment in segments.items() for file in segment_records(layout, volume, n, segment)]
 
 
-def segment_files(layout: Layout, volume: VolumeLayout, number: int, segment: SegmentRecord) -> list[FileRecord]:
+def segment_records(layout: Layout, volume: VolumeLayout, number: int, segment: SegmentRecord) -> list[FileRecord]:
     """The records of a segment's files, relative to the index's root."""
     folder = volume.folder.relative_to(layout.root).as_posix()
     shards = [replace(file, path=f"{folder}/{file.path}") for file in segment.files]
