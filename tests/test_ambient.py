@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -207,7 +208,11 @@ def test_documents_that_were_made_in_inference_mode():
     plain = attributions(model, x, y)
     with torch.inference_mode():
         inside = x.clone(), y.clone()
-    assert inside[0].is_inference() and attributions(model, *inside) == plain
+    assert inside[0].is_inference()
+    for found, expected in zip(
+        attributions(model, *inside), plain, strict=True
+    ):  # a copy lies elsewhere: other rounding
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_was_made_in_inference_mode():
