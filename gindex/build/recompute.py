@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gindex.build.vector_phase import VectorSetup, VectorWork
+from gindex.build.vector_phase import VectorSetup
 from gindex.config import BuildConfig
 from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
@@ -31,13 +31,7 @@ def recompute(
     volumes: list[VolumeRecord] = []
     with snapshot.table() as table:
         for volume in manifest.volumes:
-            work = VectorWork(
-                setup=setup,
-                number=volume.number,
-                first_part=volume.first_part,
-                spec=volume_spec(manifest, volume),
-                table=table,
-            )
+            work = setup.work(volume.number, volume.first_part, table, volume_spec(manifest, volume))
             skipped = volume.skipped
             for number, segment in work.compute(progress, volume.lost).items() if volume.lost else ():
                 lost = volume.segment_range(number)

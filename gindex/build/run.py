@@ -30,7 +30,7 @@ from gindex.build.state import (
     remove_damaged,
     start_or_resume,
 )
-from gindex.build.vector_phase import VectorSetup, VectorWork, vector_spec
+from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.config import USUAL_TOKENS, BuildConfig
 from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
 from gindex.corpus.readers import read_corpus
@@ -255,8 +255,6 @@ class _Build:
         release()
         layers = layer_records(layout, model.table, setting.rank_fraction)
         projection = projection_of(layers, config.vectors.projection, config.vectors.dimension, config.seed)
-        spec = vector_spec(config.vectors, projection, self.table.counts().parts)
-        VectorWriter(layout.volume(0), spec)
         setup = VectorSetup(
             layout=layout,
             model=model,
@@ -266,7 +264,9 @@ class _Build:
             index_damping=setting.index_damping,
             strict=strict,
         )
-        return VectorWork(setup=setup, number=0, first_part=0, spec=spec, table=self.table)
+        work = setup.work(0, 0, self.table)
+        VectorWriter(work.volume, work.spec)
+        return work
 
     def commit(
         self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]

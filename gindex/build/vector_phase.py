@@ -99,9 +99,22 @@ class VectorSetup:
         """What makes vectors, prepared when it is first asked for."""
         return self.factors.encoder(self.model, self.projection, self.index_damping)
 
-    def batch_sizes(self, table: DocumentTable, parts: int) -> ByPhase[BatchSize]:
-        """The batches of each phase, for so many parts of a table."""
-        return batch_sizes(self.model, self.config, parts, int(table.part_lengths().max()))
+    def work(self, number: int, first_part: int, table: DocumentTable, spec: VectorSpec | None = None) -> "VectorWork":
+        """The vectors of a volume, to be computed.
+
+        Args:
+            number: The volume.
+            first_part: Ordinal of its first part.
+            table: Where the tokens of its parts are.
+            spec: Shape of its vectors; None takes what suits the table, which is then the volume's alone.
+        """
+        return VectorWork(
+            setup=self,
+            number=number,
+            first_part=first_part,
+            spec=vector_spec(self.config.vectors, self.projection, table.counts().parts) if spec is None else spec,
+            table=table,
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -125,7 +138,8 @@ class VectorWork:
     @cached_property
     def batch_sizes(self) -> ByPhase[BatchSize]:
         """The batches of each phase."""
-        return self.setup.batch_sizes(self.table, self.spec.parts)
+        longest = int(self.table.part_lengths().max())
+        return batch_sizes(self.setup.model, self.setup.config, self.spec.parts, longest)
 
     @property
     def volume(self) -> VolumeLayout:

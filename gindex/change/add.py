@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gindex.ann.library import import_faiss
 from gindex.build.run import load_tracked
 from gindex.build.state import check_same_model
-from gindex.build.vector_phase import VectorSetup, VectorWork, vector_spec
+from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.change.delete import marked
 from gindex.change.distance import is_far, mean_whitened_norm, norm_ratio
 from gindex.config import BuildConfig, ModelConfig
@@ -109,13 +109,7 @@ def run_add(
                     first_part=manifest.stored_parts,
                 )
             with DocumentTable.open(place.documents) as table:
-                work = VectorWork(
-                    setup=setup,
-                    number=number,
-                    first_part=manifest.stored_parts,
-                    spec=vector_spec(config.vectors, setup.projection, table.counts().parts),
-                    table=table,
-                )
+                work = setup.work(number, manifest.stored_parts, table)
                 fitted = manifest.fit.whitened_norm
                 if fitted is None:
                     fitted = mean_whitened_norm(work, old, _first_volume(snapshot), progress)

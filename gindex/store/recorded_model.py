@@ -32,7 +32,11 @@ class Whitening:
 
 
 class RecordedModel:
-    """A model that is looked for, loaded and checked when it is first needed."""
+    """A model that is looked for, loaded and checked when it is first needed.
+
+    Attributes:
+        given: Where it is to be looked for; once it is loaded, where it was found.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class RecordedModel:
             encoder: What makes vectors with it, likewise.
         """
         self.loading = Lock()
-        self._snapshot, self._config = snapshot, config
+        self._snapshot, self.given = snapshot, config
         if tracked is not None:
             self.tracked = tracked
         if encoder is not None:
@@ -64,11 +68,6 @@ class RecordedModel:
             ModelError: It is nowhere that the manifest says.
         """
         return self._places()[0]
-
-    @property
-    def given(self) -> ModelConfig:
-        """What it was to be looked for by, or where it was found."""
-        return self._config
 
     @property
     def is_loaded(self) -> bool:
@@ -91,7 +90,7 @@ class RecordedModel:
             except (ModelError, MismatchError) as error:
                 errors.append(error)
             else:
-                self._config = config  # for what loads it again
+                self.given = config  # for what loads it again
                 return tracked
         raise errors[0]
 
@@ -123,19 +122,19 @@ class RecordedModel:
     def twin(self) -> "RecordedModel":
         """The same weights in modules of their own; see `TrackedModel.twin`."""
         tracked = self.tracked.twin
-        return RecordedModel(self._snapshot, self._config, tracked, self.encoder.on(tracked))
+        return RecordedModel(self._snapshot, self.given, tracked, self.encoder.on(tracked))
 
     def of(self, snapshot: Snapshot) -> "RecordedModel":
         """The model of another version of the index; what is loaded stays loaded."""
         with self.loading:
-            return RecordedModel(snapshot, self._config, self.tracked if self.is_loaded else None)
+            return RecordedModel(snapshot, self.given, self.tracked if self.is_loaded else None)
 
     def _places(self) -> list[ModelConfig]:
         """Where the model may be, the likeliest place first."""
-        if self._config.name:
-            return [self._config]
+        if self.given.name:
+            return [self.given]
         places = model_places(self._snapshot.manifest.model, self._snapshot.root)
-        return [replace(self._config, name=place) for place in places]
+        return [replace(self.given, name=place) for place in places]
 
     def _factor_reader(self) -> FactorReader:
         self._snapshot.check_factors()  # before a native library reads them
