@@ -80,7 +80,7 @@ def test_indexes_that_share_a_model_answer_beside_each_other_and_an_add(built, t
     second = first.refresh()
     expected = [[question() for question in everything(index)] for index in (first, second)]
     shared = first.refresh()
-    assert shared.engine is first.engine and shared is not first
+    assert shared.model.tracked is first.model.tracked and shared is not first
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "new", "text": "the lock the race"}\n')
     with ThreadPoolExecutor(3) as pool:
@@ -253,7 +253,7 @@ def test_a_copy_opens_the_same_version_itself(built, tmp_path, copy):
     assert len(pickle.dumps(index)) < 2000  # a path and settings
     index.delete(["d7"])
     again = copy(index)
-    assert again.manifest == index.manifest and again.engine is not index.model.tracked
+    assert again.manifest == index.manifest and again.model.tracked is not index.model.tracked
     assert again.search(PROMPTS[0], k=5).hits == expected
 
 

@@ -1,6 +1,6 @@
 """The phases of a build. Each leaves finished files and is passed over where it finds them.
 
-read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> fidelity -> search index -> manifest
+read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> search index -> fidelity -> manifest
 """
 
 import tempfile
@@ -65,7 +65,7 @@ from gindex.store.values import record_of, values_of
 from gindex.store.vectors import SegmentRecord, VectorWriter
 from gindex.store.versions import latest_version, version_numbers
 from gindex.store.volume_records import volume_files, volume_record
-from gindex.store.writer import UNDERIVED, write_version
+from gindex.store.writer import UNDERIVED, derived, write_version
 
 
 @plain()
@@ -271,12 +271,11 @@ class _Build:
     def commit(
         self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
     ) -> Manifest:
-        """Measure the vectors and write the first version."""
+        """Make the search index, measure the vectors, and write the first version."""
         layout, counts = self.layout, self.table.counts()
-        draft = self._draft(work, segments, sources)
+        draft = derived(layout, self._draft(work, segments, sources), deriving(self.progress))
         draft = replace(draft, fidelity=self._fidelity(work, Snapshot(layout, draft)))
-        operation = Operation(kind=OperationKind.BUILD, documents=counts.documents)
-        committed = write_version(layout, draft, operation, deriving(self.progress))
+        committed = write_version(layout, draft, Operation(kind=OperationKind.BUILD, documents=counts.documents))
         _remove_leftovers(layout)
         return committed
 

@@ -48,9 +48,9 @@ def write_version(layout: Layout, draft: Manifest, operation: Operation, derive:
         StoreError: A file cannot be written.
         VersionError: Another writer committed the number first; its version stands.
     """
-    number = next_version(layout)
     if derive is not None:
-        draft = _derived(layout, draft, derive, number)
+        draft = derived(layout, draft, derive)
+    number = next_version(layout)
     made = replace(
         draft,
         format_version=PLAIN if draft.search.transform is None else TRANSFORMED,
@@ -72,9 +72,12 @@ def write_version(layout: Layout, draft: Manifest, operation: Operation, derive:
     return made
 
 
-def _derived(layout: Layout, draft: Manifest, derive: Derive, number: int) -> Manifest:
-    """A draft with a search index of its own vectors in the place of the one that it names."""
+def derived(layout: Layout, draft: Manifest, derive: Derive) -> Manifest:
+    """A draft with a search index of its own vectors in the place of the one that it names.
+
+    What is measured of a first version comes between this and `write_version`, which does both elsewhere.
+    """
     lasting = replace(draft, files=draft.lasting)
-    search = derive(Snapshot(layout, lasting, lost=draft.lost_parts), layout.faiss(number))
+    search = derive(Snapshot(layout, lasting, lost=draft.lost_parts), layout.faiss(next_version(layout)))
     made = [FileRecord.of(layout.root, layout.root / name) for name in search.files]
     return replace(lasting, search=search, files=[*lasting.files, *made])

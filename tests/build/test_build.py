@@ -153,7 +153,7 @@ def test_a_vector_depends_on_its_document_alone(stopped, tmp_path, corpus_file, 
 
 def test_seed_decides_the_projection_and_the_fit(tmp_path, built, corpus_file, make_config):
     manifest = run_build([str(corpus_file)], tmp_path / "index", make_config(seed=1))
-    assert manifest.projection.fingerprint != manifest_of(built).projection["fingerprint"]
+    assert manifest.projection.fingerprint != manifest_of(built).projection.fingerprint
 
 
 def test_more_bits_are_closer(stopped, corpus_file, make_config, built):

@@ -208,7 +208,7 @@ def test_slow_work_ended_at_any_stop_leaves_nothing_behind(built, stop):
 
 def test_a_twin_has_the_same_weights_in_other_modules(built):
     index = GradientIndex.open(built, device="cpu")
-    own, twin = index.model.tracked, index.twin.engine
+    own, twin = index.model.tracked, index.twin.model.tracked
     assert {id(p) for p in own.loaded.model.parameters()} == {id(p) for p in twin.loaded.model.parameters()}
     assert not {id(m) for m in own.loaded.model.modules()} & {id(m) for m in twin.loaded.model.modules()}
     assert [layer.module for layer in twin.table.layers] == [
