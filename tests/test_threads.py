@@ -305,3 +305,20 @@ def test_an_attribute_is_made_once_though_all_threads_ask_for_it():
         values = list(pool.map(lambda _: holder.value, range(THREADS)))
     assert len(made) == 1 and len(set(map(id, values))) == 1
     assert Holder.value.__doc__ == "Doc."
+
+
+def test_an_attribute_that_is_given_is_not_made():
+    class Holder:
+        def __init__(self, value: int | None = None) -> None:
+            self.loading = Lock()
+            if value is not None:
+                self.value = value
+
+        @once
+        def value(self) -> int:
+            """Doc."""
+            return 7
+
+    given, empty = Holder(3), Holder()
+    assert Holder.value.is_made(given) and given.value == 3
+    assert not Holder.value.is_made(empty) and empty.value == 7 and Holder.value.is_made(empty)

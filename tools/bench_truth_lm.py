@@ -184,7 +184,7 @@ def bytes_of(config: VectorConfig, groups: int) -> int:
 
 def rows(methods: Methods) -> Iterator[Row]:
     """Yield what is compared."""
-    groups, documents = len(methods.opened.manifest.slices), len(methods.tokens)
+    groups, documents = len(methods.opened.manifest.projection.slices), len(methods.tokens)
 
     def projected(name: str, damping: float, kind: str = "ekfac", normalise: str = "none", **changes) -> Row:
         config = VectorConfig(**{"dimension": DIMENSION, "rank_fraction": 1.0} | changes)

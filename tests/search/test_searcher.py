@@ -157,7 +157,7 @@ def test_layers_are_the_slices(index, brute):
     (result, *_) = index.search_vectors(vectors(brute), k=3, negative=True, layers=True)
     for hit in result.hits:
         x = brute.X[brute.names.index((hit.document_id, hit.part))]
-        expected = {g: brute.q[0][a:b] @ x[a:b] for g, (a, b) in index.manifest.slices.items()}
+        expected = {g: brute.q[0][a:b] @ x[a:b] for g, (a, b) in index.manifest.projection.slices.items()}
         # Relative to the sizes of the slices, since slices of either sign cancel.
         assert hit.layers == pytest.approx(expected, abs=ROUNDING * max(map(abs, expected.values())))
 
