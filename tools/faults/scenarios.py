@@ -35,6 +35,7 @@ from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout
 from gindex.store.snapshot import Snapshot
+from gindex.store.values import values_of
 from gindex.store.versions import latest_version, version_numbers
 
 from .layer import Fault, installed
@@ -253,7 +254,7 @@ class Cases:
         if wrong and self.scenario.damage is None:
             raise AssertionError(f"verify: {wrong}")
         manifest = Snapshot.open(layout, allow_degraded=self.scenario.damage is not None).manifest
-        box["manifest"] = manifest.content() | {"created": None}
+        box["manifest"] = values_of(manifest) | {"created": None}
         for file in manifest.files:
             path = root / file.path
             box[file.path] = path.read_bytes() if path.exists() else None
