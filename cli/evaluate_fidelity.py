@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand, permission_options, permissions
+from .command import GindexCommand
+from .options import permission_options, permissions
 from .progress import terminal_progress
 from .queries import read_queries
 from .reports import report

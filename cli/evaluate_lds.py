@@ -7,8 +7,9 @@ import click
 
 from gindex.lab.evaluations.config import LdsConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand
 from .experiment_options import compared, experiment_options, method_options
+from .options import setting
 from .progress import terminal_progress
 from .reports import report
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 @click.command(cls=GindexCommand)
 @experiment_options
 @method_options
-@config_option(LdsConfig, "subsets", type=int)
-@config_option(LdsConfig, "share", type=float)
-@config_option(LdsConfig, "repeats", type=int)
-@config_option(LdsConfig, "seed", type=int)
+@setting(LdsConfig, "subsets", type=int)
+@setting(LdsConfig, "share", type=float)
+@setting(LdsConfig, "repeats", type=int)
+@setting(LdsConfig, "seed", type=int)
 def lds(
     training: str,
     work: Path,

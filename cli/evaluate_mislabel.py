@@ -7,8 +7,9 @@ import click
 
 from gindex.lab.evaluations.config import MislabelConfig
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand
 from .experiment_options import experiment_options
+from .options import setting
 from .progress import terminal_progress
 from .reports import report
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=GindexCommand)
 @experiment_options
-@config_option(MislabelConfig, "share", type=float)
-@config_option(MislabelConfig, "repeats", type=int)
-@config_option(MislabelConfig, "seed", type=int)
+@setting(MislabelConfig, "share", type=float)
+@setting(MislabelConfig, "repeats", type=int)
+@setting(MislabelConfig, "seed", type=int)
 def mislabel(
     training: str,
     work: Path,

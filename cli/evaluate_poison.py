@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import GindexCommand, permissions
+from .command import GindexCommand
 from .index_evaluation import index_options, ranking_options, spread
+from .options import permissions
 from .progress import terminal_progress
 from .queries import read_queries
 from .reports import report

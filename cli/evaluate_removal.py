@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import default_of, help_of
 from gindex.lab.evaluations.config import RemovalConfig
+from gindex.options import default_of, help_of
 
-from .command import GindexCommand, config_option
+from .command import GindexCommand
 from .experiment_options import compared, experiment_options, method_options
+from .options import setting
 from .progress import terminal_progress
 from .reports import report
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     show_default=True,
     help=help_of(RemovalConfig, "removed"),
 )
-@config_option(RemovalConfig, "queries", type=int)
-@config_option(RemovalConfig, "repeats", type=int)
-@config_option(RemovalConfig, "seed", type=int)
+@setting(RemovalConfig, "queries", type=int)
+@setting(RemovalConfig, "repeats", type=int)
+@setting(RemovalConfig, "seed", type=int)
 def removal(
     training: str,
     work: Path,

@@ -7,8 +7,9 @@ import click
 
 from gindex.lab.evaluations.config import OPTIMIZERS, TailPatchConfig
 
-from .command import GindexCommand, config_option, permissions
+from .command import GindexCommand
 from .index_evaluation import index_options, spread
+from .options import permissions, setting
 from .progress import terminal_progress
 from .queries import read_queries
 from .reports import report
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     "--queries", type=click.Path(path_type=Path), required=True, help="JSON lines with id, prompt and completion."
 )
 @click.option("-k", "--top", type=int, default=TailPatchConfig.k, show_default=True, help="Documents to step on.")
-@config_option(TailPatchConfig, "optimizer", type=click.Choice(OPTIMIZERS))
-@config_option(TailPatchConfig, "rate", type=float)
-@config_option(TailPatchConfig, "candidates", type=int)
-@config_option(TailPatchConfig, "seed", type=int)
+@setting(TailPatchConfig, "optimizer", type=click.Choice(OPTIMIZERS))
+@setting(TailPatchConfig, "rate", type=float)
+@setting(TailPatchConfig, "candidates", type=int)
+@setting(TailPatchConfig, "seed", type=int)
 @click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps finished steps, to go on from there.")
 def tail_patch(
     index: Path,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .command import permission_options
+from .options import permission_options
 
 if TYPE_CHECKING:
     from gindex.statistics import Interval

@@ -18,7 +18,8 @@ from gindex.lab.studies.config import (
     WordOrderConfig,
 )
 
-from .command import Decorated, GindexCommand, config_option, permission_options, permissions
+from .command import GindexCommand
+from .options import Decorated, permission_options, permissions, setting
 from .progress import terminal_progress
 from .queries import read_queries
 from .render import json_text
@@ -50,7 +51,7 @@ def study_options(config: type, name: str) -> Callable[[Decorated], Decorated]:
 
     def decorate(command: Decorated) -> Decorated:
         options = [
-            *(config_option(config, field.name) for field in fields(config)),
+            *(setting(config, field.name) for field in fields(config)),
             click.option(
                 "--out",
                 type=click.Path(path_type=Path, dir_okay=False),

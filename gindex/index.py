@@ -1,10 +1,9 @@
 """`GradientIndex`: what the command line, services and users call."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,9 @@ from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, s
 from gindex.exact.influence import QueryInfluence, RefinedPreconditioner
 from gindex.exact.refiner import refiner_sample
 from gindex.exact.rerank import Reranker
+from gindex.keywords import SearchKeywords
 from gindex.model.passes import plain, throughout
+from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import QueryTokens, tokenize_all, tokenize_queries, tokenize_query
@@ -253,7 +254,7 @@ class GradientIndex:
         prompt: str,
         completion: str | None = None,
         options: SearchOptions = DEFAULT_OPTIONS,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """The documents with the most influence on one query.
 
@@ -277,7 +278,7 @@ class GradientIndex:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer many queries with one gradient pass and one search; see `search`. One that fails ends all."""
         return answered(self.search_each(queries, options, progress=progress, **settings))
@@ -288,10 +289,10 @@ class GradientIndex:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """Answer many queries as `search_many` does; in the place of one that fails stands a `FailedQuery`."""
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         self.warm()
         clock.lap("load")
         encoded = self.encode(queries, long_queries=options.long_queries)
@@ -336,10 +337,10 @@ class GradientIndex:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """Answer queries that `encode` has made vectors of, or vectors without text; see `search_each`."""
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         self.warm(model=False)
         clock.lap("load")
         return self._search(encoded, options, clock, progress or Silent())
@@ -369,7 +370,7 @@ class GradientIndex:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         projection: str | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer queries whose vectors are at hand; the model is not loaded.
 
@@ -384,7 +385,7 @@ class GradientIndex:
             NonFiniteError: One holds a NaN or an infinity.
             ConfigError: A setting is out of range, or needs a query of text.
         """
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         if projection is not None and projection != self.manifest.projection.fingerprint:
             raise MismatchError(
                 field="query vectors",
@@ -401,7 +402,10 @@ class GradientIndex:
         return answered(self._search(encoded, options, clock, Silent()))
 
     def search_gradients(
-        self, gradients: Mapping[str, Tensor], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        gradients: Mapping[str, Tensor],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer queries whose gradients are at hand: whitened and projected here, without the model.
 

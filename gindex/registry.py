@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from gindex.errors import ConfigError
 
@@ -64,21 +64,21 @@ class Registry:
             ConfigError: There is no such kind, it has no such setting, or a value is out of its range.
         """
         kind, given = self.get(name).settings, given or {}
-        known = {field.name: field.default for field in fields(kind)}
+        hints = get_type_hints(kind)
+        known = [field.name for field in fields(kind)]
         for setting, value in given.items():
+            where = f"{self._setting}_{setting}"
             if setting not in known:
-                raise ConfigError(
-                    field=f"{self._setting}_{setting}",
-                    expected=f"a setting of {name}: {', '.join(known)}",
-                    found="another one",
-                    remedy="leave it out",
-                )
-            wanted = (int, float) if isinstance(known[setting], float) else type(known[setting])
-            if isinstance(value, bool) or not isinstance(value, wanted):
-                raise ConfigError(
-                    field=f"{self._setting}_{setting}", expected=type(known[setting]).__name__, found=repr(value)
-                )
-        return kind(**given)
+                expected = f"a setting of {name}: {', '.join(known)}"
+                raise ConfigError(field=where, expected=expected, found="another one", remedy="leave it out")
+            types = get_args(hints[setting]) or (hints[setting],)
+            if type(value) not in (*types, *([int] if float in types else [])):
+                raise ConfigError(field=where, expected=types[0].__name__, found=repr(value))
+        try:
+            return kind(**given)
+        except ConfigError as error:
+            parts = {part: text for part, text in error.parts().items() if part != "field"}
+            raise ConfigError(field=f"{self._setting}_{error.field}", **parts) from error
 
     @cached_property
     def _found(self) -> dict[str, EntryPoint]:

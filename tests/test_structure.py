@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"errors"},
     {"distribution", "files", "page", "progress", "statistics", "threads", "workers", "registry"},
+    {"options", "keywords"},
     {"config"},
     {"corpus"},
     {"documents"},

@@ -132,7 +132,7 @@ class Methods:
         return scores.numpy().astype(np.float64)
 
     def second_level(self, damping: float, config: VectorConfig, mu: float) -> np.ndarray:
-        """Return the scores of stored vectors with the second level, as `gindex index --second-level on` has it."""
+        """Scores of stored vectors with the second level, as `gindex reindex --transform second-level` has it."""
         queries_QD, documents, spec = self.vectors(config, damping)
         return coded_scores(queries_QD, documents.vectors, config.bits, spec, mu).numpy().astype(np.float64)
 

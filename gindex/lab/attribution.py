@@ -18,7 +18,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, VectorConfig, default_of
+from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
 from gindex.curvature.kinds import fit_in_memory
@@ -43,6 +43,7 @@ from gindex.model.passes import neutral, throughout
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.model.tracking import track_layers
+from gindex.options import default_of
 from gindex.progress import Progress, Silent
 from gindex.vectors.codes import decode, encode
 from gindex.vectors.influence import document_gradients, exact_influence, precondition_queries

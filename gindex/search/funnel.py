@@ -62,7 +62,13 @@ class Funnel:
         return scoring_QD if self.transform is None else self.transform.index_queries(scoring_QD)
 
     def search(
-        self, scoring_QD: Tensor, k: int, selection: Selection = EVERYTHING, *, shortlist: int = 0, full: bool = False
+        self,
+        scoring_QD: Tensor,
+        k: int,
+        selection: Selection = EVERYTHING,
+        *,
+        shortlist: int | None = None,
+        full: bool = False,
     ) -> list[Ranking]:
         """The k parts with the largest scores for each query [Q, D].
 
@@ -70,7 +76,7 @@ class Funnel:
             scoring_QD: Queries, as `scoring_queries` gives them.
             k: Parts to return; fewer where there are fewer.
             selection: Which parts, and their weights.
-            shortlist: Candidates that a lossy index gives for re-scoring; 0 takes the default for k.
+            shortlist: Candidates that a lossy index gives for re-scoring; None takes the default for k.
             full: Score every stored vector, without the index.
 
         Raises:

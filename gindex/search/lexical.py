@@ -20,17 +20,17 @@ LexicalRanks = list[tuple[int, float]]
 
 def words_confine(options: SearchOptions) -> bool:
     """Whether only documents that have some of the words are found."""
-    return options.bm25 is not None and not options.hybrid
+    return options.words == "filter"
 
 
 def words_order(options: SearchOptions) -> bool:
     """Whether hits are ordered by their ranks by words, too."""
-    return options.hybrid
+    return options.words == "rank"
 
 
 def words_choose(options: SearchOptions) -> bool:
     """Whether candidates for the exact re-rank are chosen by their ranks by words, too."""
-    return options.exact and options.candidates_by == "both" and options.bm25 is None and not options.hybrid
+    return options.exact and options.words == "candidates"
 
 
 def lexical_ranks(table: DocumentTable, options: SearchOptions, texts: Sequence[str | None]) -> list[LexicalRanks]:
@@ -47,21 +47,22 @@ def lexical_ranks(table: DocumentTable, options: SearchOptions, texts: Sequence[
         QueryError: The words that a search is confined to are none.
     """
     where = None if options.where is None else parse_filter(options.where)
+    given = [text if options.words_text is None else options.words_text for text in texts]
 
     @cache
     def ranks(words: str, partly: bool) -> LexicalRanks:
-        return lexical_documents(table, words, options.bm25_candidates, where, partly=partly)
+        return lexical_documents(table, words, options.words_documents, where, partly=partly)
 
     if words_choose(options):
-        return [ranks(text, True) if text and words_of(text) else [] for text in texts]
+        return [ranks(words, True) if words and words_of(words) else [] for words in given]
     if words_confine(options) or words_order(options):
-        return [ranks(_words(options, text), False) for text in texts]
+        return [ranks(_present(words), False) for words in given]
     return [[] for _ in texts]
 
 
-def _words(options: SearchOptions, text: str | None) -> str:
-    """The words that are given, or those of the query."""
-    words = text if options.bm25 is None else options.bm25
+def _present(words: str | None) -> str:
     if words is None:
-        raise ConfigError(field="hybrid", expected="words to look for", found="a vector alone", remedy="give `bm25`")
+        raise ConfigError(
+            field="words", expected="text to take them from", found="a vector alone", remedy="give `words_text`"
+        )
     return words

@@ -240,12 +240,12 @@ def test_every_command_prepares_the_process():
 
 def test_index_switches_the_second_level(run, built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "index")
-    on = run("index", folder, "--transform", "second-level", "--transform-mu", "0.3")
+    on = run("reindex", folder, "--transform", "second-level", "--transform-mu", "0.3")
     assert on.exit_code == 0, on.output
     assert re.search(r"transform: second-level, mu 0.3, directions 512, share 1$", on.stdout, re.MULTILINE)
     assert re.search(r"transform +second-level, mu 0.3, directions 512", run("info", folder).stdout)
     assert json.loads(run("info", folder, "--json").stdout)["transform"]["settings"] == {"mu": 0.3}
-    kept = json.loads(run("index", folder, "--type", "rabitq", "--json").stdout)
+    kept = json.loads(run("reindex", folder, "--type", "rabitq", "--json").stdout)
     assert kept["kind"] == "rabitq" and kept["transform"]["settings"] == {"mu": 0.3}
-    assert "transform: none" in run("index", folder, "--transform", "none").stdout
+    assert "transform: none" in run("reindex", folder, "--transform", "none").stdout
     assert re.search(r"transform +none", run("info", folder).stdout)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gindex.config import at_least, one_of, option, positive
 from gindex.errors import ConfigError
+from gindex.options import at_least, one_of, option, positive
 
 LEAST_SUBSETS = 20
 """Fewest random subsets that a confidence interval is given for."""

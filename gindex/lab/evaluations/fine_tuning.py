@@ -169,7 +169,7 @@ class FineTuning:
             self.save(tuned)
         config = BuildConfig(
             model=ModelConfig(name=str(tuned), dtype="float32"),
-            curvature=CurvatureConfig(fit_documents=0),
+            curvature=CurvatureConfig(fit_documents=None),
             fidelity=FidelityConfig(queries=0),
         )
         index = GradientIndex.build([str(self.folder / "documents.jsonl")], folder, config, progress=progress)

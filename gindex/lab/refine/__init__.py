@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SolverKind:
-    """A solver, as it is registered: `exact.refiner.RefinerKind`. Torch is loaded when it does something."""
+    """A solver, as it is registered: `exact.refiner.RefinerKind`. Nothing heavy is loaded before it does something."""
 
     settings: type[SolverConfig]
     help: str

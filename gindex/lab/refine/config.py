@@ -3,24 +3,25 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gindex.config import at_least, option, positive
+from gindex.options import LABORATORY, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverConfig:
+class SolverConfig(Settings):
     """What all solvers share."""
 
     method: ClassVar[str]
     """Name that the solver is registered by as a refiner."""
 
     iterations: int = option(
-        2, "Most iterations of the solver: few lead EK-FAC's influence a little further; 0 keeps it as it is."
+        2,
+        "Most iterations of the solver. Each leads away from EK-FAC's influence, which 0 keeps.",
+        group=LABORATORY,
+        least=0,
     )
-    tolerance: float = option(0.01, "Relative residual at which the solver stops.")
-
-    def __post_init__(self) -> None:
-        at_least("refine_iterations", self.iterations, 0)
-        positive("refine_tolerance", self.tolerance)
+    tolerance: float = option(
+        0.01, "Relative residual at which the solver stops.", group=LABORATORY, above=0, python_alone=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,11 @@ class LissaConfig(SolverConfig):
     """LiSSA, one batch of the documents an iteration."""
 
     method = "lissa"
-    scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("refine_scale", self.scale, 0)
+    scale: float | None = option(
+        None,
+        "Divisor of LiSSA's steps; larger is slower and steadier.",
+        group=LABORATORY,
+        above=0,
+        unset="estimated",
+        python_alone=True,
+    )

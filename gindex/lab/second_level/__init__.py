@@ -6,19 +6,19 @@ It can do much good, or with few documents much harm (docs/decisions/0004-second
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from gindex.lab.second_level.config import SecondLevelConfig
 from gindex.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from gindex.lab.second_level.transform import StoredLevel
     from gindex.store.reader import VectorReader
 
 
 class SecondLevelKind:
-    """The kind, as it is registered: `store.transform.TransformKind`. Torch is loaded when it does something."""
+    """The kind, as it is registered: `store.transform.TransformKind`. Nothing heavy is loaded to list it."""
 
     settings = SecondLevelConfig
     help = "whitening by the second moment of the stored vectors"
@@ -26,7 +26,7 @@ class SecondLevelKind:
     def fit(
         self,
         reader: "VectorReader",
-        excluded: npt.NDArray[np.int64],
+        excluded: "npt.NDArray[np.int64]",
         settings: SecondLevelConfig,
         progress: Progress,
     ) -> "StoredLevel":

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from gindex.config import option, positive
+from gindex.options import LABORATORY, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondLevelConfig:
+class SecondLevelConfig(Settings):
     """How the second level is damped."""
 
-    mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
-
-    def __post_init__(self) -> None:
-        positive("transform_mu", self.mu)
+    mu: float = option(
+        0.1, "Share of the mean eigenvalue that the second level adds to all of them.", group=LABORATORY, above=0
+    )

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gindex.config import default_of
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.errors import ConfigError, NonFiniteError, ShapeError
 from gindex.lab.second_level.config import SecondLevelConfig
+from gindex.options import default_of
 
 DENSE_DIMENSION = 2048
 """Largest dimension at which C is formed and decomposed as a whole: seconds; it grows with the cube."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from gindex.config import option
 from gindex.errors import ConfigError
+from gindex.options import option
 
 MAY_BE_ZERO = ("seed", "parts", "documents")
 

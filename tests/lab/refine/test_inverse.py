@@ -247,10 +247,10 @@ def test_influence_by_the_factored_inverse_is_the_plain_one(setting):
 
 def test_settings_out_of_range_are_refused():
     for settings, message in [
-        ({"iterations": -1}, "refine_iterations: expected at least 0"),
-        ({"tolerance": 0.0}, "refine_tolerance: expected a positive finite number"),
-        ({"scale": -1.0}, "refine_scale: expected at least 0"),
-        ({"scale": float("nan")}, "refine_scale: expected at least 0"),
+        ({"iterations": -1}, "iterations: expected at least 0"),
+        ({"tolerance": 0.0}, "tolerance: expected a positive finite number"),
+        ({"scale": -1.0}, "scale: expected a positive finite number"),
+        ({"scale": float("nan")}, "scale: expected a positive finite number"),
     ]:
         with pytest.raises(ConfigError, match=message):
             LissaConfig(**settings)

@@ -1,4 +1,4 @@
-"""`gindex index`."""
+"""`gindex reindex`."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from gindex.config import NO_TRANSFORM, TRANSFORMS
+from gindex.options import LABORATORY
 
 from .command import GindexCommand
 from .kinds import kind_options, kind_settings
+from .options import json_option, option
 from .progress import terminal_progress
 from .render import transform_text
 
@@ -18,7 +20,7 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
 
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--type",
     "kind",
     type=click.Choice(KINDS),
@@ -27,31 +29,33 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     help="auto: by size; flat: exact, for small corpora; fp16: folded, in 16 bits; rabitq: signs, re-scored; ivf: "
     "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
 )
-@click.option(
+@option(
     "--transform",
     type=click.Choice([*TRANSFORMS.names(), NO_TRANSFORM]),
-    help=f"Transform vectors and queries before they are compared; {NO_TRANSFORM} compares them as they are. Without "
-    f"this option it stays as it is; a build takes {NO_TRANSFORM}.",
+    group=LABORATORY,
+    unset=f"as it is; a build takes {NO_TRANSFORM}",
+    help="Transform vectors and queries before they are compared: it can do good, or with few documents much harm.",
 )
 @kind_options(TRANSFORMS, "transform")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def index_command(index: Path, kind: str, transform: str | None, as_json: bool, **settings: Any) -> None:
-    """Build the FAISS index of INDEX again from its stored vectors, and measure its recall against a full scan.
+@json_option
+def reindex(index: Path, kind: str, transform: str | None, as_json: bool, **given: Any) -> None:
+    """Build the FAISS index again, from the stored vectors.
 
-    It is committed as a new version when it is complete. No model is needed.
+    Its recall is measured against a full scan, and it is committed as a new version of INDEX when it is complete. No
+    model is needed.
 
     \b
     Example:
-        gindex index runs/corpus --type rabitq
-        gindex index runs/corpus --transform second-level --transform-mu 0.3
+        gindex reindex runs/corpus --type rabitq
+        gindex reindex runs/corpus --transform second-level --transform-mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.change.reindex import reindex
+    from gindex.change.reindex import reindex as run
     from gindex.store.layout import Layout
     from gindex.store.values import values_of
 
-    transform_settings = kind_settings(TRANSFORMS, "transform", settings)
-    made = reindex(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
-    search = values_of(made.search)
+    transform_settings = kind_settings(TRANSFORMS, "transform", given)
+    version = run(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
+    search = values_of(version.search)
     if as_json:
         click.echo(json.dumps(search))
         return
