@@ -141,7 +141,7 @@ def _text(outcome: "Outcome") -> str:
 
 
 def _warnings(outcomes: "list[Outcome]") -> set[str]:
-    """Return what is to be said of how much of the model is tracked, once."""
+    """Warnings of how little of the model is tracked, each once."""
     from gindex.search.result import SearchResult
 
     told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]

@@ -17,9 +17,9 @@ DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
-CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
-PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 REFINERS = Registry("gindex.refiners", "refine", {})
 """What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
@@ -109,10 +109,10 @@ class CurvatureConfig(Settings):
     """How the curvature is fitted and damped."""
 
     curvature: str = option(
-        "ekfac",
-        "Curvature: ekfac; or, to compare with, kfac, diagonal, identity (raw gradients).",
+        CURVATURES.default,
+        "Kind of curvature; all but the default are there to compare with.",
         group=LABORATORY,
-        choices=CURVATURES,
+        choices=CURVATURES.names,
     )
     fit_documents: int | None = option(
         1000, "Documents that EK-FAC is fitted on, drawn with the seed.", group=CURVATURE, least=1, unset="all"
@@ -139,7 +139,7 @@ class VectorConfig(Settings):
     dimension: int = option(30720, "Dimension of the stored vectors, a multiple of 8.", group=STORED, least=8)
     rank_fraction: float | None = option(
         None,
-        "Leading part of both eigenbases of every layer that is kept.",
+        "Leading part of both eigenbases of every layer that is kept; 1 keeps all of both.",
         group=STORED,
         above=0,
         most=1,
@@ -147,10 +147,10 @@ class VectorConfig(Settings):
     )
     bits: int = option(1, "Bits of a stored coordinate.", group=STORED, choices=BIT_WIDTHS)
     projection: str = option(
-        "count-sketch",
-        "Random projection: count-sketch; to compare with, rademacher, kronecker.",
+        PROJECTIONS.default,
+        "Kind of random projection; all but the default are there to compare with.",
         group=LABORATORY,
-        choices=PROJECTIONS,
+        choices=PROJECTIONS.names,
     )
 
     def __post_init__(self) -> None:

@@ -101,6 +101,19 @@ def test_imports_go_one_way(module):
         assert other == own or LEVEL[other] < LEVEL[own], f"{module} imports {imported}"
 
 
+CORE = [name for name in MODULES if component(name) not in ("lab", "cli")]
+
+LABORATORY = re.compile(r"(?<!e)k-?fac|rademacher|kronecker(?!-(factored|shaped))", re.IGNORECASE)
+"""Kinds that the laboratory registers. EK-FAC is the core's own, and its curvature Kronecker-factored."""
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_neither_imports_nor_names_what_the_laboratory_adds(module):
+    assert not [name for name in imports(module) if component(name) == "lab"]
+    text = MODULES[module].read_text().replace("EK-FAC", "").replace("EKFAC", "")
+    assert not LABORATORY.search(text), module
+
+
 def test_modules_import_each_other_without_cycles():
     done: set[str] = set()
 

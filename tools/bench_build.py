@@ -35,7 +35,7 @@ from gindex.store.snapshot import projection_of
 from gindex.vectors.codes import encode
 from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import make_projection
 
 BERGSON_SIDE = 16
 

@@ -28,13 +28,13 @@ from gindex.config import VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
-from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
-from gindex.lab.evaluations.statistics import interval
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.lab.refine.config import CgConfig
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.lab.refine.inverse import Damping, iterative_inverse
+from gindex.lab.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
 from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
@@ -275,7 +275,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config, start = LdsConfig(subsets=arguments.subsets, repeats=arguments.repeats), time.monotonic()
     experiment = load_experiment(f"{FINE_TUNING}{arguments.folder}")
-    kept = Kept(experiment, Path(arguments.folder) / "lds")
+    kept = WorkFolder(experiment, Path(arguments.folder) / "lds")
     subsets = draw_subsets(experiment.documents, config)
     seeds = [config.seed + repeat for repeat in range(config.repeats) for _ in subsets]
     losses_KQ = kept.losses(subsets * config.repeats, seeds, terminal_progress())

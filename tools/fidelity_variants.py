@@ -17,11 +17,10 @@ from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 from gindex.store.vectors import code_bytes
 from gindex.vectors.codes import decode, encode
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Ranks = Mapping[str, tuple[int, int]]
-"""Kept activation and gradient eigenvectors by layer."""
+"""WorkFolder activation and gradient eigenvectors by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

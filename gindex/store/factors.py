@@ -28,8 +28,7 @@ from gindex.model.tracked import TrackedModel
 from gindex.store.layout import REMEDY, Layout
 from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
-from gindex.vectors.projection import ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import ProjectionSpec, make_projection
 
 
 def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:

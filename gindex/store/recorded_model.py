@@ -18,8 +18,7 @@ from gindex.store.snapshot import Snapshot
 from gindex.store.values import values_of
 from gindex.threads import Lock, once
 from gindex.vectors.encoder import Encoder
-from gindex.vectors.projection import Projection
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import Projection, make_projection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

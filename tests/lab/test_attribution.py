@@ -74,7 +74,7 @@ def test_the_layers_are_all_that_the_model_has(setting):
     assert sum(layer.parameters for layer in setting.layers) == sum(p.numel() for p in setting.task.model.parameters())
 
 
-@pytest.mark.parametrize("kind", CURVATURES)
+@pytest.mark.parametrize("kind", CURVATURES.names())
 def test_influence_is_that_of_the_dense_curvature(setting, kind):
     """Reference: H = (Q_S x Q_A) diag(Lambda) (Q_S x Q_A)^T + damping, inverted densely, on autograd's gradients."""
     attribution = Attribution.fit(setting.task, setting.layers, setting.documents, kind, seed=7)

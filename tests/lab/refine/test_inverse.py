@@ -43,7 +43,7 @@ class Setting:
             for copy in range(30)
             for b in self.documents
         ]
-        self.fits = {kind: Attribution.fit(self.task, self.layers, copies, kind, seed=3) for kind in CURVATURES}
+        self.fits = {kind: Attribution.fit(self.task, self.layers, copies, kind, seed=3) for kind in CURVATURES.names()}
         self.ekfac = self.fits["ekfac"]
 
     def dense(self) -> Tensor:
