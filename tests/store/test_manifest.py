@@ -121,12 +121,14 @@ def test_unknown_setting_is_refused_and_so_is_a_component_that_is_missing(layout
     for changed in (
         content["settings"] | {"curvature": content["settings"]["curvature"] | {"surprise": 1}},
         content["settings"] | {"surprise": {}},
-        content["settings"] | {"model": content["settings"]["model"] | {"trust_remote_code": True}},
         {name: of for name, of in content["settings"].items() if name != "vectors"},
     ):
         write_json(path_of(layout), content | {"settings": changed})
         with pytest.raises(CorruptStoreError, match="expected the manifest of an index"):
             Manifest.read(layout, 1)
+    allowing = content["settings"]["model"] | {"trust_remote_code": True}  # an index allows the next caller nothing
+    write_json(path_of(layout), content | {"settings": content["settings"] | {"model": allowing}})
+    assert not Manifest.read(layout, 1).settings.model.trust_remote_code
 
 
 LEVEL = {"file": "search/00000001.second-level.safetensors", "mu": 0.1, "directions": 7, "share": 0.5}

@@ -19,6 +19,7 @@ from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.model.tracked import TrackedModel
+from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
@@ -64,7 +65,7 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     passes = {
         "covariances": partial(fit_covariances, layers, engine.task, [batch], 0),
         "eigenvalues": partial(fit_eigenvalues, layers, engine.task, [batch], bases, 0),
-        "vectors": partial(engine.encode, path, batch),
+        "vectors": partial(Encoder(model=engine, path=path).encode, batch),
     }
     result = {}
     for name, act in passes.items():
