@@ -54,12 +54,12 @@ class RefinerKind(Protocol):
     help: str
 
     def refiner(
-        self, engine: TrackedModel, factors: FactorLoader, damping_scale: float, table: DocumentTable, settings: Any
+        self, model: TrackedModel, factors: FactorLoader, damping_scale: float, table: DocumentTable, settings: Any
     ) -> Refiner:
         """Prepare a refiner for one index.
 
         Args:
-            engine: The model.
+            model: The model.
             factors: Loads a layer's factors.
             damping_scale: Damping, as a multiple of each layer's mean eigenvalue.
             table: Where the parts' tokens are.

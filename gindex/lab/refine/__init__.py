@@ -25,7 +25,7 @@ class SolverKind:
 
     def refiner(
         self,
-        engine: "TrackedModel",
+        model: "TrackedModel",
         factors: "FactorLoader",
         damping_scale: float,
         table: "DocumentTable",
@@ -34,7 +34,7 @@ class SolverKind:
         """Prepare the solver for one index; see `refiner.SolverRefiner`."""
         from gindex.lab.refine.refiner import SolverRefiner
 
-        return SolverRefiner(engine, factors, damping_scale, table, settings)
+        return SolverRefiner(model, factors, damping_scale, table, settings)
 
 
 CG = SolverKind(settings=CgConfig, help="conjugate gradients on the exact Gauss-Newton matrix")

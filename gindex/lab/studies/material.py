@@ -92,13 +92,13 @@ class Material:
         """The mean loss [Q] of the tokens that count, in nats."""
         import torch
 
-        engine = self.index.model.tracked
+        model = self.index.model.tracked
         counted = np.array([len(query.ids) - query.first_target for query in queries], np.float64)
         result = np.zeros(len(queries))
         first = np.array([query.first_target for query in queries], np.int64)
-        for batch in engine.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
-            with engine.alone(), torch.no_grad():
-                result[batch.ordinals] = engine.task.losses(batch).double().cpu().numpy()
+        for batch in model.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
+            with model.alone(), torch.no_grad():
+                result[batch.ordinals] = model.task.losses(batch).double().cpu().numpy()
         means: npt.NDArray[np.float64] = result / counted
         return means
 
