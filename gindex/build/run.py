@@ -32,8 +32,9 @@ from gindex.build.state import (
 )
 from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.config import USUAL_TOKENS, BuildConfig
-from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
+from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
 from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable

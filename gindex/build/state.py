@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gindex.config import BuildConfig, as_of_today
-from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged
+from gindex.corpus.fingerprints import check_unchanged
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import BusyError, CorruptStoreError, NotAnIndexError, SettingsMismatchError, StoreError
 from gindex.files.atomic import make_folder
 from gindex.files.locks import held

@@ -14,9 +14,10 @@ from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.change.delete import marked
 from gindex.change.distance import is_far, mean_whitened_norm, norm_ratio
 from gindex.config import BuildConfig, ModelConfig
-from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
+from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.records import Document
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorpusError

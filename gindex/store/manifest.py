@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gindex.config import BuildConfig
-from gindex.corpus.fingerprints import SourceFingerprint
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
 from gindex.model.records import LayerRecord, UntrackedWeight
 from gindex.store.coverage import Coverage, coverage

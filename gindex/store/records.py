@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from gindex.corpus.fingerprints import SourceFingerprint
+from gindex.corpus.source_fingerprint import SourceFingerprint
 
 
 class OperationKind(StrEnum):

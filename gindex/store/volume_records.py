@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from gindex.corpus.fingerprints import SourceFingerprint
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.documents.checksums import write_row_checksums
 from gindex.documents.table import TableCounts
 from gindex.store.files import FileRecord

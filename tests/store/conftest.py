@@ -3,7 +3,7 @@
 import pytest
 
 from gindex.config import BuildConfig
-from gindex.corpus.fingerprints import SourceFingerprint
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.model.records import LayerRecord, UntrackedWeight
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
