@@ -12,8 +12,8 @@ from gindex.lab.refine.config import CgConfig, LissaConfig, SolverConfig
 if TYPE_CHECKING:
     from gindex.curvature.ekfac import FactorLoader
     from gindex.documents.table import DocumentTable
-    from gindex.engine import Engine
     from gindex.lab.refine.refiner import SolverRefiner
+    from gindex.model.tracked import TrackedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class SolverKind:
 
     def refiner(
         self,
-        engine: "Engine",
+        model: "TrackedModel",
         factors: "FactorLoader",
         damping_scale: float,
         table: "DocumentTable",
@@ -34,7 +34,7 @@ class SolverKind:
         """Prepare the solver for one index; see `refiner.SolverRefiner`."""
         from gindex.lab.refine.refiner import SolverRefiner
 
-        return SolverRefiner(engine, factors, damping_scale, table, settings)
+        return SolverRefiner(model, factors, damping_scale, table, settings)
 
 
 CG = SolverKind(settings=CgConfig, help="conjugate gradients on the exact Gauss-Newton matrix")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SecondLevelKind:
-    """The kind, as it is registered: `store.transform.TransformKind`. Nothing heavy is loaded before it acts."""
+    """The kind, as it is registered: a `store.transform.TransformKind`. Nothing heavy is loaded before it is used."""
 
     settings = SecondLevelConfig
     help = "whitening by the second moment of the stored vectors"
