@@ -95,7 +95,7 @@ class Client:
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
-        """Return the documents with the most influence on one query; see `GradientIndex.search`."""
+        """Documents with the most influence on one query; see `GradientIndex.search`."""
         return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
 
     def search_many(
@@ -142,15 +142,15 @@ class Client:
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Return the exact influence of one document, by token and by layer; see `GradientIndex.explain`."""
+        """Exact influence of one document, by token and by layer; see `GradientIndex.explain`."""
         return self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
-        """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
+        """A document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
         return self._run(self._endpoint.document(document_id))
 
     def info(self) -> dict[str, Any]:
-        """Return a description of the index: its version, size, recall and fidelity."""
+        """Description of the index: its version, size, recall and fidelity."""
         return self._run(self._endpoint.info())
 
     def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:

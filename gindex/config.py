@@ -139,7 +139,7 @@ class VectorConfig(Settings):
     dimension: int = option(30720, "Dimension of the stored vectors, a multiple of 8.", group=STORED, least=8)
     rank_fraction: float | None = option(
         None,
-        "Leading part of both eigenbases of every layer that is kept.",
+        "Leading part of both eigenbases of every layer that is kept; 1 keeps all of both.",
         group=STORED,
         above=0,
         most=1,

@@ -41,7 +41,7 @@ class Response(Protocol):
         ...
 
     def json(self) -> Any:
-        """Return the body, which has been read."""
+        """The body, which has been read."""
         ...
 
 
@@ -91,7 +91,7 @@ class IndexEndpoint:
         self.retries = retries
 
     def path(self, rest: str = "") -> str:
-        """Return an address below that of the index."""
+        """Address below that of the index."""
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
     def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Exchange[list[Outcome]]":
@@ -108,7 +108,7 @@ class IndexEndpoint:
         if long_queries != DEFAULT_OPTIONS.long_queries:
             body["long_queries"] = long_queries
         content = yield Request("POST", self.path("/explain"), body, lines=True)
-        return explanation_of(content)
+        return explanation_of(content, self.base)
 
     def info(self) -> "Exchange[dict[str, Any]]":
         """Ask for the description of the index."""
@@ -132,7 +132,7 @@ class IndexEndpoint:
         return int(content["version"])
 
     def sent(self, request: Request) -> dict[str, Any]:
-        """Return a request as arguments of the HTTP library.
+        """Request as the HTTP library takes it.
 
         Raises:
             ConfigError: It holds half a surrogate pair, NaN or infinity.
@@ -150,7 +150,7 @@ class IndexEndpoint:
         return {"method": request.method, "url": request.url, "content": content, "headers": headers}
 
     def wait(self, attempt: int, response: "Response | None") -> float | None:
-        """Return the seconds to wait before the next attempt; None where there is to be none."""
+        """Seconds to wait before the next attempt; None where there is no use in one."""
         if attempt >= self.retries or (response is not None and response.status_code not in _AGAIN):
             return None
         asked = "" if response is None else str(response.headers.get("retry-after", ""))
@@ -158,7 +158,7 @@ class IndexEndpoint:
         return min(max(backoff, float(asked) if asked.isdecimal() else 0.0), _LONGEST_WAIT)
 
     def read(self, response: "Response") -> Any:
-        """Return the content of an answer.
+        """Content of an answer.
 
         Raises:
             GindexError: It is an error.
@@ -173,7 +173,7 @@ class IndexEndpoint:
         raise error_of(content, self.base, f"an answer, found {response.status_code}")
 
     def unreachable(self, error: Exception) -> UnavailableError:
-        """Return the error to raise where no answer came."""
+        """Error of a request that nobody answered."""
         found = str(error) or type(error).__name__
         return UnavailableError(
             field=self.base, expected="a service", found=found, remedy="check the address and that it runs"
@@ -203,5 +203,5 @@ def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
 
 
 def in_lines(response: Response) -> bool:
-    """Say whether an answer comes in lines."""
+    """Whether an answer comes in lines."""
     return str(response.headers.get("content-type", "")).startswith(NDJSON)

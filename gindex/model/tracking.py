@@ -23,13 +23,13 @@ from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layers import (
     LayerTable,
     TrackedLayer,
-    UntrackedWeight,
     affine_output,
     affine_parameters,
     affine_shape,
     layer_input,
     with_sources,
 )
+from gindex.model.records import UntrackedWeight
 from gindex.model.tolerances import is_same_product
 
 MAX_WIDTH = 32768

@@ -45,17 +45,15 @@ def test_build_prints_the_plan_then_what_it_made(run, tmp_path, corpus_file, opt
     assert again.exit_code == 0 and again.stdout.splitlines() == lines[-1:]
 
 
-def test_full_rank_keeps_all_of_both_eigenbases(run, tmp_path, corpus_file, options):
+def test_a_rank_fraction_of_one_keeps_all_of_both_eigenbases(run, tmp_path, corpus_file, options):
     given = list(options)
     at = given.index("--rank-fraction")
-    given[at : at + 2] = ["--full-rank"]
+    given[at : at + 2] = ["--rank-fraction", "1"]
     assert run("build", corpus_file, "--out", tmp_path, *given).exit_code == 0
     layers = json.loads(next(tmp_path.glob("manifests/*.json")).read_text())["layers"]
     assert layers and all(
         (la["activation_rank"], la["gradient_rank"]) == (la["inputs"], la["outputs"]) for la in layers
     )
-    both = run("build", corpus_file, "--out", tmp_path / "other", *options, "--full-rank")
-    assert both.exit_code == 2 and "--full-rank and --rank-fraction exclude each other" in both.stderr
 
 
 def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file, options, monkeypatch):
