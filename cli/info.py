@@ -8,7 +8,7 @@ import click
 
 from .command import GindexCommand
 from .options import json_option
-from .render import coverage_text, fidelity_text, second_level_text, size, untracked_lines
+from .render import coverage_text, fidelity_text, size, transform_text, untracked_lines
 
 
 @click.command(cls=GindexCommand)
@@ -47,7 +47,8 @@ def _text(content: dict[str, Any]) -> str:
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
         "damping": f"{content['index_damping']:g} x mean for vectors, {content['damping_scale']:g} x mean for --exact",
-        "curvature": f"{content['curvature']}; second level {second_level_text(content['second_level'])}",
+        "curvature": content["curvature"],
+        "transform": transform_text(content["transform"]),
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
         "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),

@@ -22,7 +22,7 @@ from gindex.keywords import SearchKeywords
 from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
-from gindex.search.hit import Outcome, SearchResult, answered
+from gindex.search.result import Outcome, SearchResult, answered
 
 try:
     import httpx2 as httpx

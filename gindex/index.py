@@ -23,10 +23,9 @@ from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import tokenize_all, tokenize_queries, tokenize_query
-from gindex.search.encoded import EncodedQuery, encode_queries
-from gindex.search.hit import Clock, Outcome, SearchResult, answered
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.scan import BLOCK, part_scores, ready_for
+from gindex.search.query_vectors import EncodedQuery, encode_queries
+from gindex.search.result import Clock, Outcome, SearchResult, answered
 from gindex.store.describe import describe
 from gindex.store.layout import Layout
 from gindex.store.version import Version
@@ -253,13 +252,10 @@ class GradientIndex(OpenedVersion):
             MismatchError: See `search_vectors`.
             NonFiniteError: See `search_vectors`.
         """
-        self._funnel.check(vectors_QD)
-        queries = ready_for(self._vectors_reader, self._funnel.prepared(vectors_QD))
         parts = self.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
-        blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
-        return np.concatenate([part_scores(self._vectors_reader, b, queries).numpy() for b in blocks], 1)
+        return self._searcher.scores(vectors_QD, parts)
 
     def search_vectors(
         self,

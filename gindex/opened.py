@@ -11,12 +11,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from gindex import workers
-from gindex.ann.index import FaissIndex, build_faiss
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
 from gindex.ann.spec import spec_of
-from gindex.config import ModelConfig, SearchOptions
+from gindex.config import REFINERS, ModelConfig, SearchOptions
 from gindex.corpus.records import Document
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.filters import parse_filter
@@ -24,6 +24,8 @@ from gindex.documents.selection import filtered_parts, lexical_documents, parts_
 from gindex.documents.table import DocumentTable
 from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, MismatchError, ModelError
+from gindex.exact.influence import QueryInfluence, RefinedPreconditioner
+from gindex.exact.refiner import refiner_sample
 from gindex.exact.rerank import Reranker
 from gindex.model.fingerprints import TRANSFORMERS
 from gindex.model.load import LoadedModel
@@ -31,12 +33,11 @@ from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery
 from gindex.queries.tokens import QueryTokens
-from gindex.search.encoded import EncodedQuery, searchable
 from gindex.search.funnel import Funnel
-from gindex.search.hit import Clock, Outcome, SearchResult, answers
-from gindex.search.refine import Refiner, refine_sample
-from gindex.search.searcher import Rerank, Searcher
-from gindex.search.second_level import fit_stored
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import Clock, Outcome
+from gindex.search.search_index import fit_transform
+from gindex.search.searcher import Searcher
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
 from gindex.store.model_place import model_places
@@ -238,18 +239,18 @@ class OpenedVersion:
         spec, parts, mapped = spec_of(self.manifest.search), self.manifest.stored_parts, not self._resident
         check = self._version.checked  # before a native library reads it
         index = FaissIndex(self._version.faiss, spec, self._projection, parts, mapped=mapped, check=check)
-        return Funnel(index, self._vectors_reader, self._version.excluded, self._version.second_level())
+        return Funnel(index, self._vectors_reader, self._version.excluded, self._version.transform())
 
     def _degraded_funnel(self) -> Funnel:
-        """Search what is left of the vectors, through a second level and a FAISS index of them alone."""
-        reader, mu = self._vectors_reader, self.manifest.mu
-        level = None if mu is None else fit_stored(reader, self._version.excluded, mu, Silent())
+        """Search what is left of the vectors, through a transform and a FAISS index of them alone."""
+        reader, choice = self._vectors_reader, self.manifest.transform_choice
+        transform = None if choice is None else fit_transform(choice, reader, self._version.excluded, Silent())
         with TemporaryDirectory(prefix="gindex-") as folder:
             path = Path(folder, "search.faiss")
-            spec = build_faiss(path, reader, self._projection, level=level)
+            spec = build_faiss(path, reader, self._projection, transform=transform)
             index = FaissIndex(path, spec, self._projection, reader.spec.parts)
             index.open()  # what is mapped outlives the folder
-        return Funnel(index, reader, self._version.excluded, level)
+        return Funnel(index, reader, self._version.excluded, transform)
 
     @once
     @plain()
@@ -258,7 +259,7 @@ class OpenedVersion:
         if self._resident:  # a service compares everything before it takes requests
             self._funnel.index.open()
             self._documents.compare()
-        return Searcher(self._funnel, self._vectors_reader, self._documents, list(self.manifest.slices))
+        return Searcher(self._funnel, self._vectors_reader, self._documents, self.manifest)
 
     @once
     def _documents(self) -> DocumentTable:
@@ -276,44 +277,18 @@ class OpenedVersion:
         return self._engine.factors(self._layout, self.manifest.layers).load
 
     def _search(
-        self, asked: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+        self, queries: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
     ) -> list[Outcome]:
-        """Answer encoded queries; those that failed, or fail here by themselves, stay in their places."""
-        asked = [searchable(query, options) for query in asked]
-        encoded = [query for query in asked if isinstance(query, EncodedQuery)]
-        results = iter(self._answers(encoded, options, clock, progress) if encoded else [])
-        return [query if isinstance(query, FailedQuery) else next(results) for query in asked]
+        return self._searcher.answer(queries, options, partial(self._influence, options, progress), clock)
 
-    def _answers(
-        self, encoded: Sequence[EncodedQuery], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> list[SearchResult]:
-        tokens = [query.tokens for query in encoded if query.tokens is not None]
-        rerank = self._rerank(tokens, options, clock, progress) if len(tokens) == len(encoded) else None
-        vectors_QD = torch.stack([query.vector_D for query in encoded])
-        found = self._searcher.find(vectors_QD, options, [query.words for query in encoded], rerank, clock)
-        counts = [0 if query.tokens is None else len(query.tokens.ids) for query in encoded]
-        notes = [() if query.tokens is None else query.tokens.notes for query in encoded]
-        return answers([query.query for query in encoded], counts, notes, found, clock, self.manifest)
-
-    def _rerank(
-        self, tokens: Sequence[QueryTokens], options: SearchOptions, clock: Clock, progress: Progress
-    ) -> Rerank | None:
-        """Return what re-ranks the candidates of queries exactly, refined or not; None where it isn't asked for."""
-        if not options.exact:
-            return None
-        exact = partial(self._reranker.influence, tokens, progress=progress, held={})
-        if options.refine is None:
-            return exact
-        damping = self.manifest.damping["exact"]
-        refiner = Refiner(self._engine, self._factor_loader, damping, self._documents, options.solver())
-        parts = refine_sample(self.usable_parts, options.refine_parts, int(self.manifest.settings["seed"]))
-
-        def precondition(some: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-            found, reports = refiner.solve(some, parts, progress)
-            clock.refinements += reports
-            return found
-
-        return partial(exact, precondition=precondition, query_bytes=refiner.query_bytes)
+    def _influence(self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]) -> QueryInfluence:
+        """What computes exact influence on queries, refined where that is asked for."""
+        refined = None
+        if options.refine is not None:
+            refiner = self._reranker.refiner(REFINERS.get(options.refine), options.refiner_settings())
+            seed = int(self.manifest.settings["seed"])
+            refined = RefinedPreconditioner(refiner, refiner_sample(self.usable_parts, options.refine_parts, seed))
+        return QueryInfluence(self._reranker, queries, progress, refined)
 
 
 def _reopened(

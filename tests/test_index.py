@@ -16,7 +16,7 @@ from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchRe
 from gindex.corpus.tokens import tokenize
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, CorruptStoreError, ModelError, NotAnIndexError, QueryError
-from gindex.search.hit import Timing
+from gindex.search.result import Timing
 from gindex.store.files import read_json, write_json
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"

@@ -185,3 +185,50 @@ def test_every_error_is_in_the_tree_of_the_header():
     header = ast.get_docstring(tree) or ""
     names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     assert names and all(f" {name} " in f"{header} " or f"{name}\n" in header for name in names)
+
+
+def is_core(module: str) -> bool:
+    """Whether a module is of the library, outside of its laboratory."""
+    return module.startswith("gindex") and not module.startswith("gindex.lab")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_core(name)])
+def test_the_core_knows_nothing_of_the_laboratory(module):
+    """What the laboratory has is registered by entry points; an index may name a kind of it, in the manifest."""
+    assert not any(name.startswith("gindex.lab") for name in imports(module))
+    if module != "gindex.store.manifest":
+        words = set(re.findall(WORDS_OF_THE_LABORATORY, MODULES[module].read_text(), re.IGNORECASE))
+        assert not words, f"{module} names {words}"
+
+
+WORDS_OF_THE_LABORATORY = r"second.level|lissa|conjugate"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("gindex.ann")])
+def test_faiss_lives_in_one_room(module):
+    names = {alias.name for node in ast.walk(TREES[module]) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(TREES[module]) if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in names if name.split(".")[0] == "faiss"}
+
+
+MOST_BRANCHES = 12
+ROOMS = ("gindex.ann.", "gindex.exact.", "gindex.queries.", "gindex.search.")
+
+
+def branches(function: ast.AST) -> int:
+    """Cyclomatic complexity, to which loops and conditions within expressions count, as they do not for ruff."""
+    count = 1
+    for node in ast.walk(function):
+        if isinstance(node, (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler)):
+            count += 1
+        elif isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += 1 + len(node.ifs)
+    return count
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(ROOMS)])
+def test_functions_of_a_search_are_simple(module):
+    functions = [node for node in ast.walk(TREES[module]) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert not {of.name: branches(of) for of in functions if branches(of) > MOST_BRANCHES}

@@ -18,8 +18,8 @@ import torch
 from transformers import AutoTokenizer
 
 from gindex import GradientIndex, ModelConfig
-from gindex.config import SolverConfig
 from gindex.lab.attribution import Attribution, tracked_layers
+from gindex.lab.refine.config import CgConfig
 from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.load import load_model
 from gindex.model.tasks import Classification
@@ -43,7 +43,9 @@ def everything(index: GradientIndex) -> list[Callable[[], Any]]:
         asked += [
             lambda p=prompt: hits(p),
             lambda p=prompt: hits(p, exact=True, candidates=20),
-            lambda p=prompt: hits(p, exact=True, candidates=10, refine="cg", refine_parts=4, refine_iterations=2),
+            lambda p=prompt: hits(
+                p, exact=True, candidates=10, refine="cg", refine_parts=4, refine_settings={"iterations": 2}
+            ),
             lambda p=prompt: hits(p, words="rank", where="number > 3", layers=True, normalise="unit"),
             lambda p=prompt: index.explain("d3", p, " bug"),
         ]
@@ -100,7 +102,7 @@ def test_attribution_in_threads(built):
         return Attribution.fit(task, tracked_layers(task, documents), documents)
 
     fitted = attribution()
-    solver = SolverConfig(method="cg", iterations=3)
+    solver = CgConfig(iterations=3)
 
     def asked() -> list[Callable[[], Any]]:
         return [

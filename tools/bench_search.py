@@ -27,15 +27,17 @@ from gindex_cli.progress import Lines
 from multiply_index import mask
 
 from gindex import GradientIndex
-from gindex.ann.index import FaissIndex, build_faiss
-from gindex.ann.spec import FaissSpec, import_faiss, spec_of
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
+from gindex.ann.library import import_faiss
+from gindex.ann.spec import FaissSpec, spec_of
 from gindex.exact.fidelity import sample_queries
 from gindex.exact.stopping import expected_misses
 from gindex.progress import Silent
 from gindex.queries.query import Query
+from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
-from gindex.search.searcher import STOPPING_BLOCK
 from gindex.store.reader import VectorReader
 from gindex.vectors.codes import decode
 from gindex.vectors.projection import ProjectionSpec

@@ -24,15 +24,16 @@ import numpy as np
 import torch
 from gindex_cli.progress import terminal_progress
 
-from gindex.config import SolverConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import Damping, iterative_inverse
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.refine.config import CgConfig
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.lab.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
 from gindex.vectors.codes import code_bytes
@@ -131,7 +132,7 @@ class Methods:
         return scores.numpy().astype(np.float64)
 
     def second_level(self, damping: float, config: VectorConfig, mu: float) -> np.ndarray:
-        """Return the scores of stored vectors with the second level, as `gindex reindex --second-level on` has it."""
+        """Scores of stored vectors with the second level, as `gindex reindex --transform second-level` has it."""
         queries_QD, documents, spec = self.vectors(config, damping)
         return coded_scores(queries_QD, documents.vectors, config.bits, spec, mu).numpy().astype(np.float64)
 
@@ -152,7 +153,7 @@ class Methods:
             count: Documents whose Gauss-Newton matrix it is, the first ones.
         """
         start, fitted = time.monotonic(), self.fitted("ekfac")
-        config = SolverConfig(iterations=iterations, tolerance=1e-6)
+        config = CgConfig(iterations=iterations, tolerance=1e-6)
         damped = Damping(self.layers, fitted.factors.__getitem__, damping)
         inverse = iterative_inverse(self._curvature(count), damped, config, fitted.factored_inverse(damping))
         batches = self.queries[: REFINED // BATCH]

@@ -19,8 +19,7 @@ Source: RaBitQ, Gao and Long 2024, arXiv:2405.12497.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gindex.distribution import install_hint
-from gindex.errors import ConfigError, CorruptStoreError, MissingDependencyError
+from gindex.errors import ConfigError, CorruptStoreError
 from gindex.store.layout import REMEDY
 from gindex.store.parse import parse
 
@@ -84,26 +83,11 @@ class FaissSpec:
         return self.kind == "flat" and self.folds == 0
 
     def part_bytes(self, dimension: int) -> int:
-        """Return the bytes of a part whose stored vector has D dimensions."""
+        """Bytes of a part whose stored vector has D dimensions."""
         folded = dimension >> self.folds
         if self.kind in ("rabitq", "ivf"):
             return folded // 8 + CODE_FACTORS + (8 if self.kind == "ivf" else 0)
         return folded * (4 if self.kind == "flat" else 2)
-
-
-def import_faiss() -> Any:
-    """Import FAISS.
-
-    Raises:
-        MissingDependencyError: It is not installed; names the extras.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            field="FAISS", expected="it to be installed", found=f"none ({error})", remedy=install_hint("cpu", "gpu")
-        ) from error
-    return faiss
 
 
 def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") -> FaissSpec:
@@ -130,7 +114,7 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
 
 
 def spec_of(content: dict[str, Any]) -> FaissSpec:
-    """Read a spec back from the manifest.
+    """The spec that a manifest records.
 
     Raises:
         CorruptStoreError: It is none.
@@ -149,7 +133,7 @@ def spec_of(content: dict[str, Any]) -> FaissSpec:
 
 
 def spec_record(spec: FaissSpec) -> dict[str, Any]:
-    """Return a spec as the manifest records it."""
+    """A spec as the manifest records it."""
     return asdict(spec) | {"largest": list(spec.largest)}
 
 

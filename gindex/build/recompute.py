@@ -52,9 +52,9 @@ def recompute(
             volumes.append(replace(volume, skipped=skipped, lost=[]))
     restored = Version(layout, replace(manifest, volumes=volumes, files=list(files.values())))
     path = layout.faiss(next_version(layout))
-    kind, mu = manifest.search["kind"], manifest.mu
+    kind, transform = manifest.search["kind"], manifest.transform_choice
     search = make_search_index(
-        layout, path, restored.vectors(), projection, restored.excluded, progress, kind=kind, mu=mu
+        layout, path, restored.vectors(), projection, restored.excluded, progress, kind=kind, transform=transform
     )
     return commit(
         layout,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.spec import import_faiss
+from gindex.ann.library import import_faiss
 from gindex.build.allocator import release
 from gindex.build.calibration_phase import choose_setting, slice_widths
 from gindex.build.fit_phase import fit_factors, layer_records

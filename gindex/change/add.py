@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.spec import import_faiss, spec_of
+from gindex.ann.library import import_faiss
+from gindex.ann.spec import spec_of
 from gindex.build.run import load_engine
 from gindex.build.state import check_same_model
 from gindex.build.vector_phase import VectorWork, vector_spec
@@ -204,7 +205,14 @@ def _commit(
     path = layout.faiss(next_version(layout))
     old = spec_of(manifest.search), version.checked(version.faiss)
     search = make_search_index(
-        layout, path, grown.vectors(), work.projection, grown.excluded, progress, old=old, mu=manifest.mu
+        layout,
+        path,
+        grown.vectors(),
+        work.projection,
+        grown.excluded,
+        progress,
+        old=old,
+        transform=manifest.transform_choice,
     )
     replaced = grown.manifest.deleted_documents - manifest.deleted_documents
     committed = commit(

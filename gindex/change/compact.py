@@ -107,7 +107,7 @@ def _commit(
     path = layout.faiss(next_version(layout))
     skipped = np.array([int(part) for segment in segments.values() for part in segment.skipped], np.int64)
     reader = VectorReader([VolumeReader(volume, spec)])
-    search = make_search_index(layout, path, reader, projection, skipped, progress, mu=manifest.mu)
+    search = make_search_index(layout, path, reader, projection, skipped, progress, transform=manifest.transform_choice)
     with DocumentTable.open(volume.documents) as table:
         counts = table.counts()
     sources = [source for old in manifest.volumes for source in old.sources]

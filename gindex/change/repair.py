@@ -56,7 +56,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
         if derived and not problems:
             kind = str(manifest.search["kind"])
             marked = replace(manifest, volumes=volumes)
-            changes |= new_search_index(layout, marked, kind, manifest.mu, progress or Silent())
+            changes |= new_search_index(layout, marked, kind, manifest.transform_choice, progress or Silent())
         _remove_records(layout, lost)
         if changes:
             operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}

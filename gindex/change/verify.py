@@ -221,13 +221,13 @@ def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
         projection = recorded_projection(layout, manifest)
         index = FaissIndex(version.faiss, spec_of(manifest.search), projection, manifest.stored_parts)
         index.open()
-        level = version.second_level()
+        transform = version.transform()
     except StoreError as error:
         yield str(error)
         return
     reader = version.vectors()
     for number in range(reader.spec.segments if deep else 0):
         ordinals = np.array(reader.spec.segment_range(number), np.int64)
-        off = index.deviation(ordinals, reader, level)
+        off = index.deviation(ordinals, reader, transform)
         if off > TOLERANCE:
             yield f"{version.faiss}: expected the stored vectors, found others in segment {number} (off by {off:.2g})"

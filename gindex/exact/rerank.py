@@ -8,6 +8,7 @@ Axes: L layers, Q queries, N candidates.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from gindex.corpus.batches import pad
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
 from gindex.engine import Engine
+from gindex.exact.refiner import Refiner, RefinerKind
 from gindex.model.passes import plain, throughout
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens, first_targets
@@ -56,6 +58,10 @@ class Reranker:
         """
         self.engine, self.table, self.batch_tokens = engine, table, batch_tokens
         self._factors, self._damping_scale, self._block_bytes = factors, damping_scale, block_bytes
+
+    def refiner(self, kind: RefinerKind, settings: Any) -> Refiner:
+        """A refiner of a kind, with its own settings, for the queries of this index."""
+        return kind.refiner(self.engine, self._factors, self._damping_scale, self.table, settings)
 
     def influence(
         self,

@@ -15,7 +15,7 @@ from gindex.errors import GindexError, ServiceError
 from gindex.exact.explanation import Explanation
 from gindex.progress import Phase, Progress
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.hit import Outcome, SearchResult
+from gindex.search.result import Outcome, SearchResult
 
 Answer = TypeVar("Answer")
 

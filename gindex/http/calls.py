@@ -17,7 +17,7 @@ from gindex.exact.explanation import Explanation
 from gindex.http.answers import NDJSON, error_of, explanation_of, outcome_of
 from gindex.http.loopback import is_loopback
 from gindex.queries.query import Query
-from gindex.search.hit import Outcome
+from gindex.search.result import Outcome
 
 Result = TypeVar("Result")
 

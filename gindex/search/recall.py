@@ -37,12 +37,12 @@ def measure_recall(funnel: Funnel, reader: VectorReader, excluded: npt.NDArray[n
     if not len(usable):
         return Recall(at_10=1.0, at_100=1.0, queries=0)
     drawn = np.random.default_rng(seed).choice(usable, min(QUERIES, len(usable)), replace=False)
-    queries_QD = funnel.prepared(reader.decoded(np.sort(drawn)))
+    queries_QD = funnel.scoring_queries(reader.decoded(np.sort(drawn)))
     own = np.sort(drawn)[:, None]
     best, _ = scan(reader, queries_QD, max(DEPTHS) + 1, parts=usable)
     shares = []
     for depth in DEPTHS:
-        found = [scored.ordinals for scored in funnel.search(queries_QD, depth + 1)]
+        found = [ranking.ordinals for ranking in funnel.search(queries_QD, depth + 1)]
         wanted = [row[row != part][:depth] for row, part in zip(best, own, strict=True)]
         shares.append(np.mean([np.isin(w, f).mean() if len(w) else 1.0 for w, f in zip(wanted, found, strict=True)]))
     return Recall(at_10=round(float(shares[0]), 4), at_100=round(float(shares[1]), 4), queries=len(drawn))

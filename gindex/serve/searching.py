@@ -13,8 +13,8 @@ from gindex.exact.explain import explanation_record
 from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import result_record
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.lines import answer_lines, wants_lines
@@ -57,6 +57,8 @@ def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
     for name, option in AllOptions.model_json_schema()["properties"].items():
         schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
+        if schema["type"] == "object":
+            continue  # settings of an exact re-rank, which a vector alone has not
         if "maxLength" in schema:
             schema = schema | {"maxLength": LONGEST_IN_URL}
         words = f"Beside {NPY} alone. {option.get('description', '')}"

@@ -1,5 +1,6 @@
 """What an index is, as plain values for people and programs."""
 
+from dataclasses import asdict
 from typing import Any
 
 from gindex.store.layout import Layout
@@ -38,7 +39,7 @@ def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str
         "fit": manifest.fit,
         "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
         "search_index": manifest.search,
-        "second_level": manifest.second_level,
+        "transform": None if manifest.transform is None else asdict(manifest.transform),
         "fidelity": manifest.fidelity,
         "segments": vectors.segments,
         "disk_bytes": _disk(manifest),

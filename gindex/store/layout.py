@@ -64,7 +64,7 @@ class Layout:
     factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
         factors/calibration.json  what was expected of other ranks and dampings, where they were chosen
     search/00000001.faiss     FAISS index, derived from the vectors, named after the version that made it
-        search/00000001.second-level.safetensors  second level of curvature, where it is on; derived as well
+        search/00000001.KIND.safetensors  what vectors are transformed by, where they are; derived as well
     build.json                what a build was started with, until it is finished
     .lock, .lock-*            held by running writers
     """

@@ -128,6 +128,23 @@ class VolumeRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformRecord:
+    """What vectors and queries are transformed by before they are compared, derived from the stored vectors.
+
+    Attributes:
+        kind: Its name among the registered transforms.
+        file: Its file, relative to the index's root.
+        settings: What it was made with.
+        measures: What is to be said of it.
+    """
+
+    kind: str
+    file: str
+    settings: dict[str, Any]
+    measures: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a version is.
 
@@ -153,7 +170,8 @@ class Manifest:
         deleted_documents: Documents that they are of.
         deleted_tokens: Tokens of the deleted parts.
         search: FAISS index: `kind`, `folds`, `scale`, `lists`, `probes`, `largest`; its `file`, how many `parts` it
-            holds, and its `recall`; `second_level`: its `file`, `mu`, `directions` and `share`, None where it is off.
+            holds, and its `recall`; `transform`: what vectors are transformed by before they are compared, a
+            `TransformRecord`, None where by nothing.
         fidelity: What the build measured at its end, `Fidelity.record()`; None where it didn't.
         files: Every file of the version but this one.
     """
@@ -196,18 +214,13 @@ class Manifest:
         content = read_content(path)
         try:
             manifest = parse(cls, content)
-            _ = manifest.config
+            _ = manifest.config, manifest.transform
         except (ConfigError, ValueError, TypeError) as error:
             raise CorruptStoreError(
                 field=path, expected="the manifest of an index", found=error, remedy=REMEDY
             ) from error
         if not manifest.volumes or not {"file", "parts"} <= manifest.search.keys():
             raise CorruptStoreError(field=path, expected="volumes and a FAISS index", found="none", remedy=REMEDY)
-        level = manifest.search.get("second_level")
-        if level is not None and not (isinstance(level, dict) and {"file", "mu"} <= level.keys()):
-            raise CorruptStoreError(
-                field=path, expected="a second level with file and mu", found=repr(level), remedy=REMEDY
-            )
         if manifest.version != version:
             raise CorruptStoreError(field=path, expected=f"version {version}", found=manifest.version, remedy=REMEDY)
         return manifest
@@ -288,15 +301,14 @@ class Manifest:
         return self._files[name]
 
     @property
-    def second_level(self) -> dict[str, Any] | None:
-        """What `search` says of the second level of curvature; None where it is off."""
-        found = self.search.get("second_level")  # format version 1 knew none
-        return None if found is None else dict(found)
+    def transform(self) -> TransformRecord | None:
+        """What vectors are transformed by before they are compared; None where by nothing."""
+        return transform_of(self.search)
 
     @property
-    def mu(self) -> float | None:
-        """The second level's mu; None where it is off."""
-        return None if self.second_level is None else float(self.second_level["mu"])
+    def transform_choice(self) -> tuple[str, dict[str, Any]] | None:
+        """Kind and settings of the transform, by which it can be made again; None where there is none."""
+        return None if self.transform is None else (self.transform.kind, self.transform.settings)
 
     @property
     def derived(self) -> set[str]:
@@ -315,9 +327,32 @@ class Manifest:
 
 
 def derived_files(search: dict[str, Any]) -> set[str]:
-    """Return the names of the files that a manifest's `search` is about."""
-    level = search.get("second_level")
-    return {str(search["file"])} | (set() if level is None else {str(level["file"])})
+    """The names of the files that a manifest's `search` is about."""
+    transform = transform_of(search)
+    return {str(search["file"])} | (set() if transform is None else {transform.file})
+
+
+def transform_of(search: dict[str, Any]) -> TransformRecord | None:
+    """What a manifest's `search` says of a transform; None where there is none.
+
+    Raises:
+        ValueError: It says what no manifest says.
+    """
+    old = search.get("second_level")  # the only transform of format version 2, under a name of its own
+    if old is not None:
+        level = parse(_SecondLevel, old)
+        measures = {"directions": level.directions, "share": level.share}
+        return TransformRecord(kind="second-level", file=level.file, settings={"mu": level.mu}, measures=measures)
+    found = search.get("transform")  # format version 1 knew none
+    return None if found is None else parse(TransformRecord, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SecondLevel:
+    file: str
+    mu: float
+    directions: int
+    share: float
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from gindex.vectors.codes import decode
 
 Ordinals = npt.NDArray[np.int64]
 
+DECODED = 4096
+"""Vectors that are decoded at once where their norms cannot be told from their scales."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
@@ -94,6 +97,15 @@ class VectorReader:
     def self_influence(self, ordinals: Ordinals) -> npt.NDArray[np.float32]:
         """Return the self-influence [N] of part ordinals [N]."""
         return self._read("self_influence", ordinals).astype(np.float32)
+
+    def norms(self) -> npt.NDArray[np.float64]:
+        """Lengths of all stored vectors [N]."""
+        spec, every = self.spec, np.arange(self.spec.parts)
+        if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
+            widths = np.array([b - a for a, b in spec.slices], np.float64)
+            return np.asarray(np.sqrt(self.scales(every).numpy().astype(np.float64) ** 2 @ widths))
+        blocks: Sequence[Ordinals] = np.array_split(every, -(-len(every) // DECODED))
+        return np.concatenate([self.decoded(block).double().norm(dim=1).numpy() for block in blocks])
 
     def stored(self, ordinals: Ordinals) -> CodedVectors:
         """Return everything that is stored of part ordinals [N], as it is stored."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import TRANSFORMS
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
@@ -14,7 +15,7 @@ from gindex.store.factors import factor_files
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest, VolumeRecord
 from gindex.store.reader import VectorReader
-from gindex.store.second_level import StoredLevel, read_level
+from gindex.store.transform import Transform
 from gindex.store.vectors import VectorSpec, VolumeReader
 from gindex.store.versions import latest_version, require_version
 
@@ -82,13 +83,15 @@ class Version:
         """The FAISS index."""
         return self.layout.root / str(self.manifest.search["file"])
 
-    def second_level(self) -> StoredLevel | None:
-        """Load the second level of curvature; None where it is off."""
-        level = self.manifest.second_level
-        if level is None:
+    def transform(self) -> Transform | None:
+        """Load what vectors are transformed by before they are compared; None where by nothing."""
+        record = self.manifest.transform
+        if record is None:
             return None
-        path = self.checked(self.layout.root / str(level["file"]))
-        return read_level(path, self.manifest.stored_parts, self.manifest.projection["dimension"])
+        path = self.checked(self.layout.root / record.file)
+        dimension = self.manifest.projection["dimension"]
+        loaded: Transform = TRANSFORMS.get(record.kind).open(path, self.manifest.stored_parts, dimension)
+        return loaded
 
     def table(self) -> DocumentTable:
         """Open the document tables, each compared with its checksums as far as it is used."""

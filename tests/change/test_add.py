@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gindex import GradientIndex
-from gindex.ann.index import build_faiss, follow_faiss
+from gindex.ann.build import build_faiss, follow_faiss
 from gindex.build.run import run_build
 from gindex.change.verify import verify
 from gindex.corpus.batches import pad

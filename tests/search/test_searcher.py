@@ -349,7 +349,7 @@ def test_options_are_documented_once():
 
 
 def test_record_of_a_plain_search_is_the_contract(index):
-    from gindex.search.hit import result_record
+    from gindex.search.result import result_record
 
     record = json.loads(json.dumps(result_record(index.search("the stack", k=1))))
     assert list(record["hits"][0]) == ["rank", "document_id", "part", "score", "influence", "text", "metadata"]

@@ -146,7 +146,7 @@ def test_slow_work_has_its_share_between_batches_without_end():
         lambda index: index.search(BODY["prompt"], BODY["completion"], k=5, exact=True, candidates=20),
         lambda index: index.explain("d3", BODY["prompt"], BODY["completion"]),
         lambda index: index.search(
-            "the heap", k=5, exact=True, candidates=20, refine="cg", refine_parts=8, refine_iterations=2
+            "the heap", k=5, exact=True, candidates=20, refine="cg", refine_parts=8, refine_settings={"iterations": 2}
         ),
     ],
     ids=["exact", "explain", "refine"],

@@ -18,9 +18,9 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, pad
-from gindex.curvature.gauss_newton import GaussNewton
 from gindex.engine import Engine
 from gindex.errors import GindexError
+from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.vectors.influence import document_gradients
 
 Gradients = dict[str, Tensor]

@@ -11,11 +11,12 @@ from simulated_device import DEVICE
 from torch import Tensor, nn
 
 from gindex import GradientIndex
-from gindex.config import BuildConfig, ModelConfig, SolverConfig, VectorConfig
+from gindex.config import BuildConfig, ModelConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.engine import Engine
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
+from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.vectors.path import VectorPath
@@ -87,8 +88,8 @@ def attributed(device: str) -> dict[str, Tensor]:
     documents = tensor_batches(x[:15].to(device), y[:15].to(device))
     queries = tensor_batches(x[15:].to(device), y[15:].to(device))
     attribution = Attribution.fit(task, tracked_layers(task, documents), documents)
-    cg = attribution.iterative_inverse(documents, config=SolverConfig(method="cg", iterations=5))
-    lissa = attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=5))
+    cg = attribution.iterative_inverse(documents, config=CgConfig(iterations=5))
+    lissa = attribution.iterative_inverse(documents, config=LissaConfig(iterations=5))
     path = attribution.vector_path(VectorConfig(dimension=64), 0.1)
     q, v = attribution.vectors(path, queries).vectors, attribution.vectors(path, documents).vectors
     found = {
