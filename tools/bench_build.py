@@ -28,9 +28,9 @@ from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
 from gindex.model.attention import ATTENTION
+from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import TrackedLayer
-from gindex.model.records import LayerRecord
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.snapshot import projection_of
 from gindex.vectors.codes import encode
 from gindex.vectors.encoder import Encoder

@@ -32,7 +32,7 @@ from gindex.documents.table import DocumentTable
 from gindex.exact.rerank import Reranker
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.options import default_of
 from gindex.progress import Silent
 from gindex.queries.query import Query

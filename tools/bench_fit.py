@@ -26,7 +26,7 @@ from bench_build import cut, frozen_pass, in_turns, model_parser, plain_attentio
 from gindex.build.fit_phase import fit_factors
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Silent
 from gindex.store.layout import Layout
 

@@ -20,7 +20,7 @@ from bench_build import cut, frozen_pass, make_path, model_parser, token_stream
 import gindex.model.losses
 import gindex.vectors.path
 from gindex.config import ModelConfig, VectorConfig
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.codes import encode
 from gindex.vectors.encoder import Encoder
 

@@ -11,8 +11,8 @@ from gindex.build.memory import batch_sizes
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.documents.table import DocumentTable
-from gindex.model.records import LayerRecord
-from gindex.model.tracked import TrackedModel
+from gindex.model.layer_records import LayerRecord
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.store.factors import FactorReader
 from gindex.store.files import read_json, write_json

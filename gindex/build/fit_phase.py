@@ -15,9 +15,9 @@ from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.kinds import CurvatureKind, curvature_kind
 from gindex.curvature.ranks import ranks
+from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.model.records import LayerRecord
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
 from gindex.store.layout import Layout

@@ -19,7 +19,7 @@ from gindex.exact.rerank import BLOCK_BYTES
 from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
 
 T = TypeVar("T")

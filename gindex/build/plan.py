@@ -19,9 +19,9 @@ from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
 from gindex.model.isolation import defaults
+from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.model.records import UntrackedWeight
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gindex.build.vector_phase import VectorSetup
 from gindex.config import BuildConfig
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.search.search_index import deriving_again
 from gindex.store.layout import Layout

@@ -44,7 +44,7 @@ from gindex.exact.rerank import Reranker
 from gindex.files.atomic import remove_tree
 from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel, read_model
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving
 from gindex.store.files import FileRecord

@@ -10,7 +10,7 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""

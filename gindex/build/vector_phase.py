@@ -21,8 +21,8 @@ from gindex.config import BuildConfig, VectorConfig
 from gindex.documents.table import DocumentTable
 from gindex.errors import NonFiniteError
 from gindex.model.devices import to_host
-from gindex.model.records import LayerRecord
-from gindex.model.tracked import TrackedModel
+from gindex.model.layer_records import LayerRecord
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout, VolumeLayout

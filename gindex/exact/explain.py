@@ -14,7 +14,7 @@ from gindex.documents.table import DocumentTable
 from gindex.exact.explanation import Explanation as Explanation
 from gindex.exact.explanation import PartExplanation as PartExplanation
 from gindex.exact.explanation import TokenInfluence as TokenInfluence
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.vectors.token_influence import token_influence

@@ -13,7 +13,7 @@ from torch import Tensor
 from gindex.curvature.ekfac import FactorLoader
 from gindex.documents.table import DocumentTable
 from gindex.exact.refinement import Refinement
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens
 

@@ -20,7 +20,7 @@ from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
 from gindex.exact.refiner import Refiner, RefinerKind
 from gindex.model.isolation import plain, throughout
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries

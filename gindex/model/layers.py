@@ -11,7 +11,7 @@ from typing import overload
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from gindex.model.records import UntrackedWeight
+from gindex.model.layer_records import UntrackedWeight
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,6 +20,7 @@ from gindex.model.convolution import patch_geometry
 from gindex.model.gradient_check import Probe, wrong_gradients
 from gindex.model.isolation import alone, own, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
+from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import (
     LayerTable,
     TrackedLayer,
@@ -29,7 +30,6 @@ from gindex.model.layers import (
     layer_input,
     with_sources,
 )
-from gindex.model.records import UntrackedWeight
 from gindex.model.tolerances import is_same_product
 
 MAX_WIDTH = 32768

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gindex.config import LEAST_SHARE
-from gindex.model.records import UntrackedWeight
+from gindex.model.layer_records import UntrackedWeight
 
 BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 

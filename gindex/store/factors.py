@@ -22,9 +22,9 @@ from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.files.atomic import publish
 from gindex.model.isolation import plain
+from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.model.records import LayerRecord
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.layout import REMEDY, Layout
 from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath

@@ -12,7 +12,7 @@ from typing import Any
 from gindex.config import BuildConfig
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
-from gindex.model.records import LayerRecord, UntrackedWeight
+from gindex.model.layer_records import LayerRecord, UntrackedWeight
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.files import FileRecord, read_json, read_plain
 from gindex.store.layout import FORMAT_VERSION, REMEDY, Layout

@@ -11,7 +11,7 @@ from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.model.fingerprints import TRANSFORMERS
 from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.factors import FactorReader
 from gindex.store.model_place import model_places
 from gindex.store.snapshot import Snapshot

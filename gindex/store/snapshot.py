@@ -12,7 +12,7 @@ from gindex.config import TRANSFORMS
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
-from gindex.model.records import LayerRecord
+from gindex.model.layer_records import LayerRecord
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import VolumeRecord

@@ -14,7 +14,7 @@ from torch import Tensor
 from gindex.corpus.batches import TokenBatch
 from gindex.model.devices import to_device
 from gindex.model.isolation import plain
-from gindex.model.tracked import Tokens, TrackedModel
+from gindex.model.tracked_model import Tokens, TrackedModel
 from gindex.vectors.path import VectorBatch, VectorPath
 
 

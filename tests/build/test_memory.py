@@ -21,7 +21,7 @@ from gindex.build.memory import (
 from gindex.config import BuildConfig, FidelityConfig, ModelConfig
 from gindex.corpus.batches import pad
 from gindex.errors import ConfigError
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 
 
 @pytest.fixture(scope="module")

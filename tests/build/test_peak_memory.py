@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.build.memory import GIGABYTE, SPARE_BYTES, BatchSize, batch_sizes, memory_needs, model_and_factors
 from gindex.config import BuildConfig, ModelConfig
-from gindex.model.tracked import CPU_BATCH_TOKENS, TrackedModel
+from gindex.model.tracked_model import CPU_BATCH_TOKENS, TrackedModel
 
 LENGTH = 128
 # The peak is that of the program alone: Linux's `ru_maxrss` begins with that of the process which started it.

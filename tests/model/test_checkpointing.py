@@ -13,7 +13,7 @@ from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
 from gindex.model.layers import TrackedLayer
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
 

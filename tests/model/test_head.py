@@ -20,7 +20,7 @@ from gindex.corpus.batches import pad
 from gindex.model import head as head_module
 from gindex.model.head import head_losses, plain_head
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,

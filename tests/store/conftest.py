@@ -4,7 +4,7 @@ import pytest
 
 from gindex.config import BuildConfig
 from gindex.corpus.source_fingerprint import SourceFingerprint
-from gindex.model.records import LayerRecord, UntrackedWeight
+from gindex.model.layer_records import LayerRecord, UntrackedWeight
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest

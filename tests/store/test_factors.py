@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gindex.errors import CorruptStoreError, StoreError
+from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
-from gindex.model.records import LayerRecord
 from gindex.store.factors import (
     FactorReader,
     layers_by_group,

@@ -20,7 +20,7 @@ from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.errors import GindexError
 from gindex.lab.refine.gauss_newton import GaussNewton
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
 
 Gradients = dict[str, Tensor]

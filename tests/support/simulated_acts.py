@@ -18,7 +18,7 @@ from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
 from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tensor_batches import tensor_batches
 from gindex.model.tensor_tasks import Classification
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection

@@ -30,7 +30,7 @@ from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
 from gindex.errors import GindexError, NotAnIndexError
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout

@@ -28,7 +28,7 @@ from gindex.lab.plots import draw_intervals
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
 from gindex.lab.statistics import mean_interval
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gindex.curvature.ekfac import FactorLoader
     from gindex.documents.table import DocumentTable
     from gindex.lab.refine.refiner import SolverRefiner
-    from gindex.model.tracked import TrackedModel
+    from gindex.model.tracked_model import TrackedModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from gindex.lab.refine.config import CgConfig, SolverConfig
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.lab.refine.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.model.isolation import plain, throughout
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import document_gradients

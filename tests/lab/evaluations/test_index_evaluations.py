@@ -12,7 +12,7 @@ from gindex.lab.evaluations.recall import Sought, evaluate_recall, ranks_of
 from gindex.lab.evaluations.tail_patch import Stepper, evaluate_tail_patch, tail_patch_report
 from gindex.lab.report import Source
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.tracked import TrackedModel
+from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query

@@ -24,10 +24,10 @@ from gindex.model.devices import to_device
 from gindex.model.head import plain_head
 from gindex.model.isolation import alone, plain, share_turns
 from gindex.model.layer_choice import LayerChoice
+from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
-from gindex.model.records import LayerRecord
 from gindex.model.tracking import track_layers
 
 Tokens = npt.NDArray[np.uint32]
