@@ -29,7 +29,7 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     "--second-level",
     type=click.Choice(["on", "off"]),
     help="Whiten vectors and queries once more, by the second moment of the stored vectors: what EK-FAC leaves of the "
-    "curvature. It can do much good, or with few documents much harm: see docs/decisions/0004-second-level.md. Without "
+    "curvature. It can do much good, or with few documents much harm: see docs/decisions/0003-second-level.md. Without "
     "this option it stays as it is; a build leaves it off.",
 )
 @click.option(

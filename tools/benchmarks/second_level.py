@@ -1,4 +1,4 @@
-"""The second level of curvature against retraining: the table of docs/decisions/0004-second-level.md, as Markdown.
+"""The second level of curvature against retraining: the table of docs/decisions/0003-second-level.md, as Markdown.
 
     python tools/benchmarks/second_level.py --work .cache/bench/truth-digits
 

@@ -1,4 +1,6 @@
-"""Codes of whitened gradients beside the index's own, by the linear datamodelling score: docs/decisions/0012.
+"""Codes of whitened gradients beside the index's own, by the linear datamodelling score.
+
+The tables of docs/decisions/0008-beating-the-projection.md.
 
     python tools/data/make_truth.py unseen .cache/truth/unseen
     python tools/benchmarks/truth_language.py .cache/truth/unseen --rows 'damping 0.1$'     # the trainings, kept
