@@ -1,6 +1,6 @@
 """What a build and its eigendecompositions take beside a busy process on every core, and alone.
 
-    tools/data/fetch_model.py
+    python tools/data/fetch_model.py
     python tools/benchmarks/beside.py examples/jargon/lexicon.jsonl --model .cache/models/SmolLM2-135M-Instruct
 
 Alone and beside take turns, and each figure is the least of its rounds: other work on the machine only adds. A matrix

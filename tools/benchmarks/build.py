@@ -1,6 +1,6 @@
 """What a build costs beside training: gradients, whitening, projection and coding.
 
-    tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
+    python tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/benchmarks/build.py --model .cache/models/SmolLM2-135M-Instruct --text .cache/corpora/foldoc.jsonl
 
 Every row is one kind of work on the same batches of real text, in one process. The kinds take turns, and a table gives

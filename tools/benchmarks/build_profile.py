@@ -1,6 +1,6 @@
 r"""Where the time of a build's vectors goes: the model, its head, rotation, whitening, projection, codes.
 
-    tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
+    python tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/benchmarks/build_profile.py --model .cache/models/SmolLM2-135M-Instruct \
         --text .cache/corpora/foldoc.jsonl
 

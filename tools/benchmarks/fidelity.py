@@ -1,6 +1,6 @@
 """Bytes a document against fidelity: which documents exact EK-FAC would find, and which the vectors find.
 
-    tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
+    python tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/benchmarks/fidelity.py --model .cache/models/SmolLM2-135M-Instruct --work .cache/bench/smollm2
     python tools/benchmarks/fidelity.py --model .cache/models/small --work .cache/bench/small  # made by train_small.py
 

@@ -1,6 +1,6 @@
 """What the fit of EK-FAC costs, phase by phase, beside the same fit by kronfluence and bergson.
 
-    tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
+    python tools/data/fetch_model.py && python tools/data/fetch_foldoc.py .cache/corpora/foldoc.jsonl
     python tools/benchmarks/fit.py --model .cache/models/SmolLM2-135M-Instruct --text .cache/corpora/foldoc.jsonl
 
 Every row takes the same documents of real text in batches of the same size, in one process: covariances,

@@ -1,6 +1,6 @@
 """How fast the stored vectors are read and written, and how many documents a table takes in how much memory.
 
-    tools/benchmarks/store.py --parts 40000 --documents 1000000
+    python tools/benchmarks/store.py --parts 40000 --documents 1000000
 
 Reads are compared with zarr, with a plain numpy memmap of the same rows, and with the page cache: every byte once.
 """

@@ -1,6 +1,6 @@
 """Hurt an index in every way a machine can, and check that nothing is lost and nothing wrong is returned.
 
-    tools/faults/run.py --cases 3000 --seed 0
+    python tools/faults/run.py --cases 3000 --seed 0
 
 Kinds of cases: SIGKILL and power loss at a storage call of a command, ENOSPC and EIO at one, SIGKILL after some time,
 every byte of every file flipped and every file cut, several writers at once. A failure prints how to repeat it.
@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
                 calls = cases.calls(mode)
                 for at in range(1, len(calls) + 1):
                     if arguments.only in (None, f"{name}:{mode}:{at}"):
-                        repeat = f"tools/faults/run.py --seed {seed} --only {name}:{mode}:{at}  # {calls[at - 1]}"
+                        options = f"--seed {seed} --only {name}:{mode}:{at}"
+                        repeat = f"python tools/faults/run.py {options}  # {calls[at - 1]}"
                         report(f"{name} {mode}", cases.run(mode, at), repeat)
                         done += 1
                 print(f"seed {seed}, {name} {mode}: {len(calls)} calls, {time.monotonic() - start:.0f} s", flush=True)
