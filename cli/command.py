@@ -12,6 +12,7 @@ from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
 
 from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
+from .wording import OptionFormatter, error_text, in_options
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -35,9 +36,17 @@ class GindexCommand(click.Command):
                 click.echo(INTERRUPTED_LINE, err=True)
                 ctx.exit(INTERRUPTED)
             if isinstance(error, GindexError):
-                click.echo(f"gindex: {error}", err=True)
+                click.echo(f"gindex: {error_text(error)}", err=True)
                 ctx.exit(error.exit_code)
             raise
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options; in their help, settings in backticks go by their options."""
+        with ctx.scope(cleanup=False):
+            for option in self.get_params(ctx):
+                if isinstance(option, click.Option) and option.help:
+                    option.help = in_options(option.help)
+        super().format_options(ctx, formatter)
 
 
 def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:
@@ -102,4 +111,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(format="gindex: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OptionFormatter("gindex: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -72,13 +72,17 @@ def compared(experiment: "Experiment", chosen: Sequence[str], files: Sequence[st
     offered = experiment.function.methods() if isinstance(experiment.function, OffersMethods) else {}
     unknown = [name for name in chosen if name not in offered]
     if unknown:
-        raise ConfigError(f"--method: expected one of {', '.join(offered) or 'none at all'}, got {unknown[0]!r}")
+        raise ConfigError(
+            field="--method", expected=f"one of {', '.join(offered) or 'none at all'}", found=repr(unknown[0])
+        )
     methods = {name: offered[name] for name in (chosen or ([] if files else offered))}
     methods |= dict(_file(entry) for entry in files)
     if not methods:
         raise ConfigError(
-            f"{experiment.name}: expected a method to compare, found none; give --scores NAME=FILE, or the training "
-            "function a method `methods`"
+            field=experiment.name,
+            expected="a method to compare",
+            found="none",
+            remedy="give --scores NAME=FILE, or the training function a method of the name methods",
         )
     return methods
 
@@ -88,6 +92,6 @@ def _file(entry: str) -> "tuple[str, Method]":
 
     name, equals, path = entry.partition("=")
     if not equals or not name:
-        raise ConfigError(f"--scores: expected NAME=FILE, got {entry!r}")
+        raise ConfigError(field="--scores", expected="NAME=FILE", found=repr(entry))
     scores = read_scores(Path(path))
     return name, lambda: scores

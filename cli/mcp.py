@@ -30,7 +30,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex mcp: expected the package {error.name}, found none; {install_hint('mcp')}"
+            field="gindex mcp", expected=f"the package {error.name}", found="none", remedy=install_hint("mcp")
         ) from error
     if index.startswith(("http://", "https://")):
         check_folder_options(index)

@@ -59,7 +59,9 @@ def read_sought(path: Path) -> "list[Sought]":
     for number, content in _lines(path, {*FIELDS, "documents"}):
         documents = content.get("documents")
         if not isinstance(documents, list) or not documents or not all(isinstance(name, str) for name in documents):
-            raise QueryError(f"{path}:{number}: expected a list of ids of documents in documents, found {documents!r}")
+            raise QueryError(
+                field=f"{path}:{number}", expected="a list of ids of documents in documents", found=repr(documents)
+            )
         sought.append(Sought(query=_query(content), documents=tuple(dict.fromkeys(documents))))
     return sought
 
@@ -79,10 +81,10 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold what splitlines() splits at
     except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(f"{path}: expected a file of queries, found {error}; check --queries") from error
+        raise QueryError(field=path, expected="a file of queries", found=error, remedy="check --queries") from error
     found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
-        raise QueryError(f"{path}: expected at least one query, found none; write one JSON object a line")
+        raise QueryError(field=path, expected="at least one query", found="none", remedy="write one JSON object a line")
     return found
 
 
@@ -90,15 +92,15 @@ def _parse(path: Path, number: int, line: str, known: set[str]) -> dict[str, Any
     try:
         content = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"{path}:{number}: expected a JSON object, found {error}") from error
+        raise QueryError(field=f"{path}:{number}", expected="a JSON object", found=error) from error
     if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         more = "".join(f", {field}" for field in sorted(known - FIELDS))
         raise QueryError(
-            f"{path}:{number}: expected an object with prompt and perhaps id and completion{more}, found {found}"
+            field=f"{path}:{number}", expected=f"an object with prompt and perhaps id and completion{more}", found=found
         )
     for field in FIELDS & content.keys():
         value = content[field]
         if not isinstance(value, str) and not (value is None and field != "prompt"):
-            raise QueryError(f"{path}:{number}: expected text in {field}, found {type(value).__name__}")
+            raise QueryError(field=f"{path}:{number}", expected=f"text in {field}", found=type(value).__name__)
     return content

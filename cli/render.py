@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .wording import error_text, in_options
+
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
     from gindex.search.hit import Hit, Refinement, SearchResult
@@ -62,7 +64,7 @@ def result_text(result: "SearchResult") -> str:
 
 def failure_text(failed: "FailedQuery") -> str:
     """Write that a query has no answer, and why."""
-    return f"{query_title(failed.query)}\n\nno answer: {failed.error}"
+    return f"{query_title(failed.query)}\n\nno answer: {error_text(failed.error)}"
 
 
 def query_title(query: "Query") -> str:
@@ -111,7 +113,7 @@ def fidelity_text(record: dict[str, Any] | None) -> str:
 def untracked_lines(coverage: dict[str, Any]) -> list[str]:
     """Write what is not tracked, a line for each reason."""
     return [
-        f"not tracked: {each['weights']}: {each['reason']} ({counted(each['count'], 'weight')}, "
+        f"not tracked: {each['weights']}: {in_options(each['reason'])} ({counted(each['count'], 'weight')}, "
         f"{'outside the body' if each['share'] is None else format(each['share'], '.1%')})"
         for each in coverage["untracked"]
     ]

@@ -21,6 +21,7 @@ from .command import GindexCommand, check_folder_options, config_option, permiss
 from .progress import terminal_progress
 from .queries import read_each
 from .render import failure_text, fidelity_text, json_text, result_text
+from .wording import error_text
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
@@ -167,7 +168,7 @@ def _end(ctx: click.Context, outcomes: "list[Outcome]") -> None:
         number = next(n for n, outcome in enumerate(outcomes, start=1) if outcome is failed[0])
         have = "has no answer," if len(failed) == 1 else "have no answer, the first"
         which = f"{len(failed)} of {len(outcomes)} queries {have} number {number}: " if len(outcomes) > 1 else ""
-        click.echo(f"gindex: {which}{failed[0].error}", err=True)
+        click.echo(f"gindex: {which}{error_text(failed[0].error)}", err=True)
         ctx.exit(failed[0].error.exit_code)
 
 

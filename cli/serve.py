@@ -91,7 +91,7 @@ def serve(
         if (error.name or "").split(".")[0] == "gindex":
             raise
         raise MissingDependencyError(
-            f"gindex serve: expected the package {error.name}, found none; {install_hint('serve')}"
+            field="gindex serve", expected=f"the package {error.name}", found="none", remedy=install_hint("serve")
         ) from error
     from gindex.serve.keys import Keys
     from gindex.serve.served import places_of
@@ -105,7 +105,9 @@ def serve(
     keys = None if api_key_file is None else Keys.read(api_key_file)
     if keys is None and not is_loopback(config.host):
         if writable:
-            raise ConfigError(f"--writable: expected --api-key-file on the open address {config.host}; give one")
+            raise ConfigError(
+                field="--writable", expected=f"--api-key-file on the open address {config.host}", remedy="give one"
+            )
         click.echo(f"warning: {config.host} is open to others, and without --api-key-file anyone may ask", err=True)
     service = Service(places, config, keys=keys, writable=writable, prompts=not no_model)
     app = make_app(service, hosts=Hosts(config.host, allowed_hosts), cors_origins=cors_origins, page=not no_page)

@@ -235,7 +235,7 @@ def _typed_queries(given: Sequence[str]) -> "dict[str, list[Query]] | None":
     for entry in given:
         name, equals, file = entry.partition("=")
         if not equals or not name or not file:
-            raise click.BadParameter(f"expected TYPE=FILE, got {entry!r}", param_hint="--queries")
+            raise click.BadParameter(f"expected TYPE=FILE, found {entry!r}", param_hint="--queries")
         found.setdefault(name, []).extend(read_queries(Path(file)))
     return found or None
 
@@ -253,7 +253,7 @@ def _open(index: Path, options: dict[str, Any]) -> Any:
 def _check_out(out: Path) -> None:
     """Check, before any work, that the report can be written."""
     if out.suffix not in (".html", ".htm"):
-        raise click.BadParameter(f"expected a file ending in .html, got {out}", param_hint="--out")
+        raise click.BadParameter(f"expected a file ending in .html, found {out}", param_hint="--out")
     if not out.absolute().parent.is_dir():
         raise click.BadParameter(f"expected an existing folder, found none at {out.parent}", param_hint="--out")
 

@@ -26,7 +26,9 @@ from gindex.search.hit import Outcome, SearchResult, answered
 try:
     import httpx2 as httpx
 except ModuleNotFoundError as error:
-    raise MissingDependencyError(f"gindex.client: expected httpx2, found none; {install_hint('client')}") from error
+    raise MissingDependencyError(
+        field="gindex.client", expected="httpx2", found="none", remedy=install_hint("client")
+    ) from error
 
 Result = TypeVar("Result")
 

@@ -45,21 +45,21 @@ def default_of(config: type, name: str) -> Any:
 
 
 def at_least(name: str, value: float, low: float) -> None:
-    """Raise a ConfigError, which names the option, where a setting is not at least `low`."""
+    """Raise a ConfigError, which names the setting, where it is not at least `low`."""
     if not value >= low:
-        raise ConfigError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+        raise ConfigError(field=name, expected=f"at least {low}", found=value)
 
 
 def positive(name: str, value: float) -> None:
-    """Raise a ConfigError, which names the option, where a setting is not a positive finite number."""
+    """Raise a ConfigError, which names the setting, where it is not a positive finite number."""
     if not 0 < value < float("inf"):
-        raise ConfigError(f"--{name.replace('_', '-')}: expected a positive finite number, got {value}")
+        raise ConfigError(field=name, expected="a positive finite number", found=value)
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a ConfigError, which names the option, where a setting is not one of those known."""
+    """Raise a ConfigError, which names the setting, where it is not one of those known."""
     if value not in known:
-        raise ConfigError(f"--{name.replace('_', '-')}: expected one of {', '.join(known)}, got {value!r}")
+        raise ConfigError(field=name, expected=f"one of {', '.join(known)}", found=repr(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class ModelConfig:
     )
     track: tuple[str, ...] = option(
         (),
-        "Layers to track although --untrack, or the default for an output head of more than 8,192 tokens, leaves them "
+        "Layers to track although `untrack`, or the default for an output head of more than 8,192 tokens, leaves them "
         "out; a name or a pattern.",
     )
 
@@ -147,12 +147,12 @@ class VectorConfig:
 
     def __post_init__(self) -> None:
         if self.dimension < 8 or self.dimension % 8:
-            raise ConfigError(f"--dimension: expected a positive multiple of 8, got {self.dimension}")
+            raise ConfigError(field="dimension", expected="a positive multiple of 8", found=self.dimension)
         if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
-            raise ConfigError(f"--rank-fraction: expected a number in (0, 1], got {self.rank_fraction}")
+            raise ConfigError(field="rank_fraction", expected="a number in (0, 1]", found=self.rank_fraction)
         one_of("projection", self.projection, PROJECTIONS)
         if self.bits not in BIT_WIDTHS:
-            raise ConfigError(f"--bits: expected one of {', '.join(map(str, BIT_WIDTHS))}, got {self.bits}")
+            raise ConfigError(field="bits", expected=f"one of {', '.join(map(str, BIT_WIDTHS))}", found=self.bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
-            raise ConfigError(f"--seed: expected a number of 64 bits from 0 on, got {self.seed}")
+            raise ConfigError(field="seed", expected="a number of 64 bits from 0 on", found=self.seed)
         at_least("batch_tokens", self.batch_tokens, 0)
         at_least("memory", self.memory, 0)
 
@@ -252,40 +252,40 @@ class SearchOptions:
     negative: bool = option(False, "Show the most negative influence: training on these made it less likely.")
     both: bool = option(False, "Show both ends, the most positive and the most negative influence, from one pass.")
     shortlist: int = option(
-        0, "Parts that the FAISS index gives for re-scoring by the stored vectors; 0 takes enough for -k."
+        0, "Parts that the FAISS index gives for re-scoring by the stored vectors; 0 takes enough for `k`."
     )
     scan: bool = option(False, "Score every stored vector, without the FAISS index.")
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
-    candidates: int = option(300, "Parts that --exact re-ranks, and that --hybrid takes by score.")
+    candidates: int = option(300, "Parts that `exact` re-ranks, and that `hybrid` takes by score.")
     candidates_by: str = option(
         "both",
-        "What --exact takes candidates by: both, reciprocal ranks by score and by BM25 score for the query's words; "
+        "What `exact` takes candidates by: both, reciprocal ranks by score and by BM25 score for the query's words; "
         "score, that of the vectors alone. The negative end is taken by score.",
     )
     refine: str | None = option(
         None,
-        "With --exact, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
+        "With `exact`, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
         "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
         "model (docs/how-true.md).",
     )
     refine_parts: int = option(
-        64, "Parts that the matrix of --refine is a mean over, drawn with the build's seed; 0 takes all."
+        64, "Parts that the matrix of `refine` is a mean over, drawn with the build's seed; 0 takes all."
     )
     refine_iterations: int = option(SolverConfig.iterations, help_of(SolverConfig, "iterations"))
     refine_tolerance: float = option(SolverConfig.tolerance, help_of(SolverConfig, "tolerance"))
     refine_scale: float = option(SolverConfig.scale, help_of(SolverConfig, "scale"))
     stop_early: float | None = option(
         None,
-        "With --exact, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
+        "With `exact`, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
         "(Cantelli's bound, the error of scores estimated from the candidates done).",
     )
     where: str | None = option(
         None, "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\"."
     )
     bm25: str | None = option(None, "Only the documents with the best BM25 score for the words of this text.")
-    bm25_candidates: int = option(1000, "Documents that --bm25, --hybrid and --exact take by BM25 score.")
+    bm25_candidates: int = option(1000, "Documents that `bm25`, `hybrid` and `exact` take by BM25 score.")
     hybrid: bool = option(
-        False, "Fuse the ranks by influence and by BM25 score for the query's words, or for those of --bm25."
+        False, "Fuse the ranks by influence and by BM25 score for the query's words, or for those of `bm25`."
     )
     normalise: str = option(
         "none",
@@ -306,7 +306,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.candidates < 1:
-            raise ConfigError(f"-k and --candidates: expected at least 1, got {self.k} and {self.candidates}")
+            raise ConfigError(field="k and candidates", expected="at least 1", found=f"{self.k} and {self.candidates}")
         at_least("shortlist", self.shortlist, 0)
         at_least("bm25_candidates", self.bm25_candidates, 1)
         one_of("candidates_by", self.candidates_by, CANDIDATE_RANKS)
@@ -315,20 +315,29 @@ class SearchOptions:
         one_of("group_score", self.group_score, GROUP_SCORES)
         one_of("long_queries", self.long_queries, LONG_QUERIES)
         if self.negative and self.both:
-            raise ConfigError("--negative and --both: expected one of them, got two; --both shows the negative end too")
+            raise ConfigError(
+                field="negative and both",
+                expected="one of them",
+                found="two",
+                remedy="`both` shows the negative end too",
+            )
         at_least("refine_parts", self.refine_parts, 0)
         self.solver()
         if self.refine is not None and not self.exact:
-            raise ConfigError("--refine: expected --exact, whose influence it refines; add --exact or leave it out")
+            raise ConfigError(
+                field="refine", expected="`exact`, whose influence it refines", remedy="add `exact` or leave it out"
+            )
         if self.stop_early is not None:
             positive("stop_early", self.stop_early)
             if not self.exact or self.hybrid or self.group_by != "part" or self.dedupe is not None:
                 raise ConfigError(
-                    "--stop-early: expected --exact, and hits that are single parts, got --hybrid, --group-by "
-                    "document, --dedupe, or no --exact; leave it out"
+                    field="stop_early",
+                    expected="`exact`, and hits that are single parts",
+                    found="`hybrid`, `group_by` document, `dedupe`, or no `exact`",
+                    remedy="leave it out",
                 )
         if self.dedupe is not None and not 0 < self.dedupe <= 1:
-            raise ConfigError(f"--dedupe: expected a cosine in (0, 1], got {self.dedupe}")
+            raise ConfigError(field="dedupe", expected="a cosine in (0, 1]", found=self.dedupe)
 
     def solver(self) -> SolverConfig:
         """Return the solver of `refine`.

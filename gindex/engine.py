@@ -261,8 +261,10 @@ def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord])
         if found.get(layer.name) != expected:
             reason = why.get(layer.name, "other layers read the same activations, or its shape is another")
             raise MismatchError(
-                f"{name}: expected the layer {layer.name} that the index was built with, found that it cannot be used: "
-                f"{reason}; take the versions of gindex and transformers that it was built with, or build it anew"
+                field=name,
+                expected=f"the layer {layer.name} that the index was built with",
+                found=f"that it cannot be used: {reason}",
+                remedy="take the versions of gindex and transformers that it was built with, or build it anew",
             )
 
 
@@ -285,7 +287,9 @@ def recorded_projection(layout: Layout, manifest: Manifest) -> ProjectionSpec:
     spec = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
     if spec.fingerprint != recorded["fingerprint"]:
         raise CorruptStoreError(
-            f"{layout.manifest(manifest.version)}: expected projection {recorded['fingerprint'][:12]}, found "
-            f"{spec.fingerprint[:12]}; the manifest was altered: {REMEDY}"
+            field=layout.manifest(manifest.version),
+            expected=f"projection {recorded['fingerprint'][:12]}",
+            found=spec.fingerprint[:12],
+            remedy=f"the manifest was altered: {REMEDY}",
         )
     return spec

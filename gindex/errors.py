@@ -33,15 +33,70 @@
         ├── UnknownDocumentError  an id that no document of the index has
         └── MismatchError         model, tokenizer or projection differs from the recorded one
 
-Messages say what was expected, what was found, where, and what to do. The command line prints the message alone and
-exits with `exit_code`.
+An error says where, what was expected, what was found, and what to do, each on its own, and the message puts them
+together. Settings go by their names in Python, in backticks within a text; the command line and the service put them
+in their own words. The command line exits with `exit_code`.
 """
+
+from typing import Any
+
+PARTS = ("field", "expected", "found", "remedy")
 
 
 class GindexError(Exception):
-    """Base of all errors that gindex raises on purpose."""
+    """Base of all errors that gindex raises on purpose.
+
+    Attributes:
+        field: Where: the name of a setting, a file and line, a layer, a query; empty where the message has no parts.
+        expected: What was expected there.
+        found: What was found instead.
+        remedy: What to do about it.
+        exit_code: Exit code of a command that ends with the error.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str = "", *, field: object = "", expected: object = "", found: object = "", remedy: object = ""
+    ) -> None:
+        """Set the parts, each as it is written out, or a message in the place of all but the field.
+
+        Args:
+            message: What is wrong, where it does not come apart.
+            field: Where.
+            expected: What was expected.
+            found: What was found.
+            remedy: What to do.
+        """
+        self.field, self.expected, self.found, self.remedy = str(field), str(expected), str(found), str(remedy)
+        super().__init__(message_of(message=message, **self.parts()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles take the message and the attributes, whatever a subclass's constructor takes."""
+        return _rebuilt, (type(self), self.args), vars(self)
+
+    def parts(self) -> dict[str, str]:
+        """Field, expected, found and remedy; without those that are empty."""
+        return {name: part for name in PARTS if (part := getattr(self, name))}
+
+
+def _rebuilt(kind: type[GindexError], arguments: tuple[Any, ...]) -> GindexError:
+    return kind.__new__(kind, *arguments)
+
+
+def message_of(*, field: str = "", expected: str = "", found: str = "", remedy: str = "", message: str = "") -> str:
+    """Message that puts the parts of an error together; the empty ones are left out.
+
+    Args:
+        field: Where.
+        expected: What was expected.
+        found: What was found.
+        remedy: What to do.
+        message: What is wrong, in the place of the three above.
+    """
+    clauses = ", ".join([f"expected {expected}"] * bool(expected) + [f"found {found}"] * bool(found))
+    wrong = message or "; ".join(clause for clause in (clauses, remedy) if clause)
+    return f"{field}: {wrong}" if field else wrong
 
 
 class ConfigError(GindexError):

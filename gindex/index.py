@@ -284,8 +284,10 @@ class GradientIndex(OpenedVersion):
         options, clock = replace(options, **settings), Clock()
         if projection is not None and projection != self.manifest.projection["fingerprint"]:
             raise MismatchError(
-                f"query vectors: expected projection {self.manifest.projection['fingerprint'][:12]}, found "
-                f"{projection[:12]}; encode them with this index"
+                field="query vectors",
+                expected=f"projection {self.manifest.projection['fingerprint'][:12]}",
+                found=projection[:12],
+                remedy="encode them with this index",
             )
         vectors_QD = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.asarray(vectors))
         self.warm(model=False)
@@ -383,7 +385,7 @@ class GradientIndex(OpenedVersion):
             QueryError: A query has nothing to predict, or more tokens than the model takes.
         """
         if sample < 1 or (parts is not None and parts < 1):
-            raise ConfigError(f"--sample and --parts: expected at least 1, got {sample} and {parts}")
+            raise ConfigError(field="sample and parts", expected="at least 1", found=f"{sample} and {parts}")
         usable = self.usable_parts
         if queries is None:
             asked = sample_queries(self._documents, sample, usable, seed)

@@ -196,12 +196,14 @@ class OpenedVersion:
         for what, fingerprint in loaded.identity.items():
             recorded = self.manifest.model.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
-                remedy = "give that one with --model"
+                remedy = "give that one with `model`"
                 if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
-                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} --trust-remote-code"
+                    remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} `trust_remote_code`"
                 raise MismatchError(
-                    f"{name}: expected the {what} {recorded[:12] or 'none'} that the index was built with, "
-                    f"found {fingerprint[:12] or 'none'}; {remedy}"
+                    field=name,
+                    expected=f"the {what} {recorded[:12] or 'none'} that the index was built with",
+                    found=fingerprint[:12] or "none",
+                    remedy=remedy,
                 )
 
     @once

@@ -40,7 +40,7 @@ class Registry:
             ConfigError: There is none.
         """
         if name not in self._own and name not in self._found:
-            raise ConfigError(f"{self._setting}: expected one of {', '.join(self.names())}, found {name!r}")
+            raise ConfigError(field=self._setting, expected=f"one of {', '.join(self.names())}", found=repr(name))
 
     def get(self, name: str) -> Any:
         """The kind of the name, imported.

@@ -322,7 +322,7 @@ def test_no_index(tmp_path):
 
 
 def test_device_that_is_not_there(built):
-    with pytest.raises(ModelError, match="--device nonsense"):
+    with pytest.raises(ModelError, match="device: expected one that is usable here, found 'nonsense'"):
         GradientIndex.open(built, device="nonsense").search(PROMPT)
 
 

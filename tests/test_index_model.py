@@ -30,7 +30,7 @@ def test_index_and_model_may_move(copy, tmp_path, model_folder, index):
     write_json(copy / "manifests/00000001.json", content)
     opened = GradientIndex.open(copy, model=str(moved), device="cpu")
     assert [hit.score for hit in opened.search(PROMPT, k=5).hits] == expected
-    with pytest.raises(ModelError, match=f"in {gone}, found no such folder; name its place with --model"):
+    with pytest.raises(ModelError, match=f"in {gone}, found no such folder; name its place with `model`"):
         GradientIndex.open(copy).search(PROMPT)
 
 
@@ -56,7 +56,7 @@ def other_tokenizer(tmp_path, model_folder) -> Path:
 @pytest.mark.parametrize("what", ["model", "tokenizer"])
 def test_another_model_is_refused_by_name(request, built, what):
     folder = request.getfixturevalue(f"other_{what}")
-    match = rf"{folder}: expected the {what} \w{{12}} that the index was built with, found \w{{12}}; .*--model"
+    match = rf"{folder}: expected the {what} \w{{12}} that the index was built with, found \w{{12}}; .*`model`"
     with pytest.raises(MismatchError, match=match):
         GradientIndex.open(built, model=str(folder)).search(PROMPT)
 
@@ -79,7 +79,7 @@ def test_the_same_weights_run_by_other_code_are_refused(tmp_path, corpus_file, m
     (folder / "own.py").write_text("from transformers import LlamaForCausalLM\nclass Own(LlamaForCausalLM): pass\n")
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
-    for trusted, remedy in ((True, "give --trust-remote-code"), (False, "leave out --trust-remote-code")):
+    for trusted, remedy in ((True, "give `trust_remote_code`"), (False, "leave out `trust_remote_code`")):
         out = tmp_path / f"index-{trusted}"
         config = make_config(name=str(folder), trust_remote_code=trusted, fit_documents=10)
         index = GradientIndex.build([str(corpus_file)], out, config)

@@ -186,7 +186,10 @@ class FaissIndex:
         found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
         if found != expected:
             raise CorruptStoreError(
-                f"{self._path}: expected (type, vectors, dimensions, FAISS metric) {expected}, found {found}; {REMEDY}"
+                field=self._path,
+                expected=f"(type, vectors, dimensions, FAISS metric) {expected}",
+                found=found,
+                remedy=REMEDY,
             )
         return index
 
@@ -335,7 +338,10 @@ def _write(faiss: Any, index: Any, path: Path) -> None:
         publish(path, lambda partial: faiss.write_index(index, str(partial)))
     except RuntimeError as error:
         raise StoreError(
-            f"{path}: expected to write the FAISS index, found {str(error)[-200:]}; check free space and permissions"
+            field=path,
+            expected="to write the FAISS index",
+            found=str(error)[-200:],
+            remedy="check free space and permissions",
         ) from error
 
 
@@ -343,7 +349,7 @@ def _read(faiss: Any, path: Path, flags: int = 0) -> Any:
     try:
         return faiss.read_index(str(path), flags)
     except RuntimeError as error:
-        raise CorruptStoreError(f"{path}: expected a FAISS index, found {str(error)[:200]}; {REMEDY}") from error
+        raise CorruptStoreError(field=path, expected="a FAISS index", found=str(error)[:200], remedy=REMEDY) from error
 
 
 def _empty(faiss: Any, spec: FaissSpec, dimension: int) -> Any:

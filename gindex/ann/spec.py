@@ -101,7 +101,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise MissingDependencyError(
-            f"FAISS: expected it to be installed, found none ({error}); {install_hint('cpu', 'gpu')}"
+            field="FAISS", expected="it to be installed", found=f"none ({error})", remedy=install_hint("cpu", "gpu")
         ) from error
     return faiss
 
@@ -126,7 +126,7 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
     if kind == "ivf":
         lists = max(1, int(4 * parts**0.5) // 8 * 8)
         return FaissSpec(kind="ivf", folds=folds, scale=1.0, lists=lists, probes=max(1, lists // PROBED))
-    raise ConfigError(f"--type: expected auto, {', '.join(KINDS)}, got {kind!r}")
+    raise ConfigError(field="type", expected=f"auto, {', '.join(KINDS)}", found=repr(kind))
 
 
 def spec_of(content: dict[str, Any]) -> FaissSpec:
@@ -138,9 +138,13 @@ def spec_of(content: dict[str, Any]) -> FaissSpec:
     try:
         spec = parse(FaissSpec, {name: content[name] for name in FaissSpec.__dataclass_fields__})
     except (KeyError, ValueError) as error:
-        raise CorruptStoreError(f"manifest: expected how the FAISS index is made, found {error}; {REMEDY}") from error
+        raise CorruptStoreError(
+            field="manifest", expected="how the FAISS index is made", found=error, remedy=REMEDY
+        ) from error
     if spec.kind not in KINDS:
-        raise CorruptStoreError(f"manifest: expected a kind of FAISS index, found {spec.kind!r}; {REMEDY}")
+        raise CorruptStoreError(
+            field="manifest", expected="a kind of FAISS index", found=repr(spec.kind), remedy=REMEDY
+        )
     return spec
 
 

@@ -168,8 +168,13 @@ def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -
         least, most = longest, max(need.least(longest) for need in vars(needs).values())
         if most > bound:
             raise ConfigError(
-                f"--memory: expected at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of "
-                f"{longest} tokens need, got {config.memory:g}; or cut documents into shorter parts with --max-tokens"
+                field="memory",
+                expected=(
+                    f"at least {most / GIGABYTE:.1f} GB, which the model, its factors and one part of {longest} "
+                    "tokens need"
+                ),
+                found=f"{config.memory:g}",
+                remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
     queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(engine), min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)

@@ -156,7 +156,7 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         expand(source)
     most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
     if wanted is not None and wanted > most:
-        raise ConfigError(f"--max-tokens: expected at most {most}, which the model takes, got {wanted}")
+        raise ConfigError(field="max_tokens", expected=f"at most {most}, which the model takes", found=wanted)
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
@@ -361,8 +361,10 @@ class _Build:
         usable = np.unique(documents[self.table.part_lengths() > 1])
         if not len(usable):
             raise CorpusError(
-                f"corpus: expected a document of at least two tokens, found none in {documents[-1] + 1}; a single "
-                "token has no gradient, since nothing predicts it"
+                field="corpus",
+                expected="a document of at least two tokens",
+                found=f"none in {documents[-1] + 1}",
+                remedy="a single token has no gradient, since nothing predicts it",
             )
         if 0 < wanted < len(usable):
             usable = np.random.default_rng(self.config.seed).choice(usable, wanted, replace=False)

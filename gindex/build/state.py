@@ -32,7 +32,7 @@ def building(layout: Layout) -> Iterator[None]:
         make_folder(layout.root)
     except OSError as error:
         raise StoreError(
-            f"{layout.root}: expected a directory to write to, found {error.strerror}; check --out"
+            field=layout.root, expected="a directory to write to", found=error.strerror, remedy="check `out`"
         ) from error
     with explained(layout), held(layout.lock, shared=True):
         yield
@@ -152,8 +152,10 @@ def check_same_model(layout: Layout, recorded: dict[str, Any], given: dict[str, 
     for key, value in given.items():
         if recorded.get(key, value) != value:
             raise SettingsMismatchError(
-                f"{layout.root}: expected {key} {recorded[key][:12]}, found {value[:12]}; the index there is made with "
-                "another one: give that, or another --out"
+                field=layout.root,
+                expected=f"{key} {recorded[key][:12]}",
+                found=value[:12],
+                remedy="the index there is made with another one: give that, or another `out`",
             )
 
 
@@ -167,8 +169,10 @@ def check_same_settings(layout: Layout, recorded: dict[str, Any], given: dict[st
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             raise SettingsMismatchError(
-                f"{layout.root}: expected {name} {was.get(name)}, found {now.get(name)}; the index there was made with "
-                "other settings: give the same ones, or another --out"
+                field=layout.root,
+                expected=f"{name} {was.get(name)}",
+                found=now.get(name),
+                remedy="the index there was made with other settings: give the same ones, or another `out`",
             )
 
 
@@ -195,11 +199,15 @@ def _read_build(layout: Layout) -> dict[str, Any]:
         content = read_json(layout.build)
     except CorruptStoreError as error:
         raise NotAnIndexError(
-            f"{layout.build}: expected the record of a build, found another file or a damaged one; give another --out, "
-            "or remove the directory to build afresh"
+            field=layout.build,
+            expected="the record of a build",
+            found="another file or a damaged one",
+            remedy="give another `out`, or remove the directory to build afresh",
         ) from error
     if not {"settings", "sources", "files"} <= content.keys():
-        raise NotAnIndexError(f"{layout.build}: expected the record of a build, found another file; give another --out")
+        raise NotAnIndexError(
+            field=layout.build, expected="the record of a build", found="another file", remedy="give another `out`"
+        )
     return content
 
 
@@ -211,7 +219,9 @@ def check_directory(layout: Layout) -> None:
     """
     root = layout.root
     if root.exists() and not root.is_dir():
-        raise NotAnIndexError(f"{root}: expected a directory for the index, found a file; give another --out")
+        raise NotAnIndexError(
+            field=root, expected="a directory for the index", found="a file", remedy="give another `out`"
+        )
     # Another builder may be at work. It writes its record first and removes it after the first version is there, so
     # looking for them in this order finds one of them at any moment.
     foreign = root.is_dir() and not all(_is_of_a_start(path.name) for path in root.iterdir())
@@ -221,7 +231,9 @@ def check_directory(layout: Layout) -> None:
     elif unfinished:
         _check_record(layout)
     elif foreign:
-        raise NotAnIndexError(f"{root}: expected an empty directory or an index, found other files; give another --out")
+        raise NotAnIndexError(
+            field=root, expected="an empty directory or an index", found="other files", remedy="give another `out`"
+        )
 
 
 def _check_record(layout: Layout) -> None:

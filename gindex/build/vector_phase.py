@@ -198,10 +198,15 @@ def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dic
     """Return the parts whose loss or gradient is not finite, with the reason."""
     skipped = {}
     for part in table.parts(bad):
-        where = f"document {part.document_id!r}, part {part.part}"
-        reason = f"{where}: expected a finite loss and gradient, found NaN or infinity"
+        bad_part = {
+            "field": f"document {part.document_id!r}, part {part.part}",
+            "expected": "a finite loss and gradient",
+            "found": "NaN or infinity",
+        }
         if strict:
-            raise NonFiniteError(f"{reason}; drop the document, use --dtype float32, or build without --strict")
+            remedy = "drop the document, use `dtype` float32, or build without `strict`"
+            raise NonFiniteError(**bad_part, remedy=remedy)
+        reason = str(NonFiniteError(**bad_part))
         logger.warning("%s; it is left out of the index", reason)
         skipped[part.ordinal] = reason
     return skipped

@@ -155,8 +155,10 @@ def _unknown(documents: Iterator[Document], old: DocumentTable) -> Iterator[Docu
         known = old.known([document.document_id for document in batch])
         if known:
             raise CorpusError(
-                f"document {next(iter(known))!r}: expected an id that is not in the index, found it there; nothing is "
-                "added: give documents new ids, or replace the old ones with --replace"
+                field=f"document {next(iter(known))!r}",
+                expected="an id that is not in the index",
+                found="it there",
+                remedy="nothing is added: give documents new ids, or replace the old ones with `replace`",
             )
         yield from batch
 

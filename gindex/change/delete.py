@@ -26,7 +26,9 @@ def delete_documents(layout: Layout, document_ids: Sequence[str]) -> Manifest:
             documents = list(table.ordinals(list(dict.fromkeys(document_ids))).values())
             changes = marked(version.manifest, table, documents)
         if changes["deleted_documents"] == version.manifest.stored_documents:
-            raise StoreError(f"{layout.root}: expected at least one document to be left, found none; remove the index")
+            raise StoreError(
+                field=layout.root, expected="at least one document to be left", found="none", remedy="remove the index"
+            )
         return commit(layout, version.manifest, {"kind": "delete", "documents": len(documents)}, **changes)
 
 

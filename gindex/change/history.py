@@ -50,7 +50,7 @@ def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
         CorruptStoreError: A version that is kept cannot be read: which files it needs is not known.
     """
     if keep < 1:
-        raise ConfigError(f"--keep: expected at least 1, got {keep}")
+        raise ConfigError(field="keep", expected="at least 1", found=keep)
     with writing(layout):
         numbers = version_numbers(layout)
         kept = [Manifest.read(layout, number) for number in numbers[-keep:]]

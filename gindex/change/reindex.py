@@ -53,7 +53,7 @@ def _chosen_mu(manifest: Manifest, second_level: bool | None, mu: float | None) 
     """Return the mu of the second level that is asked for; None for none."""
     on = manifest.mu is not None if second_level is None else second_level
     if mu is not None and not on:
-        raise ConfigError("--mu: expected --second-level on, found it off; give both")
+        raise ConfigError(field="mu", expected="`second_level` on", found="it off", remedy="give both")
     if not on:
         return None
     known = SecondLevelConfig() if manifest.mu is None else SecondLevelConfig(mu=manifest.mu)

@@ -63,7 +63,7 @@ def form_batches(
     """
     ordinals_N, lengths_N = np.asarray(ordinals, dtype=np.int64), np.asarray(lengths, dtype=np.int64)
     if ordinals_N.shape != lengths_N.shape:
-        raise ShapeError(f"lengths: expected one per ordinal, {ordinals_N.shape}, found {lengths_N.shape}")
+        raise ShapeError(field="lengths", expected=f"one per ordinal, {ordinals_N.shape}", found=lengths_N.shape)
     order_N = np.lexsort((ordinals_N, -lengths_N))
     batches, start = [], 0
     while start < len(order_N):
@@ -93,8 +93,9 @@ def pad(
     """
     if not len(token_lists) == len(ordinals) == len(first_targets):
         raise ShapeError(
-            f"pad: expected as many ordinals and first targets as token lists, {len(token_lists)}, "
-            f"found {len(ordinals)} and {len(first_targets)}"
+            field="pad",
+            expected=f"as many ordinals and first targets as token lists, {len(token_lists)}",
+            found=f"{len(ordinals)} and {len(first_targets)}",
         )
     lengths = np.array([len(tokens) for tokens in token_lists], dtype=np.int64)
     padded = np.zeros((len(lengths), int(lengths.max(initial=0))), dtype=np.int64)

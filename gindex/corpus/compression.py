@@ -57,7 +57,9 @@ def _form(location: str, file: BinaryIO) -> str | None:
     ending = os.path.splitext(location)[1].lower()
     if ending in ENDINGS:
         if not head:
-            raise CorpusError(f"{location}: expected compressed data, found an empty file; fetch or write it again")
+            raise CorpusError(
+                field=location, expected="compressed data", found="an empty file", remedy="fetch or write it again"
+            )
         return ending
     if head.startswith(_BZIP2[0]) and head.endswith(_BZIP2[1]):
         return ".bz2"
@@ -144,8 +146,10 @@ class _Content(io.RawIOBase):
             data = self._content.read(len(view))
         except DAMAGE as error:
             raise CorpusError(
-                f"{self._location}: expected a readable file of whole {self._form[1:]} data, found it damaged past "
-                f"byte {self._done:,} of what it holds ({' '.join(str(error).split())[:200]}); fetch or write it again"
+                field=self._location,
+                expected=f"a readable file of whole {self._form[1:]} data",
+                found=f"it damaged past byte {self._done:,} of what it holds ({' '.join(str(error).split())[:200]})",
+                remedy="fetch or write it again",
             ) from error
         view[: len(data)] = data
         self._done += len(data)

@@ -33,8 +33,10 @@ def read_text(source: Source, config: CorpusConfig) -> Iterator[Record]:
     begin = text[:_LOOKED_AT]
     if len(begin) > 1 and (not begin[::2].strip("\0") or not begin[1::2].strip("\0")):
         raise CorpusError(
-            f"{source.location}: expected UTF-8, found every other character to be NUL, as in UTF-16 without a byte "
-            "order mark; convert the file to UTF-8"
+            field=source.location,
+            expected="UTF-8",
+            found="every other character to be NUL, as in UTF-16 without a byte order mark",
+            remedy="convert the file to UTF-8",
         )
     yield Record(fields={config.text_field: text}, place=source.location, default_id=source.name)
 
@@ -74,8 +76,10 @@ def read_delimited(source: Source, config: CorpusConfig) -> Iterator[Record]:
                 continue
             if len(values) != len(names):
                 raise CorpusError(
-                    f"{place}: expected {len(names)} values, as the first line has names, found {len(values)}; "
-                    "correct the record, or quote what holds the delimiter"
+                    field=place,
+                    expected=f"{len(names)} values, as the first line has names",
+                    found=len(values),
+                    remedy="correct the record, or quote what holds the delimiter",
                 )
             number += 1
             fields = dict(zip(names, values, strict=True))
@@ -106,7 +110,7 @@ def decode(data: bytes, location: str, offset: int) -> str:
         return data[skipped:].decode()
     except UnicodeDecodeError as error:
         found = bad_byte(error, offset + skipped)
-        raise CorpusError(f"{location}: expected UTF-8, found {found}; convert the file to UTF-8") from error
+        raise CorpusError(field=location, expected="UTF-8", found=found, remedy="convert the file to UTF-8") from error
 
 
 def bad_byte(error: UnicodeDecodeError, offset: int) -> str:
@@ -122,14 +126,20 @@ def one_line(error: BaseException) -> str:
 def equal_keys(error: EqualKeysError, place: str) -> CorpusError:
     """Say where an object has the same key twice."""
     return CorpusError(
-        f"{place}: expected keys that differ in every object, found {error.key!r} twice in one; rename or remove one"
+        field=place,
+        expected="keys that differ in every object",
+        found=f"{error.key!r} twice in one",
+        remedy="rename or remove one",
     )
 
 
 def _check_length(data: bytes, location: str) -> None:
     if len(data) > LONGEST:
         raise CorpusError(
-            f"{location}: expected records of at most {LONGEST:,} bytes, found a longer one; divide it into documents"
+            field=location,
+            expected=f"records of at most {LONGEST:,} bytes",
+            found="a longer one",
+            remedy="divide it into documents",
         )
 
 
@@ -140,7 +150,10 @@ def _parse(line: str, place: str) -> object:
         raise equal_keys(error, place) from error
     except (ValueError, RecursionError) as error:
         raise CorpusError(
-            f"{place}: expected one JSON object per line, found malformed JSON ({one_line(error)}); correct the line"
+            field=place,
+            expected="one JSON object per line",
+            found=f"malformed JSON ({one_line(error)})",
+            remedy="correct the line",
         ) from error
 
 
@@ -153,8 +166,10 @@ def _rows(lines: Iterator[str], source: Source) -> Iterator[tuple[str, list[str]
             values = next(reader, None)
         except csv.Error as error:
             raise CorpusError(
-                f"{place}: expected a record of {source.kind.value}, found a malformed one ({one_line(error)}); "
-                "put values that hold quotes or the delimiter in quotes, and double the quotes in them"
+                field=place,
+                expected=f"a record of {source.kind.value}",
+                found=f"a malformed one ({one_line(error)})",
+                remedy="put values that hold quotes or the delimiter in quotes, and double the quotes in them",
             ) from error
         if values is None:
             return
@@ -166,6 +181,9 @@ def _field_names(names: list[str], place: str) -> list[str]:
     for position, name in enumerate(names):
         if name in names[:position]:
             raise CorpusError(
-                f"{place}: expected names of fields that differ, found {name!r} twice; rename one in the first line"
+                field=place,
+                expected="names of fields that differ",
+                found=f"{name!r} twice",
+                remedy="rename one in the first line",
             )
     return names

@@ -9,7 +9,7 @@ from gindex.corpus.folders import list_files
 from gindex.corpus.sources import Kind, Source, expand
 from gindex.errors import CorpusChangedError, CorpusError
 
-_REMEDY = "restore the file or give another --out"
+_REMEDY = "restore the file or give another `out`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,16 +45,23 @@ def check_unchanged(recorded: Sequence[SourceFingerprint], current: Sequence[Sou
     before, now = {item.path: item for item in recorded}, {item.path: item for item in current}
     for path, item in before.items():
         if path not in now:
-            raise CorpusChangedError(f"{path}: expected the file that the build began with, found none; {_REMEDY}")
+            raise CorpusChangedError(
+                field=path, expected="the file that the build began with", found="none", remedy=_REMEDY
+            )
         if item != now[path]:
             raise CorpusChangedError(
-                f"{path}: expected {_content(item)}, as when the build began, found {_content(now[path])}; {_REMEDY}"
+                field=path,
+                expected=f"{_content(item)}, as when the build began",
+                found=_content(now[path]),
+                remedy=_REMEDY,
             )
     for path in now:
         if path not in before:
             raise CorpusChangedError(
-                f"{path}: expected only the files that the build began with, found this one added; "
-                "remove the file or give another --out"
+                field=path,
+                expected="only the files that the build began with",
+                found="this one added",
+                remedy="remove the file or give another `out`",
             )
     _check_order([item.path for item in recorded], [item.path for item in current])
 
@@ -63,13 +70,17 @@ def _check_order(recorded: list[str], current: list[str]) -> None:
     for position, (before, now) in enumerate(zip(recorded, current, strict=False)):
         if before != now:
             raise CorpusChangedError(
-                f"{now}: expected {before} as source file {position + 1}, as when the build began, found this one; "
-                "give the sources in the first order or give another --out"
+                field=now,
+                expected=f"{before} as source file {position + 1}, as when the build began",
+                found="this one",
+                remedy="give the sources in the first order or give another `out`",
             )
     if len(recorded) != len(current):
         raise CorpusChangedError(
-            f"sources: expected {len(recorded)} files, as when the build began, found {len(current)}; "
-            "give each source as often as before or give another --out"
+            field="sources",
+            expected=f"{len(recorded)} files, as when the build began",
+            found=len(current),
+            remedy="give each source as often as before or give another `out`",
         )
 
 
@@ -95,5 +106,8 @@ def _fingerprint(source: Source) -> SourceFingerprint:
             return SourceFingerprint(path=source.location, bytes=stream.tell(), sha256=digest)
     except OSError as error:
         raise CorpusError(
-            f"{source.location}: expected a readable file, found {error.strerror}; check the file and its permissions"
+            field=source.location,
+            expected="a readable file",
+            found=error.strerror,
+            remedy="check the file and its permissions",
         ) from error

@@ -57,7 +57,10 @@ def list_files(folder: Path) -> Listing:
         _Walk(folder, listing).run()
     except OSError as error:
         raise CorpusError(
-            f"{error.filename or folder}: expected a readable folder, found {error.strerror}; check its permissions"
+            field=error.filename or folder,
+            expected="a readable folder",
+            found=error.strerror,
+            remedy="check its permissions",
         ) from error
     listing.files.sort()
     return listing
@@ -94,8 +97,10 @@ class _Walk:
         name = parent + entry.name
         if entry.name == _TABLE_LOG:
             raise CorpusError(
-                f"{self._root / parent}: expected files of documents, found a Delta Lake table, among whose files are "
-                "those of older versions; write the table as plain Parquet"
+                field=self._root / parent,
+                expected="files of documents",
+                found="a Delta Lake table, among whose files are those of older versions",
+                remedy="write the table as plain Parquet",
             )
         if entry.name in _MARKERS or entry.name.startswith(_MARKERS_BEGIN) or entry.name.endswith(".crc"):
             self._listing.hidden.append(name)

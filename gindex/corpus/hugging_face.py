@@ -28,8 +28,10 @@ def read_saved(source: Source, config: CorpusConfig) -> Iterator[Record]:
         raise
     except Exception as error:  # datasets documents no set of errors
         raise CorpusError(
-            f"{source.location}: expected a saved dataset, found one that cannot be read ({one_line(error)}); "
-            "save it again"
+            field=source.location,
+            expected="a saved dataset",
+            found=f"one that cannot be read ({one_line(error)})",
+            remedy="save it again",
         ) from error
 
 
@@ -48,8 +50,10 @@ def read_hub(source: Source, config: CorpusConfig) -> Iterator[Record]:
         raise
     except Exception as error:  # network, hub and parsing errors alike
         raise CorpusError(
-            f"{source.location}: expected a file, a folder or a hub dataset, found neither a file nor a reachable "
-            f"hub dataset ({one_line(error)}); check the path, or the dataset's name and split and the network"
+            field=source.location,
+            expected="a file, a folder or a hub dataset",
+            found=f"neither a file nor a reachable hub dataset ({one_line(error)})",
+            remedy="check the path, or the dataset's name and split and the network",
         ) from error
 
 
@@ -60,8 +64,10 @@ def _only_split(splits: dict[str, Any], location: str) -> Any:
         return next(iter(splits.values()))
     found = ", ".join(sorted(splits)) or "none"
     raise CorpusError(
-        f"{location}: expected a split 'train' or a single split, found the splits {found}; "
-        f"give the folder of one split, such as {location}/NAME"
+        field=location,
+        expected="a split 'train' or a single split",
+        found=f"the splits {found}",
+        remedy=f"give the folder of one split, such as {location}/NAME",
     )
 
 
@@ -73,6 +79,8 @@ def _records(source: Source, dataset: Iterable[object]) -> Iterator[Record]:
             yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
     except OverflowError as error:  # Python's dates begin with year 1 and end with 9999
         raise CorpusError(
-            f"{source.location}: expected values within the range of Python's types, found one past record {number} "
-            f"that is not ({one_line(error)}); convert its field to text"
+            field=source.location,
+            expected="values within the range of Python's types",
+            found=f"one past record {number} that is not ({one_line(error)})",
+            remedy="convert its field to text",
         ) from error

@@ -117,8 +117,10 @@ class _Text:
         left = self._text[self._at :]
         if len(left) > files.LONGEST:
             raise CorpusError(
-                f"{self._location}: expected records of at most {files.LONGEST:,} characters, found a longer one, or "
-                f"malformed JSON in record {self._number}; divide it into documents, or correct it"
+                field=self._location,
+                expected=f"records of at most {files.LONGEST:,} characters",
+                found=f"a longer one, or malformed JSON in record {self._number}",
+                remedy="divide it into documents, or correct it",
             )
         read = self._stream.read(max(_PIECE, len(left)))
         data = self._undecoded + read
@@ -133,6 +135,8 @@ class _Text:
 
     def _malformed(self, found: str) -> CorpusError:
         return CorpusError(
-            f"{self._location}: record {self._number}: expected JSON objects, found malformed JSON ({found}); "
-            "correct the record"
+            field=f"{self._location}: record {self._number}",
+            expected="JSON objects",
+            found=f"malformed JSON ({found})",
+            remedy="correct the record",
         )

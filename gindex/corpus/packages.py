@@ -17,6 +17,8 @@ def require(package: str, location: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{location}: expected the package {package.partition('.')[0]} to read it, found none installed; "
-            f"{install_hint('corpora')}"
+            field=location,
+            expected=f"the package {package.partition('.')[0]} to read it",
+            found="none installed",
+            remedy=install_hint("corpora"),
         ) from error

@@ -49,11 +49,17 @@ def _records(parquet: Any, location: str) -> Iterator[object]:
     except UnicodeDecodeError as error:
         found = bad_byte(error, 0)
         raise CorpusError(
-            f"{location}: expected UTF-8 strings, found {found} of a string past record {count}; write it as UTF-8"
+            field=location,
+            expected="UTF-8 strings",
+            found=f"{found} of a string past record {count}",
+            remedy="write it as UTF-8",
         ) from error
     except arrow.ArrowException as error:
         raise CorpusError(
-            f"{location}: expected a Parquet file, found one that cannot be read ({one_line(error)}); write it again"
+            field=location,
+            expected="a Parquet file",
+            found=f"one that cannot be read ({one_line(error)})",
+            remedy="write it again",
         ) from error
 
 
@@ -66,8 +72,10 @@ def _check_names(arrow: Any, schema: Any, location: str) -> None:
         for field in fields:
             if field.name in seen:
                 raise CorpusError(
-                    f"{location}: record 1: expected fields whose names differ, found {path + field.name!r} twice; "
-                    "rename one"
+                    field=f"{location}: record 1",
+                    expected="fields whose names differ",
+                    found=f"{path + field.name!r} twice",
+                    remedy="rename one",
                 )
             seen.add(field.name)
             if inner := _fields_of(arrow, field.type):
@@ -98,8 +106,10 @@ def _values(arrow: Any, column: Any, name: str, location: str, count: int) -> li
             raise
         except (OverflowError, ValueError, TypeError) as error:
             raise CorpusError(
-                f"{location}: record {number}: expected a value that can be written out in the field {name!r}, found "
-                f"one of type {scalar.type} ({one_line(error)}); convert or remove the field"
+                field=f"{location}: record {number}",
+                expected=f"a value that can be written out in the field {name!r}",
+                found=f"one of type {scalar.type} ({one_line(error)})",
+                remedy="convert or remove the field",
             ) from error
     return values
 

@@ -36,7 +36,10 @@ def partition_fields(given: Sequence[str], below: Sequence[str], location: str) 
             name, value = (unquote(part, errors="surrogateescape") for part in match.groups())
             if name in found:
                 raise CorpusError(
-                    f"{location}: expected one folder for the field {name!r}, found two; rename one of the folders"
+                    field=location,
+                    expected=f"one folder for the field {name!r}",
+                    found="two",
+                    remedy="rename one of the folders",
                 )
             found[name] = None if value == _NULL else value
     return found
@@ -52,14 +55,18 @@ def with_partition(record: Record, fields: Mapping[str, str | None], config: Cor
         return record
     for name, value in fields.items():
         if name in (config.text_field, config.id_field):
-            option = "--text-field" if name == config.text_field else "--id-field"
+            setting = "text_field" if name == config.text_field else "id_field"
             raise CorpusError(
-                f"{record.place}: expected the field {name!r} in records, found it in the name of a folder; rename the "
-                f"folder, or name another field with {option}"
+                field=record.place,
+                expected=f"the field {name!r} in records",
+                found="it in the name of a folder",
+                remedy=f"rename the folder, or name another field with `{setting}`",
             )
         if name in record.fields and (own := record.fields[name]) != value and str(own) != value:
             raise CorpusError(
-                f"{record.place}: expected {value!r} in the field {name!r}, as the folder's name says, "
-                f"found {str(own)[:50]!r}; correct the record or rename the folder"
+                field=record.place,
+                expected=f"{value!r} in the field {name!r}, as the folder's name says",
+                found=repr(str(own)[:50]),
+                remedy="correct the record or rename the folder",
             )
     return replace(record, fields={**fields, **record.fields})

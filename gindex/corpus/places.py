@@ -35,6 +35,8 @@ class Places:
             query = "SELECT place FROM places WHERE id = ?"
             (first,) = self._connection.execute(query, (document_id,)).fetchone()
             raise CorpusError(
-                f"{place}: expected unique ids, found {document_id!r} again after {first}; "
-                "remove one, or name another field with --id-field"
+                field=place,
+                expected="unique ids",
+                found=f"{document_id!r} again after {first}",
+                remedy="remove one, or name another field with `id_field`",
             ) from error

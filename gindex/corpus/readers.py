@@ -64,7 +64,9 @@ def _documents(sources: list[Source], given: Sequence[str], config: CorpusConfig
                 without.append(source.location)
     if len(without) == len(sources):
         where = ", ".join(given) or "sources"
-        raise CorpusError(f"{where}: expected at least one document, found none; give a source that holds documents")
+        raise CorpusError(
+            field=where, expected="at least one document", found="none", remedy="give a source that holds documents"
+        )
     for location in without:
         logger.warning("%s: no record in it", location)
 
@@ -74,5 +76,8 @@ def _records(source: Source, config: CorpusConfig) -> Iterator[Record]:
         yield from _READERS[source.kind](source, config)
     except DAMAGE as error:
         raise CorpusError(
-            f"{source.location}: expected a readable file, found {one_line(error)}; check the file and its permissions"
+            field=source.location,
+            expected="a readable file",
+            found=one_line(error),
+            remedy="check the file and its permissions",
         ) from error

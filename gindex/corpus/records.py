@@ -55,12 +55,16 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
     """
     if not isinstance(record.fields, Mapping):
         raise CorpusError(
-            f"{record.place}: expected a record that is an object, found {_type(record.fields)}; "
-            f'write every record as {{"{config.text_field}": "..."}}'
+            field=record.place,
+            expected="a record that is an object",
+            found=_type(record.fields),
+            remedy=f'write every record as {{"{config.text_field}": "..."}}',
         )
     fields = {str(name): value for name, value in record.fields.items()}
     if len(fields) != len(record.fields):
-        raise CorpusError(f"{record.place}: expected names of fields that differ as text, found equal ones; rename one")
+        raise CorpusError(
+            field=record.place, expected="names of fields that differ as text", found="equal ones", remedy="rename one"
+        )
     text = _text(fields, record.place, config)
     document_id = _document_id(fields, record, config)
     metadata = {
@@ -131,17 +135,23 @@ def _text(fields: dict[str, Any], place: str, config: CorpusConfig) -> str:
         found = ", ".join(map(repr, sorted(fields)[:_SHOWN_FIELDS])) or "none"
         found += f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
         raise CorpusError(
-            f"{place}: expected the text field {config.text_field!r}, found the fields {found}; "
-            "name the right one with --text-field"
+            field=place,
+            expected=f"the text field {config.text_field!r}",
+            found=f"the fields {found}",
+            remedy="name the right one with `text_field`",
         )
     text = fields[config.text_field]
     if not isinstance(text, str):
         raise CorpusError(
-            f"{place}: expected a string in the text field {config.text_field!r}, found {_type(text)}; "
-            "correct or remove the record, or name another field with --text-field"
+            field=place,
+            expected=f"a string in the text field {config.text_field!r}",
+            found=_type(text),
+            remedy="correct or remove the record, or name another field with `text_field`",
         )
     if not text.strip():
-        raise CorpusError(f"{place}: expected text, found an empty or blank one; remove the record or file")
+        raise CorpusError(
+            field=place, expected="text", found="an empty or blank one", remedy="remove the record or file"
+        )
     _check_encodable(text, "text", place)
     return text
 
@@ -151,8 +161,10 @@ def _document_id(fields: dict[str, Any], record: Record, config: CorpusConfig) -
     if isinstance(found, bool) or not isinstance(found, (int, str)) or found == "":
         shown = "an empty string" if found == "" else _type(found)
         raise CorpusError(
-            f"{record.place}: expected an integer or a string as id in the field {config.id_field!r}, "
-            f"found {shown}; correct the record or name another field with --id-field"
+            field=record.place,
+            expected=f"an integer or a string as id in the field {config.id_field!r}",
+            found=shown,
+            remedy="correct the record or name another field with `id_field`",
         )
     _check_encodable(str(found), "an id", record.place)
     return str(found)
@@ -167,7 +179,10 @@ def _metadata(name: str, value: object, place: str) -> Any:
     except (TypeError, RecursionError) as error:
         found = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CorpusError(
-            f"{place}: expected a JSON value in the field {name!r}, found {found}; remove or convert the field"
+            field=place,
+            expected=f"a JSON value in the field {name!r}",
+            found=found,
+            remedy="remove or convert the field",
         ) from error
 
 
@@ -180,8 +195,10 @@ def _check_encodable(text: str, what: str, place: str) -> None:
 
 def _half_pair(what: str, place: str, error: UnicodeEncodeError) -> CorpusError:
     return CorpusError(
-        f"{place}: expected {what} of Unicode characters, found half a surrogate pair at character {error.start}; "
-        "correct or remove the record"
+        field=place,
+        expected=f"{what} of Unicode characters",
+        found=f"half a surrogate pair at character {error.start}",
+        remedy="correct or remove the record",
     )
 
 

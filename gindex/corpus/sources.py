@@ -81,7 +81,7 @@ def expand(given: str, tell: Callable[[str], None] = lambda _line: None) -> list
             return [Source(kind=Kind.HUB_DATASET, location=given, name=given)]
     except OSError as error:
         found = error.strerror or str(error)
-    raise CorpusError(f"{given}: expected a file, a folder or a hub dataset, found {found}; check the path")
+    raise CorpusError(field=given, expected="a file, a folder or a hub dataset", found=found, remedy="check the path")
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -119,10 +119,14 @@ def _kind(path: Path) -> Kind:
     ending = Path(plain).suffix.lower()
     if ending in _ARCHIVES:
         raise CorpusError(
-            f"{path}: expected a file of documents, found an archive or a form of compression that is not read; unpack "
-            f"it, or compress it as {', '.join(ENDINGS)}"
+            field=path,
+            expected="a file of documents",
+            found="an archive or a form of compression that is not read",
+            remedy=f"unpack it, or compress it as {', '.join(ENDINGS)}",
         )
     kind = _KINDS.get(ending, Kind.TEXT)
     if kind is Kind.PARQUET and plain != path.name:
-        raise CorpusError(f"{path}: expected a Parquet file as it is, found it compressed once more; decompress it")
+        raise CorpusError(
+            field=path, expected="a Parquet file as it is", found="it compressed once more", remedy="decompress it"
+        )
     return kind

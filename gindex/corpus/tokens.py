@@ -87,8 +87,10 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     """
     if not tokenizer.is_fast:
         raise TokenizerError(
-            f"tokenizer: expected a fast one, which gives character offsets, found {type(tokenizer).__name__}; "
-            "use a model with a tokenizer.json"
+            field="tokenizer",
+            expected="a fast one, which gives character offsets",
+            found=type(tokenizer).__name__,
+            remedy="use a model with a tokenizer.json",
         )
     # verbose=False: texts longer than the model takes are cut into parts, so its warning would mislead.
     encoded = tokenizer(
@@ -131,9 +133,9 @@ def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: i
     import numpy as np
 
     if len(tokens) != len(offsets):
-        raise ShapeError(f"offsets: expected one per token, {len(tokens)}, found {len(offsets)}")
+        raise ShapeError(field="offsets", expected=f"one per token, {len(tokens)}", found=len(offsets))
     if max_tokens < 2:
-        raise ConfigError(f"--max-tokens: expected at least 2, got {max_tokens}")
+        raise ConfigError(field="max_tokens", expected="at least 2", found=max_tokens)
     parts: list[Part] = []
     for first in range(0, max(1, len(tokens) - 1) if tokens else 0, max_tokens - 1):
         context = min(first, 1)

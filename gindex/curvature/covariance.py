@@ -108,4 +108,4 @@ def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
         return mask_NT.expand(-1, positions)
     if positions == 1:
         return mask_NT.any(1, keepdim=True)
-    raise ShapeError(f"{name}: expected {mask_NT.shape[1]} positions, one for each token, or 1, found {positions}")
+    raise ShapeError(field=name, expected=f"{mask_NT.shape[1]} positions, one for each token, or 1", found=positions)

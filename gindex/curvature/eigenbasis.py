@@ -48,7 +48,12 @@ def eigenbasis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
         if torch.isfinite(vectors).all():
             values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
             return values.to(wide.device), vectors.to(wide.device)
-    raise NonFiniteError(f"{name}: no eigendecomposition converged; fit on more documents")
+    raise NonFiniteError(
+        field=name,
+        expected="an eigendecomposition that converges",
+        found="none that does",
+        remedy="fit on more documents",
+    )
 
 
 def _eigh(symmetric_XX: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +107,8 @@ def coordinate_basis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
 def _check_finite(covariance_XX: Tensor, name: str) -> None:
     if not torch.isfinite(covariance_XX).all():
         raise NonFiniteError(
-            f"{name}: expected a finite covariance, found NaN or infinity; run with --dtype float32 or without the "
-            "documents that cause it"
+            field=name,
+            expected="a finite covariance",
+            found="NaN or infinity",
+            remedy="run with `dtype` float32 or without the documents that cause it",
         )

@@ -53,7 +53,9 @@ def _zeros(s_NTO: Tensor, I: int) -> Tensor:  # noqa: E741
 def _add_squares(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
     """Add the squares of document gradients to Lambda, in its number format."""
     if a_NTI.shape[:2] != s_NTO.shape[:2]:
-        raise ShapeError(f"expected equal document and token axes, found {tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}")
+        raise ShapeError(
+            expected="equal document and token axes", found=f"{tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}"
+        )
     if total_OI.device.type == "cpu":  # one gradient at a time stays in the processor's cache
         for a_TI, s_TO in zip(a_NTI, s_NTO, strict=True):
             G_OI = (s_TO.T @ a_TI).to(total_OI.dtype)

@@ -127,8 +127,9 @@ def _pass(
         done(len(losses_N))
     if documents == bad:
         raise NonFiniteError(
-            f"expected documents with a finite loss to fit on, found none in {documents}; "
-            "check the model's weights or run with --dtype float32"
+            expected="documents with a finite loss to fit on",
+            found=f"none in {documents}",
+            remedy="check the model's weights or run with `dtype` float32",
         )
     if bad:
         logger.warning("%d parts of the fit have a loss that is not finite and are left out of it", bad)

@@ -138,8 +138,10 @@ class GaussNewton(Generic[Batch]):
             pulled = self._task.output_hessian(outputs.detach(), tangent)
             if not torch.isfinite(pulled).all():
                 raise NonFiniteError(
-                    f"Gauss-Newton product: expected finite outputs of documents {batch.ordinals.tolist()[:5]}..., "
-                    "found NaN or infinity; leave such documents out, or run with --dtype float32"
+                    field="Gauss-Newton product",
+                    expected=f"finite outputs of documents {batch.ordinals.tolist()[:5]}...",
+                    found="NaN or infinity",
+                    remedy="leave such documents out, or run with `dtype` float32",
                 )
             return (outputs * (pulled * share)).sum()[None]  # its backward pass starts from H J v
 
@@ -176,8 +178,10 @@ def dense_matrix(curvature: Curvature, weights: int, like: Tensor) -> Tensor:
     """
     if weights > DENSE_WEIGHTS:
         raise ConfigError(
-            f"dense Gauss-Newton matrix: expected at most {DENSE_WEIGHTS:,} tracked weights, found {weights:,}; take "
-            "conjugate gradients"
+            field="dense Gauss-Newton matrix",
+            expected=f"at most {DENSE_WEIGHTS:,} tracked weights",
+            found=f"{weights:,}",
+            remedy="take conjugate gradients",
         )
     matrix_WW = curvature.product(torch.eye(weights, dtype=like.dtype, device=like.device))
     return (matrix_WW + matrix_WW.T) / 2

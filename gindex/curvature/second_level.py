@@ -78,11 +78,14 @@ class SecondMoment:
             NonFiniteError: One holds a NaN or an infinity.
         """
         if vectors_ND.dim() != 2 or vectors_ND.shape[1] != len(self.product_DK):
-            raise ShapeError(f"expected vectors [N, {len(self.product_DK)}], found {list(vectors_ND.shape)}")
+            raise ShapeError(expected=f"vectors [N, {len(self.product_DK)}]", found=list(vectors_ND.shape))
         squares = float(vectors_ND.double().square().sum())
         if not squares < float("inf"):
             raise NonFiniteError(
-                "second level: expected finite vectors, found NaN or infinity; leave those documents out"
+                field="second level",
+                expected="finite vectors",
+                found="NaN or infinity",
+                remedy="leave those documents out",
             )
         seen = vectors_ND if self.basis_DK is None else vectors_ND @ self.basis_DK.to(vectors_ND.dtype)
         self.product_DK += vectors_ND.T @ seen
@@ -95,7 +98,7 @@ class SecondMoment:
             ShapeError: It has another basis.
         """
         if not _equal(self.basis_DK, other.basis_DK) or len(self.product_DK) != len(other.product_DK):
-            raise ShapeError("second level: expected a sum with the same basis, found another one")
+            raise ShapeError(field="second level", expected="a sum with the same basis", found="another one")
         self.product_DK += other.product_DK
         self.trace += other.trace
 
@@ -192,7 +195,9 @@ def fit_second_level(
     """
     passes = suited_passes(dimension) if passes is None else passes
     if rank < 1 or passes < 1:
-        raise ConfigError(f"second level: expected a rank and passes of at least 1, got {rank} and {passes}")
+        raise ConfigError(
+            field="second level", expected="a rank and passes of at least 1", found=f"{rank} and {passes}"
+        )
     basis_DK = (
         None
         if dimension <= DENSE_DIMENSION

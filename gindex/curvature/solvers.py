@@ -164,8 +164,10 @@ def _growth(
 
 def _diverged(found: str, iterations: int, scale: float) -> DivergenceError:
     return DivergenceError(
-        f"LiSSA: expected a relative residual below 1, found {found} after {iterations} iterations at scale "
-        f"{scale:.3g}; raise the scale (--refine-scale) or the damping, or take conjugate gradients (--refine cg)"
+        field="LiSSA",
+        expected="a relative residual below 1",
+        found=f"{found} after {iterations} iterations at scale {scale:.3g}",
+        remedy="raise the scale (`refine_scale`) or the damping, or take conjugate gradients (`refine` cg)",
     )
 
 

@@ -63,7 +63,9 @@ class RowChecksums:
         """
         sums, rows = np.frombuffer(path.read_bytes(), "<u4").astype(np.uint32), len(documents) + len(parts)
         if len(sums) != rows:
-            raise CorruptStoreError(f"{path}: expected the checksums of {rows:,} rows, found {len(sums):,}; restore it")
+            raise CorruptStoreError(
+                field=path, expected=f"the checksums of {rows:,} rows", found=f"{len(sums):,}", remedy="restore it"
+            )
         return cls(table, documents.start, parts.start, sums[: len(documents)], sums[len(documents) :])
 
     def check_document(self, row: tuple[Any, ...]) -> None:
@@ -88,8 +90,10 @@ class RowChecksums:
         place = row[0] - first
         if not 0 <= place < len(sums) or row_checksum(row) != sums[place]:
             raise CorruptStoreError(
-                f"{self._path}: expected {kind} {row[0]} as it was written, found another checksum; restore the table "
-                "or build the index again"
+                field=self._path,
+                expected=f"{kind} {row[0]} as it was written",
+                found="another checksum",
+                remedy="restore the table or build the index again",
             )
 
 

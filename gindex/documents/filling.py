@@ -72,7 +72,7 @@ def new_table(path: Path) -> Iterator[sqlite3.Connection]:
         publish_written(partial, path)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
-            f"{path}: expected to write the document table, found {error}; check free space and permissions"
+            field=path, expected="to write the document table", found=error, remedy="check free space and permissions"
         ) from error
     finally:
         with suppress(OSError):
@@ -157,12 +157,20 @@ class _Filler:
             phase.advance(len(batch))
             empty = False
         if empty:
-            raise CorpusError("corpus: expected at least one document, found none; give a source that holds documents")
+            raise CorpusError(
+                field="corpus",
+                expected="at least one document",
+                found="none",
+                remedy="give a source that holds documents",
+            )
 
     def _add(self, document: Document, parts: list[Part]) -> None:
         if not parts:
             raise CorpusError(
-                f"document {document.document_id!r}: expected at least one token, found none in its text; remove it"
+                field=f"document {document.document_id!r}",
+                expected="at least one token",
+                found="none in its text",
+                remedy="remove it",
             )
         ordinal = next(self._documents)
         self._add_document(ordinal, document)
@@ -182,8 +190,10 @@ class _Filler:
             (first,) = self._connection.execute(query, (document.document_id,)).fetchone()
             number, before = ordinal - self._first_document + 1, first - self._first_document + 1
             raise CorpusError(
-                f"document {number}: expected unique ids, found {document.document_id!r} again after "
-                f"document {before}; remove one, or name another field with --id-field"
+                field=f"document {number}",
+                expected="unique ids",
+                found=f"{document.document_id!r} again after document {before}",
+                remedy="remove one, or name another field with `id_field`",
             ) from error
 
 

@@ -114,7 +114,7 @@ def filter_error(text: str, position: int, expected: str, found: str) -> FilterE
     before = text[:position].rstrip()
     shown = before if len(before) <= SHOWN else f"...{before[-SHOWN:]}"
     where = f"after {shown!r}" if before else "at the beginning"
-    return FilterError(f"--where, position {position + 1}: expected {expected}, found {found} {where}")
+    return FilterError(field=f"where, position {position + 1}", expected=expected, found=f"{found} {where}")
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise CorruptStoreError(
-            f"{path}: expected a document table, found no file; restore it or build the index again"
+            field=path, expected="a document table", found="no file", remedy="restore it or build the index again"
         )
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with translated_errors(path):
@@ -118,14 +118,18 @@ def translated_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if _code(error) in _BUSY:
             raise StoreError(
-                f"{path}: expected no other writer, found it locked; wait until the other one is done"
+                field=path, expected="no other writer", found="it locked", remedy="wait until the other one is done"
             ) from error
         if is_damage(error):
             raise CorruptStoreError(
-                f"{path}: expected a document table, found a file that SQLite cannot use ({error}); "
-                "restore it or build the index again"
+                field=path,
+                expected="a document table",
+                found=f"a file that SQLite cannot use ({error})",
+                remedy="restore it or build the index again",
             ) from error
-        raise StoreError(f"{path}: expected SQLite to read the table, found that it cannot now: {error}") from error
+        raise StoreError(
+            field=path, expected="SQLite to read the table", found=f"that it cannot now: {error}"
+        ) from error
 
 
 @contextmanager
@@ -147,7 +151,9 @@ def asked_errors(path: Path) -> Iterator[None]:
                 raise
             # Numbers and texts that SQLite has no type for are refused before a statement runs.
             found = "it takes too long" if "interrupted" in str(error) else error
-            raise FilterError(f"where: expected what SQLite can look for, found that {found}; simplify it") from error
+            raise FilterError(
+                field="where", expected="what SQLite can look for", found=f"that {found}", remedy="simplify it"
+            ) from error
 
 
 @contextmanager
@@ -183,11 +189,16 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     if found != APPLICATION_ID:
         raise CorruptStoreError(
-            f"{path}: expected a document table with application id {APPLICATION_ID}, found {found}; "
-            "restore it or build the index again"
+            field=path,
+            expected=f"a document table with application id {APPLICATION_ID}",
+            found=found,
+            remedy="restore it or build the index again",
         )
     version = version_of(connection)
     if version > VERSION:
         raise FormatVersionError(
-            f"{path}: expected document table version {VERSION} or less, found {version}; install a newer gindex"
+            field=path,
+            expected=f"document table version {VERSION} or less",
+            found=version,
+            remedy="install a newer gindex",
         )

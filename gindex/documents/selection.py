@@ -51,15 +51,17 @@ def lexical_documents(
         QueryError: The text has no words, or words that a table of an older version does not have.
     """
     if not words_of(text):
-        raise QueryError(f"--bm25: expected text with at least one word, found {text[:80]!r}")
+        raise QueryError(field="bm25", expected="text with at least one word", found=repr(text[:80]))
     if PLAIN_WORDS in table.versions and is_cut_in_pairs(text):
-        missing = (
-            "expected an index that has the words of Chinese, Japanese, Korean, Thai and other scripts without spaces, "
-            "found one made before gindex kept them; gindex compact makes them"
+        missing = QueryError(
+            field="bm25",
+            expected="an index that has the words of Chinese, Japanese, Korean, Thai and other scripts without spaces",
+            found="one made before gindex kept them",
+            remedy="gindex compact makes them",
         )
         if not partly:
-            raise QueryError(f"--bm25: {missing}")
-        logger.warning("words of the query: %s", missing)
+            raise missing
+        logger.warning("words of the query: %s", str(missing).removeprefix("bm25: "))
     statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
     parameters: list[int | float | str] = []
     if where is not None:

@@ -227,7 +227,10 @@ class DocumentTable:
         if missing:
             more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise UnknownDocumentError(
-                f"{self._names}: expected the id of a document, found no {missing[0]!r}{more}; check the ids"
+                field=self._names,
+                expected="the id of a document",
+                found=f"no {missing[0]!r}{more}",
+                remedy="check the ids",
             )
         return found
 
@@ -353,7 +356,10 @@ class DocumentTable:
         for ordinal in asked:
             if ordinal not in found:
                 raise CorruptStoreError(
-                    f"{self._names}: expected a part {ordinal}, found none; restore the table or build the index again"
+                    field=self._names,
+                    expected=f"a part {ordinal}",
+                    found="none",
+                    remedy="restore the table or build the index again",
                 )
         return [found[ordinal] for ordinal in asked]
 
@@ -364,8 +370,10 @@ class DocumentTable:
     def _decode_tokens(self, ordinal: int, tokens: bytes, token_count: int) -> npt.NDArray[np.uint32]:
         if len(tokens) != 4 * token_count:
             raise CorruptStoreError(
-                f"{self._names}: expected {4 * token_count} bytes of tokens in part {ordinal}, found {len(tokens)}; "
-                "restore the table or build the index again"
+                field=self._names,
+                expected=f"{4 * token_count} bytes of tokens in part {ordinal}",
+                found=len(tokens),
+                remedy="restore the table or build the index again",
             )
         return np.frombuffer(tokens, dtype="<u4").astype(np.uint32)
 
@@ -374,7 +382,7 @@ class DocumentTable:
             decoded: dict[str, Any] = json.loads(metadata)
         except ValueError as error:
             raise CorruptStoreError(
-                f"{self._names}: expected metadata in JSON, found {metadata[:80]!r}; restore the table"
+                field=self._names, expected="metadata in JSON", found=repr(metadata[:80]), remedy="restore the table"
             ) from error
         return decoded
 

@@ -97,7 +97,7 @@ def _token_texts(tokenizer: Any, text: str, ids: list[int]) -> list[str]:
 
 
 def explanation_record(explanation: Explanation) -> dict[str, Any]:
-    """Return an explanation as the plain values that `gindex explain --json` prints."""
+    """Return an explanation as the plain values that `gindex explain` prints as JSON."""
     return asdict(explanation)
 
 

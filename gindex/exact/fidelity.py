@@ -50,7 +50,7 @@ class Fidelity:
     ranked: npt.NDArray[np.bool_]
 
     def record(self) -> dict[str, Any]:
-        """Return what the manifest keeps and `--json` prints: all but the scores."""
+        """Return what the manifest keeps and JSON prints: all but the scores."""
         return {
             "queries": self.queries,
             "parts": self.parts,
@@ -86,7 +86,7 @@ def sample_queries(table: DocumentTable, count: int, usable: npt.NDArray[np.int6
     _, first = np.unique(documents[order], return_index=True)
     drawn = order[np.sort(first)][:count]
     if not len(drawn):
-        raise ConfigError("--sample: expected a document of at least two tokens in the index, found none")
+        raise ConfigError(field="sample", expected="a document of at least two tokens in the index", found="none")
     return FidelityQueries(
         tokens=[QueryTokens(tokens, 1) for tokens in table.tokens(drawn)],
         documents=documents[drawn],
@@ -132,8 +132,10 @@ def measure_fidelity(
     least = int(ranked_QN.sum(1).min())
     if least < LEAST_PARTS:
         raise ConfigError(
-            f"fidelity: expected at least {LEAST_PARTS} parts of other documents to rank, found {least}; "
-            "index more documents, or rank more of them with --parts"
+            field="fidelity",
+            expected=f"at least {LEAST_PARTS} parts of other documents to rank",
+            found=least,
+            remedy="index more documents, or rank more of them with `parts`",
         )
     scores_QN = _stored_scores(_vectors(queries, path, reranker), reader, parts)
     influence_QN = np.stack(reranker.influence(queries.tokens, [parts] * len(queries.tokens), progress))
@@ -154,7 +156,10 @@ def _vectors(queries: FidelityQueries, path: VectorPath, reranker: Reranker) -> 
     if not batch.finite.all():
         number = int(torch.nonzero(~batch.finite)[0])
         raise NonFiniteError(
-            f"fidelity: expected a finite gradient of query {number}, found NaN or infinity; leave it out"
+            field="fidelity",
+            expected=f"a finite gradient of query {number}",
+            found="NaN or infinity",
+            remedy="leave it out",
         )
     return batch.vectors.cpu()
 

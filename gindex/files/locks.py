@@ -71,10 +71,16 @@ def _is_current(descriptor: int, path: Path) -> bool:
 def _explained(path: Path, error: OSError) -> Exception:
     if error.errno in _HELD:
         return BusyError(
-            f"{path.parent}: another gindex process is writing here; wait until it is done, then run this again"
+            field=path.parent,
+            expected="no other writer",
+            found="that another gindex process is writing here",
+            remedy="wait until it is done, then run this again",
         )
     if error.errno in _UNSUPPORTED:
         return StoreError(
-            f"{path}: expected a file system with locks, found {error.strerror}; put the index on another one to write"
+            field=path,
+            expected="a file system with locks",
+            found=error.strerror,
+            remedy="put the index on another one to write",
         )
     return error

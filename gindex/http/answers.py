@@ -48,7 +48,7 @@ class Listener:
         try:
             self._last = json.loads(text)
         except ValueError as error:
-            raise ServiceError(f"{self._where}: expected lines of JSON, found others") from error
+            raise ServiceError(field=self._where, expected="lines of JSON", found="others") from error
         state = self._last.get("state")
         if state == "waiting":
             place = int(self._last["place"])
@@ -70,7 +70,9 @@ class Listener:
             return self._last["result"]
         problem = self._last.get("problem")
         if problem is None:
-            raise ServiceError(f"{self._where}: expected an answer, found that the lines end without one; try again")
+            raise ServiceError(
+                field=self._where, expected="an answer", found="that the lines end without one", remedy="try again"
+            )
         raise error_of(problem, self._where, "an answer")
 
     def _complete(self) -> None:
@@ -141,5 +143,8 @@ def error_of(content: Any, where: str, expected: str) -> GindexError:
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):
         kind = ServiceError
-    found: GindexError = kind(f"{where}: {problem.get('detail', f'expected {expected}')}")
-    return found
+    parts = {name: str(problem[name]) for name in errors.PARTS if problem.get(name)}
+    field = parts.pop("field", "")
+    message = "" if parts else str(problem.get("detail", f"expected {expected}")).removeprefix(f"{field}: ")
+    told: GindexError = kind(message, **parts | {"field": f"{where}: {field}" if field else where})
+    return told

@@ -80,7 +80,9 @@ class Calls:
         parts = urlsplit(url)
         *_, last = parts.path.rstrip("/").split("/")
         if parts.scheme not in ("http", "https") or not parts.hostname or not (index or last):
-            raise ConfigError(f"{url}: expected http://host:port/name of an index; see /v1/indexes of the service")
+            raise ConfigError(
+                field=url, expected="http://host:port/name of an index", remedy="see /v1/indexes of the service"
+            )
         prefix = parts.path.rstrip("/") if index else parts.path.rstrip("/").removesuffix(last)
         self.base = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
         self.index = index or last
@@ -139,7 +141,9 @@ class Calls:
         try:
             content = json.dumps(request.body, ensure_ascii=False, allow_nan=False).encode()
         except ValueError as error:  # half a surrogate pair is one too
-            raise ConfigError(f"request: expected Unicode text and finite numbers, found that {error}") from error
+            raise ConfigError(
+                field="request", expected="Unicode text and finite numbers", found=f"that {error}"
+            ) from error
         headers["Content-Type"] = "application/json"
         return {"method": request.method, "url": request.url, "content": content, "headers": headers}
 
@@ -161,7 +165,7 @@ class Calls:
         try:
             content = response.json()
         except ValueError as error:
-            raise ServiceError(f"{self.base}: expected JSON, found {response.status_code} without it") from error
+            raise ServiceError(field=self.base, expected="JSON", found=f"{response.status_code} without it") from error
         if response.is_success:
             return content
         raise error_of(content, self.base, f"an answer, found {response.status_code}")
@@ -169,7 +173,9 @@ class Calls:
     def unreachable(self, error: Exception) -> UnavailableError:
         """Return what is raised where no answer came."""
         found = str(error) or type(error).__name__
-        return UnavailableError(f"{self.base}: expected a service, found {found}; check the address and that it runs")
+        return UnavailableError(
+            field=self.base, expected="a service", found=found, remedy="check the address and that it runs"
+        )
 
 
 def texts_in_blocks(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
@@ -188,7 +194,7 @@ def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
 
     vectors_QD = np.ascontiguousarray(vectors, "<f4")
     if vectors_QD.ndim != 2:
-        raise MismatchError(f"query vectors: expected shape [queries, dimension], found {vectors_QD.shape}")
+        raise MismatchError(field="query vectors", expected="shape [queries, dimension]", found=vectors_QD.shape)
     for start in range(0, len(vectors_QD), BATCH):
         block = enumerate(vectors_QD[start : start + BATCH], start)
         yield [{"id": str(n), "vector": base64.b64encode(v.tobytes()).decode()} for n, v in block]

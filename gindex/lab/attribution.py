@@ -175,8 +175,10 @@ class Attribution(Generic[Batch]):
         if not torch.isfinite(influence_QN).all():
             query, document = torch.nonzero(~torch.isfinite(influence_QN))[0].tolist()
             raise NonFiniteError(
-                f"influence: expected finite gradients, found NaN or infinity in document {document} or query {query} "
-                "(counted from 0); leave it out"
+                field="influence",
+                expected="finite gradients",
+                found=f"NaN or infinity in document {document} or query {query} (counted from 0)",
+                remedy="leave it out",
             )
         return influence_QN
 

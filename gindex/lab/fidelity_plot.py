@@ -26,9 +26,9 @@ def check_plot(path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     if path.suffix not in FORMATS:
-        raise ConfigError(f"--plot: expected a file ending in {', '.join(FORMATS)}, got {path}")
+        raise ConfigError(field="plot", expected=f"a file ending in {', '.join(FORMATS)}", found=path)
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--plot: expected an existing folder, found none at {path.parent}")
+        raise ConfigError(field="plot", expected="an existing folder", found=f"none at {path.parent}")
     import_pyplot()
 
 
@@ -66,7 +66,7 @@ def import_pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise MissingDependencyError(
-            f"--plot: expected matplotlib to be installed, found none ({error}); {install_hint('plots')}"
+            field="plot", expected="matplotlib to be installed", found=f"none ({error})", remedy=install_hint("plots")
         ) from error
     matplotlib.use("Agg")
     import matplotlib.pyplot

@@ -115,8 +115,10 @@ class _Pass:
         self.called.add(layer.name)
         if rows != self.documents * (1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)):
             raise ShapeError(
-                f"{layer.name}: expected activations of {self.documents} documents, found shape {shape}; "
-                "the layer mixes documents and cannot be tracked"
+                field=layer.name,
+                expected=f"activations of {self.documents} documents",
+                found=f"shape {shape}",
+                remedy="the layer mixes documents and cannot be tracked",
             )
 
     def end_forward(self, layers: Sequence[TrackedLayer]) -> None:
@@ -134,8 +136,10 @@ class _Pass:
 
 def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError:
     return TrackedLayerError(
-        f"{layer.name}: expected {expected} in a pass, as when the model was tried, found {found}; its gradients would "
-        f"be wrong: leave it out, as with --untrack {layer.name}"
+        field=layer.name,
+        expected=f"{expected} in a pass, as when the model was tried",
+        found=found,
+        remedy=f"its gradients would be wrong: leave it out, as with `untrack` {layer.name}",
     )
 
 
@@ -285,8 +289,10 @@ def tangent_by_reverse(
 
 def _differentiable_once(found: str) -> ModelError:
     return ModelError(
-        f"Gauss-Newton product: expected a model that can be differentiated twice, found one that cannot ({found}); "
-        "leave refining out, or load the model without kernels of its own"
+        field="Gauss-Newton product",
+        expected="a model that can be differentiated twice",
+        found=f"one that cannot ({found})",
+        remedy="leave refining out, or load the model without kernels of its own",
     )
 
 

@@ -83,30 +83,41 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
     seen = SEEN.get(together_NTV.dtype, SEEN_16)
     if not torch.isfinite(first_TV).any():
         raise NonFiniteError(
-            f"{name}: expected finite logits, found NaN or infinity; the weights are damaged or need --dtype float32"
+            field=name,
+            expected="finite logits",
+            found="NaN or infinity",
+            remedy="the weights are damaged or need `dtype` float32",
         )
     mixed = float(_changes(first_TV, others_TV).median())
     noise = max(float(_changes(*pair).median()) for pair in ((first_TV, single_TV), (short_TV, alone_TV)))
     rounding, moved = _rounding(together_NTV.dtype, noise), max(mixed, noise)
     if moved > rounding:
         raise ModelError(
-            f"{name}: expected logits that depend on one document alone, found them moved by {moved:.2g} of their "
-            "deviation when others of the batch change, or by chance; use a model without routing by capacity or noise"
+            field=name,
+            expected="logits that depend on one document alone",
+            found=f"them moved by {moved:.2g} of their deviation when others of the batch change, or by chance",
+            remedy="use a model without routing by capacity or noise",
         )
     later = _median(
         [_changes(first_TV[:cut], row_TV[:cut]) for cut, row_TV in zip(cuts, together_NTV[1:], strict=True)]
     )
     if later > max(seen, NOISE * mixed):
         raise ModelError(
-            f"{name}: expected a causal language model, found one whose logits move by {later:.2g} of their deviation "
-            "when a later token changes, as those of BERT's family and of bidirectional embedders do; it would see "
-            "what it is to predict: use a model that was trained to predict the next token"
+            field=name,
+            expected="a causal language model",
+            found=(
+                f"one whose logits move by {later:.2g} of their deviation when a later token changes, as "
+                "those of BERT's family and of bidirectional embedders do"
+            ),
+            remedy="it would see what it is to predict: use a model that was trained to predict the next token",
         )
     padded = float(_changes(first_TV[:short], alone_TV).median())
     if padded > rounding:
         raise ModelError(
-            f"{name}: expected logits that padding leaves as they are, found them moved by {padded:.2g} of their "
-            "deviation when more tokens follow; this model needs an attention mask, which gindex does not give"
+            field=name,
+            expected="logits that padding leaves as they are",
+            found=f"them moved by {padded:.2g} of their deviation when more tokens follow",
+            remedy="this model needs an attention mask, which gindex does not give",
         )
 
 
@@ -141,13 +152,17 @@ def check_long(
             first, second = (losses(batch) / (cut - 1)).tolist()
     except Exception as error:
         raise ModelError(
-            f"{name}: expected to take {length} tokens, found that it fails on them ({type(error).__name__}: "
-            f"{first_line(error)}); give fewer with --max-tokens"
+            field=name,
+            expected=f"to take {length} tokens",
+            found=f"that it fails on them ({type(error).__name__}: {first_line(error)})",
+            remedy="give fewer with `max_tokens`",
         ) from error
     if abs(first - second) > SEEN.get(dtype, SEEN_16):
         raise ModelError(
-            f"{name}: expected losses that what follows leaves as they are, found {first:.4g} and {second:.4g} nats a "
-            f"token of {cut} tokens with different ones after them; give fewer with --max-tokens, or use a causal model"
+            field=name,
+            expected="losses that what follows leaves as they are",
+            found=f"{first:.4g} and {second:.4g} nats a token of {cut} tokens with different ones after them",
+            remedy="give fewer with `max_tokens`, or use a causal model",
         )
 
 

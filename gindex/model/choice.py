@@ -40,11 +40,11 @@ class LayerChoice:
         if _matches(name, self.track):
             return None
         if _matches(name, self.untrack):
-            return "left out by --untrack"
+            return "left out by `untrack`"
         if head and outputs > WIDE_HEAD:
             return (
                 f"an output head of {outputs:,} tokens, off by default for what its curvature costs; "
-                f"--track {name} takes it"
+                f"`track` {name} takes it"
             )
         return None
 
@@ -62,18 +62,22 @@ class LayerChoice:
         if self.names is not None:
             return
         affine, tracked = list(affine), set(tracked)
-        for option, patterns in (("--track", self.track), ("--untrack", self.untrack)):
+        for setting, patterns in (("track", self.track), ("untrack", self.untrack)):
             for pattern in patterns:
                 matched = [name for name in affine if fnmatchcase(name, pattern)]
                 if not matched:
                     raise ConfigError(
-                        f"{option} {pattern}: expected the name of a layer or a pattern of names, found none that it "
-                        f"matches; the layers are {', '.join(affine[:3])}, ..., {affine[-1]}"
+                        field=f"`{setting}` {pattern}",
+                        expected="the name of a layer or a pattern of names",
+                        found="none that it matches",
+                        remedy=f"the layers are {', '.join(affine[:3])}, ..., {affine[-1]}",
                     )
-                if option == "--track" and not tracked & set(matched):
+                if setting == "track" and not tracked & set(matched):
                     raise ConfigError(
-                        f"--track {pattern}: expected a layer that can be tracked, found {matched[0]}: "
-                        f"{reasons[matched[0]]}; leave the option out"
+                        field=f"`track` {pattern}",
+                        expected="a layer that can be tracked",
+                        found=f"{matched[0]}: {reasons[matched[0]]}",
+                        remedy="leave the pattern out",
                     )
 
 

@@ -78,25 +78,28 @@ class ModelFolder:
 def _check_adapter(path: Path, name: str) -> None:
     if (path / "adapter_config.json").is_file():
         beside = " beside its model" if (path / "config.json").is_file() else ""
+        alone = "; to index the model alone move the adapter's files away" if beside else ""
         raise ModelError(
-            f"{name}: expected a whole model, found an adapter{beside} (adapter_config.json); to index the model with "
-            "the adapter merge them with peft's merge_and_unload() and save the result with save_pretrained()"
-            + ("; to index the model alone move the adapter's files away" if beside else "")
+            field=name,
+            expected="a whole model",
+            found=f"an adapter{beside} (adapter_config.json)",
+            remedy="to index the model with the adapter merge them with peft's merge_and_unload() and save the result "
+            f"with save_pretrained(){alone}",
         )
 
 
 def _read_settings(path: Path, name: str) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
-        raise ModelError(f"{name}: expected a model folder with config.json, found {_instead(path)}")
+        raise ModelError(field=name, expected="a model folder with config.json", found=_instead(path))
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file}: expected the settings of a model as JSON, found {first_line(error)}; restore the file"
+            field=file, expected="the settings of a model as JSON", found=first_line(error), remedy="restore the file"
         ) from error
     if not isinstance(settings, dict):
-        raise ModelError(f"{file}: expected an object, found {type(settings).__name__}; restore the file")
+        raise ModelError(field=file, expected="an object", found=type(settings).__name__, remedy="restore the file")
     return settings
 
 
@@ -108,7 +111,7 @@ def _instead(path: Path) -> str:
     if below:
         return f"{len(below)} below it ({', '.join(below[:3])}); give one of these folders"
     if not any(path.iterdir()):
-        return "an empty folder; check --model"
+        return "an empty folder; check `model`"
     return "none; save the model there with save_pretrained()"
 
 
@@ -119,9 +122,16 @@ def _check_quantised(settings: dict[str, Any], name: str) -> None:
         if found is not None:
             method = found.get("quant_method", "unnamed") if isinstance(found, dict) else "unnamed"
             raise ModelError(
-                f"{name}: expected weights of 16 or 32 bits, found quantised ones ({method}, {key} in config.json), "
-                "whose gradients differ from those of the weights that were trained; give the model that was "
-                "quantised, or write this one in 16 bits with transformers' dequantize() and save_pretrained()"
+                field=name,
+                expected="weights of 16 or 32 bits",
+                found=(
+                    f"quantised ones ({method}, {key} in config.json), whose gradients differ from those of the "
+                    "weights that were trained"
+                ),
+                remedy=(
+                    "give the model that was quantised, or write this one in 16 bits with transformers' "
+                    "dequantize() and save_pretrained()"
+                ),
             )
 
 
@@ -130,13 +140,17 @@ def _check_architecture(settings: dict[str, Any], name: str) -> None:
     shown = ", ".join(map(str, named)) or settings.get("model_type", "a model")
     if settings.get("is_encoder_decoder"):
         raise ModelError(
-            f"{name}: expected a causal language model, found an encoder-decoder ({shown}), whose decoder would run "
-            "without what it attends to; use a decoder-only model"
+            field=name,
+            expected="a causal language model",
+            found=f"an encoder-decoder ({shown}), whose decoder would run without what it attends to",
+            remedy="use a decoder-only model",
         )
     if any(_OTHER_TASK.search(str(architecture)) for architecture in named):
         raise ModelError(
-            f"{name}: expected a causal language model, found {shown}, which does not predict next tokens; give the "
-            "language model that it was made from"
+            field=name,
+            expected="a causal language model",
+            found=f"{shown}, which does not predict next tokens",
+            remedy="give the language model that it was made from",
         )
 
 
@@ -147,8 +161,10 @@ def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:
     found += sorted(file.name for file in path.glob("shard-*-model-*.safetensors"))  # of distributed training
     if found:
         raise ModelError(
-            f"{name}: expected weights in {SAFE_WEIGHTS} or its shards, found {found[0]} to be taken in their place; "
-            "load the model with transformers and save it with save_pretrained()"
+            field=name,
+            expected=f"weights in {SAFE_WEIGHTS} or its shards",
+            found=f"{found[0]} to be taken in their place",
+            remedy="load the model with transformers and save it with save_pretrained()",
         )
 
 
@@ -161,19 +177,28 @@ def _weight_files(path: Path, weights: str, name: str) -> list[Path]:
     whole, listed = path / weights, path / f"{weights}{SHARD_LIST}"
     if whole.is_file() and listed.is_file():
         raise ModelError(
-            f"{name}: expected one set of weights, found {whole.name} and {listed.name}; remove the one that is stale"
+            field=name,
+            expected="one set of weights",
+            found=f"{whole.name} and {listed.name}",
+            remedy="remove the one that is stale",
         )
     if whole.is_file() or not listed.is_file():
         return [whole] if whole.is_file() else []
     try:
         names = sorted(set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{listed}: expected a list of shards, found {first_line(error)}; restore the file") from error
+        raise ModelError(
+            field=listed, expected="a list of shards", found=first_line(error), remedy="restore the file"
+        ) from error
     missing = [shard for shard in names if not (path / shard).is_file()]
     if missing:
         raise ModelError(
-            f"{name}: expected {len(names)} shards of weights, found {len(names) - len(missing)}, without "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; copy or fetch the model again"
+            field=name,
+            expected=f"{len(names)} shards of weights",
+            found=(
+                f"{len(names) - len(missing)}, without {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            ),
+            remedy="copy or fetch the model again",
         )
     return [path / shard for shard in names]
 
@@ -193,15 +218,20 @@ def _stored(files: list[Path], name: str) -> Iterator[tuple[str, Path]]:
                     kind = weights.get_slice(key).get_dtype()
                     if key.endswith(".weight") and kind not in WIDE:
                         raise ModelError(
-                            f"{name}: expected weights of 16 or 32 bits, found {key} as {kind} in {file.name}; give "
-                            "the model as it was before it was quantised"
+                            field=name,
+                            expected="weights of 16 or 32 bits",
+                            found=f"{key} as {kind} in {file.name}",
+                            remedy="give the model as it was before it was quantised",
                         )
                     yield key, file
         except ModelError:
             raise
         except Exception as error:  # safetensors' own error, and those of the file system
             raise ModelError(
-                f"{file}: expected whole weights, found a damaged file ({first_line(error)}); copy or fetch it again"
+                field=file,
+                expected="whole weights",
+                found=f"a damaged file ({first_line(error)})",
+                remedy="copy or fetch it again",
             ) from error
 
 
@@ -214,12 +244,15 @@ def _check_pickled(path: Path, config: ModelConfig) -> None:
         others = sorted(file.name for file in found)
         is_gguf = bool(found) and all(file.suffix == ".gguf" for file in found)
         raise ModelError(
-            f"{config.name}: expected weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}, "
-            f"found {', '.join(others[:3]) or 'none'}; "
-            + (_GGUF_REMEDY if is_gguf else "save the model there with save_pretrained()")
+            field=config.name,
+            expected=f"weights in {SAFE_WEIGHTS}, or in shards listed by {SAFE_WEIGHTS}{SHARD_LIST}",
+            found=", ".join(others[:3]) or "none",
+            remedy=_GGUF_REMEDY if is_gguf else "save the model there with save_pretrained()",
         )
     if not config.allow_pickle:
         raise ModelError(
-            f"{config.name}: expected weights as safetensors, found pickled ones ({files[0].name}), which could hold "
-            "code; save them with save_pretrained(), or read tensors alone from them with --allow-pickle"
+            field=config.name,
+            expected="weights as safetensors",
+            found=f"pickled ones ({files[0].name}), which could hold code",
+            remedy="save them with save_pretrained(), or read tensors alone from them with `allow_pickle`",
         )

@@ -104,16 +104,20 @@ def read_model(config: ModelConfig) -> ModelSettings:
             if folder.own_code and not config.trust_remote_code:
                 raise _untrusted(config.name) from error
             raise ModelError(
-                f"{folder.path / 'config.json'}: expected the settings of a model that transformers knows "
-                f"({first_line(error)}); a newer transformers may know it"
+                field=folder.path / "config.json",
+                expected=f"the settings of a model that transformers knows ({first_line(error)})",
+                remedy="a newer transformers may know it",
             ) from error
         if not known and not (folder.own_code and config.trust_remote_code):
             if folder.own_code:
                 raise _untrusted(config.name)
             raise ModelError(
-                f"{config.name}: expected a causal language model of transformers, found "
-                f"{', '.join(folder.settings.get('architectures') or []) or settings.model_type}, which has none; "
-                "use a model of a class that ends in ForCausalLM"
+                field=config.name,
+                expected="a causal language model of transformers",
+                found=(
+                    f"{', '.join(folder.settings.get('architectures') or []) or settings.model_type}, which has none"
+                ),
+                remedy="use a model of a class that ends in ForCausalLM",
             )
         return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings))
 
@@ -170,15 +174,19 @@ def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> An
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise TokenizerError(
-                f"{name}: expected a tokenizer of transformers' own classes, found one that runs code of its own (*.py "
-                "beside it); read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+                field=name,
+                expected="a tokenizer of transformers' own classes",
+                found="one that runs code of its own (*.py beside it)",
+                remedy="read that code, and give `trust_remote_code` to run it",
             ) from error
         raise TokenizerError(
-            f"{name}: expected a tokenizer beside the model, found none that loads ({first_line(error)}); "
-            "save it there with tokenizer.save_pretrained()"
+            field=name,
+            expected="a tokenizer beside the model",
+            found=f"none that loads ({first_line(error)})",
+            remedy="save it there with tokenizer.save_pretrained()",
         ) from error
     if not getattr(tokenizer, "is_fast", False):
-        raise TokenizerError(f"{name}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
+        raise TokenizerError(field=name, expected="a fast tokenizer (tokenizer.json)", found=type(tokenizer).__name__)
     return tokenizer
 
 
@@ -194,7 +202,12 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, dtype=torch.float32, device=device).item()  # the device `meta` makes tensors without values
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"--device {name}: not usable here ({first_line(error)}); use --device cpu or auto") from error
+        raise ModelError(
+            field="device",
+            expected="one that is usable here",
+            found=f"{name!r} ({first_line(error)})",
+            remedy="use `device` cpu or auto",
+        ) from error
     return device
 
 
@@ -213,8 +226,10 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 def _untrusted(name: str) -> ModelError:
     return ModelError(
-        f"{name}: expected a model of transformers' own classes, found one that runs code of its own (*.py beside it); "
-        "read that code, and give --trust-remote-code (trust_remote_code=True) to run it"
+        field=name,
+        expected="a model of transformers' own classes",
+        found="one that runs code of its own (*.py beside it)",
+        remedy="read that code, and give `trust_remote_code` to run it",
     )
 
 
@@ -238,12 +253,14 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
     except Exception as error:
         if folder.pickled:  # torch's own words advise to run the code
             raise ModelError(
-                f"{name}: expected pickled weights of tensors alone, could not read them ({type(error).__name__}); "
-                "save the model as safetensors, where it comes from"
+                field=name,
+                expected=f"pickled weights of tensors alone, could not read them ({type(error).__name__})",
+                remedy="save the model as safetensors, where it comes from",
             ) from error
         raise ModelError(
-            f"{name}: expected a causal language model of transformers, could not load it ({first_line(error)}); give "
-            "a folder with config.json and weights, or a hub name"
+            field=name,
+            expected=f"a causal language model of transformers, could not load it ({first_line(error)})",
+            remedy="give a folder with config.json and weights, or a hub name",
         ) from error
     hidden = set() if folder.pickled else ignored_missing(model, folder.stored)
     check_whole(name, model, {**report, "missing_keys": {*report["missing_keys"], *hidden}})
@@ -256,8 +273,9 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
         use_fast_attention(model)
     except Exception as error:
         raise ModelError(
-            f"{name}: expected room for the model on {device}, could not move it there ({first_line(error)}); use "
-            "another --device or a smaller number format with --dtype"
+            field=name,
+            expected=f"room for the model on {device}, could not move it there ({first_line(error)})",
+            remedy="use another `device` or a smaller number format with `dtype`",
         ) from error
     return model
 
@@ -275,8 +293,13 @@ def _check_cross_attention(name: str, model: nn.Module) -> None:
     found = next((module for module, _ in model.named_modules() if _CROSS_ATTENTION.search(module)), None)
     if found is not None:
         raise ModelError(
-            f"{name}: expected a causal language model, found an encoder-decoder's decoder ({type(model).__name__}, "
-            f"whose {found} attends to an encoder), which would run without it; use a decoder-only model"
+            field=name,
+            expected="a causal language model",
+            found=(
+                f"an encoder-decoder's decoder ({type(model).__name__}, whose {found} attends to an encoder), "
+                "which would run without it"
+            ),
+            remedy="use a decoder-only model",
         )
 
 
@@ -284,8 +307,10 @@ def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise TokenizerError(
-            f"{name}: expected a tokenizer of at most {rows} tokens, found {len(tokenizer)}; "
-            "the tokenizer belongs to another model"
+            field=name,
+            expected=f"a tokenizer of at most {rows} tokens",
+            found=len(tokenizer),
+            remedy="the tokenizer belongs to another model",
         )
 
 
@@ -307,7 +332,8 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
         raise
     except Exception as error:
         raise ModelError(
-            f"{name}: expected a causal language model that takes tokens alone, found that {type(model).__name__} "
-            f"fails on them ({type(error).__name__}: {first_line(error)}); "
-            + ("try --dtype float32" if narrow else "use one that needs no pictures or masks")
+            field=name,
+            expected="a causal language model that takes tokens alone",
+            found=f"that {type(model).__name__} fails on them ({type(error).__name__}: {first_line(error)})",
+            remedy="try `dtype` float32" if narrow else "use one that needs no pictures or masks",
         ) from error

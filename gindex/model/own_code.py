@@ -30,7 +30,9 @@ def made_anew(name: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
     for key, weight in made.named_parameters(remove_duplicate=False):
         if not torch.equal(weight.nan_to_num(), loaded[key].nan_to_num()):
             raise ModelError(
-                f"{name}: expected {key} as the folder has it, found that {type(model).__name__} ties it to another; "
-                "set tie_word_embeddings to false in config.json, or leave the tied weight out of the folder"
+                field=name,
+                expected=f"{key} as the folder has it",
+                found=f"that {type(model).__name__} ties it to another",
+                remedy="set tie_word_embeddings to false in config.json, or leave the tied weight out of the folder",
             )
     return made

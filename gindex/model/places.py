@@ -31,18 +31,22 @@ def find_model(config: ModelConfig) -> Path:
     """
     name = config.name
     if not name:
-        raise ModelError("--model: expected a model folder or hub name, got nothing")
+        raise ModelError(field="model", expected="a model folder or hub name", found="nothing")
     folder = Path(name)
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise ModelError(f"{name}: expected a model folder, found a file; give the folder that holds config.json")
+        raise ModelError(
+            field=name, expected="a model folder", found="a file", remedy="give the folder that holds config.json"
+        )
     if _OWNED.fullmatch(name):
         return _fetch(config)
     cached = _cached(name) if _BARE.fullmatch(name) else None
     if cached is None:
         raise ModelError(
-            f"{name}: expected a model folder or hub name, {looked_for(name)}; check --model (a hub name is owner/name)"
+            field=name,
+            expected=f"a model folder or hub name, {looked_for(name)}",
+            remedy="check `model` (a hub name is owner/name)",
         )
     return cached
 
@@ -81,20 +85,25 @@ def _fetch(config: ModelConfig) -> Path:
             _snapshot_weights(name, folder, PICKLED_WEIGHTS)
     except GatedRepoError as error:
         raise ModelError(
-            f"{name}: expected a model that may be read, {where}, and the hub keeps this one for those who accepted "
-            "its terms; accept them there and log in with `hf auth login`"
+            field=name,
+            expected=(
+                f"a model that may be read, {where}, and the hub keeps this one for those who accepted its terms"
+            ),
+            remedy="accept them there and log in with `hf auth login`",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"{name}: expected a model folder or hub name, {where} and no such model on the hub (or a private one); "
-            "check --model, or log in with `hf auth login`"
+            field=name,
+            expected=f"a model folder or hub name, {where} and no such model on the hub (or a private one)",
+            remedy="check `model`, or log in with `hf auth login`",
         ) from error
     except Exception as error:  # network, hub and cache errors alike
         cached = _cached(name)
         if cached is None:
             raise ModelError(
-                f"{name}: expected a model folder or hub name, {where} and the hub could not be asked "
-                f"({first_line(error)}); check --model and the network"
+                field=name,
+                expected=f"a model folder or hub name, {where} and the hub could not be asked ({first_line(error)})",
+                remedy="check `model` and the network",
             ) from error
         return cached
     return folder

@@ -63,8 +63,10 @@ def _differentiate(loss: Tensor) -> None:
         loss.backward()
     except RuntimeError as error:
         raise ModelError(
-            "model: expected that the weights of its layers have gradients, found that autograd fails "
-            f"({str(error).splitlines()[0][:200]}); leave the layers out that it cannot differentiate, with --untrack"
+            field="the model",
+            expected="that the weights of its layers have gradients",
+            found=f"that autograd fails ({str(error).splitlines()[0][:200]})",
+            remedy="leave the layers out that it cannot differentiate, with `untrack`",
         ) from error
 
 
@@ -76,8 +78,10 @@ def _losses(probe: Probe, documents: int) -> Tensor:
     outputs = probe(documents)
     if not torch.isfinite(outputs).all():
         raise NonFiniteError(
-            f"model: expected finite outputs of {documents} documents that it was tried on, found NaN or infinity; "
-            "check the model's weights or run with --dtype float32"
+            field="the model",
+            expected=f"finite outputs of {documents} documents that it was tried on",
+            found="NaN or infinity",
+            remedy="check the model's weights or run with `dtype` float32",
         )
     outputs_NX = outputs.reshape(documents, -1).to(torch.promote_types(outputs.dtype, torch.float32))
     generator = torch.Generator("cpu").manual_seed(0)

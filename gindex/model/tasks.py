@@ -35,8 +35,10 @@ class TensorTask(ABC):
         """
         if any(weight.is_inference() for weight in model.parameters()):
             raise ModelError(
-                f"{type(model).__name__}: expected weights that gradients pass, found some that were made in "
-                "torch.inference_mode(); make the model outside of it, or give a copy.deepcopy made outside"
+                field=type(model).__name__,
+                expected="weights that gradients pass",
+                found="some that were made in torch.inference_mode()",
+                remedy="make the model outside of it, or give a copy.deepcopy made outside",
             )
         self.model = model.requires_grad_(False).eval()
 
@@ -59,8 +61,10 @@ class TensorTask(ABC):
         if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ModelError(
-                f"{type(self.model).__name__}: expected outputs of shape [documents, values], found {found}; wrap the "
-                "model in a module that returns them"
+                field=type(self.model).__name__,
+                expected="outputs of shape [documents, values]",
+                found=found,
+                remedy="wrap the model in a module that returns them",
             )
         outputs = outputs[:, None] if outputs.dim() == 1 else outputs
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -152,14 +156,17 @@ def _classes(batch: TensorBatch, outputs_NV: Tensor) -> Tensor:
     labels_N, classes = _usable(batch.labels).to(outputs_NV.device), outputs_NV.shape[1]
     if labels_N.shape != outputs_NV.shape[:1] or labels_N.dtype.is_floating_point:
         raise ShapeError(
-            f"labels: expected one whole number for each of {len(outputs_NV)} documents, found shape "
-            f"{tuple(labels_N.shape)} of {labels_N.dtype}"
+            field="labels",
+            expected=f"one whole number for each of {len(outputs_NV)} documents",
+            found=f"shape {tuple(labels_N.shape)} of {labels_N.dtype}",
         )
     bad = torch.nonzero((labels_N < 0) | (labels_N >= classes))[:, 0]
     if len(bad):
         raise LabelError(
-            f"document {batch.ordinals[int(bad[0])]}: expected a label from 0 to {classes - 1}, the model's classes, "
-            f"found {int(labels_N[bad[0]])}; correct the label or leave the document out"
+            field=f"document {batch.ordinals[int(bad[0])]}",
+            expected=f"a label from 0 to {classes - 1}, the model's classes",
+            found=int(labels_N[bad[0]]),
+            remedy="correct the label or leave the document out",
         )
     return labels_N.long()
 
@@ -169,13 +176,16 @@ def _values(batch: TensorBatch, outputs_NV: Tensor) -> Tensor:
     labels_NV = labels[:, None] if labels.dim() == 1 else labels
     if labels_NV.shape != outputs_NV.shape:
         raise ShapeError(
-            f"labels: expected {outputs_NV.shape[1]} values for each of {len(outputs_NV)} documents, found shape "
-            f"{tuple(labels.shape)}"
+            field="labels",
+            expected=f"{outputs_NV.shape[1]} values for each of {len(outputs_NV)} documents",
+            found=f"shape {tuple(labels.shape)}",
         )
     bad = torch.nonzero(~torch.isfinite(labels_NV).all(1))[:, 0]
     if len(bad):
         raise LabelError(
-            f"document {batch.ordinals[int(bad[0])]}: expected finite values as labels, found NaN or infinity; correct "
-            "the label or leave the document out"
+            field=f"document {batch.ordinals[int(bad[0])]}",
+            expected="finite values as labels",
+            found="NaN or infinity",
+            remedy="correct the label or leave the document out",
         )
     return labels_NV

@@ -44,9 +44,11 @@ class TensorBatch:
             real: npt.NDArray[np.bool_] = (given == 1).cpu().numpy()
             if given.dim() != 2 or not bool(((given == 1) | (given == 0)).all()) or not real.any(1).all():
                 raise ShapeError(
-                    "attention_mask: expected [documents, tokens] with 1 for real tokens, one a document at least, "
-                    f"and 0 for padding, found shape {tuple(given.shape)} of {given.dtype}; a model that takes another "
-                    "kind of mask can be wrapped in a module that makes it of this one"
+                    field="attention_mask",
+                    expected="[documents, tokens] with 1 for real tokens, one a document at least, and 0 for padding",
+                    found=f"shape {tuple(given.shape)} of {given.dtype}",
+                    remedy="a model that takes another kind of mask can be wrapped in a module that makes it from "
+                    "this one",
                 )
             return real
         return np.ones((len(self.ordinals), 1), dtype=bool)
@@ -76,8 +78,9 @@ def tensor_batches(
     counts = {len(x) for x in tensors} | {len(labels), len(numbers)}
     if counts == {0} or len(counts) != 1:
         raise ShapeError(
-            f"tensors: expected one label and one ordinal for each of at least one document, found "
-            f"{', '.join(str(len(x)) for x in tensors)} inputs, {len(labels)} labels, {len(numbers)} ordinals"
+            field="tensors",
+            expected="one label and one ordinal for each of at least one document",
+            found=(f"{', '.join(str(len(x)) for x in tensors)} inputs, {len(labels)} labels, {len(numbers)} ordinals"),
         )
     cuts = [slice(start, start + size) for start in range(0, len(labels), size)]
     return [

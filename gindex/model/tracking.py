@@ -75,8 +75,10 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(found.reasons.items())[:5])
         raise NothingToTrackError(
-            f"{type(model).__name__}: expected at least one Linear, Conv1D or Conv2d layer to track, found none"
-            f"{f' ({listed})' if listed else ''}; use a model with such layers, and leave some of them in"
+            field=type(model).__name__,
+            expected="at least one Linear, Conv1D or Conv2d layer to track",
+            found=f"none{f' ({listed})' if listed else ''}",
+            remedy="use a model with such layers, and leave some of them in",
         )
     head = output_head(model)
     layers = tuple(replace(layer, body=layer.module is not head) for layer in layers)

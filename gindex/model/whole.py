@@ -47,8 +47,10 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
     ]
     if found:
         raise ModelError(
-            f"{name}: expected all weights of {type(model).__name__} and no others, found a folder "
-            f"{'; '.join(found)}; {_remedy(model, missing, unexpected)}"
+            field=name,
+            expected=f"all weights of {type(model).__name__} and no others",
+            found=f"a folder {'; '.join(found)}",
+            remedy=_remedy(model, missing, unexpected),
         )
 
 
@@ -77,8 +79,10 @@ def check_padding(name: str, model: nn.Module, stored: Mapping[str, Path]) -> No
             expected = weights.get_slice(key)[token : token + 1].to(embedding.weight)
         if not torch.equal(expected.nan_to_num(), embedding.weight[token : token + 1].nan_to_num()):
             raise ModelError(
-                f"{name}: expected {key} as the folder has it, found that {type(model).__name__} sets the row of the "
-                f"padding token {token} to zero as it loads; set pad_token_id to null in config.json"
+                field=name,
+                expected=f"{key} as the folder has it",
+                found=f"that {type(model).__name__} sets the row of the padding token {token} to zero as it loads",
+                remedy="set pad_token_id to null in config.json",
             )
 
 

@@ -74,31 +74,38 @@ def tokenize_query(
     name = name_of(query)
     for part in (query.prompt, query.completion or ""):
         if not _is_unicode(part):
-            raise QueryError(f"{name}: expected Unicode text, found half a surrogate pair; correct it")
+            raise QueryError(field=name, expected="Unicode text", found="half a surrogate pair", remedy="correct it")
     (encoding,) = encode_texts(loaded.tokenizer, [query.text])
     end = len(encoding.tokens) - encoding.after
     first = min(encoding.before, end)
     if query.completion is not None and query.prompt:
         first = next((n for n in range(first, end) if encoding.offsets[n][1] > len(query.prompt)), end)
     if first == end and query.completion is not None:
-        raise QueryError(f"{name}: expected a completion with at least one token, found none; leave it out or fill it")
+        raise QueryError(
+            field=name, expected="a completion with at least one token", found="none", remedy="leave it out or fill it"
+        )
     notes = [] if query.completion is None else _boundary_notes(query, encoding, first)
     found = QueryTokens(np.array(encoding.tokens[:end], np.uint32), max(1, first), tuple(notes))
     if end <= found.first_target:
         raise QueryError(
-            f"{name}: expected a token to predict after the first, found {end} in all; give a longer prompt"
+            field=name,
+            expected="a token to predict after the first",
+            found=f"{end} in all",
+            remedy="give a longer prompt",
         )
     most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
     if end <= most:
         return found
     limit = f"{most} tokens, which {'the model takes' if most == loaded.max_tokens else 'are allowed here'}"
     if long_queries == REFUSE:
-        raise QueryError(f"{name}: expected at most {limit}, found {end}; shorten it")
+        raise QueryError(field=name, expected=f"at most {limit}", found=end, remedy="shorten it")
     counted, beginning = end - found.first_target, max(1, encoding.before)
     if query.completion is not None and counted > most - beginning:
         raise QueryError(
-            f"{name}: expected at most {limit}, {beginning} of them before the completion, found {counted} in the "
-            "completion; shorten it"
+            field=name,
+            expected=f"at most {limit}, {beginning} of them before the completion",
+            found=f"{counted} in the completion",
+            remedy="shorten it",
         )
     return _shortened(query, encoding, found, most, limit)
 

@@ -69,14 +69,19 @@ def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> E
     if not wanted or isinstance(encoded, FailedQuery) or encoded.words is None or words_of(encoded.words):
         return encoded
     error = QueryError(
-        f"{name_of(encoded.query)}: expected at least one word for --hybrid to look for, found none; give --bm25"
+        field=name_of(encoded.query),
+        expected="at least one word for `hybrid` to look for",
+        found="none",
+        remedy="give `bm25`",
     )
     return FailedQuery(query=encoded.query, error=error)
 
 
 def _not_finite(query: Query) -> FailedQuery:
     error = NonFiniteError(
-        f"query {query.id or query.prompt!r}: expected a finite loss and gradient, found NaN or infinity; "
-        "rephrase it, or build with --dtype float32"
+        field=f"query {query.id or query.prompt!r}",
+        expected="a finite loss and gradient",
+        found="NaN or infinity",
+        remedy="rephrase it, or build with `dtype` float32",
     )
     return FailedQuery(query=query, error=error)

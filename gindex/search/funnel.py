@@ -119,12 +119,14 @@ class Funnel:
         dimension = self._reader.spec.dimension
         if queries_QD.dim() != 2 or queries_QD.shape[1] != dimension:
             raise MismatchError(
-                f"query vectors: expected dimension {dimension}, found shape {tuple(queries_QD.shape)}; encode them "
-                "with this index"
+                field="query vectors",
+                expected=f"dimension {dimension}",
+                found=f"shape {tuple(queries_QD.shape)}",
+                remedy="encode them with this index",
             )
         # The ends alone: they show a NaN or an infinity, and nothing of the queries' size is made on the way.
         if queries_QD.numel() and not all(math.isfinite(end) for end in queries_QD.aminmax()):
-            raise NonFiniteError("query vector: expected finite numbers, found NaN or infinity")
+            raise NonFiniteError(field="query vector", expected="finite numbers", found="NaN or infinity")
 
     def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
         """Return the parts that may be found, ascending; None where all may."""

@@ -174,7 +174,7 @@ def answers(
 
 
 def result_record(result: SearchResult) -> dict[str, Any]:
-    """Return a result as the plain values that `gindex search --json` prints; what wasn't asked for is left out."""
+    """Return a result as the plain values that `gindex search` prints as JSON; what wasn't asked for is left out."""
     record: dict[str, Any] = {
         "query": _query_record(result.query) | {"tokens": result.tokens},
         "hits": [_hit_record(hit) for hit in result.hits],
@@ -193,8 +193,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 
 
 def failure_record(failed: FailedQuery) -> dict[str, Any]:
-    """Return a query that has no answer as the plain values that `gindex search --json` prints in its place."""
-    error = {"type": type(failed.error).__name__, "detail": str(failed.error)}
+    """Return a query that has no answer as the plain values that `gindex search` prints as JSON in its place."""
+    error = {"type": type(failed.error).__name__, "detail": str(failed.error)} | failed.error.parts()
     return {"query": _query_record(failed.query), "error": error}
 
 

@@ -64,7 +64,7 @@ def find_outliers(
         FilterError: The filter does not parse, or names a field that no document has.
     """
     if k < 1:
-        raise ConfigError(f"-k: expected at least 1, got {k}")
+        raise ConfigError(field="k", expected="at least 1", found=k)
     ordinals = np.arange(reader.spec.parts) if where is None else filtered_parts(table, parse_filter(where))
     ordinals = ordinals[~np.isin(ordinals, excluded)]
     values = reader.self_influence(ordinals).astype(np.float64)

@@ -91,7 +91,12 @@ class Searcher:
         clock.lap("search")
         if options.exact:
             if rerank is None:
-                raise ConfigError("--exact: expected a query of text, got a vector, which has no tokens; leave it out")
+                raise ConfigError(
+                    field="exact",
+                    expected="a query of text",
+                    found="a vector, which has no tokens",
+                    remedy="leave it out",
+                )
             found = self._exact(run, found, rerank)
             clock.lap("rerank")
         hits = self._hits(run, [self._finished(run, position, of) for position, of in enumerate(found)])
@@ -113,7 +118,9 @@ class Searcher:
         for text in texts:
             words = text if options.bm25 is None else options.bm25
             if words is None:
-                raise ConfigError("--hybrid: expected words to look for, got a vector alone; give --bm25")
+                raise ConfigError(
+                    field="hybrid", expected="words to look for", found="a vector alone", remedy="give `bm25`"
+                )
             if words not in known:
                 known[words] = lexical_documents(self._table, words, options.bm25_candidates, where)
         return [known[str(text if options.bm25 is None else options.bm25)] for text in texts]

@@ -58,6 +58,6 @@ class ServeConfig:
                 continue
             if not (value >= 0 if each.name in _MAY_BE_ZERO else value > 0) or value == float("inf"):
                 low = "from 0 on" if each.name in _MAY_BE_ZERO else "above 0"
-                raise ConfigError(f"--{each.name.replace('_', '-')}: expected a number {low}, got {value}")
+                raise ConfigError(field=each.name, expected=f"a number {low}", found=value)
         if self.port > 65535:
-            raise ConfigError(f"--port: expected a number from 0 to 65535, got {self.port}")
+            raise ConfigError(field="port", expected="a number from 0 to 65535", found=self.port)

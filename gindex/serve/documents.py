@@ -60,7 +60,7 @@ def document_routes(service: Service) -> APIRouter:
 
     @router.post("/{name}/document/delete", response_model=ChangeAnswer, openapi_extra=body_of(DocumentBody))
     async def delete_by_body(request: Request, name: str) -> Response:
-        """Delete a document by its id, in the body. Needs `--writable`."""
+        """Delete a document by its id, in the body. Needs `writable`."""
         service.writer(request)
         served = service.indexes[name]
         return await remove(served, (await read_json(request, service.config, DocumentBody)).document_id)
@@ -79,12 +79,12 @@ def document_routes(service: Service) -> APIRouter:
 
     @router.post("/{name}/documents", response_model=ChangeAnswer, status_code=201, openapi_extra=body_of(AddBody))
     async def add(request: Request, name: str) -> Response:
-        """Add documents; the answer comes when the version that holds them is served. Needs `--writable`."""
+        """Add documents; the answer comes when the version that holds them is served. Needs `writable`."""
         service.writer(request)
         served = service.indexes[name]
         body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
-            raise ConfigError(f"documents: expected at most {service.config.max_documents}, found more")
+            raise ConfigError(field="documents", expected=f"at most {service.config.max_documents}", found="more")
         records = [
             {**(document.model_extra or {}), **_named(served, document.id, document.text)}
             for document in body.documents
@@ -93,7 +93,7 @@ def document_routes(service: Service) -> APIRouter:
 
     @router.delete("/{name}/documents/{document_id:any}", response_model=ChangeAnswer)
     async def delete(request: Request, name: str, document_id: str) -> Response:
-        """Delete a document; no search returns it any more. Needs `--writable`."""
+        """Delete a document; no search returns it any more. Needs `writable`."""
         service.writer(request)
         return await remove(service.indexes[name], document_id_of(request, name))
 
@@ -106,7 +106,7 @@ def document_routes(service: Service) -> APIRouter:
 
     def change(served: ServedIndex, work: Any) -> dict[str, Any]:
         if not changing.acquire(blocking=False):
-            raise BusyError(f"{served.name}: another change is under way")
+            raise BusyError(field=served.name, expected="no other change", found="one under way", remedy="try again")
         try:
             done: dict[str, Any] = work()
             served.refresh()
@@ -160,17 +160,25 @@ def _adding(served: ServedIndex, records: list[dict[str, Any]], replace: bool) -
             try:
                 done = served.current.add([str(path)], replace=replace)
             except CorpusError as error:
-                raise _DocumentsError(_of_request(error, path)) from error
+                raise _of_request(error, path) from error
         return {"added": done.documents, "replaced": done.replaced}
 
     return work
 
 
-def _of_request(error: CorpusError, path: Path) -> str:
-    """Return what is wrong with documents, in words of the request: their places in it, and what mends it there."""
-    placed = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", str(error))
-    what = placed.replace(str(path), "documents").rpartition("; ")[0]
-    return f"{what[:_SHOWN]}; nothing is added: correct the documents, or set replace for ids that the index has"
+def _of_request(error: CorpusError, path: Path) -> _DocumentsError:
+    """What is wrong with documents, in words of the request: their places in it, and what mends it there."""
+
+    def placed(part: str) -> str:
+        lines = re.sub(re.escape(str(path)) + r":(\d+)", lambda line: f"documents.{int(line[1]) - 1}", part)
+        return lines.replace(str(path), "documents")[:_SHOWN]
+
+    return _DocumentsError(
+        field=placed(error.field),
+        expected=placed(error.expected),
+        found=placed(error.found),
+        remedy="nothing is added: correct the documents, or set `replace` for ids that the index has",
+    )
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -75,10 +75,12 @@ class Engine:
             return
         with self._changed:
             if self._closing:
-                raise UnavailableError("expected a running service, found it closing; ask another one")
+                raise UnavailableError(expected="a running service", found="it closing", remedy="ask another one")
             if self._depth and self._depth + job.size > self._config.queue:
                 self._metrics.dropped.labels("full").inc(job.size)
-                raise OverloadedError(f"expected at most {self._config.queue} waiting queries; wait and try again")
+                raise OverloadedError(
+                    expected=f"at most {self._config.queue} waiting queries", remedy="wait and try again"
+                )
             self._waiting.append(job)
             self._depth += job.size
             self._metrics.depth.set(self._depth)

@@ -30,7 +30,7 @@ class Hosts:
         """
         for name in allowed:
             if _name_in(name) != name.lower() or not name:
-                raise ConfigError(f"--allowed-host: expected a name such as gindex.example.org, got {name!r}")
+                raise ConfigError(field="allowed_host", expected="a name such as gindex.example.org", found=repr(name))
         self._names = None
         if is_loopback(listens) or allowed:
             own = () if listens in _WILDCARDS else (f"[{listens}]" if ":" in listens else listens,)
@@ -48,7 +48,10 @@ class Hosts:
         name = _name_in(found[0]) if len(found) == 1 else None
         if name is None or not (name in self._names or is_loopback(name)):
             raise RefusedError(
-                MISDIRECTED, "expected a Host that this service answers to, found another; add it with --allowed-host"
+                MISDIRECTED,
+                expected="a Host that this service answers to",
+                found="another",
+                remedy="add it with `allowed_host`",
             )
 
 

@@ -41,11 +41,11 @@ def document_id_of(request: Request, name: str) -> str:
     target: bytes = request.scope.get(TARGET) or request.scope["raw_path"]
     path = re.sub(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", b"", target)  # of a request to a proxy
     if b"?" in path or request.url.query:
-        raise RefusedError(400, "expected ? of an id as %3F in the address, found it as it is")
+        raise RefusedError(400, expected="? of an id as %3F in the address", found="it as it is")
     _, *found = path.split(b"/", 5)
     if len(found) != 5 or unquote_to_bytes(found[2]) != name.encode():
         raise RefusedError(
-            404, "expected /v1/indexes/NAME/documents/ID, found another address; write / of an id as %2F"
+            404, expected="/v1/indexes/NAME/documents/ID", found="another address", remedy="write / of an id as %2F"
         )
     return text_of(unquote_to_bytes(found[4]))
 
@@ -59,7 +59,7 @@ def text_of(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise RefusedError(400, "expected UTF-8 in the address, found other bytes") from None
+        raise RefusedError(400, expected="UTF-8 in the address", found="other bytes") from None
 
 
 def check_unicode(text: str) -> str:
@@ -69,5 +69,5 @@ def check_unicode(text: str) -> str:
         ConfigError: It has.
     """
     if re.search("[\ud800-\udfff]", text):
-        raise ConfigError("text: expected Unicode text, found half a surrogate pair; correct it")
+        raise ConfigError(field="text", expected="Unicode text", found="half a surrogate pair", remedy="correct it")
     return text

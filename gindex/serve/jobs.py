@@ -89,7 +89,7 @@ class Job:
 
     def too_late(self) -> TimeLimitError:
         """Return the error of a stage that took too long."""
-        return TimeLimitError(f"expected the stage {self.stage} to end within {self.limit:g} s, found it longer")
+        return TimeLimitError(expected=f"the stage {self.stage} to end within {self.limit:g} s", found="it longer")
 
     async def outcome(self, gone: "asyncio.Future[Any]") -> Any:
         """Wait for the result.

@@ -41,7 +41,9 @@ class Keys:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: expected a file of API keys, found {error}; check --api-key-file") from error
+            raise ConfigError(
+                field=path, expected="a file of API keys", found=error, remedy="check `api_key_file`"
+            ) from error
         digests: dict[bytes, Caller] = {}
         for number, line in enumerate(lines, start=1):
             words = line.split()
@@ -50,12 +52,17 @@ class Keys:
             scopes = frozenset(words[1].split(",")) if len(words) == 3 else frozenset()
             if len(words) != 3 or not scopes <= set(SCOPES) or len(words[2]) < LEAST_CHARACTERS:
                 raise ConfigError(
-                    f"{path}:{number}: expected a name, scopes (read, write or read,write) and a key of at least "
-                    f"{LEAST_CHARACTERS} characters, found {len(words)} words; correct the line"
+                    field=f"{path}:{number}",
+                    expected=(
+                        f"a name, scopes (read, write or read,write) and a key of at least {LEAST_CHARACTERS} "
+                        "characters"
+                    ),
+                    found=f"{len(words)} words",
+                    remedy="correct the line",
                 )
             digests[_digest(words[2])] = Caller(name=words[0], scopes=scopes)
         if not digests:
-            raise ConfigError(f"{path}: expected at least one API key, found none; write: NAME read KEY")
+            raise ConfigError(field=path, expected="at least one API key", found="none", remedy="write: NAME read KEY")
         return cls(digests)
 
     def caller(self, key: str | None) -> Caller:
@@ -70,7 +77,7 @@ class Keys:
                 found = caller
         if key is None or found is None:
             what = "none" if key is None else "an unknown one"
-            raise AccessError(f"expected an API key, found {what}; send Authorization: Bearer KEY")
+            raise AccessError(expected="an API key", found=what, remedy="send Authorization: Bearer KEY")
         return found
 
 
@@ -104,7 +111,7 @@ class RateLimit:
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
         if left < 1:
-            raise OverloadedError(f"expected at most {self._rate:g} requests a second; wait and try again")
+            raise OverloadedError(expected=f"at most {self._rate:g} requests a second", remedy="wait and try again")
 
 
 def _digest(key: str) -> bytes:

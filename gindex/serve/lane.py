@@ -42,12 +42,12 @@ class Lane:
         most = self._config.slow_queue
         with self._changed:
             if self._closing:
-                raise UnavailableError("expected a running service, found it closing; ask another one")
+                raise UnavailableError(expected="a running service", found="it closing", remedy="ask another one")
             self._forget_abandoned()
             if len(self._waiting) >= most:
                 self._metrics.dropped.labels("full").inc(job.size)
                 raise OverloadedError(
-                    f"expected at most {most} exact searches and explanations that wait; wait and try again"
+                    expected=f"at most {most} exact searches and explanations that wait", remedy="wait and try again"
                 )
             job.stage, job.limit = "slow_queue", self._config.slow_queue_seconds
             self._waiting.append(job)

@@ -81,7 +81,7 @@ def _file_routes(start: str, folder: str, found: dict[str, Traversable]) -> APIR
     @router.get(folder + "/{file}")
     async def page(file: str = first) -> Response:
         if file not in contents:
-            raise UnknownIndexError("expected a file of the page, found no such file")
+            raise UnknownIndexError(expected="a file of the page", found="no such file")
         kind = _KINDS[file.rpartition(".")[2]]
         return Response(contents[file], headers={"Cache-Control": "no-cache"}, media_type=kind)
 

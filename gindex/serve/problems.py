@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -62,16 +61,20 @@ _STATUS: list[tuple[type[GindexError], int]] = [
 _TOLD = (ServiceError, ConfigError, QueryError, NonFiniteError)
 """Errors whose messages speak of the request alone; those of others name files, models or devices."""
 
-_SAFE_WORDS = {
-    MismatchError: "expected vectors that were made with this index, found others; encode them with it",
-    CorpusError: "expected documents with text and ids that the index does not have; correct them, or set replace",
-    UnknownDocumentError: "expected the id of a document, found none of that name; check the id",
-    BusyError: "expected no other writer, found one; try again",
-}
+_SAFE_WORDS = [
+    MismatchError(expected="vectors that were made with this index", found="others", remedy="encode them with it"),
+    CorpusError(
+        expected="documents with text and ids that the index does not have",
+        remedy="correct them, or set `replace`",
+    ),
+    UnknownDocumentError(expected="the id of a document", found="none of that name", remedy="check the id"),
+    BusyError(expected="no other writer", found="one", remedy="try again"),
+]
+"""What is told in the place of errors of their kinds."""
 
 _REASONS: list[tuple[type[GindexError], str]] = [
-    (MismatchError, "its model is not the one that it was built with; start the service with --model"),
-    (ModelError, "its model was not found or cannot be loaded; the log says why, and --model names another place"),
+    (MismatchError, "its model is not the one that it was built with; start the service with `model`"),
+    (ModelError, "its model was not found or cannot be loaded; the log says why, and `model` names another place"),
     (NotAnIndexError, "its folder holds no finished index"),
     (FormatVersionError, "a newer gindex made it"),
     (CorruptStoreError, "files of it are missing or damaged; gindex verify lists them"),
@@ -82,9 +85,9 @@ _REASONS: list[tuple[type[GindexError], str]] = [
 class RefusedError(RequestError):
     """A request that is refused with a status of its own."""
 
-    def __init__(self, status: int, message: str) -> None:
-        """Set the status and the message."""
-        super().__init__(message)
+    def __init__(self, status: int, message: str = "", **parts: object) -> None:
+        """Set the status, and what the error says, as `GindexError` takes it."""
+        super().__init__(message, **parts)
         self.status = status
 
 
@@ -105,7 +108,7 @@ def content_of(error: Exception) -> dict[str, Any]:
     """Return what a request that failed with an error is told."""
     status = status_of(error)
     name = "InternalError" if status == 500 else _public_name(error)
-    return _content(status, name, _detail(error, status))
+    return _content(status, name, _told(error, status))
 
 
 def problem_of(error: Exception) -> Response:
@@ -126,8 +129,8 @@ def failure_of(failed: FailedQuery) -> dict[str, Any]:
     """Return what stands in a batch's answer in the place of a query that has none; it tells what a problem would."""
     status = status_of(failed.error)
     name = "InternalError" if status == 500 else _public_name(failed.error)
-    error = {"type": f"urn:gindex:{name}", "detail": _detail(failed.error, status)}
-    return failure_record(failed) | {"error": error}
+    told = _told(failed.error, status)
+    return failure_record(failed) | {"error": {"type": f"urn:gindex:{name}", "detail": str(told)} | told.parts()}
 
 
 def problem(status: int, name: str, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -139,11 +142,12 @@ def problem(status: int, name: str, detail: str, headers: dict[str, str] | None 
         detail: What to tell the caller.
         headers: Further headers.
     """
-    return Response(dump(_content(status, name, detail)), status, headers, MEDIA_TYPE)
+    return Response(dump(_content(status, name, ServiceError(detail))), status, headers, MEDIA_TYPE)
 
 
-def _content(status: int, name: str, detail: str) -> dict[str, Any]:
-    return {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+def _content(status: int, name: str, told: GindexError) -> dict[str, Any]:
+    content = {"type": f"urn:gindex:{name}", "title": HTTPStatus(status).phrase, "status": status, "detail": str(told)}
+    return content | told.parts()
 
 
 def dump(content: Any) -> bytes:
@@ -159,16 +163,16 @@ def _public_name(error: Exception) -> str:
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == GindexError.__module__)
 
 
-def _detail(error: Exception, status: int) -> str:
+def _told(error: Exception, status: int) -> GindexError:
+    """The error itself, or one in its place that tells nothing of the machine."""
     if isinstance(error, _TOLD):
-        where, colon, rest = str(error).partition(": ")  # where is an option's name, as a request has it
-        if colon:
-            where = re.sub(r"(^| )--?(?=[a-z])", r"\1", where)
-        return f"{where}{colon}{rest}"
-    for kind, words in _SAFE_WORDS.items():
-        if isinstance(error, kind):
+        return error
+    for words in _SAFE_WORDS:
+        if isinstance(error, type(words)):
             return words
-    return "the index cannot be used at the moment" if status == 503 else "something went wrong within the service"
+    return ServiceError(
+        "the index cannot be used at the moment" if status == 503 else "something went wrong within the service"
+    )
 
 
 def log(request: Request, error: Exception) -> None:

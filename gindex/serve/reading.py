@@ -26,7 +26,7 @@ async def read_body(request: Request, config: ServeConfig) -> bytearray:
         RefusedError: It is too long (413), or took too long to arrive (408).
         AbandonedError: The client went away before its end.
     """
-    too_long = RefusedError(413, f"expected a body of at most {config.max_body} bytes, found a longer one")
+    too_long = RefusedError(413, expected=f"a body of at most {config.max_body} bytes", found="a longer one")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) > len(str(config.max_body)):
         raise too_long
@@ -41,7 +41,7 @@ async def read_body(request: Request, config: ServeConfig) -> bytearray:
                 if length > config.max_body:
                     raise too_long
     except TimeoutError:
-        raise RefusedError(408, f"expected the body within {config.body_seconds:g} s, found it unfinished") from None
+        raise RefusedError(408, expected=f"the body within {config.body_seconds:g} s", found="it unfinished") from None
     except ClientDisconnect:
         raise AbandonedError from None
     return bytearray().join(blocks)
@@ -55,7 +55,7 @@ def media_type(request: Request) -> str:
     """
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if found not in (JSON, NPY):
-        raise RefusedError(415, f"expected a body of {JSON} or {NPY}, found another media type")
+        raise RefusedError(415, expected=f"a body of {JSON} or {NPY}", found="another media type")
     return found
 
 
@@ -72,7 +72,7 @@ async def read_json(request: Request, config: ServeConfig, kind: type[Body]) -> 
         ConfigError: It holds something else than expected, or an object in it has equal keys; says where.
     """
     if media_type(request) != JSON:
-        raise RefusedError(415, f"expected a body of {JSON}")
+        raise RefusedError(415, expected=f"a body of {JSON}")
     return parse(kind, await read_body(request, config))
 
 
@@ -93,7 +93,7 @@ def validated(kind: type[Body], values: Sequence[tuple[str, str]]) -> Body:
     """
     names = [name for name, _ in values]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"{twice[:50]}: expected it once among the query parameters, found it more often")
+        raise ConfigError(field=twice[:50], expected="it once among the query parameters", found="it more often")
     try:
         return kind.model_validate_strings(dict(values), strict=False)
     except ValidationError as error:
@@ -105,7 +105,7 @@ def _check_keys(content: bytearray) -> None:
         parse_json(content)
     except EqualKeysError as error:
         raise ConfigError(
-            f"body: expected keys that differ in every object, found {error.key[:50]!r} twice in one"
+            field="body", expected="keys that differ in every object", found=f"{error.key[:50]!r} twice in one"
         ) from None
     except (ValueError, RecursionError):
         pass  # `parse` says what is wrong
@@ -114,9 +114,9 @@ def _check_keys(content: bytearray) -> None:
 def _explained(error: ValidationError) -> Exception:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return RefusedError(400, f"expected a body of JSON, found something else ({first['msg']})")
+        return RefusedError(400, expected="a body of JSON", found=f"something else ({first['msg']})")
     where = ".".join(str(step)[:50] for step in first["loc"]) or "body"
-    return ConfigError(f"{where}: {first['msg']}")
+    return ConfigError(first["msg"], field=where)
 
 
 def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) -> Caller:
@@ -133,7 +133,7 @@ def identify(request: Request, keys: Keys | None, limit: RateLimit, scope: str) 
         caller = keys.caller(request.headers.get("x-api-key") or bearer(request.headers.get("authorization")))
     limit.take(caller.name)
     if scope not in caller.scopes:
-        raise ForbiddenError(f"expected a key with the scope {scope}, found one without; ask for another")
+        raise ForbiddenError(expected=f"a key with the scope {scope}", found="one without", remedy="ask for another")
     return caller
 
 

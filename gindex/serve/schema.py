@@ -249,8 +249,15 @@ class AskedQuery(BaseModel):
     completion: str | None
 
 
-class ErrorBody(BaseModel):
-    """Why a query has no answer."""
+class _Parts(BaseModel):
+    field: Annotated[str | None, Field(description="Where: a setting of the request, a document, a query.")] = None
+    expected: Annotated[str | None, Field(description="What was expected there.")] = None
+    found: Annotated[str | None, Field(description="What was found instead.")] = None
+    remedy: Annotated[str | None, Field(description="What to do about it.")] = None
+
+
+class ErrorBody(_Parts):
+    """Why a query has no answer: the whole message, and its parts where it has any."""
 
     type: str
     detail: str
@@ -369,8 +376,8 @@ class Line(BaseModel):
     problem: Annotated[dict[str, Any] | None, Field(description="What went wrong, as a Problem.")] = None
 
 
-class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+class Problem(_Parts):
+    """What went wrong (RFC 9457): the whole message, and its parts where it has any."""
 
     type: str
     title: str

@@ -75,7 +75,7 @@ def search_routes(service: Service) -> APIRouter:
             vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]))
             queries = [EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=v) for n, v in enumerate(vectors)]
         if not queries or (len(queries) > 1 and not batch):
-            raise ConfigError(f"queries: expected {'at least one' if batch else 'one'}, found {len(queries)}")
+            raise ConfigError(field="queries", expected="at least one" if batch else "one", found=len(queries))
         search_options = options.search_options()
         service.check(search_options, len(queries))
         job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
@@ -150,19 +150,21 @@ def search_routes(service: Service) -> APIRouter:
 
 def _query(index: GradientIndex, body: QueryBody, *, prompts: bool) -> Query | EncodedQuery:
     if (body.prompt is None) == (body.vector is None):
-        raise ConfigError("query: expected either a prompt or a vector; give one of them")
+        raise ConfigError(field="query", expected="either a prompt or a vector", remedy="give one of them")
     if body.prompt is not None:
         _need_prompts(prompts=prompts)
         return Query(prompt=body.prompt, completion=body.completion, id=body.id)
     if body.completion is not None:
-        raise ConfigError("completion: expected a prompt beside it, found a vector; leave it out")
+        raise ConfigError(field="completion", expected="a prompt beside it", found="a vector", remedy="leave it out")
     vector = decode_base64(body.vector or "", index.manifest.projection["dimension"])
     return EncodedQuery(query=Query(prompt="", id=body.id), vector_D=torch.from_numpy(vector.copy()))
 
 
 def _need_prompts(*, prompts: bool) -> None:
     if not prompts:
-        raise RefusedError(422, "expected a ready vector: this service has no model; send one, or ask another service")
+        raise RefusedError(
+            422, expected="a ready vector: this service has no model", remedy="send one, or ask another service"
+        )
 
 
 def _answer(content: dict[str, Any]) -> Response:

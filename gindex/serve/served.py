@@ -50,9 +50,13 @@ def places_of(arguments: Sequence[str], models: Sequence[str] = ()) -> list[Plac
         path = Path(folder if found else argument)
         name = name if found else path.resolve().name
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ConfigError(f"{argument}: expected a name of letters, digits, . _ -, found {name!r}; use NAME=FOLDER")
+            raise ConfigError(
+                field=argument, expected="a name of letters, digits, . _ -", found=repr(name), remedy="use NAME=FOLDER"
+            )
         if name in places:
-            raise ConfigError(f"{argument}: expected another name than {name!r}, which is taken; use NAME=FOLDER")
+            raise ConfigError(
+                field=argument, expected=f"another name than {name!r}, which is taken", remedy="use NAME=FOLDER"
+            )
         places[name] = Place(name=name, path=path)
     return [replace(place, model=model) for place, model in zip(places.values(), _models(places, models), strict=True)]
 
@@ -65,8 +69,10 @@ def _models(places: Collection[str], models: Sequence[str]) -> list[str | None]:
         name, place = (name, place) if found and name in places else ("", argument)
         if name in given:
             raise ConfigError(
-                f"--model {argument}: expected one place for each index and one for all others, got two for "
-                f"{name or 'all others'}; use NAME=PLACE with the name of an index ({', '.join(places)})"
+                field=f"`model` {argument}",
+                expected="one place for each index and one for all others",
+                found=f"two for {name or 'all others'}",
+                remedy=f"use NAME=PLACE with the name of an index ({', '.join(places)})",
             )
         given[name] = place
     return [given.get(name, given.get("")) for name in places]
@@ -140,7 +146,9 @@ class ServedIndex:
         current = self._current
         if current is None:
             raise UnavailableError(
-                f"expected the index {self.name} to be ready, found that it is not: {self._reason}; try again later"
+                expected=f"the index {self.name} to be ready",
+                found=f"that it is not: {self._reason}",
+                remedy="try again later",
             )
         return current
 
@@ -206,7 +214,7 @@ class ServedIndex:
             found = self._layout.manifest(version).stat()
         except OSError as error:
             raise CorruptStoreError(
-                f"{self._layout.root}: expected version {version}, found {error.strerror}"
+                field=self._layout.root, expected=f"version {version}", found=error.strerror
             ) from error
         return version, found.st_ino, found.st_mtime_ns
 
@@ -249,7 +257,9 @@ class Served:
         try:
             return self._indexes[name]
         except KeyError:
-            raise UnknownIndexError("expected the name of an index, found no such index; see /v1/indexes") from None
+            raise UnknownIndexError(
+                expected="the name of an index", found="no such index", remedy="see /v1/indexes"
+            ) from None
 
     def start(self) -> None:
         """Start to load the indexes, then to look for new versions."""

@@ -37,8 +37,10 @@ def bind(config: ServeConfig) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ConfigError(
-            f"--host and --port: expected a free port, found {error.strerror or error} at {config.host}:{config.port}; "
-            "choose another one"
+            field="host and port",
+            expected="a free port",
+            found=f"{error.strerror or error} at {config.host}:{config.port}",
+            remedy="choose another one",
         ) from error
     return listening
 
@@ -48,7 +50,7 @@ def _within_files(config: ServeConfig) -> ServeConfig:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY or config.max_connections <= most // 2:
         return config
-    logger.warning("--max-connections: %d, half of the files that the process may open (ulimit -n)", most // 2)
+    logger.warning("max_connections: %d, half of the files that the process may open (ulimit -n)", most // 2)
     return replace(config, max_connections=most // 2)
 
 

@@ -88,7 +88,7 @@ class Service:
         """
         caller = identify(request, self.keys, self.limit, "write")
         if not self.writable:
-            raise RefusedError(403, "expected a service that takes changes, found a read-only one")
+            raise RefusedError(403, expected="a service that takes changes", found="a read-only one")
         return caller
 
     def check(self, options: SearchOptions, queries: int) -> None:
@@ -100,11 +100,11 @@ class Service:
         most = self.config.max_k
         for name in ("k", "candidates", "shortlist", "bm25_candidates", "refine_parts"):
             if getattr(options, name) > most and getattr(options, name) != getattr(SearchOptions(), name):
-                raise ConfigError(f"{name}: expected at most {most}, found more")
+                raise ConfigError(field=name, expected=f"at most {most}", found="more")
         if options.refine is not None and not options.refine_parts:
-            raise ConfigError(f"refine_parts: expected from 1 to {most} over HTTP, found 0, all of them")
+            raise ConfigError(field="refine_parts", expected=f"from 1 to {most} over HTTP", found="0, all of them")
         if queries > self.config.max_queries:
-            raise ConfigError(f"queries: expected at most {self.config.max_queries}, found {queries}")
+            raise ConfigError(field="queries", expected=f"at most {self.config.max_queries}", found=queries)
 
     async def answered(self, request: Request, served: ServedIndex, job: Job) -> Any:
         """Queue a job and wait for its result, until the client goes away.
@@ -127,4 +127,4 @@ class Service:
             served.suspect(error)
             if isinstance(error, CorruptStoreError):
                 raise
-            raise UnavailableError("expected the index to be readable, found that it is not") from error
+            raise UnavailableError(expected="the index to be readable", found="that it is not") from error

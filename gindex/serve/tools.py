@@ -61,7 +61,7 @@ def make_tools(index: Searchable) -> MCPServer:
             negative: Find documents that made the completion less likely.
         """
         if k > MOST:
-            raise ToolError(f"k: expected at most {MOST}, got {k}")
+            raise ToolError(f"k: expected at most {MOST}, found {k}")
         with one, told():
             found = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
         return result_record(found)

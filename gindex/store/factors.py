@@ -43,7 +43,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         publish(path, lambda partial: save_file(contiguous, partial, {"gindex": json.dumps(metadata)}))
     except SafetensorError as error:
         raise StoreError(
-            f"{path}: expected to write factors, found {error}; check free space and permissions"
+            field=path, expected="to write factors", found=error, remedy="check free space and permissions"
         ) from error
 
 
@@ -145,4 +145,4 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
-        raise CorruptStoreError(f"{path}: expected EK-FAC factors, found {error}; {REMEDY}") from error
+        raise CorruptStoreError(field=path, expected="EK-FAC factors", found=error, remedy=REMEDY) from error

@@ -51,11 +51,13 @@ class FileRecord:
         try:
             found = path.stat().st_size if path.is_file() else None
         except OSError as error:
-            raise CorruptStoreError(f"{path}: expected a readable file, found {error.strerror}; {REMEDY}") from error
+            raise CorruptStoreError(
+                field=path, expected="a readable file", found=error.strerror, remedy=REMEDY
+            ) from error
         if found is None:
-            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found no file; {REMEDY}")
+            raise CorruptStoreError(field=path, expected=f"{self.bytes:,} bytes", found="no file", remedy=REMEDY)
         if found != self.bytes:
-            raise CorruptStoreError(f"{path}: expected {self.bytes:,} bytes, found {found:,}; {REMEDY}")
+            raise CorruptStoreError(field=path, expected=f"{self.bytes:,} bytes", found=f"{found:,}", remedy=REMEDY)
 
     def check_content(self, root: Path) -> None:
         """Compare the file's length and checksum with the record; reads the whole file.
@@ -68,9 +70,11 @@ class FileRecord:
         try:
             found = checksum(path)
         except OSError as error:
-            raise CorruptStoreError(f"{path}: expected a readable file, found {error.strerror}; {REMEDY}") from error
+            raise CorruptStoreError(
+                field=path, expected="a readable file", found=error.strerror, remedy=REMEDY
+            ) from error
         if found != self.crc32c:
-            raise CorruptStoreError(f"{path}: expected CRC-32C {self.crc32c}, found {found}; {REMEDY}")
+            raise CorruptStoreError(field=path, expected=f"CRC-32C {self.crc32c}", found=found, remedy=REMEDY)
 
 
 def encode_json(content: dict[str, Any]) -> bytes:
@@ -93,7 +97,9 @@ def read_json(path: Path) -> dict[str, Any]:
     content, data = read_plain(path)
     body, mark, _ = data.rpartition(_MARK)
     if not mark or data != body + _seal(body):
-        raise CorruptStoreError(f"{path}: expected JSON that ends with its checksum, found none that fits; {REMEDY}")
+        raise CorruptStoreError(
+            field=path, expected="JSON that ends with its checksum", found="none that fits", remedy=REMEDY
+        )
     del content["crc32c"]
     return content
 
@@ -108,9 +114,11 @@ def read_plain(path: Path) -> tuple[dict[str, Any], bytes]:
         data = path.read_bytes()
         content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
-        raise CorruptStoreError(f"{path}: expected a JSON file, found {error}; {REMEDY}") from error
+        raise CorruptStoreError(field=path, expected="a JSON file", found=error, remedy=REMEDY) from error
     if not isinstance(content, dict):
-        raise CorruptStoreError(f"{path}: expected a JSON object, found a {type(content).__name__}; {REMEDY}")
+        raise CorruptStoreError(
+            field=path, expected="a JSON object", found=f"a {type(content).__name__}", remedy=REMEDY
+        )
     return content, data
 
 

@@ -198,14 +198,18 @@ class Manifest:
             manifest = parse(cls, content)
             _ = manifest.config
         except (ConfigError, ValueError, TypeError) as error:
-            raise CorruptStoreError(f"{path}: expected the manifest of an index, found {error}; {REMEDY}") from error
+            raise CorruptStoreError(
+                field=path, expected="the manifest of an index", found=error, remedy=REMEDY
+            ) from error
         if not manifest.volumes or not {"file", "parts"} <= manifest.search.keys():
-            raise CorruptStoreError(f"{path}: expected volumes and a FAISS index, found none; {REMEDY}")
+            raise CorruptStoreError(field=path, expected="volumes and a FAISS index", found="none", remedy=REMEDY)
         level = manifest.search.get("second_level")
         if level is not None and not (isinstance(level, dict) and {"file", "mu"} <= level.keys()):
-            raise CorruptStoreError(f"{path}: expected a second level with file and mu, found {level!r}; {REMEDY}")
+            raise CorruptStoreError(
+                field=path, expected="a second level with file and mu", found=repr(level), remedy=REMEDY
+            )
         if manifest.version != version:
-            raise CorruptStoreError(f"{path}: expected version {version}, found {manifest.version}; {REMEDY}")
+            raise CorruptStoreError(field=path, expected=f"version {version}", found=manifest.version, remedy=REMEDY)
         return manifest
 
     def content(self) -> dict[str, Any]:
@@ -279,7 +283,7 @@ class Manifest:
         name = path.relative_to(root).as_posix()
         if name not in self._files:
             raise CorruptStoreError(
-                f"{path}: expected it among the files of version {self.version}, found no record; {REMEDY}"
+                field=path, expected=f"it among the files of version {self.version}", found="no record", remedy=REMEDY
             )
         return self._files[name]
 
@@ -328,11 +332,16 @@ def read_content(path: Path) -> dict[str, Any]:
     version = plain.get("format_version")
     if not isinstance(version, int):
         raise NotAnIndexError(
-            f"{path}: expected the manifest of an index, found a file without format_version; "
-            "give the folder of an index"
+            field=path,
+            expected="the manifest of an index",
+            found="a file without format_version",
+            remedy="give the folder of an index",
         )
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{path}: expected format version {FORMAT_VERSION} or older, found {version}; install a newer gindex"
+            field=path,
+            expected=f"format version {FORMAT_VERSION} or older",
+            found=version,
+            remedy="install a newer gindex",
         )
     return read_json(path)

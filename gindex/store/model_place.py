@@ -46,7 +46,9 @@ def model_places(model: Mapping[str, Any], root: Path) -> list[str]:
     found = [place for place in tried if Path(place).is_dir()]
     if not found:
         raise ModelError(
-            f"{root}: expected the model that it was built with in {' or '.join(tried)}, found no such folder; "
-            "name its place with --model"
+            field=root,
+            expected=f"the model that it was built with in {' or '.join(tried)}",
+            found="no such folder",
+            remedy="name its place with `model`",
         )
     return found

@@ -104,8 +104,10 @@ class MappedRows:
         """
         if len(ordinals) and not 0 <= ordinals.min() <= ordinals.max() < self.spec.rows:
             raise CorruptStoreError(
-                f"{self._array}: expected rows from 0 to {self.spec.rows - 1:,}, found {ordinals.min():,} to "
-                f"{ordinals.max():,}; {REMEDY}"
+                field=self._array,
+                expected=f"rows from 0 to {self.spec.rows - 1:,}",
+                found=f"{ordinals.min():,} to {ordinals.max():,}",
+                remedy=REMEDY,
             )
         chunks, inner = np.divmod(ordinals, self.spec.chunk_rows)
         shards = chunks // self.spec.shard_chunks
@@ -232,7 +234,7 @@ class _Shard:
                 raise self._corrupt(f"{len(self._bytes):,} bytes, found the file cut short")
 
     def _corrupt(self, what: str) -> CorruptStoreError:
-        return CorruptStoreError(f"{self._path}: expected {what}; {REMEDY}")
+        return CorruptStoreError(field=self._path, expected=what, remedy=REMEDY)
 
 
 def _crc_matches(content: npt.NDArray[np.uint8]) -> bool:

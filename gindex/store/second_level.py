@@ -55,11 +55,15 @@ def read_level(path: Path, parts: int, dimension: int) -> StoredLevel:
                 rest=content["rest"],
             )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"{path}: expected a second level of curvature, found {error}; {REMEDY}") from error
+        raise CorruptStoreError(
+            field=path, expected="a second level of curvature", found=error, remedy=REMEDY
+        ) from error
     shapes = [tuple(tensor.shape) for tensor in (level.directions_KD, level.values_K, level.norms_N)]
     if shapes != [(len(level.values_K), dimension), (len(level.values_K),), (parts,)]:
         raise CorruptStoreError(
-            f"{path}: expected directions, values and norms of {parts:,} parts and {dimension:,} dimensions, found "
-            f"shapes {shapes}; {REMEDY}"
+            field=path,
+            expected=f"directions, values and norms of {parts:,} parts and {dimension:,} dimensions",
+            found=f"shapes {shapes}",
+            remedy=REMEDY,
         )
     return level

@@ -56,8 +56,10 @@ class Version:
         if manifest.lost_parts:
             parts = sum(len(parts) for parts in manifest.lost_parts)
             raise CorruptStoreError(
-                f"{layout.root}: expected all vectors, found {parts:,} parts waiting to be computed again; run the "
-                "gindex build that made the index"
+                field=layout.root,
+                expected="all vectors",
+                found=f"{parts:,} parts waiting to be computed again",
+                remedy="run the gindex build that made the index",
             )
         for file in manifest.files:
             file.check_length(layout.root)

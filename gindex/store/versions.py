@@ -34,16 +34,21 @@ def latest_version(layout: Layout) -> int:
         return numbers[-1]
     if layout.build.is_file():
         raise NotAnIndexError(
-            f"{layout.root}: expected a finished index, found an unfinished build; run the same gindex build again"
+            field=layout.root,
+            expected="a finished index",
+            found="an unfinished build",
+            remedy="run the same gindex build again",
         )
     root = layout.root
     found = "no manifests in it" if root.is_dir() else "a file" if root.exists() else "no such folder"
     if re.search(r"(^|/)https?:/", str(root)) and not root.exists():  # a Path has one slash of two
         raise NotAnIndexError(
-            f"{root}: expected the folder of an index, found the address of a service; search and mcp take one, "
-            "this does not: give the folder that the service was started with"
+            field=root,
+            expected="the folder of an index",
+            found="the address of a service",
+            remedy="search and mcp take one, this does not: give the folder that the service was started with",
         )
-    raise NotAnIndexError(f"{root}: expected an index, found {found}; make one with gindex build")
+    raise NotAnIndexError(field=root, expected="an index", found=found, remedy="make one with gindex build")
 
 
 def require_version(layout: Layout, version: int) -> None:
@@ -58,7 +63,7 @@ def require_version(layout: Layout, version: int) -> None:
     if version not in numbers:
         found = f"{numbers[0]} to {latest}" if len(numbers) > 1 else str(latest)
         raise VersionError(
-            f"{layout.root}: expected version {version}, found {found}; see gindex versions {layout.root}"
+            field=layout.root, expected=f"version {version}", found=found, remedy=f"see gindex versions {layout.root}"
         )
 
 
@@ -87,8 +92,10 @@ def commit(layout: Layout, manifest: Manifest, operation: dict[str, Any], **chan
         publish_new(path, encode_json(made.content()))
     except FileExistsError as error:
         raise VersionError(
-            f"{path}: expected to commit version {made.version}, found that another process did; nothing of it is "
-            "changed: run this again to go on from there"
+            field=path,
+            expected=f"to commit version {made.version}",
+            found="that another process did",
+            remedy="nothing of it is changed: run this again to go on from there",
         ) from error
     return made
 
@@ -121,7 +128,10 @@ def explained(layout: Layout) -> Iterator[None]:
     except OSError as error:
         remedy = "check free space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check permissions"
         raise StoreError(
-            f"{layout.root}: expected to write the index, found {error}; {remedy}, then run the same command again"
+            field=layout.root,
+            expected="to write the index",
+            found=error,
+            remedy=f"{remedy}, then run the same command again",
         ) from error
 
 
@@ -132,5 +142,5 @@ def _listing(layout: Layout) -> Iterator[Any]:
         return
     except OSError as error:
         raise StoreError(
-            f"{layout.manifests}: expected a readable folder, found {error.strerror}; check permissions"
+            field=layout.manifests, expected="a readable folder", found=error.strerror, remedy="check permissions"
         ) from error

@@ -48,8 +48,8 @@ def decode(codes: Tensor, scales_NS: Tensor, bits: int, slices: Sequence[tuple[i
     levels_ND = codes.float() if bits == 16 else _levels(codes, bits)
     if levels_ND.shape[1] != slices[-1][1] or scales_NS.shape != (len(codes), len(slices)):
         raise ShapeError(
-            f"expected codes of {slices[-1][1]} coordinates and {len(slices)} scales, found {levels_ND.shape[1]} and "
-            f"{tuple(scales_NS.shape)}"
+            expected=f"codes of {slices[-1][1]} coordinates and {len(slices)} scales",
+            found=f"{levels_ND.shape[1]} and {tuple(scales_NS.shape)}",
         )
     for position, (a, b) in enumerate(slices):
         levels_ND[:, a:b] *= scales_NS[:, position : position + 1]

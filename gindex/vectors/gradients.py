@@ -32,8 +32,10 @@ def encode_gradients(
     """
     if set(gradients) != set(factors):
         raise ShapeError(
-            f"gradients: expected those of the {len(factors)} tracked layers, found {len(gradients)} layers; "
-            f"missing or unknown: {', '.join(sorted(set(gradients) ^ set(factors))[:5])}"
+            field="gradients",
+            expected=f"those of the {len(factors)} tracked layers",
+            found=f"{len(gradients)} layers",
+            remedy=f"missing or unknown: {', '.join(sorted(set(gradients) ^ set(factors))[:5])}",
         )
     count = len(next(iter(gradients.values())))
     device = next(iter(factors.values())).Q_A.device
@@ -41,6 +43,6 @@ def encode_gradients(
     for name, layer in factors.items():
         G_NOI, expected = gradients[name], (count, len(layer.Q_S), len(layer.Q_A))
         if tuple(G_NOI.shape) != expected:
-            raise ShapeError(f"gradients of {name}: expected shape {expected}, found {tuple(G_NOI.shape)}")
+            raise ShapeError(field=f"gradients of {name}", expected=f"shape {expected}", found=tuple(G_NOI.shape))
         projection.add(vectors_ND, name, layer.whiten(G_NOI.to(vectors_ND.device), damping_scale))
     return vectors_ND

@@ -57,11 +57,15 @@ class ProjectionSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in PROJECTIONS:
-            raise ConfigError(f"--projection: expected one of {', '.join(PROJECTIONS)}, got {self.kind!r}")
+            raise ConfigError(field="projection", expected=f"one of {', '.join(PROJECTIONS)}", found=repr(self.kind))
         if self.dimension < SLICE_UNIT * len(self.groups) or self.dimension % SLICE_UNIT:
             raise ConfigError(
-                f"--dimension: expected a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} "
-                f"({SLICE_UNIT} for each of {len(self.groups)} layer groups), got {self.dimension}"
+                field="dimension",
+                expected=(
+                    f"a multiple of {SLICE_UNIT} of at least {SLICE_UNIT * len(self.groups)} ({SLICE_UNIT} for "
+                    f"each of {len(self.groups)} layer groups)"
+                ),
+                found=self.dimension,
             )
 
     @cached_property

@@ -205,7 +205,7 @@ def test_document_that_is_not_finite_is_named_and_left_out(tmp_path, nan_corpus,
 
 def test_strict_stops_and_a_build_without_it_goes_on(tmp_path, nan_corpus, nan_model_folder, make_config):
     config, out = make_config(name=str(nan_model_folder)), tmp_path / "index"
-    with pytest.raises(NonFiniteError, match=r"document 'bad one', part 0: .* without --strict"):
+    with pytest.raises(NonFiniteError, match=r"document 'bad one', part 0: .* without `strict`"):
         run_build([str(nan_corpus)], out, config, strict=True)
     assert not (out / "manifests").exists() and (out / "volumes/00000/segments/00000.json").exists()
     assert len(run_build([str(nan_corpus)], out, config).skipped) == 1
@@ -239,7 +239,10 @@ def test_planned_disk_is_what_is_used(tmp_path, corpus_file, make_config, index)
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"dimension": 8}, "--dimension"), ({"max_tokens": 65}, "--max-tokens: expected at most 64")],
+    [
+        ({"dimension": 8}, "dimension: expected a multiple of 8"),
+        ({"max_tokens": 65}, "max_tokens: expected at most 64"),
+    ],
 )
 def test_settings_that_do_not_suit_the_model(tmp_path, corpus_file, make_config, monkeypatch, changes, named):
     monkeypatch.setattr(Engine, "encode", lambda *_: pytest.fail("work was done"))

@@ -64,7 +64,7 @@ def test_exact_influence_is_that_of_the_chosen_layers(chosen, built, corpus_file
 
 
 def test_a_pattern_that_matches_nothing_stops_the_build(corpus_file, make_config, tmp_path):
-    with pytest.raises(ConfigError, match=r"--untrack lm_tail: expected the name of a layer or a pattern"):
+    with pytest.raises(ConfigError, match=r"`untrack` lm_tail: expected the name of a layer or a pattern"):
         run_build([str(corpus_file)], tmp_path / "index", make_config(untrack=("lm_tail",)))
 
 

@@ -88,7 +88,7 @@ def test_calibration_cuts_documents_before_it_takes_fewer(tokens, longest, shape
 def test_a_bound_that_holds_no_part_says_what_would(engine):
     needs = memory_needs(engine, BuildConfig(), 100, 32)
     most = max(need.least(32) for need in vars(needs).values())
-    with pytest.raises(ConfigError, match=rf"at least {most / GIGABYTE:.1f} GB.*32 tokens.*--max-tokens"):
+    with pytest.raises(ConfigError, match=rf"at least {most / GIGABYTE:.1f} GB.*32 tokens.*`max_tokens`"):
         batch_sizes(engine, BuildConfig(memory=0.001), 100, 32)
 
 
@@ -129,5 +129,5 @@ def test_command_refuses_a_bound_that_is_too_small(run, corpus_file, model_folde
         "--memory",
         "0.01",
     )
-    assert result.exit_code == 2 and "--memory: expected at least" in result.output
+    assert result.exit_code == 2 and "memory: expected at least" in result.output
     assert not (tmp_path / "index" / "manifests").exists()

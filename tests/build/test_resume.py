@@ -206,7 +206,7 @@ def existing(request, tmp_path, built, stopped) -> Path:
 def test_other_settings(existing, corpus_file, make_config, snapshot, changes):
     before = snapshot(existing)
     (name,) = changes
-    with pytest.raises(SettingsMismatchError, match=f"expected {name} .*give the same ones, or another --out"):
+    with pytest.raises(SettingsMismatchError, match=f"expected {name} .*give the same ones, or another `out`"):
         run_build([str(corpus_file)], existing, make_config(**changes))
     assert snapshot(existing) == before
 

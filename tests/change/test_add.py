@@ -70,7 +70,7 @@ def test_vectors_are_those_that_a_build_over_the_same_text_gives(opened, folder,
 
 def test_ids_that_are_there_are_refused_whole_or_replaced(opened, folder, more):
     path = more(TEXTS | {"d3": "the stack"})
-    with pytest.raises(CorpusError, match=r"document 'd3': expected an id that is not in the index.*--replace"):
+    with pytest.raises(CorpusError, match=r"document 'd3': expected an id that is not in the index.*`replace`"):
         opened.add([str(path)])
     assert version_numbers(Layout(folder)) == [1] and verify(Layout(folder))["problems"] == []
     done = opened.add([str(path)], replace=True)

@@ -190,9 +190,9 @@ def rolled(folder: Path, on: bool = False) -> Path:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"second_level": False, "mu": 0.1}, "--mu: expected --second-level on"),
-        ({"second_level": True, "mu": 0.0}, "--mu: expected a positive"),
-        ({"mu": float("nan")}, "--mu: expected a positive"),
+        ({"second_level": False, "mu": 0.1}, "mu: expected `second_level` on"),
+        ({"second_level": True, "mu": 0.0}, "mu: expected a positive"),
+        ({"mu": float("nan")}, "mu: expected a positive"),
     ],
 )
 def test_bad_settings_are_refused_and_change_nothing(folder, settings, found):

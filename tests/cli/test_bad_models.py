@@ -55,7 +55,8 @@ def test_another_model_than_the_indexs(fails, tmp_path, built, model_folder):
 
 
 def test_device_that_is_not_there(fails, built):
-    assert "--device nonsense: not usable here" in fails(MODEL, "search", built, "the stack", "--device", "nonsense")
+    line = fails(MODEL, "search", built, "the stack", "--device", "nonsense")
+    assert "--device: expected one that is usable here, found 'nonsense'" in line and "use --device cpu" in line
 
 
 def test_a_relative_path_is_never_asked_of_the_hub(fails, tmp_path, corpus_file, options, monkeypatch):

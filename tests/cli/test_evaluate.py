@@ -38,7 +38,7 @@ def test_the_commands(run, fails, tmp_path):
     ]
     shown = run("evaluate", "mislabel", *common, "--repeats", 7, "--plot", tmp_path / "mislabel.svg").stdout
     assert "AUC 1.000  [1.000, 1.000]  found 100%" in shown and (tmp_path / "mislabel.svg").stat().st_size > 1000
-    assert "expected one of true, wrong, got 'other'" in fails(2, "evaluate", "lds", *common, "--method", "other")
+    assert "expected one of true, wrong, found 'other'" in fails(2, "evaluate", "lds", *common, "--method", "other")
     assert "--scores: expected NAME=FILE" in fails(2, "evaluate", "lds", *common, "--scores", "file.npy")
     (tmp_path / "bad.npy").write_bytes(b"not numpy")
     assert "expected a NumPy file of scores" in fails(

@@ -293,7 +293,7 @@ def test_nothing_of_the_text_enters_the_statement():
     ],
 )
 def test_refusals_show_the_position(text, position, expected):
-    with pytest.raises(FilterError, match=f"--where, position {position}: expected ") as raised:
+    with pytest.raises(FilterError, match=f"where, position {position}: expected ") as raised:
         parse_filter(text)
     assert expected in str(raised.value)
     before = text[: position - 1].rstrip()

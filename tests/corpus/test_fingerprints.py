@@ -50,7 +50,7 @@ def test_changed_corpus_names_the_file(tmp_path, act, named):
     act(tmp_path)
     with pytest.raises(CorpusChangedError) as caught:
         check_unchanged(recorded, fingerprint_sources([str(tmp_path)]))
-    assert str(caught.value).startswith(f"{tmp_path / named}: ") and "another --out" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / named}: ") and "another `out`" in str(caught.value)
 
 
 def test_changed_order_or_count_of_sources(tmp_path):

@@ -198,7 +198,7 @@ def test_partition_named_as_text_or_id(tmp_path, name):
     path = write(tmp_path / f"{name}=5" / "a.jsonl", "one")
     message = partition_error(tmp_path)
     assert f"{path}:1: expected the field '{name}' in records, found it in the name of a folder" in message
-    assert f"--{name}-field" in message
+    assert f"`{name}_field`" in message
 
 
 def test_two_partitions_of_one_name(tmp_path):

@@ -222,7 +222,7 @@ def test_record_that_is_no_object(tmp_path, value, shown):
 def test_missing_text_field_names_those_that_exist(tmp_path):
     path = write(tmp_path / "c.jsonl", {"body": "one", "title": "t"})
     message = error_of(path)
-    assert f"{path}:1" in message and "'text'" in message and "'body', 'title'" in message and "--text-field" in message
+    assert f"{path}:1" in message and "'text'" in message and "'body', 'title'" in message and "`text_field`" in message
 
 
 def test_missing_column_of_parquet(tmp_path):
@@ -259,7 +259,7 @@ def test_half_a_surrogate_pair(tmp_path):
 def test_id_of_another_type(tmp_path, value):
     path = write(tmp_path / "c.jsonl", {"text": "one", "id": value})
     message = error_of(path)
-    assert f"{path}:1" in message and "'id'" in message and "--id-field" in message
+    assert f"{path}:1" in message and "'id'" in message and "`id_field`" in message
 
 
 def test_duplicate_ids_name_both_places(tmp_path):

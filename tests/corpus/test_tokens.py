@@ -68,7 +68,7 @@ def test_one_offset_per_token():
 
 
 def test_parts_must_have_room_for_a_target():
-    with pytest.raises(ConfigError, match="at least 2, got 1"):
+    with pytest.raises(ConfigError, match="at least 2, found 1"):
         cut([1, 2], [(0, 1), (1, 2)], 1)
 
 

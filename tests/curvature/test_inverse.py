@@ -203,7 +203,7 @@ def test_lissa_on_one_batch_converges_fully(setting):
 def test_lissa_that_diverges_names_the_scale_and_the_damping(setting, iterations):
     config = SolverConfig(method="lissa", iterations=iterations, scale=0.05)
     inverse = setting.ekfac.iterative_inverse(setting.documents, SCALE, config)
-    with pytest.raises(DivergenceError, match=r"scale 0.05; raise the scale \(--refine-scale\) or the damping"):
+    with pytest.raises(DivergenceError, match=r"scale 0.05; raise the scale \(`refine_scale`\) or the damping"):
         inverse.apply(setting.b_QW)
 
 
@@ -244,11 +244,11 @@ def test_influence_by_the_factored_inverse_is_the_plain_one(setting):
 
 def test_settings_out_of_range_are_refused():
     for settings, message in [
-        ({"method": "newton"}, "--refine: expected one of cg, lissa"),
-        ({"iterations": -1}, "--refine-iterations: expected at least 0"),
-        ({"tolerance": 0.0}, "--refine-tolerance: expected a positive finite number"),
-        ({"scale": -1.0}, "--refine-scale: expected at least 0"),
-        ({"scale": float("nan")}, "--refine-scale: expected at least 0"),
+        ({"method": "newton"}, "refine: expected one of cg, lissa"),
+        ({"iterations": -1}, "refine_iterations: expected at least 0"),
+        ({"tolerance": 0.0}, "refine_tolerance: expected a positive finite number"),
+        ({"scale": -1.0}, "refine_scale: expected at least 0"),
+        ({"scale": float("nan")}, "refine_scale: expected at least 0"),
     ]:
         with pytest.raises(ConfigError, match=message):
             SolverConfig(**settings)

@@ -192,7 +192,7 @@ def test_a_sequence_classifier_does_not_see_padding():
 
 
 def test_bad_settings_and_gradients(setting):
-    with pytest.raises(ConfigError, match="--curvature: expected one of"):
+    with pytest.raises(ConfigError, match="curvature: expected one of"):
         Attribution.fit(setting.task, setting.layers, setting.documents, "dense")
     attribution = Attribution.fit(setting.task, setting.layers, setting.documents)
     setting.queries[0].inputs.view(-1)[0] = float("nan")

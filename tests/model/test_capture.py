@@ -198,7 +198,7 @@ def test_a_layer_that_mixes_documents_is_refused_by_name():
 )
 def test_a_call_that_the_probe_did_not_see_is_refused_by_name(change, message):
     chain, layers = small_chain()
-    with pytest.raises(TrackedLayerError, match=message + ".*leave it out, as with --untrack"):
+    with pytest.raises(TrackedLayerError, match=message + ".*leave it out, as with `untrack`"):
         observe(layers, Recorder(), 4, lambda: change(chain, torch.randn(4, 5, dtype=torch.float64)).square().sum(1))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in chain.modules())
 

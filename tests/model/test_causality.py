@@ -143,7 +143,7 @@ def test_a_length_that_a_model_fails_on_is_named(table):
     def limited(tokens: Tensor) -> Tensor:
         return table[tokens] + torch.ones(100, 1)[torch.arange(tokens.shape[1])]
 
-    with pytest.raises(ModelError, match=r"fails on them \(IndexError.*--max-tokens"):
+    with pytest.raises(ModelError, match=r"fails on them \(IndexError.*`max_tokens`"):
         check_long("model", losses_of(limited), TOKENS, 200, torch.float32)
 
 

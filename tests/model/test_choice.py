@@ -31,7 +31,7 @@ def three() -> nn.Module:
 def test_patterns_choose_layers(choice, expected):
     table = track(three(), choice=choice)
     assert names(table) == expected
-    left = "left out by --untrack" if choice.names is None else "not among the layers that the index was built with"
+    left = "left out by `untrack`" if choice.names is None else "not among the layers that the index was built with"
     assert set(reasons(table).values()) <= {left}
 
 
@@ -40,10 +40,10 @@ def test_patterns_choose_layers(choice, expected):
     [
         (
             LayerChoice(untrack=["3"]),
-            "--untrack 3: expected the name of a layer or a pattern of names, found none that",
+            "`untrack` 3: expected the name of a layer or a pattern of names, found none that",
         ),
-        (LayerChoice(track=["lm_*"]), "--track lm_.: expected the name of a layer or a pattern of names, found none"),
-        (LayerChoice(track=["1"]), "--track 1: expected a layer that can be tracked, found 1: its output is not"),
+        (LayerChoice(track=["lm_*"]), "`track` lm_.: expected the name of a layer or a pattern of names, found none"),
+        (LayerChoice(track=["1"]), "`track` 1: expected a layer that can be tracked, found 1: its output is not"),
     ],
 )
 def test_patterns_that_do_nothing_are_refused(choice, message):
@@ -68,7 +68,7 @@ def test_a_wide_output_head_is_off_by_default_and_can_be_had():
     table = track_layers(wide, token_probe(wide))
     assert "lm_head" not in names(table)
     assert reasons(table)["lm_head.weight"] == (
-        "an output head of 8,193 tokens, off by default for what its curvature costs; --track lm_head takes it"
+        "an output head of 8,193 tokens, off by default for what its curvature costs; `track` lm_head takes it"
     )
     asked = track_layers(wide, token_probe(wide), LayerChoice(track=["lm_head"]))
     assert names(asked) == [*names(table), "lm_head"]
@@ -79,6 +79,6 @@ def test_a_wide_output_head_is_off_by_default_and_can_be_had():
 def test_a_head_that_is_tied_cannot_be_had():
     model = headed(40, tied=True)
     with pytest.raises(
-        ConfigError, match="--track lm_head: expected a layer that can be tracked, found lm_head: tied to"
+        ConfigError, match="`track` lm_head: expected a layer that can be tracked, found lm_head: tied to"
     ):
         track_layers(model, token_probe(model), LayerChoice(track=["lm_head"]))

@@ -37,14 +37,14 @@ def own_code(folder, tmp_path, monkeypatch) -> Path:
 
 def test_code_of_its_own_runs_only_where_it_is_trusted(own_code, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the terminal was asked"))
-    assert "--trust-remote-code" in refused(own_code)
+    assert "`trust_remote_code`" in refused(own_code)
     assert not (tmp_path / "sprung").exists()
     loaded = load(own_code, trust_remote_code=True)
     assert (tmp_path / "sprung").exists()
     assert type(loaded.model).__name__ == "OwnModel" and len(loaded.code) == 64
     (own_code / "own.py").write_text((own_code / "own.py").read_text() + "# changed\n")
     assert load(own_code, trust_remote_code=True).code != loaded.code
-    assert "--trust-remote-code" in refused(own_code)  # not even now that it has run
+    assert "`trust_remote_code`" in refused(own_code)  # not even now that it has run
 
 
 def test_a_tokenizer_with_code_of_its_own_runs_only_where_it_is_trusted(folder, tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_tokenizer_with_code_of_its_own_runs_only_where_it_is_trusted(folder, 
     path = folder / "tokenizer_config.json"
     changes = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    assert "--trust-remote-code" in refused(folder)
+    assert "`trust_remote_code`" in refused(folder)
     assert not (tmp_path / "sprung").exists()
     assert type(load(folder, trust_remote_code=True).tokenizer).__name__ == "Own"
     assert (tmp_path / "sprung").exists()

@@ -117,6 +117,6 @@ def test_without_a_network_what_was_fetched_before_is_taken(hub):
 
 
 def test_nothing_and_a_file_are_refused(hub, tmp_path):
-    assert "got nothing" in missing("")
+    assert "found nothing" in missing("")
     (tmp_path / "here/weights.gguf").touch()
     assert "found a file" in missing("weights.gguf")

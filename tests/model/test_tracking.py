@@ -363,7 +363,7 @@ class Overwriting(nn.Module):
 
 
 def test_an_activation_that_is_written_over_is_refused():
-    with pytest.raises(ModelError, match=r"autograd fails \(one of the variables needed .* in-?place .*with --untrack"):
+    with pytest.raises(ModelError, match=r"autograd fails \(one of the variables needed .* in-?place .*with `untrack`"):
         track(Overwriting())
     table = track(Overwriting(), choice=LayerChoice(untrack=["a"]))
     assert [(layer.name, layer.source) for layer in table] == [("b", "b"), ("last", "last")]

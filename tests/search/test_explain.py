@@ -48,7 +48,7 @@ def test_outliers_are_the_largest_self_influences(index):
     for outlier in low:
         ordinal = names.index((outlier.document_id, outlier.part))
         assert outlier.self_influence == pytest.approx(everything[ordinal] / (outlier.tokens - 1))
-    with pytest.raises(ConfigError, match="-k: expected at least 1"):
+    with pytest.raises(ConfigError, match="k: expected at least 1"):
         index.outliers(0)
     with pytest.raises(FilterError, match="position 1: expected a field of the documents"):
         index.outliers(where="colour = 3")

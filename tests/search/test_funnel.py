@@ -134,7 +134,7 @@ def test_spec_is_chosen_by_size_and_comes_back_from_json():
         assert spec_of(spec_record(spec)) == spec
     with pytest.raises(CorruptStoreError, match="expected a kind of FAISS index, found 'hnsw'"):
         spec_of(spec_record(flat) | {"kind": "hnsw"})
-    with pytest.raises(ConfigError, match="--type: expected auto, flat, fp16, gpu, rabitq, ivf, got 'hnsw'"):
+    with pytest.raises(ConfigError, match="type: expected auto, flat, fp16, gpu, rabitq, ivf, found 'hnsw'"):
         choose_spec(10, 64, 1.0, "hnsw")
 
 

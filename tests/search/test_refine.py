@@ -129,13 +129,13 @@ def test_the_sample_is_drawn_with_the_seed_from_what_can_be_found():
 
 def test_bad_settings_are_refused_and_divergence_names_what_to_change(index):
     search = partial(index.search, PROMPT, COMPLETION)
-    with pytest.raises(ConfigError, match="--refine: expected --exact"):
+    with pytest.raises(ConfigError, match="refine: expected `exact`"):
         search(refine="cg")
-    with pytest.raises(ConfigError, match="--refine: expected one of cg, lissa"):
+    with pytest.raises(ConfigError, match="refine: expected one of cg, lissa"):
         search(exact=True, refine="newton")
-    with pytest.raises(ConfigError, match="--refine-parts: expected at least 0"):
+    with pytest.raises(ConfigError, match="refine_parts: expected at least 0"):
         search(exact=True, refine="cg", refine_parts=-1)
-    with pytest.raises(DivergenceError, match=r"raise the scale \(--refine-scale\)"):
+    with pytest.raises(DivergenceError, match=r"raise the scale \(`refine_scale`\)"):
         search(exact=True, refine="lissa", refine_scale=1e-3, refine_parts=8, refine_iterations=6)
     with pytest.raises(ConfigError, match="query of text"):
         index.search_vectors(torch.ones(1, 512), exact=True, refine="cg")

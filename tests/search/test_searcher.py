@@ -223,7 +223,7 @@ def test_bm25_restricts_and_hybrid_fuses(index, built, brute):
     within = index.search("the stack", k=500, bm25=words, where="number < 50").hits
     assert within and all(hit.metadata["number"] < 50 for hit in within)
     assert index.search("the stack", bm25="zzzz").hits == ()
-    with pytest.raises(QueryError, match="--bm25: expected text with at least one word"):
+    with pytest.raises(QueryError, match="bm25: expected text with at least one word"):
         index.search("the stack", bm25="!?")
 
 
@@ -253,7 +253,7 @@ def test_words_choose_no_candidates_of_the_negative_end(index):
     both = index.search("the stack", k=5, exact=True, candidates=5, both=True)
     by_score = index.search("the stack", k=5, exact=True, candidates=5, negative=True, candidates_by="score")
     assert {hit.document_id for hit in both.negative_hits} == {hit.document_id for hit in by_score.hits}
-    with pytest.raises(ConfigError, match="--candidates-by: expected one of both, score"):
+    with pytest.raises(ConfigError, match="candidates_by: expected one of both, score"):
         index.search("the stack", exact=True, candidates_by="words")
 
 
@@ -305,12 +305,12 @@ def test_gradients_take_the_path_of_the_queries(index):
     ("change", "error", "match"),
     [
         ({"k": 0}, ConfigError, "at least 1"),
-        ({"both": True, "negative": True}, ConfigError, "--negative and --both"),
-        ({"dedupe": 0.0}, ConfigError, "--dedupe"),
-        ({"normalise": "l2"}, ConfigError, "--normalise: expected one of none, unit, relatif, length"),
-        ({"shortlist": -1}, ConfigError, "--shortlist"),
-        ({"exact": True}, ConfigError, "--exact: expected a query of text"),
-        ({"hybrid": True}, ConfigError, "--hybrid: expected words"),
+        ({"both": True, "negative": True}, ConfigError, "negative and both"),
+        ({"dedupe": 0.0}, ConfigError, "dedupe: expected a cosine"),
+        ({"normalise": "l2"}, ConfigError, "normalise: expected one of none, unit, relatif, length"),
+        ({"shortlist": -1}, ConfigError, "shortlist: expected at least 0"),
+        ({"exact": True}, ConfigError, "exact: expected a query of text"),
+        ({"hybrid": True}, ConfigError, "hybrid: expected words"),
         ({"projection": "0" * 64}, MismatchError, "expected projection"),
     ],
 )

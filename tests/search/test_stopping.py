@@ -54,7 +54,7 @@ def test_stopped_search_re_ranks_less_and_keeps_what_it_knows(index, settings):
     [{}, {"exact": True, "hybrid": True}, {"exact": True, "group_by": "document"}, {"exact": True, "dedupe": 0.9}],
 )
 def test_stop_early_needs_an_exact_ranking_of_parts(index, settings):
-    with pytest.raises(ConfigError, match="--stop-early: expected --exact, and hits that are single parts"):
+    with pytest.raises(ConfigError, match="stop_early: expected `exact`, and hits that are single parts"):
         index.search(PROMPT, stop_early=0.5, **settings)
-    with pytest.raises(ConfigError, match="--stop-early: expected a positive finite number"):
+    with pytest.raises(ConfigError, match="stop_early: expected a positive finite number"):
         index.search(PROMPT, exact=True, stop_early=float("nan"))

@@ -219,7 +219,7 @@ def test_hosts(host, listens, allowed, taken):
 
 def test_bad_names_of_hosts():
     for bad in ("a b", "http://x", "x/y", "x:80", ""):
-        with pytest.raises(ConfigError, match="--allowed-host"):
+        with pytest.raises(ConfigError, match="allowed_host"):
             Hosts("127.0.0.1", (bad,))
 
 
@@ -229,7 +229,7 @@ def test_a_rebound_name_changes_nothing(start, folder):
     for method in ("DELETE", "GET", "HEAD", "POST"):
         refused = running.http.request(method, url, headers=headers)
         assert refused.status_code == 421 and refused.headers["content-type"] == "application/problem+json"
-        assert method == "HEAD" or "with --allowed-host" in refused.json()["detail"]
+        assert method == "HEAD" or "with `allowed_host`" in refused.json()["detail"]
     assert running.http.get(url).status_code == 200 and running.service.indexes["index"].current.manifest.version == 1
 
 

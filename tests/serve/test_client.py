@@ -24,6 +24,7 @@ from gindex.errors import (
     UnavailableError,
     UnknownDocumentError,
     UnknownIndexError,
+    message_of,
 )
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -106,8 +107,10 @@ def test_changes(start, folder):
 
 
 def test_errors_are_the_librarys(client, served, start, built):
-    with pytest.raises(FilterError, match="where, position 9"):
+    with pytest.raises(FilterError, match="where, position 9") as refused:
         client.search(PROMPT, where="number >")
+    assert refused.value.field.endswith(": where, position 9") and refused.value.field.startswith("http://")
+    assert str(refused.value) == message_of(**refused.value.parts()) and refused.value.found
     with pytest.raises(UnknownDocumentError):
         client.explain("nothing", PROMPT)
     with pytest.raises(UnknownIndexError), Client(f"{served.url}/other") as other:

@@ -161,7 +161,7 @@ def test_why_an_index_is_not_ready_is_told(start, built, folder, tmp_path, until
         "status": "ready", "indexes": {"lost": False, "kept": True}, "reasons": {"lost": reason}
     }  # fmt: skip
     lost, kept = running.http.get("/v1/indexes").json()["indexes"]
-    assert lost["reason"] == reason and "--model" in reason and "reason" not in kept
+    assert lost["reason"] == reason and "`model`" in reason and "reason" not in kept
     assert str(tmp_path) not in refused.text + running.http.get("/v1/indexes").text
     mended = start(f"lost={folder}", f"kept={built}", models=[f"lost={model}"])
     until(lambda: mended.service.indexes["lost"].ready)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gindex.config import SearchOptions, default_of
+from gindex.errors import PARTS, message_of
 from gindex.search.hit import result_record
 from gindex.serve.schema import Options
 
@@ -27,7 +28,11 @@ def refused(response, status: int, *words: str):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     content = response.json()
-    assert content["status"] == status and content.keys() == {"type", "title", "status", "detail"}
+    parts = {name: content[name] for name in PARTS if name in content}
+    assert content["status"] == status and content.keys() - parts.keys() == {"type", "title", "status", "detail"}
+    assert all(parts.values()) and (
+        content["detail"] == message_of(**parts) or not parts.keys() & {"expected", "found"}
+    )
     assert all(word in content["detail"] for word in words), content
     assert "/" not in content["detail"].replace("application/", "").replace("/v1/indexes", "")  # no path of ours
     return content
@@ -73,6 +78,10 @@ def test_a_bad_query_of_a_batch_stands_in_its_place(served, index):
         "error": {
             "type": "urn:gindex:QueryError",
             "detail": "query b: expected a token to predict after the first, found 0 in all; give a longer prompt",
+            "field": "query b",
+            "expected": "a token to predict after the first",
+            "found": "0 in all",
+            "remedy": "give a longer prompt",
         },
     }
     for result, prompt in ((first, PROMPT), (last, "the heap")):
@@ -217,6 +226,20 @@ def test_unknown_documents(served, document):
     refused(served.http.get(f"/v1/indexes/index/documents/{quote(document, safe='')}"), 404)
 
 
+def test_parts_of_a_problem(served):
+    content = refused(
+        served.http.post("/v1/indexes/index/search", json={"prompt": PROMPT, "dedupe": 0.5, "where": "a >"}), 422
+    )
+    assert content["field"] == "where, position 4" and content["expected"] and content["found"]
+    content = refused(served.http.get("/v1/indexes/index/documents/nothing"), 404)
+    assert {name: content.get(name) for name in PARTS} == {
+        "field": None,
+        "expected": "the id of a document",
+        "found": "none of that name",
+        "remedy": "check the id",
+    }
+
+
 def test_media_types_paths_and_methods(served):
     refused(served.http.post("/v1/indexes/index/search", content="x", headers={"Content-Type": "text/plain"}), 415)
     refused(served.http.post("/v1/indexes/index/search", content="x"), 415)
@@ -271,7 +294,7 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
     assert answer["refinement"].pop("seconds") > 0 and expected["refinement"].pop("seconds") > 0
     assert answer["refinement"] == expected["refinement"] and answer["refinement"]["iterations"] == 2
     for changes, words in [
-        ({"exact": False}, "refine: expected --exact"),
+        ({"exact": False}, "refine: expected `exact`"),
         ({"refine": "newton"}, "expected one of cg, lissa"),
         ({"refine_parts": 0}, "refine_parts: expected from 1 to 1000 over HTTP"),
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),

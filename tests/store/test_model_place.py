@@ -46,7 +46,7 @@ def test_a_stranger_in_the_old_place_is_passed_over(moved, tmp_path, small_token
     index = GradientIndex.open(moved / "runs/index", device="cpu")
     assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
     shutil.rmtree(moved / "models")
-    with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with --model"):
+    with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with `model`"):
         GradientIndex.open(moved / "runs/index", device="cpu").search(PROMPT)
 
 
@@ -54,7 +54,7 @@ def test_a_model_that_is_nowhere_is_refused_with_the_places(run, moved, tmp_path
     shutil.rmtree(moved / "models")
     with pytest.raises(ModelError) as caught:
         GradientIndex.open(moved / "runs/index").search(PROMPT)
-    for words in (str(tmp_path / "before/models/small"), str(moved / "models/small"), "--model"):
+    for words in (str(tmp_path / "before/models/small"), str(moved / "models/small"), "`model`"):
         assert words in str(caught.value)
     assert GradientIndex.open(moved / "runs/index").outliers(1)  # which needs no model
     found = run("search", moved / "runs/index", PROMPT, "--model", model_folder)

@@ -198,7 +198,7 @@ def half_cosine_of(
     try:
         found = gradients(make(), tokens)
     except GindexError as error:
-        if "--dtype float32" in str(error):
+        if "`dtype` float32" in str(error):
             return None
         raise
     one, other = _joined(found, expected[0]), _joined(expected, expected[0])

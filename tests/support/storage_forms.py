@@ -262,7 +262,7 @@ def _pictures(folder, model):
     LlavaForConditionalGeneration(config).save_pretrained(folder)
 
 
-@_form("pickled .bin alone", "--allow-pickle")
+@_form("pickled .bin alone", "`allow_pickle`")
 def _pickled(folder, model):
     (folder / WEIGHTS).unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -371,7 +371,7 @@ def _gguf_weights(folder, model):
     (folder / "model-q4.gguf").write_bytes(b"GGUF" + bytes(64))
 
 
-@_form("code of its own beside the weights", "--trust-remote-code")
+@_form("code of its own beside the weights", "`trust_remote_code`")
 def _own_code(folder, model):
     """The code, run at its import, would leave a file beside itself; see the test."""
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').close()\n")

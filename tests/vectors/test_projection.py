@@ -297,7 +297,7 @@ def test_signs_are_the_bits_of_the_hashes_lowest_first():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match="--projection: expected one of count-sketch, rademacher, kronecker"):
+    with pytest.raises(ConfigError, match="projection: expected one of count-sketch, rademacher, kronecker"):
         spec(64, kind="fourier")
 
 
@@ -315,7 +315,7 @@ def test_slices_cover_the_dimension_in_forward_order():
 
 @pytest.mark.parametrize("dimension", [0, 8, 16, 23, 25, 100])
 def test_a_dimension_that_does_not_fit_is_refused(dimension):
-    with pytest.raises(ConfigError, match=rf"--dimension: expected a multiple of 8 of at least 24 .*, got {dimension}"):
+    with pytest.raises(ConfigError, match=rf"dimension: expected a multiple of 8 of at least 24 .*, found {dimension}"):
         spec(dimension)
 
 

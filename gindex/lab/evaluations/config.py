@@ -21,11 +21,13 @@ class LdsConfig:
     def __post_init__(self) -> None:
         if self.subsets < LEAST_SUBSETS:
             raise ConfigError(
-                f"--subsets: expected at least {LEAST_SUBSETS} for a confidence interval, got {self.subsets}; "
-                "finished trainings are kept, so more can be added later"
+                field="subsets",
+                expected=f"at least {LEAST_SUBSETS} for a confidence interval",
+                found=self.subsets,
+                remedy="finished trainings are kept, so more can be added later",
             )
         if not 0 < self.share < 1:
-            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
+            raise ConfigError(field="share", expected="a number between 0 and 1", found=self.share)
         at_least("repeats", self.repeats, 1)
         at_least("seed", self.seed, 0)
 
@@ -41,7 +43,7 @@ class RemovalConfig:
 
     def __post_init__(self) -> None:
         if not self.removed or min(self.removed) < 1:
-            raise ConfigError(f"--removed: expected numbers of at least 1, got {self.removed}")
+            raise ConfigError(field="removed", expected="numbers of at least 1", found=self.removed)
         at_least("queries", self.queries, 5)
         at_least("repeats", self.repeats, 1)
         at_least("seed", self.seed, 0)
@@ -57,7 +59,7 @@ class MislabelConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ConfigError(f"--share: expected a number between 0 and 1, got {self.share}")
+            raise ConfigError(field="share", expected="a number between 0 and 1", found=self.share)
         at_least("repeats", self.repeats, 1)
         at_least("seed", self.seed, 0)
 

@@ -67,7 +67,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_tokens, self.max_tokens) < 1 or not 0 < self.rate < float("inf"):
-            raise ConfigError(f"recipe: expected positive numbers, got {asdict(self)}")
+            raise ConfigError(field="recipe", expected="positive numbers", found=asdict(self))
 
 
 class FineTuning:
@@ -175,8 +175,10 @@ class FineTuning:
         index = GradientIndex.build([str(self.folder / "documents.jsonl")], folder, config, progress=progress)
         if len(index.ids()) != self.documents:
             raise ConfigError(
-                f"{folder}: expected {self.documents} documents, found {len(index.ids())}; give each of them "
-                "in documents.jsonl an id of its own and some text"
+                field=folder,
+                expected=f"{self.documents} documents",
+                found=len(index.ids()),
+                remedy="give each of them in documents.jsonl an id of its own and some text",
             )
         return index
 
@@ -235,7 +237,9 @@ def _read_recipe(path: Path) -> Recipe:
     try:
         return Recipe(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: expected settings of {asdict(Recipe())}, found {error}; correct it") from error
+        raise ConfigError(
+            field=path, expected=f"settings of {asdict(Recipe())}", found=error, remedy="correct it"
+        ) from error
 
 
 def _read_lines(path: Path, field: str) -> list[dict[str, Any]]:
@@ -245,10 +249,10 @@ def _read_lines(path: Path, field: str) -> list[dict[str, Any]]:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path}: expected JSON lines with {field!r}, found {error}; write one object a line"
+            field=path, expected=f"JSON lines with {field!r}", found=error, remedy="write one object a line"
         ) from error
     if not records:
-        raise ConfigError(f"{path}: expected at least one line with {field!r}, found none")
+        raise ConfigError(field=path, expected=f"at least one line with {field!r}", found="none")
     return records
 
 
@@ -257,5 +261,7 @@ def _records(path: Path, field: str) -> Iterator[dict[str, Any]]:
         if line.strip():
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get(field), str):
-                raise ConfigError(f"{path}:{number}: expected an object with text in {field!r}, found {line[:80]}")
+                raise ConfigError(
+                    field=f"{path}:{number}", expected=f"an object with text in {field!r}", found=line[:80]
+                )
             yield record

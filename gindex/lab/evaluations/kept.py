@@ -42,8 +42,10 @@ class Kept:
             _write(path, expected)
         elif found != expected:
             raise SettingsMismatchError(
-                f"{path}: expected {expected}, found {found}; give another --work, or, where the change cannot alter "
-                "what is trained, remove this file"
+                field=path,
+                expected=expected,
+                found=found,
+                remedy="give another `work`, or, where the change cannot alter what is trained, remove this file",
             )
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
@@ -84,15 +86,19 @@ class Kept:
         queries = {len(record["losses"]) for record in records}
         if len(queries) > 1:
             raise TrainingError(
-                f"{self.experiment.name}: expected as many losses from every training, found {sorted(queries)}; return "
-                "one for each query"
+                field=self.experiment.name,
+                expected="as many losses from every training",
+                found=sorted(queries),
+                remedy="return one for each query",
             )
         for seed in {record["seed"] for record in records}:
             of_seed = [record["losses"] for record in records if record["seed"] == seed]
             if len(of_seed) >= ALIKE and all(losses == of_seed[0] for losses in of_seed):
                 raise TrainingError(
-                    f"{self.experiment.name}: expected losses that depend on the documents trained on, found the same "
-                    f"for {len(of_seed)} different subsets with seed {seed}; the function ignores its subset"
+                    field=self.experiment.name,
+                    expected="losses that depend on the documents trained on",
+                    found=f"the same for {len(of_seed)} different subsets with seed {seed}",
+                    remedy="the function ignores its subset",
                 )
 
     def _path(self, kind: str, key: str) -> Path:
@@ -114,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError(f"a {type(record).__name__}")
     except (OSError, ValueError) as error:
-        raise CorruptStoreError(f"{path}: expected a JSON object, found {error}; remove the file") from error
+        raise CorruptStoreError(field=path, expected="a JSON object", found=error, remedy="remove the file") from error
     return record
 
 

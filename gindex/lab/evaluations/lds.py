@@ -61,7 +61,7 @@ class Lds:
     methods: dict[str, MethodLds]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             "experiment": self.experiment,
             **asdict(self.config),
@@ -80,7 +80,7 @@ def draw_subsets(documents: int, config: LdsConfig) -> list[Ordinals]:
     size = round(config.share * documents)
     if not 0 < size < documents:
         raise ConfigError(
-            f"--share: expected to leave some of {documents} documents in and some out, got {config.share}"
+            field="share", expected=f"to leave some of {documents} documents in and some out", found=config.share
         )
     return [
         np.sort(np.random.default_rng((config.seed, m)).choice(documents, size, replace=False)).astype(np.int64)
@@ -130,13 +130,17 @@ def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
     scores_QN = np.asarray(method(), np.float64)
     if scores_QN.shape != shape:
         raise ConfigError(
-            f"{name}: expected scores of {shape[0]} queries and {shape[1]} documents, found shape {scores_QN.shape}"
+            field=name,
+            expected=f"scores of {shape[0]} queries and {shape[1]} documents",
+            found=f"shape {scores_QN.shape}",
         )
     if not np.isfinite(scores_QN).all():
         query, document = np.argwhere(~np.isfinite(scores_QN))[0]
         raise ConfigError(
-            f"{name}: expected finite scores, found {scores_QN[query, document]} for query {query} and "
-            f"document {document}; leave the method out"
+            field=name,
+            expected="finite scores",
+            found=f"{scores_QN[query, document]} for query {query} and document {document}",
+            remedy="leave the method out",
         )
     return scores_QN
 

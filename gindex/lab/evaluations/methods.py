@@ -68,7 +68,7 @@ class TensorMethods:
             damping_scale: Damping of the vectors.
             kind: Curvature.
             coded: Whether documents are coded at the bits of the config.
-            mu: That of the second level of curvature, as `gindex index --second-level` has it; None for none.
+            mu: That of the second level of curvature; None for none.
         """
         path = self.path(config, damping_scale, kind)
         queries_QD, vectors_ND = self.vectors(path, kind)

@@ -54,7 +54,7 @@ class Mislabel:
     methods: dict[str, Detection]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             "experiment": self.experiment,
             **asdict(self.config),
@@ -95,15 +95,20 @@ def evaluate_mislabel(kept: Kept, config: MislabelConfig, progress: Progress) ->
     function = kept.experiment.function
     if not isinstance(function, Relabels):
         raise ConfigError(
-            f"{kept.experiment.name}: expected `labels`, `classes` and `suspicion(labels, seed)`, whose labels can be "
-            "changed, found none; the training function `digits` has them"
+            field=kept.experiment.name,
+            expected="`labels`, `classes` and `suspicion(labels, seed)`, whose labels can be changed",
+            found="none",
+            remedy="the training function `digits` has them",
         )
     labels = np.asarray(function.labels, np.int64)
     changed = max(1, round(config.share * len(labels)))
     if changed * config.repeats < LEAST_CHANGED:
         raise ConfigError(
-            f"--repeats: expected at least {-(-LEAST_CHANGED // changed)} for a confidence interval with {changed} "
-            f"changed labels each, got {config.repeats}"
+            field="repeats",
+            expected=(
+                f"at least {-(-LEAST_CHANGED // changed)} for a confidence interval with {changed} changed labels each"
+            ),
+            found=config.repeats,
         )
     found: dict[str, list[tuple[npt.NDArray[np.float64], Ordinals]]] = {}
     with progress.phase("train and score", config.repeats, "trainings") as phase:
@@ -136,14 +141,17 @@ def _checked(experiment: Experiment, labels: Ordinals, seed: int) -> dict[str, A
         suspicion = {name: np.asarray(values, np.float64) for name, values in returned.items()}
     except Exception as error:
         raise TrainingError(
-            f"{experiment.name}: expected suspicions after a training with seed {seed}, found {type(error).__name__}: "
-            f"{error}; correct the function; finished trainings are kept"
+            field=experiment.name,
+            expected=f"suspicions after a training with seed {seed}",
+            found=f"{type(error).__name__}: {error}",
+            remedy="correct the function; finished trainings are kept",
         ) from error
     for name, values_N in suspicion.items():
         if values_N.shape != labels.shape or not np.isfinite(values_N).all():
             raise TrainingError(
-                f"{experiment.name}: expected a finite number for each of {len(labels)} documents from {name}, found "
-                f"shape {values_N.shape}, {int(np.isfinite(values_N).sum())} of them finite"
+                field=experiment.name,
+                expected=f"a finite number for each of {len(labels)} documents from {name}",
+                found=f"shape {values_N.shape}, {int(np.isfinite(values_N).sum())} of them finite",
             )
     return {name: values_N.tolist() for name, values_N in suspicion.items()}
 

@@ -40,24 +40,32 @@ def load_experiment(name: str, documents: int | None = None) -> Experiment:
     where, _, attribute = BUILT_IN.get(name, name).rpartition(":")
     if not where or not attribute:
         raise ConfigError(
-            f"{name!r}: expected a training function as package.module:function or path/to/file.py:function, or one of "
-            f"{', '.join(BUILT_IN)}, {FINE_TUNING}FOLDER; found no colon"
+            field=repr(name),
+            expected="a training function as package.module:function or path/to/file.py:function, or one of "
+            f"{', '.join(BUILT_IN)}, {FINE_TUNING}FOLDER",
+            found="no colon",
         )
     module = _import(name, where)
     if not hasattr(module, attribute):
-        raise ConfigError(f"{name}: expected {attribute!r} in {where}, found none; check the name behind the colon")
+        raise ConfigError(
+            field=name, expected=f"{attribute!r} in {where}", found="none", remedy="check the name behind the colon"
+        )
     function = getattr(module, attribute)
     if inspect.isclass(function):
         function = function()
     if not callable(function):
-        raise ConfigError(f"{name}: expected a function of a subset and a seed, found {type(function).__name__}")
+        raise ConfigError(field=name, expected="a function of a subset and a seed", found=type(function).__name__)
     count = getattr(function, "documents", documents)
     if documents is not None and count != documents:
-        raise ConfigError(f"--documents: expected {count}, which {name} says it has, got {documents}; leave it out")
+        raise ConfigError(
+            field="documents", expected=f"{count}, which {name} says it has", found=documents, remedy="leave it out"
+        )
     if not isinstance(count, int) or count < 2:
         raise ConfigError(
-            f"{name}: expected to know of at least two documents to draw subsets from, found {count}; give "
-            "--documents, or the function an attribute `documents`"
+            field=name,
+            expected="to know of at least two documents to draw subsets from",
+            found=count,
+            remedy="give `documents`, or the function an attribute of that name",
         )
     return Experiment(name=name, source=_source(function), function=function, documents=count)
 
@@ -72,15 +80,17 @@ def _import(name: str, where: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{name}: expected to import {where}, found {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            field=name, expected=f"to import {where}", found=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _import_file(path: Path) -> Any:
     if not path.is_file():
-        raise ConfigError(f"{path}: expected a Python file, found none")
+        raise ConfigError(field=path, expected="a Python file", found="none")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: expected a Python file that can be imported, found none")
+        raise ConfigError(field=path, expected="a Python file that can be imported", found="none")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

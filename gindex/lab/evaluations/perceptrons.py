@@ -71,7 +71,7 @@ def train_perceptrons(
     """
     sizes = {len(subset) for subset in subsets}
     if len(sizes) != 1:
-        raise TrainingError(f"perceptrons: expected subsets of one size to train together, found {sorted(sizes)}")
+        raise TrainingError(field="perceptrons", expected="subsets of one size to train together", found=sorted(sizes))
     models = [perceptron(recipe.widths, seed) for seed in seeds]
     parameters = [
         torch.stack([p.detach() for p in of_all]).requires_grad_()

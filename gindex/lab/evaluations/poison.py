@@ -49,7 +49,7 @@ class Poison:
     methods: dict[str, MethodPoison]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             "documents": self.documents,
             "planted": self.planted,
@@ -90,7 +90,9 @@ def evaluate_poison(
     ids, planted = index.ids(), set(index.ids(where))
     if not 0 < len(planted) < len(ids):
         raise ConfigError(
-            f"--where: expected to select some of {len(ids):,} documents, the planted ones, found {len(planted):,}"
+            field="where",
+            expected=f"to select some of {len(ids):,} documents, the planted ones",
+            found=f"{len(planted):,}",
         )
     is_planted = np.array([document_id in planted for document_id in ids])
     found = {}

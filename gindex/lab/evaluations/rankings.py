@@ -23,7 +23,7 @@ Ranking = list[tuple[str, float]]
 INDEX, FUNNEL, EXACT, BM25, RANDOM = "index", "funnel", "exact", "bm25", "random"
 METHODS = {
     INDEX: "scores of the stored vectors",
-    FUNNEL: "the candidates of --exact, re-ranked by exact influence; the others after them by score",
+    FUNNEL: "the candidates of `exact`, re-ranked by exact influence; the others after them by score",
     EXACT: "exact influence of every document",
     BM25: "BM25 score of the query's words",
     RANDOM: "a random order",
@@ -60,7 +60,7 @@ def rank(
     if method == RANDOM:
         return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
     if method not in METHODS:
-        raise ConfigError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
+        raise ConfigError(field="method", expected=f"one of {', '.join(METHODS)}", found=repr(method))
     common: dict[str, Any] = {
         "group_by": "document", "group_score": "sum", "long_queries": REFUSE, "progress": progress
     }  # fmt: skip

@@ -53,7 +53,7 @@ class Recall:
     methods: dict[str, MethodRecall]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             "documents": self.documents,
             "queries": self.queries,
@@ -128,8 +128,10 @@ def _check(sought: Sequence[Sought], ids: Sequence[str]) -> None:
         for document_id in of.documents:
             if document_id not in known:
                 raise UnknownDocumentError(
-                    f"query {of.query.id or number}: expected documents of the index, found no {document_id!r} there; "
-                    "correct the ids, or index the documents"
+                    field=f"query {of.query.id or number}",
+                    expected="documents of the index",
+                    found=f"no {document_id!r} there",
+                    remedy="correct the ids, or index the documents",
                 )
 
 

@@ -66,7 +66,7 @@ class Removal:
     changes: list[Change]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             "experiment": self.experiment,
             **asdict(self.config),
@@ -106,12 +106,15 @@ def evaluate_removal(kept: Kept, methods: Mapping[str, Method], config: RemovalC
     documents = kept.experiment.documents
     if 2 * max(config.removed) > documents:
         raise ConfigError(
-            f"--removed: expected at most half of {documents} documents, got {max(config.removed)}; ask for fewer"
+            field="removed",
+            expected=f"at most half of {documents} documents",
+            found=max(config.removed),
+            remedy="ask for fewer",
         )
     seeds = [config.seed + repeat for repeat in range(config.repeats)]
     full_RQ = kept.losses([np.arange(documents, dtype=np.int64)] * len(seeds), seeds, progress)
     if config.queries > full_RQ.shape[1]:
-        raise ConfigError(f"--queries: expected at most {full_RQ.shape[1]}, as there are, got {config.queries}")
+        raise ConfigError(field="queries", expected=f"at most {full_RQ.shape[1]}, as there are", found=config.queries)
     asked = np.sort(np.random.default_rng(config.seed).choice(full_RQ.shape[1], config.queries, replace=False))
     scored = {name: scores_of(name, method, (full_RQ.shape[1], documents)) for name, method in methods.items()}
     cuts = list(_cuts(scored, asked, documents, config))

@@ -21,7 +21,9 @@ def read_scores(path: Path) -> Scores:
         with path.open("rb") as file:
             scores_QN = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected a NumPy file of scores, found {error}") from error
+        raise ConfigError(field=path, expected="a NumPy file of scores", found=error) from error
     if scores_QN.ndim != 2 or scores_QN.dtype.kind not in "fiu":
-        raise ConfigError(f"{path}: expected numbers [queries, documents], found {scores_QN.dtype} {scores_QN.shape}")
+        raise ConfigError(
+            field=path, expected="numbers [queries, documents]", found=f"{scores_QN.dtype} {scores_QN.shape}"
+        )
     return scores_QN.astype(np.float64)

@@ -70,7 +70,7 @@ class TailPatch:
     methods: dict[str, MethodGain]
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
+        """Return plain values for JSON."""
         return {
             **asdict(self.config),
             "queries": self.queries,
@@ -158,7 +158,10 @@ class Stepper:
             after = self._losses(queries)
         if not np.isfinite(after).all():
             raise NonFiniteError(
-                f"document {document_id!r}: expected a finite loss after a step on it, found {after}; lower --rate"
+                field=f"document {document_id!r}",
+                expected="a finite loss after a step on it",
+                found=after,
+                remedy="lower `rate`",
             )
         gains: npt.NDArray[np.float64] = self.before[list(queries)] - after
         return gains

@@ -122,7 +122,8 @@ def import_datasets() -> Any:
         import sklearn.datasets
     except ImportError as error:
         raise MissingDependencyError(
-            f"expected scikit-learn, whose data this trains on, to be installed, found none ({error}); "
-            f"{install_hint('evaluate')}"
+            expected="scikit-learn, whose data this trains on, to be installed",
+            found=f"none ({error})",
+            remedy=install_hint("evaluate"),
         ) from error
     return sklearn.datasets

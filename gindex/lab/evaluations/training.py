@@ -110,20 +110,28 @@ class Experiment:
             which = f"{len(subsets[0])} documents, seed {seeds[0]}"
             more = f" and {len(subsets) - 1} more trainings" if len(subsets) > 1 else ""
             raise TrainingError(
-                f"{self.name}: expected losses of a training on {which}{more}, found {type(error).__name__}: {error}; "
-                "correct the function; finished trainings are kept"
+                field=self.name,
+                expected=f"losses of a training on {which}{more}",
+                found=f"{type(error).__name__}: {error}",
+                remedy="correct the function; finished trainings are kept",
             ) from error
         if losses_KQ.ndim != 2 or len(losses_KQ) != len(subsets) or losses_KQ.shape[1] == 0:
             raise TrainingError(
-                f"{self.name}: expected one row of losses, one for each query, from each of {len(subsets)} trainings, "
-                f"found shape {losses_KQ.shape}; return a list of numbers"
+                field=self.name,
+                expected=f"one row of losses, one for each query, from each of {len(subsets)} trainings",
+                found=f"shape {losses_KQ.shape}",
+                remedy="return a list of numbers",
             )
         bad = np.argwhere(~np.isfinite(losses_KQ))
         if len(bad):
             training, query = bad[0]
             raise TrainingError(
-                f"{self.name}: expected finite losses, found {losses_KQ[training, query]} for query {query} after a "
-                f"training on {len(subsets[training])} documents with seed {seeds[training]}; it diverges: lower its "
-                "learning rate, or check its data"
+                field=self.name,
+                expected="finite losses",
+                found=(
+                    f"{losses_KQ[training, query]} for query {query} after a training on {len(subsets[training])} "
+                    f"documents with seed {seeds[training]}"
+                ),
+                remedy="it diverges: lower its learning rate, or check its data",
             )
         return losses_KQ

@@ -20,7 +20,7 @@ class StudyConfig:
             value = getattr(self, each.name)
             low = 0 if each.name in MAY_BE_ZERO else 1
             if not isinstance(value, str) and value < low:
-                raise ConfigError(f"--{each.name.replace('_', '-')}: expected at least {low}, got {value}")
+                raise ConfigError(field=each.name, expected=f"at least {low}", found=value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,16 +94,21 @@ def find_parallel(material: Material, config: CrossLingualConfig) -> Parallel:
     if len(languages) < 2:
         known = ", ".join(sorted(fields)) or "none"
         raise ConfigError(
-            f"study cross-lingual: expected documents in at least two languages, with metadata fields "
-            f"{config.language_field!r} and {config.passage_field!r}, found {len(languages)} and the fields {known}; "
-            "name them "
-            "with --language-field and --passage-field, or index a corpus that has them"
+            field="study cross-lingual",
+            expected=(
+                f"documents in at least two languages, with metadata fields {config.language_field!r} and "
+                f"{config.passage_field!r}"
+            ),
+            found=f"{len(languages)} and the fields {known}",
+            remedy="name them with `language_field` and `passage_field`, or index a corpus that has them",
         )
     whole = [name for name, own in found.items() if len(own) == len(languages)]
     if len(whole) < max(LEAST_PASSAGES, config.sample):
         raise ConfigError(
-            f"study cross-lingual: expected at least {max(LEAST_PASSAGES, config.sample)} passages in all of "
-            f"{', '.join(languages)}, found {len(whole)}; draw fewer with --sample, or index more"
+            field="study cross-lingual",
+            expected=f"at least {max(LEAST_PASSAGES, config.sample)} passages in all of {', '.join(languages)}",
+            found=len(whole),
+            remedy="draw fewer with `sample`, or index more",
         )
     parts = [[next(iter(found[name][language].values())) for language in languages] for name in whole]
     return Parallel(languages=languages, passages=whole, parts=parts)

@@ -63,7 +63,10 @@ def study_layers(
     most = material.count(config.parts) // 2
     if config.top > most:
         raise ConfigError(
-            f"--top: expected at most {most}, half of the parts that are ranked, got {config.top}; rank or index more"
+            field="top",
+            expected=f"at most {most}, half of the parts that are ranked",
+            found=config.top,
+            remedy="rank or index more",
         )
     asked, types = _given(material, queries) if queries else _drawn(material, config)
     ranked = material.rank(asked, config.parts, config.seed, by_layer=True)
@@ -79,7 +82,9 @@ def _given(material: Material, queries: Mapping[str, Sequence[Query]]) -> tuple[
 def _drawn(material: Material, config: LayersConfig) -> tuple[FidelityQueries, list[str]]:
     """Draw queries; name a third of them by how well the model predicts it, and take all again in disorder."""
     if config.sample < LEAST_QUERIES:
-        raise ConfigError(f"--sample: expected at least {LEAST_QUERIES} queries for three types, got {config.sample}")
+        raise ConfigError(
+            field="sample", expected=f"at least {LEAST_QUERIES} queries for three types", found=config.sample
+        )
     drawn = material.queries(config.sample, config.seed)
     order = np.argsort(np.argsort(material.losses(drawn.tokens), kind="stable"))
     third = len(order) / 3

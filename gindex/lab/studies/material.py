@@ -77,8 +77,10 @@ class Material:
         drawn = sample_queries(self.table, count, self.usable, seed)
         if len(drawn.tokens) < count:
             raise ConfigError(
-                f"--sample: expected {count} documents of at least two tokens in the index, found "
-                f"{len(drawn.tokens)}; draw fewer, or index more"
+                field="sample",
+                expected=f"{count} documents of at least two tokens in the index",
+                found=len(drawn.tokens),
+                remedy="draw fewer, or index more",
             )
         return drawn
 
@@ -123,7 +125,10 @@ class Material:
         least = int(counted_QN.sum(1).min())
         if least < LEAST_PARTS:
             raise ConfigError(
-                f"--parts: expected at least {LEAST_PARTS} parts of other documents to rank, found {least}; index more"
+                field="parts",
+                expected=f"at least {LEAST_PARTS} parts of other documents to rank",
+                found=least,
+                remedy="index more",
             )
         wanted = np.ones(counted_QN.shape, bool)
         influence = self.influence(queries.tokens, self.table.tokens(parts), wanted, by_layer=by_layer)

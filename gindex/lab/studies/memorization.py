@@ -69,8 +69,10 @@ def _drawn(material: Material, config: MemorizationConfig) -> Ordinals:
     fitting = parts[material.table.part_lengths()[parts] >= least]
     if len(fitting) < LEAST_DOCUMENTS:
         raise ConfigError(
-            f"study memorization: expected at least {LEAST_DOCUMENTS} documents of {least} tokens or more, found "
-            f"{len(fitting)}; shorten --prompt-tokens and --completion-tokens, or index more"
+            field="study memorization",
+            expected=f"at least {LEAST_DOCUMENTS} documents of {least} tokens or more",
+            found=len(fitting),
+            remedy="shorten `prompt_tokens` and `completion_tokens`, or index more",
         )
     drawn: Ordinals = np.sort(np.random.default_rng(config.seed).permutation(fitting)[: config.sample])
     return drawn

@@ -17,8 +17,8 @@ INK, FAINT, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 SERIES = ("#020201", "#020202", "#020203", "#020204")
 """Stand-ins for the colours of curves."""
 
-VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", PAPER: "--paper"} | dict(
-    zip(SERIES, ("--one", "--two", "--three", "--four"), strict=True)
+VARIABLES = {INK: "ink", FAINT: "faint", LINE: "line", PAPER: "paper"} | dict(
+    zip(SERIES, ("one", "two", "three", "four"), strict=True)
 )
 
 REM_AN_INCH = 7.5
@@ -61,7 +61,7 @@ def check_plots() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"study: expected matplotlib to be installed, found none ({error}); {install_hint('plots')}"
+            field="study", expected="matplotlib to be installed", found=f"none ({error})", remedy=install_hint("plots")
         ) from error
 
 
@@ -127,7 +127,7 @@ def shade(axes: Any, values: Sequence[Sequence[float]], rows: Sequence[str], col
 def _inline(svg: str, label: str, width: float) -> str:
     """Return an SVG file as an element of a page: no header, the page's colours and fonts."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r"#0[12]020\d", lambda match: f"var({VARIABLES[match[0]]})", svg)
+    svg = re.sub(r"#0[12]020\d", lambda match: f"var(--{VARIABLES[match[0]]})", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")

@@ -71,8 +71,10 @@ def fit_power_law(values: Values, resamples: int = 100, seed: int = 0) -> PowerL
     """
     if len(values) < 2 * LEAST_TAIL:
         raise ConfigError(
-            f"power law: expected at least {2 * LEAST_TAIL} positive influences on a query, found {len(values)}; index "
-            "or rank more documents"
+            field="power law",
+            expected=f"at least {2 * LEAST_TAIL} positive influences on a query",
+            found=len(values),
+            remedy="index or rank more documents",
         )
     falling = np.sort(values)[::-1]
     alpha, tail, distance = _best_tail(falling)

@@ -88,9 +88,10 @@ def _check_sizes(materials: Sequence[Material]) -> None:
     small, large = (material.source.weights for material in materials)
     if small >= large:
         raise ConfigError(
-            f"study scale: expected the model of the second index to be larger, found {small:,} and {large:,} tracked "
-            "weights; give "
-            "the smaller one first"
+            field="study scale",
+            expected="the model of the second index to be larger",
+            found=f"{small:,} and {large:,} tracked weights",
+            remedy="give the smaller one first",
         )
 
 
@@ -104,9 +105,10 @@ def find_common(materials: Sequence[Material], config: ScaleConfig) -> Common:
     differing = set(ids[0]) ^ set(ids[1])
     if differing:
         raise ConfigError(
-            f"study scale: expected two indexes of the same documents, found {len(differing):,} in one of them only, "
-            "as "
-            f"{min(differing)!r}; build both over one corpus"
+            field="study scale",
+            expected="two indexes of the same documents",
+            found=f"{len(differing):,} in one of them only, as {min(differing)!r}",
+            remedy="build both over one corpus",
         )
     drawn = sorted(ids[0])
     generator = np.random.default_rng(config.seed)
@@ -114,16 +116,19 @@ def find_common(materials: Sequence[Material], config: ScaleConfig) -> Common:
         drawn = sorted(drawn[n] for n in generator.permutation(len(drawn))[: config.documents])
     if len(drawn) < max(LEAST_DOCUMENTS, 2 * config.top):
         raise ConfigError(
-            f"study scale: expected at least {max(LEAST_DOCUMENTS, 2 * config.top)} documents, found {len(drawn)}; "
-            "index more, or "
-            "rank more with --documents"
+            field="study scale",
+            expected=f"at least {max(LEAST_DOCUMENTS, 2 * config.top)} documents",
+            found=len(drawn),
+            remedy="index more, or rank more with `documents`",
         )
     texts = [materials[0].table.document(name).text for name in drawn]
     for name, text_of in zip(drawn, texts, strict=True):
         if materials[1].table.document(name).text != text_of:
             raise ConfigError(
-                f"study scale: expected two indexes of the same documents, found two texts of {name!r}; build both "
-                "over one corpus"
+                field="study scale",
+                expected="two indexes of the same documents",
+                found=f"two texts of {name!r}",
+                remedy="build both over one corpus",
             )
     queries, own = _queries(drawn, texts, config, generator)
     return Common(ids=drawn, words=[Counter(_words(each)) for each in texts], queries=queries, own=own)
@@ -148,9 +153,10 @@ def _queries(
             own.append(int(place))
     if len(queries) < config.sample or half < 1:
         raise ConfigError(
-            f"--sample: expected {config.sample} documents of at least {max(config.query_words, 2)} words, found "
-            f"{len(queries)}; draw "
-            "fewer, or change --query-words"
+            field="sample",
+            expected=f"{config.sample} documents of at least {max(config.query_words, 2)} words",
+            found=len(queries),
+            remedy="draw fewer, or change `query_words`",
         )
     return queries, np.array(own)
 

@@ -83,7 +83,10 @@ def _check_parts(material: Material, config: SparsityConfig) -> None:
     parts = material.count(config.parts)
     if parts < 4 * LEAST_TAIL:
         raise ConfigError(
-            f"study sparsity: expected at least {4 * LEAST_TAIL} parts to rank, found {parts}; index more"
+            field="study sparsity",
+            expected=f"at least {4 * LEAST_TAIL} parts to rank",
+            found=parts,
+            remedy="index more",
         )
 
 

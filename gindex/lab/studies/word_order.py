@@ -74,7 +74,7 @@ def read_pairs(path: Path) -> list[Pair]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(f"{path}: expected a file of pairs, found {error}; check --pairs") from error
+        raise QueryError(field=path, expected="a file of pairs", found=error, remedy="check `pairs`") from error
     return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -87,10 +87,15 @@ def _parse(line: str, place: str) -> Pair:
         between, also, after = rest.partition(second)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QueryError(
-            f"{place}: expected an object with first, second and perhaps document, all texts, found {error}; correct it"
+            field=place,
+            expected="an object with first, second and perhaps document, all texts",
+            found=error,
+            remedy="correct it",
         ) from error
     if not (found and also and second.strip() and first.strip()):
-        raise QueryError(f"{place}: expected a document with {first!r} and then {second!r} in it, found {document!r}")
+        raise QueryError(
+            field=place, expected=f"a document with {first!r} and then {second!r} in it", found=repr(document)
+        )
     return Pair(first=first, second=second, before=before, between=between, after=after)
 
 
@@ -117,7 +122,10 @@ def study_word_order(
     used = list(pairs) if pairs is not None else draw_pairs(material, config)
     if len(used) < LEAST_PAIRS:
         raise ConfigError(
-            f"study word-order: expected at least {LEAST_PAIRS} pairs of phrases, found {len(used)}; give more"
+            field="study word-order",
+            expected=f"at least {LEAST_PAIRS} pairs of phrases",
+            found=len(used),
+            remedy="give more",
         )
     influence = influence_of_variants(material, used, config.seed)
     return _report(material, config, used, influence, pairs is not None)
@@ -139,9 +147,10 @@ def draw_pairs(material: Material, config: WordOrderConfig) -> list[Pair]:
         if len(found) == config.sample:
             return found
     raise ConfigError(
-        f"--sample: expected {config.sample} documents of at least {3 * size} words in the index, found {len(found)}; "
-        "draw "
-        "fewer, or shorten --phrase-words"
+        field="sample",
+        expected=f"{config.sample} documents of at least {3 * size} words in the index",
+        found=len(found),
+        remedy="draw fewer, or shorten `phrase_words`",
     )
 
 
@@ -176,9 +185,10 @@ def _report(
     written = influence[WRITTEN]
     if written.mean() <= 0:
         raise ConfigError(
-            "study word-order: expected documents that raise the likelihood of their own phrases, found a mean "
-            "influence of "
-            f"{written.mean():.3g}; take a model that was trained on them"
+            field="study word-order",
+            expected="documents that raise the likelihood of their own phrases",
+            found=f"a mean influence of {written.mean():.3g}",
+            remedy="take a model that was trained on them",
         )
     ratios = {name: ratio_interval(found, written, config.seed) for name, found in influence.items()}
     falls = {name: float((found < written).mean()) for name, found in influence.items() if name != WRITTEN}

@@ -118,13 +118,13 @@ def test_bad_scores_are_named(tmp_path):
 
 
 def test_too_few_subsets_say_how_many_are_needed():
-    with pytest.raises(ConfigError, match="--subsets: expected at least 20 for a confidence interval, got 19"):
+    with pytest.raises(ConfigError, match="subsets: expected at least 20 for a confidence interval, found 19"):
         LdsConfig(subsets=19)
 
 
 def test_a_folder_of_another_experiment_is_refused(tmp_path):
     Kept(experiment(Additive()), tmp_path)
-    with pytest.raises(SettingsMismatchError, match="give another --work"):
+    with pytest.raises(SettingsMismatchError, match="give another `work`"):
         Kept(experiment(Additive(), source="2"), tmp_path)
     (tmp_path / "experiment.json").write_text("{")
     with pytest.raises(CorruptStoreError, match=r"experiment.json: expected a JSON object"):
@@ -150,9 +150,9 @@ def test_removal_of_the_top_raises_the_loss_by_what_was_removed(tmp_path):
         assert random.mean < changes["true", "top", removed].change.mean
         assert random.mean > changes["true", "bottom", removed].change.mean
     assert len(function.trained) == 2 + 2 * 2 * 3 * 5  # all; repeats x numbers x ends x queries
-    with pytest.raises(ConfigError, match="--removed: expected at most half of 40 documents, got 21"):
+    with pytest.raises(ConfigError, match="removed: expected at most half of 40 documents, found 21"):
         evaluate_removal(Kept(experiment(function), tmp_path), {}, RemovalConfig(removed=(21,)), Silent())
-    with pytest.raises(ConfigError, match="--queries: expected at most 6, as there are, got 10"):
+    with pytest.raises(ConfigError, match="queries: expected at most 6, as there are, found 10"):
         evaluate_removal(Kept(experiment(function), tmp_path), {}, RemovalConfig(removed=(2,)), Silent())
 
 
@@ -192,7 +192,7 @@ def test_labels_are_changed_to_other_classes():
 def test_mislabel_needs_labels_and_enough_of_them(tmp_path):
     with pytest.raises(ConfigError, match="additive: expected `labels`, `classes` and `suspicion"):
         evaluate_mislabel(Kept(experiment(Additive()), tmp_path), MislabelConfig(), Silent())
-    with pytest.raises(ConfigError, match="--repeats: expected at least 5 for a confidence interval with 4 changed"):
+    with pytest.raises(ConfigError, match="repeats: expected at least 5 for a confidence interval with 4 changed"):
         evaluate_mislabel(Kept(experiment(Labelled()), tmp_path), MislabelConfig(repeats=4), Silent())
 
 
@@ -231,8 +231,8 @@ def test_functions_are_found_by_name(tmp_path, monkeypatch):
         ("nothing", None, "expected a training function as package.module:function"),
         ("{}:missing", None, "expected 'missing' in"),
         ("{}:number", 20, "expected a function of a subset and a seed, found int"),
-        ("{}:train", None, "expected to know of at least two documents .* give --documents"),
-        ("{}:Made", 29, "--documents: expected 30, which"),
+        ("{}:train", None, "expected to know of at least two documents .* give `documents`"),
+        ("{}:Made", 29, "documents: expected 30, which"),
         ("no_such_module_anywhere:train", 20, "expected to import no_such_module_anywhere, found ModuleNotFoundError"),
         ("no/such/file.py:train", 20, "no/such/file.py: expected a Python file, found none"),
     ],

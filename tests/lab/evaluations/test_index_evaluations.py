@@ -65,7 +65,7 @@ def test_recall_finds_the_document_that_is_the_query(index):
 
 
 def test_poison_needs_some_documents_and_not_all(index):
-    with pytest.raises(ConfigError, match=r"--where: .* found 150"):
+    with pytest.raises(ConfigError, match=r"where: .* found 150"):
         poison.evaluate_poison(index, QUERIES, "number >= 0", [INDEX], Silent())
     measured = poison.evaluate_poison(index, QUERIES, "number < 10", [INDEX, RANDOM], Silent())
     assert measured.planted == 10 and measured.documents == 150
@@ -111,5 +111,5 @@ def test_tail_patch_goes_on_from_finished_steps(index, tmp_path, monkeypatch):
 
 
 def test_a_step_that_explodes_is_named(index):
-    with pytest.raises(NonFiniteError, match=r"document '.*': .* lower --rate"):
+    with pytest.raises(NonFiniteError, match=r"document '.*': .* lower `rate`"):
         evaluate_tail_patch(index, QUERIES, [RANDOM], TailPatchConfig(k=1, optimizer="sgd", rate=1e30), Silent())

@@ -87,14 +87,14 @@ def test_shares_are_of_the_top_parts_alone(material):
     [
         (("sparsity", "--parts", "60"), "expected at least 100 parts to rank, found 60"),
         (("sparsity", "--sample", "9999"), "expected 9999 documents of at least two tokens in the index, found 1"),
-        (("sparsity", "--resamples", "0"), "--resamples: expected at least 1, got 0"),
-        (("layers", "--top", "1000"), "--top: expected at most"),
-        (("layers", "--sample", "5"), "--sample: expected at least 6 queries for three types, got 5"),
+        (("sparsity", "--resamples", "0"), "resamples: expected at least 1, found 0"),
+        (("layers", "--top", "1000"), "top: expected at most"),
+        (("layers", "--sample", "5"), "sample: expected at least 6 queries for three types, found 5"),
         (
             ("layers", "--sample", "6", "--parts", "5", "--top", "2"),
             "expected at least 20 parts of other documents to rank, found",
         ),
-        (("layers", "--queries", "facts"), "expected TYPE=FILE, got 'facts'"),
+        (("layers", "--queries", "facts"), "expected TYPE=FILE, found 'facts'"),
         (("sparsity", "--out", "report.pdf"), "expected a file ending in .html"),
         (("sparsity", "--out", "nowhere/report.html"), "expected an existing folder"),
     ],
