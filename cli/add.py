@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from gindex.config import BuildConfig, CorpusConfig, ModelConfig, default_of, help_of
+from gindex.config import CORPUS, BuildConfig, CorpusConfig
 
-from .command import GindexCommand, permission_options, permissions
+from .command import GindexCommand
+from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
 from .progress import terminal_progress
 from .render import counted
 from .reports import corpus_notes
@@ -16,23 +17,20 @@ from .reports import corpus_notes
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("--replace", is_flag=True, help="Delete documents of INDEX that have the id of a new one.")
-@click.option("--text-field", help=f"{help_of(CorpusConfig, 'text_field')} That of the build if not given.")
-@click.option("--id-field", help=f"{help_of(CorpusConfig, 'id_field')} That of the build if not given.")
-@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
-@click.option(
-    "--device", default=default_of(ModelConfig, "device"), show_default=True, help=help_of(ModelConfig, "device")
+@option("--replace", is_flag=True, group=CORPUS, help="Delete documents of INDEX that have the id of a new one.")
+@setting(CorpusConfig, "text_field", default=None, unset="that of the build")
+@setting(CorpusConfig, "id_field", default=None, unset="that of the build")
+@option(
+    "--strict",
+    is_flag=True,
+    group=CORPUS,
+    help="Stop at a document whose gradient is not finite, instead of leaving it out.",
 )
+@model_option
+@device_option
 @permission_options
-@click.option(
-    "--batch-tokens",
-    type=click.IntRange(min=0),
-    default=default_of(BuildConfig, "batch_tokens"),
-    show_default=True,
-    help=help_of(BuildConfig, "batch_tokens"),
-)
-@click.option("--strict", is_flag=True, help="Stop at a document whose gradient is not finite, not pass over it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@setting(BuildConfig, "batch_tokens")
+@json_option
 def add(
     index: Path,
     corpus: tuple[str, ...],
@@ -41,14 +39,15 @@ def add(
     id_field: str | None,
     model: str | None,
     device: str,
-    batch_tokens: int,
+    batch_tokens: int | None,
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Add the documents of CORPUS to INDEX, with its factors and its projection.
+    """Add documents to an index.
 
-    An add that was interrupted goes on when the same command is given again. A warning says when the new text is far
-    from what the factors were fitted on: its scores are then less to be trusted, and a new build is better.
+    Their vectors are made with the factors and the projection that INDEX has. An add that was interrupted goes on when
+    the same command is given again. A warning says when the new text is far from what the factors were fitted on: its
+    scores are then less to be trusted, and a new build is better.
 
     \b
     Example:

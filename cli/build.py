@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gindex.config import (
-    BIT_WIDTHS,
-    CURVATURES,
-    DTYPES,
-    PROJECTIONS,
+    CORPUS,
+    OUTPUT,
+    PERMISSIONS,
+    STORED,
     BuildConfig,
     CorpusConfig,
     CurvatureConfig,
@@ -20,7 +20,8 @@ from gindex.config import (
     VectorConfig,
 )
 
-from .command import GindexCommand, config_option, permission_options, permissions
+from .command import GindexCommand
+from .options import made, option, permission_options, permissions, setting, settings
 from .progress import terminal_progress
 from .render import duration, size, untracked_lines
 from .reports import corpus_notes
@@ -31,41 +32,38 @@ if TYPE_CHECKING:
 
 @click.command(cls=GindexCommand)
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("--model", "name", required=True, help=str(ModelConfig.__dataclass_fields__["name"].metadata["help"]))
-@click.option("--out", type=click.Path(path_type=Path), help="Index directory to make. Required unless --dry-run.")
-@config_option(CorpusConfig, "text_field")
-@config_option(CorpusConfig, "id_field")
-@config_option(CorpusConfig, "max_tokens", type=int)
-@config_option(CurvatureConfig, "curvature", type=click.Choice(CURVATURES))
-@config_option(CurvatureConfig, "fit_documents", type=int)
-@config_option(CurvatureConfig, "damping_scale", type=float)
-@config_option(CurvatureConfig, "index_damping", type=float)
-@config_option(CurvatureConfig, "calibration_documents", type=int)
-@config_option(VectorConfig, "dimension", type=int)
-@config_option(VectorConfig, "rank_fraction", type=float)
-@click.option("--full-rank", is_flag=True, help="Keep all of both eigenbases: the same as --rank-fraction 1.")
-@config_option(VectorConfig, "bits", type=click.Choice([str(bits) for bits in BIT_WIDTHS]))
-@config_option(VectorConfig, "projection", type=click.Choice(PROJECTIONS))
-@config_option(ModelConfig, "device")
-@config_option(ModelConfig, "dtype", type=click.Choice(DTYPES))
+@setting(ModelConfig, "name", "--model", required=True, show_default=False)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    group=OUTPUT,
+    help="Index directory to make. Required unless `dry_run` is given.",
+)
+@option("--dry-run", is_flag=True, group=OUTPUT, help="Print what would be done and what it would cost, then stop.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, needs=("dry_run",), help="Print the plan as JSON.")
+@settings(CorpusConfig)
+@option(
+    "--strict",
+    is_flag=True,
+    group=CORPUS,
+    help="Stop at a document whose gradient is not finite, instead of leaving it out.",
+)
+@settings(ModelConfig, leave_out=("name", *PERMISSIONS))
 @permission_options
-@config_option(ModelConfig, "untrack", multiple=True, metavar="PATTERN")
-@config_option(ModelConfig, "track", multiple=True, metavar="PATTERN")
-@config_option(BuildConfig, "batch_tokens", type=int)
-@config_option(BuildConfig, "memory", type=float)
-@config_option(BuildConfig, "seed", type=int)
-@config_option(FidelityConfig, "queries", prefix="fidelity_", type=int)
-@config_option(FidelityConfig, "parts", prefix="fidelity_", type=int)
-@click.option("--strict", is_flag=True, help="Stop at a document whose gradient is not finite, not pass over it.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done and what it would cost, then stop.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
+@settings(CurvatureConfig)
+@setting(BuildConfig, "seed")
+@settings(VectorConfig)
+@option("--full-rank", is_flag=True, group=STORED, help="Keep all of both eigenbases: the same as `rank_fraction` 1.")
+@settings(BuildConfig, leave_out=("seed",))
+@settings(FidelityConfig, prefix="fidelity_")
 def build(
     corpus: tuple[str, ...], out: Path | None, strict: bool, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
-    """Build an index over CORPUS: files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets.
+    """Build an index of documents.
 
-    Files may be compressed (.gz, .bz2, .xz, .zst). What is left out of a folder is named on standard error. A build
-    that was interrupted goes on when the same command is given again.
+    CORPUS is files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets. Files may be
+    compressed (.gz, .bz2, .xz, .zst). What is left out of a folder is named on standard error. A build that was
+    interrupted goes on when the same command is given again.
 
     \b
     Example:
@@ -101,18 +99,13 @@ def _config(options: dict[str, Any]) -> BuildConfig:
             raise click.UsageError("--full-rank and --rank-fraction exclude each other.")
         options = options | {"rank_fraction": 1.0}
 
-    def pick(*names: str) -> dict[str, Any]:
-        return {name: options[name] for name in names}
-
     return BuildConfig(
-        corpus=CorpusConfig(**pick("text_field", "id_field", "max_tokens")),
-        model=ModelConfig(**pick("name", "device", "dtype", "untrack", "track"), **permissions()),
-        curvature=CurvatureConfig(
-            **pick("curvature", "fit_documents", "damping_scale", "index_damping", "calibration_documents")
-        ),
-        vectors=VectorConfig(**pick("dimension", "rank_fraction", "projection"), bits=int(options["bits"])),
-        fidelity=FidelityConfig(queries=options["fidelity_queries"], parts=options["fidelity_parts"]),
-        **pick("batch_tokens", "memory", "seed"),
+        corpus=made(CorpusConfig, options),
+        model=made(ModelConfig, options, **permissions()),
+        curvature=made(CurvatureConfig, options),
+        vectors=made(VectorConfig, options),
+        fidelity=made(FidelityConfig, options, prefix="fidelity_"),
+        **{name: options[name] for name in ("batch_tokens", "memory", "seed")},
     )
 
 

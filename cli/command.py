@@ -1,23 +1,18 @@
-"""What all commands share: errors as one line and an exit code, options that take default and help from the config."""
+"""What all commands share: errors as one line and an exit code, and help under headings."""
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from gindex.config import PERMISSIONS, ModelConfig, default_of, help_of
 from gindex.errors import GindexError
+from gindex.options import LABORATORY
 
+from .options import refuse_idle
 from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 from .wording import OptionFormatter, error_text, in_options
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-_OF_A_FOLDER = ("model", "device", "allow_degraded", *PERMISSIONS)
-"""Options that say how an index in a folder is opened; a service has settings of its own."""
 
 
 class GindexCommand(click.Command):
@@ -25,6 +20,7 @@ class GindexCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        refuse_idle(ctx)
         _quiet_libraries()
         _wait_passively()
         try:
@@ -41,58 +37,50 @@ class GindexCommand(click.Command):
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options; in their help, settings in backticks go by their options."""
+        """Write the options under their headings; settings in backticks go by their options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
         with ctx.scope(cleanup=False):
-            for option in self.get_params(ctx):
-                if isinstance(option, click.Option) and option.help:
-                    option.help = in_options(option.help)
-        super().format_options(ctx, formatter)
+            for each in self.get_params(ctx):
+                shown = each.get_help_record(ctx) if isinstance(each, click.Option) else None
+                if shown is not None:
+                    sections.setdefault(getattr(each, "group", ""), []).append((shown[0], in_options(shown[1])))
+        rest = sections.pop("", [])
+        laboratory = sections.pop(LABORATORY, [])
+        for title, options in (*sections.items(), ("other options" if sections else "options", rest)):
+            _write_section(formatter, title, options)
+        _write_section(formatter, LABORATORY, laboratory)
 
 
-def config_option(config: type, name: str, *, prefix: str = "", **attributes: Any) -> Callable[[Decorated], Decorated]:
-    """Make an option `--some-name`, after a prefix, for the field `some_name` of a config class."""
-    return click.option(
-        f"--{(prefix + name).replace('_', '-')}",
-        prefix + name,
-        default=default_of(config, name),
-        show_default=default_of(config, name) is not None or "automatic",
-        help=help_of(config, name),
-        **attributes,
-    )
+class GindexGroup(click.Group):
+    """A group that shows its commands under headings, each with the whole first sentence of its help."""
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[click.Command]], **attributes: Any) -> None:
+        """Take what `click.Group` takes, and the commands under their headings."""
+        super().__init__(*arguments, **attributes)
+        self._sections = sections
+        for command in (command for commands in sections.values() for command in commands):
+            self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order of the help."""
+        return [str(command.name) for commands in self._sections.values() for command in commands]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings."""
+        for title, commands in self._sections.items():
+            _write_section(formatter, title, [(str(command.name), summary(command)) for command in commands])
 
 
-def permission_options(command: Decorated) -> Decorated:
-    """Give a command that loads a model an option for each of `PERMISSIONS`; `permissions()` has what was given."""
-    for name in reversed(PERMISSIONS):
-        flag = f"--{name.replace('_', '-')}"
-        option = click.option(
-            flag, name, is_flag=True, expose_value=False, callback=_permit, help=help_of(ModelConfig, name)
-        )
-        command = option(command)
-    return command
+def summary(command: click.Command) -> str:
+    """First sentence of a command's help."""
+    paragraph = " ".join((command.help or "").split("\n\n")[0].split())
+    return paragraph.split(". ")[0].rstrip(".")
 
 
-def permissions() -> dict[str, Any]:
-    """Return what the running command allows a model to do: arguments of `GradientIndex.open` and of `ModelConfig`."""
-    given = click.get_current_context().meta
-    return {name: bool(given.get(f"{__name__}.{name}")) for name in PERMISSIONS}
-
-
-def check_folder_options(address: str) -> None:
-    """See that the running command has no option that is about an index in a folder, for one at a service.
-
-    Raises:
-        click.UsageError: It has; names them.
-    """
-    source = click.get_current_context().get_parameter_source
-    given = [name for name in _OF_A_FOLDER if source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{options}: for an index in a folder, not for {address}; the service has its own.")
-
-
-def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-    ctx.meta[f"{__name__}.{option.name}"] = value
+def _write_section(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    if rows:
+        with formatter.section(title[:1].upper() + title[1:]):
+            formatter.write_dl(rows)
 
 
 def _wait_passively() -> None:

@@ -6,19 +6,32 @@ from gindex.distribution import VERSION
 
 from .add import add
 from .build import build
+from .command import GindexGroup
 from .evaluate import evaluate
 from .explain import explain
-from .index import index_command
 from .info import info
 from .mcp import mcp
 from .outliers import outliers
+from .reindex import reindex
 from .search import search
 from .serve import serve
 from .study import study
 from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
+SECTIONS = {
+    "build": [build],
+    "search": [search, explain, outliers, info],
+    "change": [add, delete, compact, reindex, versions, rollback, prune, verify, repair],
+    "serve": [serve, mcp],
+    "measure": [evaluate, study],
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(
+    cls=GindexGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(VERSION, prog_name="gindex")
 def gindex() -> None:
     """Find the training documents that made a language model say something.
@@ -32,26 +45,3 @@ def gindex() -> None:
         gindex outliers runs/corpus
         gindex info runs/corpus
     """  # noqa: D301 \b keeps click from wrapping the lines
-
-
-for name, command in {
-    "build": build,
-    "search": search,
-    "explain": explain,
-    "serve": serve,
-    "mcp": mcp,
-    "outliers": outliers,
-    "index": index_command,
-    "info": info,
-    "evaluate": evaluate,
-    "study": study,
-    "add": add,
-    "delete": delete,
-    "compact": compact,
-    "versions": versions,
-    "rollback": rollback,
-    "prune": prune,
-    "verify": verify,
-    "repair": repair,
-}.items():
-    gindex.add_command(command, name)

@@ -15,6 +15,8 @@ from .evaluate_tail_patch import tail_patch
 def evaluate() -> None:
     """Measure how far an index, and influence itself, can be trusted.
 
+    Each command prints a table; --out writes a page of it, with figures, and its numbers as JSON.
+
     \b
     Example:
         gindex evaluate fidelity runs/corpus --sample 16

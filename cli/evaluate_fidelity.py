@@ -1,61 +1,28 @@
 """`gindex evaluate fidelity`: how far the scores of an index can be trusted."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from .command import GindexCommand, permission_options, permissions
+from gindex.lab.evaluations.config import FidelitySampleConfig
+
+from .command import GindexCommand
+from .lab_options import index_argument, index_options, open_index, picture_option, queries_option, report_options
+from .options import made, settings
 from .progress import terminal_progress
 from .queries import read_queries
-from .reports import report
-
-if TYPE_CHECKING:
-    from gindex.exact.fidelity import Fidelity
-
-MEASURES = {
-    "pearson": "Pearson correlation of scores and influence",
-    "spearman": "Spearman correlation",
-    "recall@10": "true top 10 among the 10 best scores",
-    "recall@100": "true top 100 among the 100 best scores",
-    "top10_in_50": "true top 10 among the 50 best scores",
-    "top10_in_100": "true top 10 among the 100 best scores",
-    "top10_in_200": "true top 10 among the 200 best scores",
-    "top10_in_300": "true top 10 among the 300 best scores",
-    "top10_in_500": "true top 10 among the 500 best scores",
-}
+from .reports import check_report, deliver
 
 
 @click.command(cls=GindexCommand)
-@click.argument("index", type=click.Path(path_type=Path))
-@click.option(
-    "--queries", type=click.Path(path_type=Path), help="JSON lines with id, prompt and completion, not in the index."
-)
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Documents to draw as queries, where no --queries are given; each leaves itself out.",
-)
-@click.option("--parts", type=click.IntRange(min=1), help="Parts to rank, drawn from the index; all by default.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Picture to write: .png, .svg or .pdf.")
-@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
-@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
-@permission_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def fidelity(
-    index: Path,
-    queries: Path | None,
-    sample: int,
-    parts: int | None,
-    seed: int,
-    plot: Path | None,
-    model: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
+@index_argument
+@queries_option
+@settings(FidelitySampleConfig)
+@index_options
+@picture_option
+@report_options()
+def fidelity(index: Path, queries: Path | None, **given: Any) -> None:
     """Compare the scores of INDEX with exact EK-FAC influence on its own documents.
 
     Influence is recomputed without projection for every part that is ranked, so this takes as long as passing over
@@ -67,22 +34,15 @@ def fidelity(
         gindex evaluate fidelity runs/corpus --queries held-out.jsonl --parts 2000 --json
         gindex evaluate fidelity runs/corpus --sample 32 --plot fidelity.png
     """  # noqa: D301 \b keeps click from wrapping the lines
+    config = made(FidelitySampleConfig, given)
     asked = read_queries(queries) if queries is not None else None
+    check_report(given)
 
-    from gindex.index import GradientIndex
-    from gindex.lab.fidelity_plot import check_plot, plot_fidelity
+    from gindex.lab.evaluations.fidelity import fidelity_report
+    from gindex.lab.report import Source
 
-    if plot is not None:
-        check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
-    measured = opened.fidelity(asked, sample=sample, parts=parts, seed=seed, progress=terminal_progress())
-    report(measured, _text, plot_fidelity, plot, as_json)
-
-
-def _text(measured: "Fidelity") -> str:
-    lines = [f"{measured.queries:,} queries, {measured.parts:,} parts"]
-    for name, meaning in MEASURES.items():
-        if name in measured.measures:
-            value = measured.measures[name]
-            lines.append(f"{name:<13}{value.mean:.3f}  [{value.low:.3f}, {value.high:.3f}]  {meaning}")
-    return "\n".join(lines)
+    opened = open_index(index, given)
+    measured = opened.fidelity(
+        asked, sample=config.sample, parts=config.parts, seed=config.seed, progress=terminal_progress()
+    )
+    deliver(fidelity_report(measured, Source.of(opened)), given)

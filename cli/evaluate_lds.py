@@ -1,40 +1,27 @@
 """`gindex evaluate lds`: do sums of influence predict what training on a random subset does?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from gindex.lab.evaluations.config import LdsConfig
 
-from .command import GindexCommand, config_option
-from .experiment_options import compared, experiment_options, method_options
+from .command import GindexCommand
+from .lab_options import compared_methods, method_options, picture_option, report_options, training_options
+from .options import made, settings
 from .progress import terminal_progress
-from .reports import report
-
-if TYPE_CHECKING:
-    from gindex.lab.evaluations.lds import Lds
+from .reports import check_report, deliver
 
 
 @click.command(cls=GindexCommand)
-@experiment_options
+@training_options
 @method_options
-@config_option(LdsConfig, "subsets", type=int)
-@config_option(LdsConfig, "share", type=float)
-@config_option(LdsConfig, "repeats", type=int)
-@config_option(LdsConfig, "seed", type=int)
+@settings(LdsConfig)
+@picture_option
+@report_options()
 def lds(
-    training: str,
-    work: Path,
-    documents: int | None,
-    plot: Path | None,
-    as_json: bool,
-    chosen: tuple[str, ...],
-    files: tuple[str, ...],
-    subsets: int,
-    share: float,
-    repeats: int,
-    seed: int,
+    training: str, work: Path, documents: int | None, chosen: tuple[str, ...], files: tuple[str, ...], **given: Any
 ) -> None:
     """Compare methods with retraining on random subsets (linear datamodelling score).
 
@@ -50,31 +37,14 @@ def lds(
         gindex evaluate lds fine_tune.py:train --documents 1200 --work runs/lds --scores mine=scores.npy
         gindex evaluate lds tabular --work runs/tabular --method ekfac --method identity --repeats 3 --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = LdsConfig(subsets=subsets, share=share, repeats=repeats, seed=seed)
+    config = made(LdsConfig, given)
+    check_report(given)
 
-    from gindex.lab.evaluations.kept import Kept
-    from gindex.lab.evaluations.lds import evaluate_lds
-    from gindex.lab.evaluations.named import load_experiment
-    from gindex.lab.evaluations.plots import plot_lds
-    from gindex.lab.fidelity_plot import check_plot
+    from gindex.lab.evaluations.experiments import load_experiment
+    from gindex.lab.evaluations.lds import evaluate_lds, lds_report
+    from gindex.lab.evaluations.work_folder import WorkFolder
 
-    if plot is not None:
-        check_plot(plot)
     experiment = load_experiment(training, documents)
-    methods = compared(experiment, chosen, files)
-    measured = evaluate_lds(Kept(experiment, work), methods, config, terminal_progress())
-    report(measured, _text, plot_lds, plot, as_json)
-
-
-def _text(measured: "Lds") -> str:
-    config = measured.config
-    lines = [
-        f"{measured.experiment}: {measured.documents:,} documents, {measured.queries:,} queries, {config.subsets} "
-        f"subsets of {config.share:.0%}, {config.repeats} trainings on each"
-    ]
-    width = max(len(name) for name in measured.methods)
-    for name, method in sorted(measured.methods.items(), key=lambda item: -item[1].lds.mean):
-        lines.append(f"{name:<{width}}  {method.lds.mean:6.3f}  [{method.lds.low:.3f}, {method.lds.high:.3f}]")
-    if measured.ceiling is not None:
-        lines.append(f"ceiling {measured.ceiling:.3f}: more than that is lost in the noise between trainings")
-    return "\n".join(lines)
+    methods = compared_methods(experiment, chosen, files)
+    measured = evaluate_lds(WorkFolder(experiment, work), methods, config, terminal_progress())
+    deliver(lds_report(measured), given)

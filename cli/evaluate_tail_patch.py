@@ -1,48 +1,35 @@
 """`gindex evaluate tail-patch`: does a training step on a document make the target more likely?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from gindex.lab.evaluations.config import OPTIMIZERS, TailPatchConfig
+from gindex.lab.evaluations.config import TailPatchConfig
 
-from .command import GindexCommand, config_option, permissions
-from .index_evaluation import index_options, spread
+from .command import GindexCommand
+from .lab_options import index_argument, index_options, open_index, picture_option, ranking_options, report_options
+from .options import made, option, setting
 from .progress import terminal_progress
 from .queries import read_queries
-from .reports import report
-
-if TYPE_CHECKING:
-    from gindex.lab.evaluations.tail_patch import TailPatch
+from .reports import check_report, deliver
 
 
 @click.command("tail-patch", cls=GindexCommand)
-@index_options(["index", "funnel", "random"])
-@click.option(
-    "--queries", type=click.Path(path_type=Path), required=True, help="JSON lines with id, prompt and completion."
+@index_argument
+@option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="JSON lines with id, prompt and completion.",
 )
-@click.option("-k", "--top", type=int, default=TailPatchConfig.k, show_default=True, help="Documents to step on.")
-@config_option(TailPatchConfig, "optimizer", type=click.Choice(OPTIMIZERS))
-@config_option(TailPatchConfig, "rate", type=float)
-@config_option(TailPatchConfig, "candidates", type=int)
-@config_option(TailPatchConfig, "seed", type=int)
-@click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps finished steps, to go on from there.")
-def tail_patch(
-    index: Path,
-    methods: tuple[str, ...],
-    plot: Path | None,
-    model: str | None,
-    device: str,
-    as_json: bool,
-    queries: Path,
-    top: int,
-    optimizer: str,
-    rate: float,
-    candidates: int,
-    seed: int,
-    work: Path | None,
-) -> None:
+@setting(TailPatchConfig, "k", "-k", "--top")
+@option("--work", type=click.Path(path_type=Path), help="Folder that keeps finished steps, to go on from there.")
+@ranking_options(TailPatchConfig)
+@index_options
+@picture_option
+@report_options()
+def tail_patch(index: Path, queries: Path, work: Path | None, **given: Any) -> None:
     """Take one optimiser step on each of the best documents of INDEX; print the change of the target's log-likelihood.
 
     Each step starts from the model as it is. The target is the query's completion, or all of it. Intervals are 95%, by
@@ -53,26 +40,13 @@ def tail_patch(
         gindex evaluate tail-patch runs/corpus --queries held-out.jsonl -k 10
         gindex evaluate tail-patch runs/corpus --queries held-out.jsonl --method exact --method random --work runs/patch
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = TailPatchConfig(k=top, optimizer=optimizer, rate=rate, candidates=candidates, seed=seed)
+    config = made(TailPatchConfig, given)
     asked = read_queries(queries, also=["documents"])  # of files for `gindex evaluate recall`
+    check_report(given)
 
-    from gindex.index import GradientIndex
-    from gindex.lab.evaluations.index_plots import plot_tail_patch
-    from gindex.lab.evaluations.tail_patch import evaluate_tail_patch
-    from gindex.lab.fidelity_plot import check_plot
+    from gindex.lab.evaluations.tail_patch import evaluate_tail_patch, tail_patch_report
+    from gindex.lab.report import Source
 
-    if plot is not None:
-        check_plot(plot)
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
-    measured = evaluate_tail_patch(opened, asked, methods, config, terminal_progress(), work)
-    report(measured, _text, plot_tail_patch, plot, as_json)
-
-
-def _text(measured: "TailPatch") -> str:
-    lines = [
-        f"{measured.queries:,} queries, one step on each of {measured.config.k} documents; change of log-likelihood "
-        f"in nats, of {measured.losses.mean():.3f}"
-    ]
-    for name, method in measured.methods.items():
-        lines.append(f"{name:<7} {spread(method.gain)}, raised by {method.raised:.0%} of the steps")
-    return "\n".join(lines)
+    opened = open_index(index, given)
+    measured = evaluate_tail_patch(opened, asked, config, terminal_progress(), work)
+    deliver(tail_patch_report(measured, Source.of(opened)), given)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gindex.config import LONG_QUERIES, SearchOptions
+from gindex.config import LOOK_FOR, OUTPUT, SearchOptions
 
-from .command import GindexCommand, config_option, permission_options, permissions
+from .command import GindexCommand
+from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
 from .progress import terminal_progress
 from .render import json_text, notes_text, query_title
 
@@ -24,13 +25,23 @@ FAINT = 0.08
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("document_id")
 @click.argument("prompt")
-@click.option("--completion", help="What the model said after PROMPT: only its tokens count.")
-@config_option(SearchOptions, "long_queries", type=click.Choice(LONG_QUERIES))
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page there.")
-@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
-@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@option(
+    "--completion",
+    group=LOOK_FOR,
+    unset="all of PROMPT counts",
+    help="What the model said after PROMPT: only its tokens count.",
+)
+@setting(SearchOptions, "long_queries")
+@option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    group=OUTPUT,
+    help="File to write a page to that needs no other.",
+)
+@json_option
+@model_option
+@device_option
 @permission_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(
     index: Path,
     document_id: str,
@@ -42,10 +53,11 @@ def explain(
     device: str,
     as_json: bool,
 ) -> None:
-    """Print which tokens and layers of document DOCUMENT_ID of INDEX influence PROMPT.
+    """Print which tokens and layers of a document have influence on a query.
 
-    Influence is recomputed exactly, without projection, and is the sum over the tokens as well as over the layers. A
-    token's share is what comes of reading it, its effect on later predictions included.
+    The document is DOCUMENT_ID of INDEX, the query is PROMPT. Influence is recomputed exactly, without projection, and
+    is the sum over the tokens as well as over the layers. A token's share is what comes of reading it, its effect on
+    later predictions included.
 
     \b
     Example:

@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from .command import GindexCommand
+from .options import json_option
 from .render import coverage_text, fidelity_text, second_level_text, size, untracked_lines
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def info(index: Path, as_json: bool) -> None:
-    """Print what INDEX is made of.
+    """Print what an index is made of.
 
     \b
     Example:

@@ -5,19 +5,21 @@ import click
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
-from .command import GindexCommand, check_folder_options, permission_options, permissions
+from .command import GindexCommand
+from .options import device_option, is_address, key_option, model_option, permission_options, permissions
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index")
-@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
-@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@model_option
+@device_option
 @permission_options
-@click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
+@key_option
 def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None:
-    """Offer search and explain on INDEX, a folder or http://host:port/name, as tools of the Model Context Protocol.
+    """Offer search and explain to assistants, as tools of the Model Context Protocol.
 
-    Speaks over standard input and output: name this command in the settings of an assistant.
+    INDEX is a folder or http://host:port/name. Speaks over standard input and output: name this command in the settings
+    of an assistant.
 
     \b
     Example:
@@ -32,8 +34,7 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
         raise MissingDependencyError(
             field="gindex mcp", expected=f"the package {error.name}", found="none", remedy=install_hint("mcp")
         ) from error
-    if index.startswith(("http://", "https://")):
-        check_folder_options(index)
+    if is_address(index):
         from gindex.client import Client
 
         make_tools(Client(index, api_key=api_key)).run()

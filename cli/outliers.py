@@ -4,20 +4,21 @@ from pathlib import Path
 
 import click
 
-from gindex.config import SearchOptions, help_of
+from gindex.config import SearchOptions
 
 from .command import GindexCommand
+from .options import option, setting
 from .render import excerpt, json_text
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Parts to print.")
-@click.option("--where", metavar="FILTER", help=help_of(SearchOptions, "where"))
-@click.option("--per-token", is_flag=True, help="Divide by the number of predicted tokens: long parts have more.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a part.")
-def outliers(index: Path, top: int, where: str | None, per_token: bool, as_json: bool) -> None:
-    """Print the parts of INDEX with the largest self-influence: mislabelled, corrupted, foreign or memorised ones.
+@setting(SearchOptions, "k", "-k", "--top", group="", help="Parts to print.")
+@setting(SearchOptions, "where", group="")
+@option("--per-token", is_flag=True, help="Divide by the number of predicted tokens: long parts have more.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object a part.")
+def outliers(index: Path, k: int, where: str | None, per_token: bool, as_json: bool) -> None:
+    """Print the parts with the largest self-influence: mislabelled, corrupted, foreign or memorised ones.
 
     Self-influence is the squared norm of a part's whitened gradient. No model is needed.
 
@@ -28,7 +29,7 @@ def outliers(index: Path, top: int, where: str | None, per_token: bool, as_json:
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.index import GradientIndex
 
-    found = GradientIndex.open(index).outliers(top, where=where, per_token=per_token)
+    found = GradientIndex.open(index).outliers(k, where=where, per_token=per_token)
     for outlier in found:
         if as_json:
             click.echo(json_text(vars(outlier)))

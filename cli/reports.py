@@ -1,32 +1,65 @@
-"""What is done with what was measured and noticed: it is drawn and printed."""
+"""What becomes of a report, and of what is noticed while a corpus is read."""
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .render import json_text
 
-class Measured(Protocol):
-    """What was measured."""
-
-    def record(self) -> dict[str, Any]:
-        """Return it as it stands in JSON."""
+if TYPE_CHECKING:
+    from gindex.lab.report import Report
 
 
-M = TypeVar("M", bound=Measured)
+def check_report(given: Mapping[str, Any]) -> None:
+    """Check, before any work, that the report can be written where the command was asked to.
 
+    Raises:
+        click.BadParameter: The page has another ending, or there is no such folder.
+        ConfigError: The same of a picture.
+        MissingDependencyError: There are figures to draw, and matplotlib is not installed.
+    """
+    from gindex.lab.plots import check_matplotlib, check_picture
 
-def report(
-    measured: M, text: Callable[[M], str], draw: Callable[[M, Path], None], plot: Path | None, as_json: bool
-) -> None:
-    """Draw to a file, if there is one, and print: what `text` makes of it, or JSON."""
+    out, plot = given["out"], given.get("plot")
+    if out is not None:
+        if out.suffix not in (".html", ".htm"):
+            raise click.BadParameter(f"expected a file ending in .html, found {out}", param_hint="--out")
+        if not out.absolute().parent.is_dir():
+            raise click.BadParameter(f"expected an existing folder, found none at {out.parent}", param_hint="--out")
+        check_matplotlib()
     if plot is not None:
-        draw(measured, plot)
-    click.echo(json.dumps(measured.record(), indent=1) if as_json else text(measured))
+        check_picture(plot)
+
+
+def deliver(report: "Report", given: Mapping[str, Any]) -> None:
+    """Write a report to the files that the command was asked for, and print it as text, or its numbers as JSON."""
+    from gindex.files.atomic import publish
+    from gindex.lab.page import report_page
+    from gindex.lab.plots import save_picture
+
+    out, plot = given["out"], given.get("plot")
+    written = []
+    if out is not None:
+        numbers = json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        for path, content in ((out, report_page(report)), (out.with_suffix(".json"), numbers)):
+            publish(path, partial(_put, content))
+        written = [f"{out} and {out.with_suffix('.json')}"]
+    if plot is not None:
+        save_picture(report.figures, plot)
+    if given["as_json"]:
+        click.echo(json_text(report.numbers, indent=1, allow_nan=False))
+    else:
+        click.echo("\n\n".join([report.text(), *written]))
+
+
+def _put(content: str, path: Path) -> None:
+    path.write_text(content, encoding="utf-8")
 
 
 @contextmanager

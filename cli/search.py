@@ -5,19 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import (
-    CANDIDATE_RANKS,
-    GROUP_SCORES,
-    GROUPINGS,
-    LONG_QUERIES,
-    NORMALISATIONS,
-    REFINEMENTS,
-    SearchOptions,
-    default_of,
-    help_of,
-)
+from gindex.config import INDEX, LOOK_FOR, OUTPUT, SearchOptions
 
-from .command import GindexCommand, check_folder_options, config_option, permission_options, permissions
+from .command import GindexCommand
+from .options import (
+    FOLDER,
+    device_option,
+    is_address,
+    key_option,
+    made,
+    model_option,
+    option,
+    permission_options,
+    permissions,
+    setting,
+    settings,
+)
 from .progress import terminal_progress
 from .queries import read_each
 from .render import failure_text, fidelity_text, json_text, result_text
@@ -31,50 +34,33 @@ if TYPE_CHECKING:
 @click.command(cls=GindexCommand)
 @click.argument("index")
 @click.argument("prompt", required=False)
-@click.option(
-    "--completion", help="What the model said after PROMPT: only its tokens count. Without it all of PROMPT counts."
+@option(
+    "--completion",
+    group=LOOK_FOR,
+    unset="all of PROMPT counts",
+    help="What the model said after PROMPT: only its tokens count.",
 )
-@click.option(
+@option(
     "--queries",
     type=click.Path(path_type=Path),
-    help="JSON lines with id, prompt and completion: many queries at once. One that fails is reported in its place and "
-    "the others are answered; the exit code is then that of the first that failed.",
+    group=LOOK_FOR,
+    help="JSON lines with id, prompt and completion, in the place of PROMPT. A query that fails is reported in its "
+    "place and the others are answered; the exit code is then that of the first that failed.",
 )
-@click.option(
-    "-k", "--top", "k", type=click.IntRange(min=1), default=default_of(SearchOptions, "k"), show_default=True,
-    help=help_of(SearchOptions, "k"),
-)  # fmt: skip
-@config_option(SearchOptions, "negative", is_flag=True)
-@config_option(SearchOptions, "both", is_flag=True)
-@config_option(SearchOptions, "exact", is_flag=True)
-@config_option(SearchOptions, "candidates", type=click.IntRange(min=1))
-@config_option(SearchOptions, "candidates_by", type=click.Choice(CANDIDATE_RANKS))
-@config_option(SearchOptions, "refine", type=click.Choice(REFINEMENTS))
-@config_option(SearchOptions, "refine_parts", type=click.IntRange(min=0))
-@config_option(SearchOptions, "refine_iterations", type=click.IntRange(min=0))
-@config_option(SearchOptions, "refine_tolerance", type=float)
-@config_option(SearchOptions, "refine_scale", type=float)
-@config_option(SearchOptions, "stop_early", type=float, metavar="MISSES")
-@config_option(SearchOptions, "shortlist", type=click.IntRange(min=0))
-@config_option(SearchOptions, "scan", is_flag=True)
-@config_option(SearchOptions, "where", metavar="FILTER")
-@config_option(SearchOptions, "bm25", metavar="TEXT")
-@config_option(SearchOptions, "bm25_candidates", type=click.IntRange(min=1))
-@config_option(SearchOptions, "hybrid", is_flag=True)
-@config_option(SearchOptions, "normalise", type=click.Choice(NORMALISATIONS))
-@config_option(SearchOptions, "group_by", type=click.Choice(GROUPINGS))
-@config_option(SearchOptions, "group_score", type=click.Choice(GROUP_SCORES))
-@config_option(SearchOptions, "dedupe", type=float, metavar="COSINE")
-@config_option(SearchOptions, "layers", is_flag=True)
-@config_option(SearchOptions, "long_queries", type=click.Choice(LONG_QUERIES))
-@click.option("--model", help="Folder or hub name of the model, where it has moved since the build.")
-@click.option("--device", default="auto", show_default=True, help="Device of the passes: auto, cpu, cuda, ...")
+@setting(SearchOptions, "k", "-k", "--top")
+@settings(SearchOptions, leave_out=("k",))
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON object a query.")
+@model_option
+@device_option
 @permission_options
-@click.option(
-    "--allow-degraded", is_flag=True, help="Search what is left where vectors are lost or damaged, and say so."
+@option(
+    "--allow-degraded",
+    is_flag=True,
+    group=INDEX,
+    needs=(FOLDER,),
+    help="Search what is left where vectors are lost or damaged, and say so.",
 )
-@click.option("--api-key", envvar="GINDEX_API_KEY", help="Key, where INDEX is at a service that asks for one.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a query.")
+@key_option
 @click.pass_context
 def search(
     ctx: click.Context,
@@ -88,9 +74,11 @@ def search(
     allow_degraded: bool,
     api_key: str | None,
     as_json: bool,
-    **settings: Any,
+    **given: Any,
 ) -> None:
-    """Print the documents of INDEX, a folder or http://host:port/name, with the most influence on PROMPT.
+    """Print the documents with the most influence on what a model says.
+
+    INDEX is a folder or http://host:port/name; PROMPT is the text that the model is given.
 
     A score is the inner product of the query's and the document's vectors. Positive means that training on the document
     raises the query's log-likelihood. Scores compare within a query; they are not divided by the number of documents.
@@ -99,24 +87,23 @@ def search(
     Example:
         gindex search runs/corpus "A compiler is" --completion " a program" -k 5
         gindex search runs/corpus "A compiler is" --completion " a program" --exact --candidates 50
-        gindex search runs/corpus "A compiler is" --completion " a program" --exact --refine cg --refine-parts 64
         gindex search http://127.0.0.1:8080/corpus "A compiler is" --completion " a program"
         gindex search runs/corpus --queries queries.jsonl --json
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"
-        gindex search runs/corpus "A compiler is" --hybrid --group-by document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --words rank --group-by document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
     if (prompt is None) == (queries is None):
         raise click.UsageError("Give either PROMPT or --queries.")
     if queries is not None and completion is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
-    options = SearchOptions(**settings)
+    options = made(SearchOptions, given)
     asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
     from gindex.queries.query import FailedQuery
     from gindex.search.hit import answered
 
-    if index.startswith(("http://", "https://")):
-        check_folder_options(index)
+    if is_address(index):
         found, fidelity, problems = _ask_service(index, api_key, _readable(asked), options)
     else:
         found, fidelity, problems = _ask_folder(index, model, device, allow_degraded, _readable(asked), options)

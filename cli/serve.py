@@ -6,58 +6,66 @@ from typing import Any
 
 import click
 
+from gindex.config import PERMISSIONS
 from gindex.distribution import install_hint
 from gindex.errors import ConfigError, MissingDependencyError
 from gindex.http.loopback import is_loopback
-from gindex.serve.config import ServeConfig
+from gindex.serve.config import ADDRESS, MODEL, ServeConfig
 
-from .command import GindexCommand, config_option, permission_options, permissions
+from .command import GindexCommand
+from .options import LOADED, made, option, permission_options, permissions, settings
 
-POSITIVE, COUNT = click.FloatRange(min=0), click.IntRange(min=1)
+ACCESS = "who may ask"
+"""Heading of the options that say who may ask for what."""
 
 
 @click.command(cls=GindexCommand)
 @click.argument("indexes", nargs=-1, required=True, metavar="INDEX...")
-@config_option(ServeConfig, "host")
-@config_option(ServeConfig, "port", type=click.IntRange(0, 65535))
-@config_option(ServeConfig, "device")
-@click.option(
+@settings(ServeConfig, leave_out=PERMISSIONS)
+@option(
     "--model",
     "models",
     multiple=True,
     metavar="[NAME=]PLACE",
+    group=MODEL,
+    needs=(LOADED,),
+    unset="where the build recorded it",
     help="Folder or hub name of the model, where it has moved since the build: of the index NAME, or of all.",
 )
 @permission_options
-@click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys that callers must have: NAME SCOPES KEY in "
-              "each line, scopes read, write or read,write.")  # fmt: skip
-@click.option("--writable", is_flag=True, help="Let callers with the scope write add and delete documents.")
-@click.option("--no-model", is_flag=True, help="Answer ready vectors only: no model is loaded, no prompt is taken.")
-@click.option("--no-page", is_flag=True, help="Leave the page at / out.")
-@click.option("--cors-origin", "cors_origins", multiple=True, help="A web site whose scripts may call the service.")
-@click.option("--allowed-host", "allowed_hosts", multiple=True, help="Host name that callers may ask by; "
-              "give it again for more. Without it a loopback address answers to localhost and its like, an open one to "
-              "every name.")  # fmt: skip
-@config_option(ServeConfig, "batch", type=COUNT)
-@config_option(ServeConfig, "window_ms", type=POSITIVE)
-@config_option(ServeConfig, "queue", type=COUNT)
-@config_option(ServeConfig, "queue_seconds", type=POSITIVE)
-@config_option(ServeConfig, "gradient_seconds", type=POSITIVE)
-@config_option(ServeConfig, "search_seconds", type=POSITIVE)
-@config_option(ServeConfig, "slow_queue", type=COUNT)
-@config_option(ServeConfig, "slow_queue_seconds", type=POSITIVE)
-@config_option(ServeConfig, "exact_seconds", type=POSITIVE)
-@config_option(ServeConfig, "body_seconds", type=POSITIVE)
-@config_option(ServeConfig, "max_connections", type=COUNT)
-@config_option(ServeConfig, "max_head", type=COUNT)
-@config_option(ServeConfig, "max_headers", type=COUNT)
-@config_option(ServeConfig, "reload_seconds", type=POSITIVE)
-@config_option(ServeConfig, "max_body", type=COUNT)
-@config_option(ServeConfig, "max_k", type=COUNT)
-@config_option(ServeConfig, "max_queries", type=COUNT)
-@config_option(ServeConfig, "max_tokens", type=COUNT)
-@config_option(ServeConfig, "max_documents", type=COUNT)
-@config_option(ServeConfig, "rate", type=POSITIVE)
+@option(
+    "--no-model",
+    is_flag=True,
+    group=MODEL,
+    help="Answer ready vectors only: no model is loaded, no prompt is taken.",
+)
+@option(
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    group=ACCESS,
+    unset="none: anyone may ask",
+    help="Keys that callers must have: NAME SCOPES KEY in each line, scopes read, write or read,write.",
+)
+@option("--writable", is_flag=True, group=ACCESS, help="Let callers with the scope write add and delete documents.")
+@option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    group=ACCESS,
+    unset="none",
+    help="A web site whose scripts may call the service; give it again for more.",
+)
+@option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="HOST",
+    group=ACCESS,
+    unset="of a loopback address localhost and its like, of an open one all",
+    help="Host name that callers may ask by; give it again for more.",
+)
+@option("--no-page", is_flag=True, group=ADDRESS, help="Leave the page at / out.")
 def serve(
     indexes: tuple[str, ...],
     models: tuple[str, ...],
@@ -67,9 +75,9 @@ def serve(
     no_page: bool,
     cors_origins: tuple[str, ...],
     allowed_hosts: tuple[str, ...],
-    **settings: Any,
+    **given: Any,
 ) -> None:
-    """Answer searches of one or more INDEXes over HTTP, and show a page to look at.
+    """Answer searches over HTTP, and show a page to search with.
 
     INDEX is a folder, whose last part is the index's name, or NAME=FOLDER. A new version of an index (after gindex add,
     delete, compact) is switched to while requests go on.
@@ -82,7 +90,7 @@ def serve(
         gindex serve runs/corpus --no-model --host 0.0.0.0 --api-key-file keys.txt --rate 20
         gindex serve runs/corpus --allowed-host gindex.example.org
     """  # noqa: D301 \b keeps click from wrapping the lines
-    config = ServeConfig(**settings, **permissions())
+    config = made(ServeConfig, given, **permissions())
     try:
         from gindex.serve.app import make_app
         from gindex.serve.hosts import Hosts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command import GindexCommand
+from .options import json_option, option
 from .progress import terminal_progress
 from .render import counted, size
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from gindex.store.layout import Layout
 
 index_argument = click.argument("index", type=click.Path(path_type=Path))
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.command(cls=GindexCommand)
@@ -22,7 +22,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.argument("document_ids", metavar="ID...", nargs=-1, required=True)
 @json_option
 def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
-    """Delete documents of INDEX by their ids. No search returns them from then on; compact frees their space.
+    """Delete documents by their ids.
+
+    No search of INDEX returns them from then on; `gindex compact` frees their space.
 
     \b
     Example:
@@ -41,7 +43,7 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
 @index_argument
 @json_option
 def compact(index: Path, as_json: bool) -> None:
-    """Rewrite INDEX as one volume without its deleted documents.
+    """Rewrite an index without its deleted documents.
 
     Older versions stay until gindex prune. An index that an older gindex made gets words of all scripts.
 
@@ -61,7 +63,7 @@ def compact(index: Path, as_json: bool) -> None:
 @index_argument
 @json_option
 def versions(index: Path, as_json: bool) -> None:
-    """List the versions of INDEX, the oldest first.
+    """List the versions of an index, the oldest first.
 
     \b
     Example:
@@ -79,7 +81,9 @@ def versions(index: Path, as_json: bool) -> None:
 @click.argument("version", type=click.IntRange(min=1))
 @json_option
 def rollback(index: Path, version: int, as_json: bool) -> None:
-    """Make INDEX what it was in VERSION, as a new version: this can be undone as well.
+    """Make an index what it was in an older version.
+
+    This makes a new version too, so it can be undone as well.
 
     \b
     Example:
@@ -94,10 +98,10 @@ def rollback(index: Path, version: int, as_json: bool) -> None:
 
 @click.command(cls=GindexCommand)
 @index_argument
-@click.option("--keep", type=click.IntRange(min=1), default=1, show_default=True, help="Newest versions to keep.")
+@option("--keep", type=click.IntRange(min=1), default=1, show_default=True, help="Newest versions to keep.")
 @json_option
 def prune(index: Path, keep: int, as_json: bool) -> None:
-    """Remove old versions of INDEX and the files that only they need.
+    """Remove old versions of an index, and the files that only they need.
 
     What interrupted commands have left is removed as well: an interrupted add begins anew. Whoever has an old version
     open may miss its files.
@@ -116,12 +120,12 @@ def prune(index: Path, keep: int, as_json: bool) -> None:
 
 @click.command(cls=GindexCommand)
 @index_argument
-@click.option("--deep", is_flag=True, help="Decode every vector and let SQLite and FAISS check what they hold.")
-@click.option("--version", "number", type=click.IntRange(min=1), help="Version to check; the newest if not given.")
+@option("--deep", is_flag=True, help="Decode every vector and let SQLite and FAISS check what they hold.")
+@option("--version", "number", type=click.IntRange(min=1), help="Version to check; the newest if not given.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_json: bool) -> None:
-    """Check INDEX: its manifest, the checksum of every file, and counts and ids across Zarr, SQLite and FAISS.
+    """Check an index: its manifest, the checksum of every file, and counts and ids across the files.
 
     Ends with exit code 1 and a list where something is wrong.
 
@@ -146,9 +150,10 @@ def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_j
 @json_option
 @click.pass_context
 def repair(ctx: click.Context, index: Path, as_json: bool) -> None:
-    """Build again what of INDEX is derived, and mark lost vectors, which gindex build then computes again, no more.
+    """Build again what can be derived, and find the vectors that are lost.
 
-    Ends with exit code 1 where something is left that cannot be repaired.
+    The gindex build that made INDEX then computes these again, and no others. Ends with exit code 1 where something is
+    left that cannot be repaired.
 
     \b
     Example:

@@ -9,9 +9,8 @@ Neither torch nor FAISS is loaded.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from gindex.config import SearchOptions
 from gindex.distribution import install_hint
@@ -19,6 +18,8 @@ from gindex.errors import MissingDependencyError
 from gindex.exact.explanation import Explanation
 from gindex.http.answers import Listener
 from gindex.http.calls import Call, Calls, Request, in_lines, texts_in_blocks, vectors_in_blocks
+from gindex.keywords import SearchKeywords
+from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.search.hit import Outcome, SearchResult, answered
@@ -86,7 +87,11 @@ class Client:
         self._http.close()
 
     def search(
-        self, prompt: str, completion: str | None = None, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        prompt: str,
+        completion: str | None = None,
+        options: SearchOptions = DEFAULT_OPTIONS,
+        **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """Return the documents with the most influence on one query; see `GradientIndex.search`."""
         return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
@@ -97,7 +102,7 @@ class Client:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer many queries; see `GradientIndex.search_many`. An exact search tells its place in the queue too."""
         return answered(self.search_each(queries, options, progress=progress, **settings))
@@ -108,10 +113,10 @@ class Client:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """Answer many queries, and say in its place which has no answer; see `GradientIndex.search_each`."""
-        options = replace(options, **settings)
+        options = changed(options, settings)
         return [
             found
             for some in texts_in_blocks(queries)
@@ -119,10 +124,10 @@ class Client:
         ]
 
     def search_vectors(
-        self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
         """Answer queries whose vectors [Q, D] are at hand; see `GradientIndex.search_vectors`."""
-        options = replace(options, **settings)
+        options = changed(options, settings)
         calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in self._run(call)])
 
@@ -218,7 +223,11 @@ class AsyncClient:
         await self._http.aclose()
 
     async def search(
-        self, prompt: str, completion: str | None = None, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        prompt: str,
+        completion: str | None = None,
+        options: SearchOptions = DEFAULT_OPTIONS,
+        **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """See `Client.search`."""
         return (await self.search_many([Query(prompt=prompt, completion=completion)], options, **settings))[0]
@@ -229,7 +238,7 @@ class AsyncClient:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """See `Client.search_many`."""
         return answered(await self.search_each(queries, options, progress=progress, **settings))
@@ -240,18 +249,18 @@ class AsyncClient:
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """See `Client.search_each`."""
-        options = replace(options, **settings)
+        options = changed(options, settings)
         calls = (self._calls.search(some, options) for some in texts_in_blocks(queries))
         return [found for call in calls for found in await self._run(call, progress)]
 
     async def search_vectors(
-        self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self, vectors: Any, options: SearchOptions = DEFAULT_OPTIONS, **settings: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
         """See `Client.search_vectors`."""
-        options = replace(options, **settings)
+        options = changed(options, settings)
         calls = (self._calls.search(some, options) for some in vectors_in_blocks(vectors))
         return answered([found for call in calls for found in await self._run(call)])
 

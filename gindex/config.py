@@ -1,23 +1,25 @@
-"""The settings of builds and searches, one frozen dataclass per component.
+"""The settings of builds and searches, one frozen dataclass a component.
 
-A default is written here and nowhere else: the command line takes its defaults and its help from these fields.
-Validation only; nothing is loaded here.
+A default, a range and a help text are written here and nowhere else: the command line and the service have them from
+these fields. Nothing is loaded here.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
+from gindex.options import LABORATORY, Settings, as_in, option
+from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
-CURVATURES = ("ekfac", "kfac", "diagonal", "identity")
+CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 REFINEMENTS = ("cg", "lissa")
-CANDIDATE_RANKS = ("both", "score")
-PROJECTIONS = ("count-sketch", "rademacher", "kronecker")
+WORDS = ("candidates", "filter", "rank", "off")
+PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
@@ -29,83 +31,66 @@ LEAST_SHARE = 0.5
 """Share of a model's body below which it is said aloud how little of it is tracked."""
 
 
-def option(default: Any, help: str) -> Any:
-    """Define a config field with the help text that the command line shows."""
-    return field(default=default, metadata={"help": help})
-
-
-def help_of(config: type, name: str) -> str:
-    """Return the help text of a config field."""
-    return next(str(f.metadata["help"]) for f in fields(config) if f.name == name)
-
-
-def default_of(config: type, name: str) -> Any:
-    """Return the default of a config field."""
-    return next(f.default for f in fields(config) if f.name == name)
-
-
-def at_least(name: str, value: float, low: float) -> None:
-    """Raise a ConfigError, which names the setting, where it is not at least `low`."""
-    if not value >= low:
-        raise ConfigError(field=name, expected=f"at least {low}", found=value)
-
-
-def positive(name: str, value: float) -> None:
-    """Raise a ConfigError, which names the setting, where it is not a positive finite number."""
-    if not 0 < value < float("inf"):
-        raise ConfigError(field=name, expected="a positive finite number", found=value)
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a ConfigError, which names the setting, where it is not one of those known."""
-    if value not in known:
-        raise ConfigError(field=name, expected=f"one of {', '.join(known)}", found=repr(value))
+CORPUS, CURVATURE, STORED, COST = "corpus", "curvature", "stored vectors", "time and memory"
+LOOK_FOR, FILTERS, EXACT, OUTPUT = "what to look for", "filters and words", "exact influence", "output"
+INDEX, MODEL = "index", "model and device"
+"""Headings that options are shown under."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusConfig:
+class CorpusConfig(Settings):
     """How documents are read and cut into parts."""
 
-    text_field: str = option("text", "Field of a record that holds the document's text.")
-    id_field: str = option("id", "Field that holds the document id; records without it are numbered by file and line.")
+    text_field: str = option("text", "Field of a record that holds the document's text.", group=CORPUS)
+    id_field: str = option(
+        "id", "Field that holds the document id; records without it are numbered by file and line.", group=CORPUS
+    )
     max_tokens: int | None = option(
         None,
-        "Longest part in tokens; a longer document is cut into parts that all count. "
-        f"Automatic: {USUAL_TOKENS}, or what the model takes where that is less.",
+        "Longest part in tokens; a longer document is cut into several parts, and all of them are indexed.",
+        group=CORPUS,
+        least=2,
+        unset=f"automatic: {USUAL_TOKENS}, or what the model takes where that is less",
     )
-
-    def __post_init__(self) -> None:
-        if self.max_tokens is not None:
-            at_least("max_tokens", self.max_tokens, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Which model, where and in which number format it runs."""
 
-    name: str = option("", "Folder of a Hugging Face model, or its name on the hub.")
-    device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...")
+    name: str = option("", "Folder of a Hugging Face model, or its name on the hub.", group=MODEL)
+    device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...", group=MODEL)
     dtype: str = option(
-        "auto", "Number format of the passes: auto (bfloat16 for a 16-bit model where that is fast), float32, bfloat16."
+        "auto",
+        "Number format of the passes; auto takes bfloat16 for a 16-bit model where that is fast.",
+        group=MODEL,
+        choices=DTYPES,
     )
-    trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.")
-    allow_pickle: bool = option(False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.")
+    trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.", group=MODEL)
+    allow_pickle: bool = option(
+        False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.", group=MODEL
+    )
     untrack: tuple[str, ...] = option(
-        (), "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more."
+        (),
+        "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more.",
+        group=MODEL,
+        metavar="PATTERN",
     )
     track: tuple[str, ...] = option(
         (),
         "Layers to track although `untrack`, or the default for an output head of more than 8,192 tokens, leaves them "
         "out; a name or a pattern.",
+        group=MODEL,
+        metavar="PATTERN",
     )
 
     def __post_init__(self) -> None:
-        one_of("dtype", self.dtype, DTYPES)
         for name in ("untrack", "track"):  # lists, where they come out of JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides an index's content; patterns of layers only where there are any.
+        """What decides an index's content; patterns of layers only where there are any.
 
         What a caller allows a model to do is not among it: an index must not allow it to the next one.
         """
@@ -114,71 +99,83 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvatureConfig:
+class CurvatureConfig(Settings):
     """How the curvature is fitted and damped."""
 
-    curvature: str = option("ekfac", "Curvature: ekfac; or, to compare with, kfac, diagonal, identity (raw gradients).")
-    fit_documents: int = option(1000, "Documents that EK-FAC is fitted on, drawn with the seed; 0 takes all.")
-    damping_scale: float = option(0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.")
-    index_damping: float | None = option(
-        None, "Damping of stored vectors, as a multiple of each layer's mean eigenvalue; chosen by calibration."
+    curvature: str = option(
+        CURVATURES.default,
+        "Kind of curvature; all but the default are there to compare with.",
+        group=LABORATORY,
+        choices=CURVATURES.names,
     )
-    calibration_documents: int = option(64, "Parts that ranks and damping of stored vectors are chosen on.")
-
-    def __post_init__(self) -> None:
-        one_of("curvature", self.curvature, CURVATURES)
-        at_least("fit_documents", self.fit_documents, 0)
-        positive("damping_scale", self.damping_scale)
-        at_least("calibration_documents", self.calibration_documents, 2)
-        if self.index_damping is not None:
-            positive("index_damping", self.index_damping)
+    fit_documents: int | None = option(
+        1000, "Documents that EK-FAC is fitted on, drawn with the seed.", group=CURVATURE, least=1, unset="all"
+    )
+    damping_scale: float = option(
+        0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.", group=CURVATURE, above=0
+    )
+    index_damping: float | None = option(
+        None,
+        "Damping of stored vectors, as a multiple of each layer's mean eigenvalue.",
+        group=STORED,
+        above=0,
+        unset="chosen by calibration",
+    )
+    calibration_documents: int = option(
+        64, "Parts that ranks and damping of stored vectors are chosen on.", group=STORED, least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorConfig:
+class VectorConfig(Settings):
     """How a whitened document gradient becomes a stored vector."""
 
-    dimension: int = option(30720, "Dimension of the stored vectors.")
+    dimension: int = option(30720, "Dimension of the stored vectors, a multiple of 8.", group=STORED, least=8)
     rank_fraction: float | None = option(
-        None, "Leading part of both eigenbases of every layer that is kept, in (0, 1]; chosen by calibration."
+        None,
+        "Leading part of both eigenbases of every layer that is kept.",
+        group=STORED,
+        above=0,
+        most=1,
+        unset="chosen by calibration",
     )
-    bits: int = option(1, "Bits per stored coordinate: 1, 2, 4, 8 or 16.")
-    projection: str = option("count-sketch", "Random projection: count-sketch; to compare with, rademacher, kronecker.")
+    bits: int = option(1, "Bits of a stored coordinate.", group=STORED, choices=BIT_WIDTHS)
+    projection: str = option(
+        PROJECTIONS.default,
+        "Kind of random projection; all but the default are there to compare with.",
+        group=LABORATORY,
+        choices=PROJECTIONS.names,
+    )
 
     def __post_init__(self) -> None:
-        if self.dimension < 8 or self.dimension % 8:
-            raise ConfigError(field="dimension", expected="a positive multiple of 8", found=self.dimension)
-        if self.rank_fraction is not None and not 0 < self.rank_fraction <= 1:
-            raise ConfigError(field="rank_fraction", expected="a number in (0, 1]", found=self.rank_fraction)
-        one_of("projection", self.projection, PROJECTIONS)
-        if self.bits not in BIT_WIDTHS:
-            raise ConfigError(field="bits", expected=f"one of {', '.join(map(str, BIT_WIDTHS))}", found=self.bits)
+        super().__post_init__()
+        if self.dimension % 8:
+            raise ConfigError(field="dimension", expected="a multiple of 8", found=self.dimension)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondLevelConfig:
+class SecondLevelConfig(Settings):
     """The second level of curvature: see `gindex.curvature.second_level`."""
 
-    mu: float = option(0.1, "Share of the mean eigenvalue that the second level adds to all of them.")
-
-    def __post_init__(self) -> None:
-        positive("mu", self.mu)
+    mu: float = option(
+        0.1, "Share of the mean eigenvalue that the second level adds to all of them.", group=LABORATORY, above=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidelityConfig:
+class FidelityConfig(Settings):
     """How closely a build looks, at its end, at what it built."""
 
-    queries: int = option(8, "Queries that a build ends by comparing with exact influence; 0 leaves that out.")
-    parts: int = option(256, "Parts that each of them ranks; 0 ranks all.")
-
-    def __post_init__(self) -> None:
-        at_least("fidelity_queries", self.queries, 0)
-        at_least("fidelity_parts", self.parts, 0)
+    queries: int = option(
+        8, "Queries that a build ends by comparing with exact influence; with 0 it compares none.", group=COST, least=0
+    )
+    parts: int | None = option(
+        256, "Parts that each of these queries ranks.", group=COST, least=1, unset="all", needs=("queries",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig:
+class BuildConfig(Settings):
     """All settings of a build."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -186,25 +183,31 @@ class BuildConfig:
     curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
-    seed: int = option(0, "Seed of the fit's sample, the sampled labels and the projection.")
-    batch_tokens: int = option(
-        0, "Most tokens in one batch, padding included; one part is always taken; 0 takes what suits the device."
+    seed: int = option(
+        0, "Seed of the fit's sample, the sampled labels and the projection.", group=CURVATURE, least=0, most=2**64 - 1
     )
-    memory: float = option(
-        0.0,
+    batch_tokens: int | None = option(
+        None,
+        "Most tokens in one batch, padding included; one part is always taken.",
+        group=COST,
+        least=1,
+        unset="automatic, by device",
+    )
+    memory: float | None = option(
+        None,
         "Most memory to take, in GB, as reckoned beforehand: batches are made smaller, or blocks of the model "
-        "checkpointed, to fit; 0 sets no bound.",
+        "checkpointed, to fit.",
+        group=COST,
+        above=0,
+        unset="no limit",
     )
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise ConfigError(field="seed", expected="a number of 64 bits from 0 on", found=self.seed)
-        at_least("batch_tokens", self.batch_tokens, 0)
-        at_least("memory", self.memory, 0)
 
     @classmethod
     def of_settings(cls, settings: dict[str, Any]) -> "BuildConfig":
-        """Return the settings that `settings()` gave, device and batches at their defaults.
+        """The settings that `settings()` gave, device and batches at their defaults.
+
+        Args:
+            settings: What it gave, in an older gindex too.
 
         Raises:
             ConfigError: A value is out of its range.
@@ -214,10 +217,11 @@ class BuildConfig:
         components = {name: type(getattr(defaults, name)) for name in ("corpus", "model", "curvature", "vectors")}
         if not components.keys() <= settings.keys():
             raise TypeError(f"settings without one of {', '.join(components)}")
+        settings = as_of_today(settings)
         return cls(**settings | {name: kind(**settings[name]) for name, kind in components.items()})
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the index's content: all but the device, the batches and what is measured.
+        """The settings that decide the index's content: all but the device, the batches and what is measured.
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
@@ -226,94 +230,161 @@ class BuildConfig:
         return everything
 
 
+def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a build as `BuildConfig.settings` gives them today; 0 once said that all documents are fitted on."""
+    if settings["curvature"].get("fit_documents") != 0:
+        return settings
+    return settings | {"curvature": settings["curvature"] | {"fit_documents": None}}
+
+
 @dataclass(frozen=True, kw_only=True)
-class SolverConfig:
+class SolverConfig(Settings):
     """How the inverse of the Gauss-Newton matrix of some documents is applied."""
 
-    method: str = option("cg", "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.")
-    iterations: int = option(
-        2, "Most iterations of the solver: few lead EK-FAC's influence a little further; 0 keeps it as it is."
+    method: str = option(
+        "cg",
+        "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.",
+        choices=REFINEMENTS,
     )
-    tolerance: float = option(0.01, "Relative residual at which the solver stops.")
-    scale: float = option(0.0, "Divisor of LiSSA's steps; larger is slower and steadier; 0 estimates it.")
-
-    def __post_init__(self) -> None:
-        one_of("refine", self.method, REFINEMENTS)
-        at_least("refine_iterations", self.iterations, 0)
-        at_least("refine_scale", self.scale, 0)
-        positive("refine_tolerance", self.tolerance)
+    iterations: int = option(
+        2, "Most iterations of the solver. Each leads away from EK-FAC's influence, which 0 keeps.", least=0
+    )
+    tolerance: float = option(0.01, "Relative residual at which the solver stops.", above=0)
+    scale: float | None = option(
+        None, "Divisor of LiSSA's steps; larger is slower and steadier.", above=0, unset="estimated"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SearchOptions(Settings):
     """What a search looks for and how: the stages of the funnel, filters, normalisation, grouping."""
 
-    k: int = option(10, "Hits to return.")
-    negative: bool = option(False, "Show the most negative influence: training on these made it less likely.")
-    both: bool = option(False, "Show both ends, the most positive and the most negative influence, from one pass.")
-    shortlist: int = option(
-        0, "Parts that the FAISS index gives for re-scoring by the stored vectors; 0 takes enough for `k`."
+    k: int = option(10, "Hits to return.", group=LOOK_FOR, least=1)
+    negative: bool = option(
+        False, "Show the most negative influence: training on these made it less likely.", group=LOOK_FOR
     )
-    scan: bool = option(False, "Score every stored vector, without the FAISS index.")
-    exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.")
-    candidates: int = option(300, "Parts that `exact` re-ranks, and that `hybrid` takes by score.")
-    candidates_by: str = option(
-        "both",
-        "What `exact` takes candidates by: both, reciprocal ranks by score and by BM25 score for the query's words; "
-        "score, that of the vectors alone. The negative end is taken by score.",
-    )
-    refine: str | None = option(
-        None,
-        "With `exact`, take the exact Gauss-Newton matrix in EK-FAC's place, by conjugate gradients (cg) or LiSSA "
-        "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
-        "model (docs/how-true.md).",
-    )
-    refine_parts: int = option(
-        64, "Parts that the matrix of `refine` is a mean over, drawn with the build's seed; 0 takes all."
-    )
-    refine_iterations: int = option(SolverConfig.iterations, help_of(SolverConfig, "iterations"))
-    refine_tolerance: float = option(SolverConfig.tolerance, help_of(SolverConfig, "tolerance"))
-    refine_scale: float = option(SolverConfig.scale, help_of(SolverConfig, "scale"))
-    stop_early: float | None = option(
-        None,
-        "With `exact`, stop when at most so many of the best, as 0.5, are expected among the candidates that are left "
-        "(Cantelli's bound, the error of scores estimated from the candidates done).",
-    )
-    where: str | None = option(
-        None, "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\"."
-    )
-    bm25: str | None = option(None, "Only the documents with the best BM25 score for the words of this text.")
-    bm25_candidates: int = option(1000, "Documents that `bm25`, `hybrid` and `exact` take by BM25 score.")
-    hybrid: bool = option(
-        False, "Fuse the ranks by influence and by BM25 score for the query's words, or for those of `bm25`."
+    both: bool = option(
+        False, "Show both ends, the most positive and the most negative influence, from one pass.", group=LOOK_FOR
     )
     normalise: str = option(
         "none",
         "What scores are divided by: none; unit, the norm of the part's vector (cosine: direction alone); relatif, the "
         "root of its self-influence (RelatIF: keeps parts that influence everything from the top); length, its tokens.",
+        group=LOOK_FOR,
+        choices=NORMALISATIONS,
     )
-    group_by: str = option("part", "A hit is a part, or a document with the scores of its parts put together.")
-    group_score: str = option("max", "Score of a document: that of its best part, or the sum over its parts.")
+    group_by: str = option(
+        "part",
+        "A hit is a part, or a document with the scores of its parts put together.",
+        group=LOOK_FOR,
+        choices=GROUPINGS,
+    )
+    group_score: str = option(
+        "max",
+        "Score of a document: that of its best part, or the sum over its parts.",
+        group=LOOK_FOR,
+        choices=GROUP_SCORES,
+        needs=("group_by=document",),
+    )
     dedupe: float | None = option(
-        None, "Fold hits into a better one where their vectors' cosine is at least this, as 0.9, and count them."
+        None,
+        "Fold hits into a better one where their vectors' cosine is at least this, as 0.9, and count them.",
+        group=LOOK_FOR,
+        above=0,
+        most=1,
+        unset="off",
+        metavar="COSINE",
     )
-    layers: bool = option(False, "Give the score of each layer group.")
     long_queries: str = option(
         CUT,
         "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
         "A completion is never cut.",
+        group=LOOK_FOR,
+        choices=LONG_QUERIES,
+    )
+    where: str | None = option(
+        None,
+        "Only documents whose metadata pass, as in \"kind = 'function' and line >= 100 and not name like '%_'\".",
+        group=FILTERS,
+        unset="all",
+        metavar="FILTER",
+    )
+    words: str = option(
+        "candidates",
+        "What the documents that match some words best, by BM25, are in the search: candidates for `exact`, beside "
+        "those with the best scores; a filter, which lets no others through; one of two ranks, that by influence being "
+        "the other; or nothing, off.",
+        group=FILTERS,
+        choices=WORDS,
+    )
+    words_text: str | None = option(
+        None,
+        "The words to match, any of them.",
+        group=FILTERS,
+        unset="those of the query",
+        needs=("words=filter", "words=rank", "exact"),
+        metavar="TEXT",
+    )
+    words_documents: int = option(
+        1000,
+        "Documents that are taken as matching the words best.",
+        group=FILTERS,
+        least=1,
+        needs=("words=filter", "words=rank", "exact"),
+    )
+    exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.", group=EXACT)
+    candidates: int = option(
+        300,
+        "Parts that `exact` re-ranks, and parts taken by score where `words` rank too.",
+        group=EXACT,
+        least=1,
+        needs=("exact", "words=rank"),
+    )
+    layers: bool = option(False, "Give the score of each layer group.", group=OUTPUT)
+    shortlist: int | None = option(
+        None,
+        "Parts that the FAISS index gives for re-scoring by the stored vectors.",
+        group=INDEX,
+        least=1,
+        unset="automatic: enough for `k`",
+    )
+    scan: bool = option(False, "Score every stored vector, without the FAISS index.", group=INDEX)
+    refine: str | None = option(
+        None,
+        "Take the exact Gauss-Newton matrix in EK-FAC's place in exact influence, by conjugate gradients (cg) or LiSSA "
+        "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
+        "model.",
+        group=LABORATORY,
+        choices=REFINEMENTS,
+        unset="off",
+        needs=("exact",),
+    )
+    refine_parts: int | None = option(
+        64,
+        "Parts that the matrix of `refine` is a mean over, drawn with the build's seed.",
+        group=LABORATORY,
+        least=1,
+        unset="all",
+        needs=("refine",),
+    )
+    refine_iterations: int = as_in(SolverConfig, "iterations", group=LABORATORY, needs=("refine",))
+    refine_tolerance: float = as_in(SolverConfig, "tolerance", group=LABORATORY, needs=("refine",), python_alone=True)
+    refine_scale: float | None = as_in(
+        SolverConfig, "scale", group=LABORATORY, needs=("refine=lissa",), python_alone=True
+    )
+    stop_early: float | None = option(
+        None,
+        "End the exact re-rank when at most so many of the best, as 0.5, are expected among the candidates that are "
+        "left (Cantelli's bound, the error of scores estimated from the candidates done).",
+        group=LABORATORY,
+        above=0,
+        unset="off",
+        needs=("exact",),
+        metavar="MISSES",
     )
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.candidates < 1:
-            raise ConfigError(field="k and candidates", expected="at least 1", found=f"{self.k} and {self.candidates}")
-        at_least("shortlist", self.shortlist, 0)
-        at_least("bm25_candidates", self.bm25_candidates, 1)
-        one_of("candidates_by", self.candidates_by, CANDIDATE_RANKS)
-        one_of("normalise", self.normalise, NORMALISATIONS)
-        one_of("group_by", self.group_by, GROUPINGS)
-        one_of("group_score", self.group_score, GROUP_SCORES)
-        one_of("long_queries", self.long_queries, LONG_QUERIES)
+        super().__post_init__()
         if self.negative and self.both:
             raise ConfigError(
                 field="negative and both",
@@ -321,30 +392,22 @@ class SearchOptions:
                 found="two",
                 remedy="`both` shows the negative end too",
             )
-        at_least("refine_parts", self.refine_parts, 0)
-        self.solver()
-        if self.refine is not None and not self.exact:
+        if self.words == "filter" and self.words_text is None:
+            raise ConfigError(field="words", expected="words to filter by", found="none", remedy="give `words_text`")
+        if self.words == "off" and self.words_text is not None:
             raise ConfigError(
-                field="refine", expected="`exact`, whose influence it refines", remedy="add `exact` or leave it out"
+                field="words_text", expected="a use of the words", found="`words` off", remedy="leave one of them out"
             )
-        if self.stop_early is not None:
-            positive("stop_early", self.stop_early)
-            if not self.exact or self.hybrid or self.group_by != "part" or self.dedupe is not None:
-                raise ConfigError(
-                    field="stop_early",
-                    expected="`exact`, and hits that are single parts",
-                    found="`hybrid`, `group_by` document, `dedupe`, or no `exact`",
-                    remedy="leave it out",
-                )
-        if self.dedupe is not None and not 0 < self.dedupe <= 1:
-            raise ConfigError(field="dedupe", expected="a cosine in (0, 1]", found=self.dedupe)
+        if self.stop_early is not None and (self.words == "rank" or self.group_by != "part" or self.dedupe is not None):
+            raise ConfigError(
+                field="stop_early",
+                expected="hits that are single parts, by influence alone",
+                found="`words` rank, `group_by` document, or `dedupe`",
+                remedy="leave it out",
+            )
 
     def solver(self) -> SolverConfig:
-        """Return the solver of `refine`.
-
-        Raises:
-            ConfigError: A setting is out of range.
-        """
+        """The solver of `refine`."""
         return SolverConfig(
             method=REFINEMENTS[0] if self.refine is None else self.refine,
             iterations=self.refine_iterations,

@@ -34,8 +34,7 @@ from gindex.store.factors import FactorReader
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import LayerRecord, Manifest
 from gindex.vectors.path import VectorBatch, VectorPath
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Tokens = npt.NDArray[np.uint32]
 

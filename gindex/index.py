@@ -1,9 +1,8 @@
 """`GradientIndex`: what the command line, services and users call."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,10 @@ from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
 from gindex.errors import ConfigError, MismatchError
 from gindex.exact.explain import Explanation, explain
 from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
+from gindex.keywords import SearchKeywords
 from gindex.model.passes import plain, throughout
 from gindex.opened import OpenedVersion
+from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import tokenize_all, tokenize_queries, tokenize_query
@@ -147,7 +148,7 @@ class GradientIndex(OpenedVersion):
         prompt: str,
         completion: str | None = None,
         options: SearchOptions = DEFAULT_OPTIONS,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """Return the documents with the most influence on one query.
 
@@ -171,7 +172,7 @@ class GradientIndex(OpenedVersion):
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer many queries with one gradient pass and one search; see `search`. One that fails ends all."""
         return answered(self.search_each(queries, options, progress=progress, **settings))
@@ -182,10 +183,10 @@ class GradientIndex(OpenedVersion):
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """Answer many queries as `search_many` does; in the place of one that fails stands a `FailedQuery`."""
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         self.warm()
         clock.lap("load")
         encoded = self.encode(queries, long_queries=options.long_queries)
@@ -230,10 +231,10 @@ class GradientIndex(OpenedVersion):
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         progress: Progress | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[Outcome]:
         """Answer queries that `encode` has made vectors of, or vectors without text; see `search_each`."""
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         self.warm(model=False)
         clock.lap("load")
         return self._search(encoded, options, clock, progress or Silent())
@@ -266,7 +267,7 @@ class GradientIndex(OpenedVersion):
         options: SearchOptions = DEFAULT_OPTIONS,
         *,
         projection: str | None = None,
-        **settings: Any,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer queries whose vectors are at hand; the model is not loaded.
 
@@ -281,7 +282,7 @@ class GradientIndex(OpenedVersion):
             NonFiniteError: One holds a NaN or an infinity.
             ConfigError: A setting is out of range, or needs a query of text.
         """
-        options, clock = replace(options, **settings), Clock()
+        options, clock = changed(options, settings), Clock()
         if projection is not None and projection != self.manifest.projection["fingerprint"]:
             raise MismatchError(
                 field="query vectors",
@@ -298,7 +299,10 @@ class GradientIndex(OpenedVersion):
         return answered(self._search(encoded, options, clock, Silent()))
 
     def search_gradients(
-        self, gradients: Mapping[str, Tensor], options: SearchOptions = DEFAULT_OPTIONS, **settings: Any
+        self,
+        gradients: Mapping[str, Tensor],
+        options: SearchOptions = DEFAULT_OPTIONS,
+        **settings: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Answer queries whose gradients are at hand: whitened and projected here, without the model.
 

@@ -44,8 +44,7 @@ from gindex.store.reader import VectorReader
 from gindex.store.version import Version
 from gindex.threads import Lock, once
 from gindex.vectors.path import VectorPath
-from gindex.vectors.projection import Projection, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import Projection, ProjectionSpec, make_projection
 
 
 class OpenedVersion:

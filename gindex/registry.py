@@ -1,8 +1,8 @@
 """Kinds by name: the core's own, and those that installed packages add as entry points.
 
     >>> CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
-    >>> CURVATURES.names()
-    ('ekfac', 'diagonal', 'identity', 'kfac')
+    >>> CURVATURES.get("ekfac")
+    CurvatureKind(basis=<function eigenbasis ...>, assumed=None, damped=True)
 
 The laboratory adds its kinds in the same way as anybody else's package does, so the core need not know them. Nothing is
 imported before a kind is asked for.
@@ -32,6 +32,11 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """Names of all kinds, the core's own first, the added ones in order of their names."""
         return tuple(self._found)
+
+    @property
+    def default(self) -> str:
+        """Name of the core's first kind."""
+        return next(iter(self._own))
 
     def check(self, name: str) -> None:
         """Check that there is a kind of the name.

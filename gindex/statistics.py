@@ -1,4 +1,4 @@
-"""Agreement of two rankings of the same parts, query by query.
+"""Statistics of two rankings of the same parts, query by query: how far they agree.
 
 Pure functions of numpy arrays.
 
@@ -42,7 +42,7 @@ def agreement(scores_N: Scores, influence_N: Scores) -> dict[str, float]:
     parts = len(scores_N)
     result = {
         "pearson": pearson(scores_N, influence_N),
-        "spearman": pearson(ranks(scores_N), ranks(influence_N)),
+        "spearman": spearman(scores_N, influence_N),
     }
     result |= {f"recall@{k}": overlap(scores_N, influence_N, k, k) for k in RECALLS if parts >= 2 * k}
     result |= {f"top10_in_{w}": overlap(scores_N, influence_N, w, 10) for w in WINDOWS if parts >= 2 * w}
@@ -50,14 +50,19 @@ def agreement(scores_N: Scores, influence_N: Scores) -> dict[str, float]:
 
 
 def pearson(x_N: Scores, y_N: Scores) -> float:
-    """Return the correlation coefficient; 0 where one side is constant."""
+    """Correlation coefficient; 0 where one side is constant."""
     x, y = (values.astype(np.float64) - values.astype(np.float64).mean() for values in (x_N, y_N))
     norm = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / norm if norm > 0 else 0.0
 
 
+def spearman(x_N: Scores, y_N: Scores) -> float:
+    """Rank correlation coefficient; 0 where one side is constant."""
+    return pearson(ranks(x_N), ranks(y_N))
+
+
 def overlap(scores_N: Scores, influence_N: Scores, window: int, k: int) -> float:
-    """Return the share of the k parts with the most influence that are among the `window` best scores."""
+    """Share of the k parts with the most influence that are among the `window` best scores."""
     found, true = _order(scores_N)[:window], _order(influence_N)[:k]
     return float(np.isin(true, found).mean())
 
@@ -75,12 +80,12 @@ def summarise(values_Q: list[dict[str, float]], seed: int = 0) -> dict[str, Inte
 
 
 def _order(values_N: Scores) -> npt.NDArray[np.int64]:
-    """Return positions by falling value, ties by position."""
+    """Positions by falling value, ties by position."""
     return np.argsort(-values_N, kind="stable")
 
 
 def ranks(values_N: Scores) -> npt.NDArray[np.float64]:
-    """Return the rank of every value, ties sharing their mean rank."""
+    """Rank of every value, ties sharing their mean rank."""
     _, inverse, counts = np.unique(values_N, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse].astype(np.float64)

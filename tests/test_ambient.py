@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ def answers(index: GradientIndex) -> list[Any]:
         hits(exact=True, refine="cg", refine_parts=4, refine_iterations=2, candidates=5),
         hits(exact=True, refine="lissa", refine_parts=4, refine_iterations=40, candidates=5),
         hits(both=True, layers=True, normalise="relatif", scan=True),
-        hits(hybrid=True, dedupe=0.9, group_by="document"),
+        hits(words="rank", dedupe=0.9, group_by="document"),
         [found.hits for found in index.search_vectors(vectors_QD, k=3)],
         [found.hits for found in index.search_vectors(vectors_QD.numpy(), k=3)],
         [found.hits for found in index.search_gradients(gradients, k=3)],
@@ -206,7 +207,11 @@ def test_documents_that_were_made_in_inference_mode():
     plain = attributions(model, x, y)
     with torch.inference_mode():
         inside = x.clone(), y.clone()
-    assert inside[0].is_inference() and attributions(model, *inside) == plain
+    assert inside[0].is_inference()
+    for found, expected in zip(
+        attributions(model, *inside), plain, strict=True
+    ):  # a copy lies elsewhere: other rounding
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_was_made_in_inference_mode():

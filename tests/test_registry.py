@@ -24,3 +24,7 @@ def test_an_unknown_kind_is_refused_by_name():
 def test_own_kinds_cannot_be_replaced_by_a_package():
     registry = Registry("gindex.projections", "projection", {"kronecker": "gindex.errors:GindexError"})
     assert registry.get("kronecker").__name__ == "GindexError"
+
+
+def test_the_core_brings_the_first_kind():
+    assert KINDS.default == "plain" == KINDS.names()[0]

@@ -51,7 +51,7 @@ def trained(tmp_path_factory, make_small_model, small_tokenizer):
     config = BuildConfig(
         corpus=CorpusConfig(max_tokens=64),
         model=ModelConfig(name=str(folder / "model"), device="cpu"),
-        curvature=CurvatureConfig(fit_documents=0),
+        curvature=CurvatureConfig(fit_documents=None),
         vectors=VectorConfig(dimension=2048, rank_fraction=0.5),
     )
     return model, tokenizer, texts, GradientIndex.build([str(folder / "corpus.jsonl")], folder / "index", config)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"errors"},
     {"distribution", "files", "page", "progress", "statistics", "threads", "workers", "registry"},
+    {"options", "keywords"},
     {"config"},
     {"corpus"},
     {"documents"},
@@ -147,6 +148,19 @@ def test_the_page_has_a_row_for_each_room():
     rows = re.findall(r"^\| `([\w/.]+)` \| \S", page, re.MULTILINE)
     assert {Path(row).stem for row in rows} == set(LEVEL), "one row `gindex/ROOM/` or `gindex/MODULE.py` each"
     assert len(rows) == len(LEVEL) and all((ROOT / row).exists() for row in rows)
+
+
+CORE = [name for name in MODULES if component(name) not in ("lab", "cli")]
+
+LABORATORY = re.compile(r"(?<!e)k-?fac|rademacher|kronecker(?!-(factored|shaped))", re.IGNORECASE)
+"""Kinds that the laboratory registers. EK-FAC is the core's own, and its curvature Kronecker-factored."""
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_neither_imports_nor_names_what_the_laboratory_adds(module):
+    assert not [name for name in imports(module) if component(name) == "lab"]
+    text = MODULES[module].read_text().replace("EK-FAC", "").replace("EKFAC", "")
+    assert not LABORATORY.search(text), module
 
 
 def test_modules_import_each_other_without_cycles():

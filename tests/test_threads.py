@@ -44,7 +44,7 @@ def everything(index: GradientIndex) -> list[Callable[[], Any]]:
             lambda p=prompt: hits(p),
             lambda p=prompt: hits(p, exact=True, candidates=20),
             lambda p=prompt: hits(p, exact=True, candidates=10, refine="cg", refine_parts=4, refine_iterations=2),
-            lambda p=prompt: hits(p, hybrid=True, where="number > 3", layers=True, normalise="unit"),
+            lambda p=prompt: hits(p, words="rank", where="number > 3", layers=True, normalise="unit"),
             lambda p=prompt: index.explain("d3", p, " bug"),
         ]
     return [*asked, lambda: index.outliers(5), lambda: index.fidelity(sample=2, parts=30).scores.tolist()]

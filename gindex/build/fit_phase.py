@@ -1,6 +1,6 @@
 """The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
@@ -10,11 +10,10 @@ from torch import Tensor
 from gindex.build.allocator import release
 from gindex.build.memory import sides
 from gindex.corpus.batches import TokenBatch
-from gindex.curvature.covariance import SecondMoment
+from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
-from gindex.curvature.eigenvalues import kronecker_eigenvalues
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.curvature.kinds import decomposition, mean_eigenvalue
+from gindex.curvature.kinds import CurvatureKind, curvature_kind
 from gindex.curvature.ranks import ranks
 from gindex.engine import Engine
 from gindex.model.layers import LayerTable, TrackedLayer
@@ -39,20 +38,20 @@ def fit_factors(
         layout: Where the factors go.
         engine: The model.
         batches: The sample.
-        kind: One of `CURVATURES`.
+        kind: Name of the kind of curvature.
         seed: Seed of the sampled labels.
         progress: Where the phases are reported.
         room: Bytes that decompositions may take.
     """
-    numbers = range(len(engine.table.groups))
+    curvature, numbers = curvature_kind(kind), range(len(engine.table.groups))
     if not all(layout.eigenbases(number).is_file() for number in numbers):
-        _fit_bases(layout, engine, batches, kind, seed, progress, room)
+        _fit_bases(layout, engine, batches, curvature, seed, progress, room)
         release()
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
-        Lambda = _eigenvalues(layout, engine, batches, kind, seed, progress)
+        Lambda = _eigenvalues(layout, engine, batches, curvature, seed, progress)
         for number, layers in enumerate(layers_by_group(engine.table)):
             values = {layer.name: Lambda[layer.name] for layer in layers}
-            means = {name: mean_eigenvalue(value, kind) for name, value in values.items()}
+            means = {name: curvature.mean_eigenvalue(value) for name, value in values.items()}
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
 
 
@@ -78,7 +77,13 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
 
 
 def _fit_bases(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress, room: int
+    layout: Layout,
+    engine: Engine,
+    batches: Sequence[TokenBatch],
+    kind: CurvatureKind,
+    seed: int,
+    progress: Progress,
+    room: int,
 ) -> None:
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
         observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
@@ -88,7 +93,7 @@ def _fit_bases(
     widest = max(sides(engine.table.layers))
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
-        found = decomposed(partial(_decompose, decomposition(kind)), wanted, widest, engine.device, room)
+        found = decomposed(partial(_decompose, kind), wanted, widest, engine.device, room)
         for number in missing:
             tensors: dict[str, Tensor] = {}
             for made in islice(found, len(_covariances(groups[number], A, S))):
@@ -98,43 +103,32 @@ def _fit_bases(
 
 
 def _covariances(
-    layers: Sequence[TrackedLayer], A: dict[str, SecondMoment], S: dict[str, SecondMoment]
-) -> list[tuple[str, str, dict[str, SecondMoment]]]:
+    layers: Sequence[TrackedLayer], A: dict[str, TokenMoment], S: dict[str, TokenMoment]
+) -> list[tuple[str, str, dict[str, TokenMoment]]]:
     """Return the side, the name and the place of each covariance that the file of a layer group is made of."""
     activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     return activations + [("gradient", layer.name, S) for layer in layers]
 
 
-def _decompose(
-    decompose: Callable[[Tensor, str], tuple[Tensor, Tensor]], covariance: tuple[str, str, dict[str, SecondMoment]]
-) -> dict[str, Tensor]:
+def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
     """Return the tensors of a covariance, which is dropped; another thread may be at another one."""
     side, name, covariances = covariance
-    values, vectors = decompose(covariances.pop(name).mean(), f"{side} covariance of {name}")
+    values, vectors = kind.basis(covariances.pop(name).mean(), f"{side} covariance of {name}")
     return {f"{side}.{name}": vectors.T.to(torch.float32), f"{side}_values.{name}": values.to(torch.float32)}
 
 
 def _eigenvalues(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: str, seed: int, progress: Progress
+    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: CurvatureKind, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
     """Return Lambda [O, I] by layer name."""
     layers = engine.table.layers
-    if kind == "identity":
-        return {layer.name: _ones(layer) for layer in layers}
-    if kind == "kfac":
+    if kind.assumed is not None:
         activation, gradient = read_basis_values(layout, engine.table)
         tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
-        return {
-            layer.name: kronecker_eigenvalues(activation[layer.source], gradient[layer.name], tokens)
-            for layer in layers
-        }
+        return {layer.name: kind.assumed(activation[layer.source], gradient[layer.name], tokens) for layer in layers}
     bases = read_bases(layout, engine.table, engine.device, engine.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
         return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
-
-
-def _ones(layer: TrackedLayer) -> Tensor:
-    return torch.ones(layer.outputs, layer.inputs, dtype=torch.float32, device="cpu")
 
 
 def _parts(batches: Sequence[TokenBatch]) -> int:

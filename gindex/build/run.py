@@ -347,7 +347,7 @@ class _Build:
             room,
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
-        parts = sample_parts(usable, config.parts or None, self.config.seed)
+        parts = sample_parts(usable, config.parts, self.config.seed)
         with size.passes(self.engine):
             return measure_fidelity(queries, parts, work.path, reader, reranker, self.progress).record()
 
@@ -366,6 +366,6 @@ class _Build:
                 found=f"none in {documents[-1] + 1}",
                 remedy="a single token has no gradient, since nothing predicts it",
             )
-        if 0 < wanted < len(usable):
+        if wanted is not None and wanted < len(usable):
             usable = np.random.default_rng(self.config.seed).choice(usable, wanted, replace=False)
         return np.flatnonzero(np.isin(documents, usable))

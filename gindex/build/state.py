@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gindex.config import BuildConfig
+from gindex.config import BuildConfig, as_of_today
 from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged
 from gindex.errors import BusyError, CorruptStoreError, NotAnIndexError, SettingsMismatchError, StoreError
 from gindex.files.atomic import make_folder
@@ -95,7 +95,7 @@ def check_start(layout: Layout, config: BuildConfig, sources: Sequence[SourceFin
 
 def _check_unfinished(layout: Layout, config: BuildConfig, sources: Sequence[SourceFingerprint]) -> None:
     content = _read_build(layout)
-    check_same_settings(layout, content["settings"], comparable(config.settings()))
+    check_same_settings(layout, comparable(content["settings"]), comparable(config.settings()))
     check_unchanged([SourceFingerprint(**source) for source in content["sources"]], sources)
 
 
@@ -177,7 +177,8 @@ def check_same_settings(layout: Layout, recorded: dict[str, Any], given: dict[st
 
 
 def comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the model's path: the same model may lie elsewhere, and its fingerprint is compared instead."""
+    """Settings as of today, without the model's path: the model may have moved, its fingerprint is compared instead."""
+    settings = as_of_today(settings)
     model = {key: value for key, value in settings["model"].items() if key != "name"}
     return settings | {"model": model}
 

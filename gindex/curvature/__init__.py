@@ -1,1 +1,1 @@
-"""Curvature: covariances, eigenbases, corrected eigenvalues, damping, and the driver that fits them."""
+"""Curvature of a model: covariances, eigenbases, corrected eigenvalues, damping, and the fit."""

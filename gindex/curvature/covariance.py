@@ -19,7 +19,7 @@ from gindex.model.layers import TrackedLayer
 
 
 @dataclass
-class SecondMoment:
+class TokenMoment:
     """A sum of outer products, its upper triangle, and how many tokens are in it."""
 
     total_XX: Tensor
@@ -38,7 +38,7 @@ class SecondMoment:
         self.tokens += counted_M.sum()
 
     def mean(self) -> Tensor:
-        """Return the mean over the tokens; zeros where there were none."""
+        """The mean over the tokens; zeros where there were none."""
         return symmetric(self.total_XX) / self.tokens.clamp(min=1)
 
 
@@ -50,8 +50,8 @@ class CovarianceObserver(Observer):
     """
 
     dtype: torch.dtype = torch.float32
-    activation_moments: dict[str, SecondMoment] = field(default_factory=dict)
-    gradient_moments: dict[str, SecondMoment] = field(default_factory=dict)
+    activation_moments: dict[str, TokenMoment] = field(default_factory=dict)
+    gradient_moments: dict[str, TokenMoment] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
     _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
 
@@ -81,15 +81,15 @@ class CovarianceObserver(Observer):
             self._add(self.activation_moments, layer.source, append_one(kept, layer), layer.name)
         self._add(self.gradient_moments, layer.name, g_NTO, layer.name)
 
-    def _add(self, moments: dict[str, SecondMoment], name: str, x_NTX: Tensor, layer: str) -> None:
+    def _add(self, moments: dict[str, TokenMoment], name: str, x_NTX: Tensor, layer: str) -> None:
         if name not in moments:
-            moments[name] = SecondMoment.zeros(x_NTX.shape[2], self.dtype, x_NTX.device)
+            moments[name] = TokenMoment.zeros(x_NTX.shape[2], self.dtype, x_NTX.device)
         real_NT = real_positions(self._mask_NT, x_NTX.shape[1], layer)
         moments[name].add(x_NTX.flatten(0, 1), real_NT.flatten())
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:
-    """Say which positions of a layer are real [N, positions].
+    """The positions of a layer that are real [N, positions].
 
     Args:
         mask_NT: Real tokens [N, T]. A mask of one column stands for all positions of a document, and a layer of one

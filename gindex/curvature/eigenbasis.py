@@ -37,7 +37,7 @@ def eigenbasis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: The covariance holds a NaN or an infinity, or no solver converged.
     """
-    _check_finite(covariance_XX, name)
+    check_finite(covariance_XX, name)
     wide = covariance_XX.double()
     wide = (wide + wide.T) / 2
     for device in dict.fromkeys((wide.device, torch.device("cpu"))):
@@ -57,7 +57,7 @@ def eigenbasis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _eigh(symmetric_XX: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues [X], smallest first, and eigenvectors. On a CPU one thread works on a matrix.
+    """Eigenvalues [X], smallest first, and eigenvectors. On a CPU one thread works on a matrix.
 
     Several would wait for each other at every step, of which there are thousands: beside busy processes that takes some
     twenty times as long, and alone two matrices side by side are faster than one after the other on two threads.
@@ -72,7 +72,7 @@ def _eigh(symmetric_XX: Tensor) -> tuple[Tensor, Tensor]:
 def decomposed(
     decompose: Callable[[T], Made], pieces: Iterable[T], widest: int, device: torch.device, room: int = ROOM_BYTES
 ) -> Iterator[Made]:
-    """Yield what is made of matrices, in their order: side by side on a CPU, one after the other elsewhere.
+    """What is made of matrices, in their order: side by side on a CPU, one after the other elsewhere.
 
     Args:
         decompose: Decomposes what a piece stands for.
@@ -86,25 +86,12 @@ def decomposed(
     return side_by_side(decompose, pieces, room // (ENTRY_BYTES * widest**2))
 
 
-def coordinate_basis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Order a layer's own coordinates by their variance: the basis of diagonal curvature.
-
-    Args:
-        covariance_XX: A covariance [X, X], any float format.
-        name: What it is of, for the error.
-
-    Returns:
-        Variances [X], largest first, and the unit vectors as columns [X, X], both float64 on the covariance's device.
+def check_finite(covariance_XX: Tensor, name: str) -> None:
+    """Check that a covariance is finite throughout.
 
     Raises:
-        NonFiniteError: The covariance holds a NaN or an infinity.
+        NonFiniteError: It holds a NaN or an infinity.
     """
-    _check_finite(covariance_XX, name)
-    values, order = covariance_XX.diagonal().double().sort(descending=True, stable=True)
-    return values, torch.eye(len(order), dtype=torch.float64, device=order.device)[:, order]
-
-
-def _check_finite(covariance_XX: Tensor, name: str) -> None:
     if not torch.isfinite(covariance_XX).all():
         raise NonFiniteError(
             field=name,

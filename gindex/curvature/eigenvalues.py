@@ -1,7 +1,7 @@
 """Eigenvalue correction, the second pass of EK-FAC.
 
-Replaces the Kronecker eigenvalues by second moments of the document gradients in the eigenbasis.
-Pure functions and one observer; the corpus loop is in `fit`.
+The eigenvalues are second moments of the document gradients in the eigenbasis of the covariances. Pure functions and
+one observer; the corpus loop is in `fit`.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -21,37 +21,22 @@ FORMED_VALUES = 1 << 26
 """Most values of document gradients that an accelerator forms at once."""
 
 
-def correct_eigenvalues(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
-    """Sum squared document gradients in the Kronecker eigenbasis.
+def add_squared_gradients(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
+    """Add the squares of document gradients to their sum, entry by entry.
 
+    In the eigenbasis, where activations and pseudo-gradients are rotated, the sum is Lambda:
     Lambda[o, i] = sum_n (Q_S.T @ G_n @ Q_A)[o, i]**2, with G_n = sum_t outer(s_nt, a_nt).
 
     Args:
-        a_NTI: Activations [N, T, I]; padding tokens have zero pseudo-gradients.
-        s_NTO: Pseudo-gradients [N, T, O] of the summed token loss, in nats.
-        Q_A: Activation covariance eigenvectors as columns, [I, I].
-        Q_S: Pseudo-gradient covariance eigenvectors as columns, [O, O].
-
-    Returns:
-        Lambda [O, I], a sum over documents, float32 or wider: the caller divides by their count.
+        total_OI: The sum so far [O, I], float32 or wider; squares are taken in its number format.
+        a_NTI: Rotated activations [N, T, I]; padding tokens have zero pseudo-gradients.
+        s_NTO: Rotated pseudo-gradients [N, T, O] of the summed token loss, in nats.
 
     Raises:
         ShapeError: The document or token axes differ.
 
     Source: George et al. 2018, arXiv:1806.03884.
     """
-    a_NTR, s_NTP = a_NTI.to(Q_A.dtype) @ Q_A, s_NTO.to(Q_S.dtype) @ Q_S
-    total_PR = _zeros(s_NTP, a_NTR.shape[2])
-    _add_squares(total_PR, a_NTR, s_NTP)
-    return total_PR
-
-
-def _zeros(s_NTO: Tensor, I: int) -> Tensor:  # noqa: E741
-    return s_NTO.new_zeros(s_NTO.shape[2], I, dtype=torch.promote_types(s_NTO.dtype, torch.float32))
-
-
-def _add_squares(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
-    """Add the squares of document gradients to Lambda, in its number format."""
     if a_NTI.shape[:2] != s_NTO.shape[:2]:
         raise ShapeError(
             expected="equal document and token axes", found=f"{tuple(a_NTI.shape)} and {tuple(s_NTO.shape)}"
@@ -64,19 +49,6 @@ def _add_squares(total_OI: Tensor, a_NTI: Tensor, s_NTO: Tensor) -> None:
     size = max(1, FORMED_VALUES // total_OI.numel())
     for a_MTI, s_MTO in zip(a_NTI.split(size), s_NTO.split(size), strict=True):
         total_OI += (s_MTO.mT @ a_MTI).to(total_OI.dtype).square_().sum(0)
-
-
-def kronecker_eigenvalues(activation_I: Tensor, gradient_O: Tensor, tokens: float) -> Tensor:
-    """Return the eigenvalues that K-FAC assumes, [O, I]: tokens are independent, and so are the two sides.
-
-    Args:
-        activation_I: Eigenvalues of A [I], a mean over tokens.
-        gradient_O: Eigenvalues of S [O], a mean over tokens.
-        tokens: Mean number of tokens of a document; a document's gradient is a sum over them.
-
-    Source: Martens & Grosse 2015, arXiv:1503.05671.
-    """
-    return tokens * gradient_O[:, None] * activation_I
 
 
 @dataclass(kw_only=True)
@@ -121,9 +93,10 @@ class EigenvalueObserver(Observer):
         Q_S = self.gradient_bases[layer.name]
         a_NTR, s_NTP = kept_rows(kept, finite_N), kept_rows(g_NTO, finite_N).to(Q_S.dtype) @ Q_S
         if layer.name not in self.sums:
-            self.sums[layer.name] = _zeros(s_NTP, a_NTR.shape[2])
+            wide = torch.promote_types(s_NTP.dtype, torch.float32)
+            self.sums[layer.name] = s_NTP.new_zeros(s_NTP.shape[2], a_NTR.shape[2], dtype=wide)
             self.documents[layer.name] = torch.zeros_like(finite_N.sum())
-        _add_squares(self.sums[layer.name], a_NTR, s_NTP)
+        add_squared_gradients(self.sums[layer.name], a_NTR, s_NTP)
         self.documents[layer.name] += finite_N.sum()
 
     def means(self) -> dict[str, Tensor]:
@@ -132,11 +105,11 @@ class EigenvalueObserver(Observer):
 
 
 def _finite(x_NTX: Tensor) -> Tensor:
-    """Say which documents [N] are finite throughout: a NaN or an infinity spoils its document's sum."""
+    """Which documents [N] are finite throughout: a NaN or an infinity spoils its document's sum."""
     return torch.isfinite(x_NTX.sum((1, 2)))
 
 
 def effective_dimension(Lambda: Tensor, damping: float) -> float:
-    """Return sum Lambda / (Lambda + damping): how many directions the damping leaves standing."""
+    """Directions that the damping leaves standing: sum Lambda / (Lambda + damping)."""
     denominator = Lambda.double() + damping
     return float(torch.where(denominator > 0, Lambda.double() / denominator, 0.0).sum())

@@ -31,7 +31,7 @@ class LayerFactors:
     mean_eigenvalue: float
 
     def damping(self, scale: float) -> float:
-        """Return the damping of this layer: `scale` times the mean corrected eigenvalue."""
+        """The damping of this layer: `scale` times the mean corrected eigenvalue."""
         return scale * self.mean_eigenvalue
 
     def truncated(self, activation_rank: int, gradient_rank: int) -> "LayerFactors":
@@ -62,7 +62,7 @@ FactorLoader = Callable[[str], LayerFactors]
 
 
 def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
-    """Return document gradients in the eigenbasis, Q_S^T (sum_t g_t a_t^T) Q_A.
+    """Document gradients in the eigenbasis, Q_S^T (sum_t g_t a_t^T) Q_A.
 
     Short documents rotate their tokens, long ones the gradient they add up to: whichever needs fewer multiplications.
 
@@ -82,7 +82,7 @@ def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) ->
 
 
 def rotates_tokens(tokens: int, Q_A: Tensor, Q_S: Tensor) -> bool:
-    """Say whether rotating a document's tokens takes no more multiplications than rotating its gradient.
+    """Whether rotating a document's tokens takes no more multiplications than rotating its gradient.
 
     Args:
         tokens: Tokens of the document.
@@ -94,7 +94,7 @@ def rotates_tokens(tokens: int, Q_A: Tensor, Q_S: Tensor) -> bool:
 
 
 def whitening_scale(Lambda: Tensor, damping: float) -> Tensor:
-    """Return (Lambda + damping)^-1/2, and 0 where both are 0: a dead direction carries no influence.
+    """(Lambda + damping)^-1/2, and 0 where both are 0: a dead direction carries no influence.
 
     Args:
         Lambda: Corrected eigenvalues, any shape.

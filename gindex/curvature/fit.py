@@ -44,7 +44,7 @@ Batch = TypeVar("Batch", bound=DocumentBatch)
 
 
 def label_seeds(seed: int, stream: int, ordinals: npt.NDArray[np.int64]) -> list[int]:
-    """Return a seed for each document's sampled labels that does not depend on its batch."""
+    """A seed for each document's sampled labels that does not depend on its batch."""
     return [int(np.random.SeedSequence((seed, stream, int(n))).generate_state(1, np.uint64)[0]) for n in ordinals]
 
 

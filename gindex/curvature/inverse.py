@@ -1,6 +1,6 @@
 """Inverses of damped curvature behind one interface: factors, the dense matrix, conjugate gradients, LiSSA.
 
-    FactoredInverse     EK-FAC, K-FAC, diagonal, identity    one product with the factors of each layer
+    FactoredInverse     EK-FAC or another kind               one product with the factors of each layer
     DenseInverse        the exact Gauss-Newton matrix        small models; the reference
     CgInverse           the same, by products                any model, minutes where factors take a second
     LissaInverse        the same, a batch at a time          the same, noisier

@@ -1,24 +1,20 @@
-"""Kinds of curvature, and their fit where all factors fit into memory.
+"""What tells one kind of curvature from another, and EK-FAC, the core's own.
 
-All kinds have the same form, a basis for either side of a layer and eigenvalues in it, and are used in the same way:
-
-    kind      basis                                 eigenvalues
-    ekfac     eigenvectors of the covariances       second moments of document gradients, a second pass
-    kfac      the same                              products of the covariances' eigenvalues
-    diagonal  own coordinates, by their variance    second moments of document gradients, a second pass
-    identity  eigenvectors of the covariances       1, and no damping: raw gradients, truncated by leading directions
+Every kind has a basis for either side of a layer and eigenvalues in it, so all are used in the same way.
+`fit_in_memory` is for factors that fit into memory all at once; a build keeps them on disk (`gindex.build.fit_phase`).
 
 Axes: I layer inputs, O layer outputs, X either.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gindex.curvature.covariance import CovarianceObserver
-from gindex.curvature.eigenbasis import coordinate_basis, decomposed, eigenbasis
-from gindex.curvature.eigenvalues import kronecker_eigenvalues
+from gindex.config import CURVATURES
+from gindex.curvature.covariance import TokenMoment
+from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
 from gindex.model.layers import TrackedLayer
@@ -26,21 +22,45 @@ from gindex.model.losses import Task
 from gindex.progress import Progress
 
 
-def decomposition(kind: str) -> Callable[[Tensor, str], tuple[Tensor, Tensor]]:
-    """Return what makes eigenvalues [X] and basis [X, X] of a covariance and its name."""
-    return coordinate_basis if kind == "diagonal" else eigenbasis
+@dataclass(frozen=True, kw_only=True)
+class CurvatureKind:
+    """Bases and eigenvalues of one kind of curvature. The covariances are fitted for every kind, in a first pass.
+
+    Attributes:
+        basis: Makes eigenvalues [X], largest first, and the basis as columns [X, X] of a covariance and its name.
+        assumed: Makes Lambda [O, I] of the eigenvalues of A [I] and of S [O], and of the mean number of tokens of a
+            document. None has it measured: the second moments of document gradients in the basis, in a second pass.
+        damped: Whether damping is a multiple of Lambda's mean. Without it there is none, as for raw gradients.
+    """
+
+    basis: Callable[[Tensor, str], tuple[Tensor, Tensor]] = eigenbasis
+    assumed: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    damped: bool = True
+
+    def mean_eigenvalue(self, Lambda: Tensor) -> float:
+        """Mean of Lambda [O, I], which damping is a multiple of; 0 for a kind that is not damped."""
+        return float(Lambda.double().mean()) if self.damped else 0.0
 
 
-def mean_eigenvalue(Lambda: Tensor, kind: str) -> float:
-    """Return the mean of Lambda [O, I], which damping is a multiple of: 0 where there is no curvature."""
-    return 0.0 if kind == "identity" else float(Lambda.double().mean())
+EKFAC = CurvatureKind()
+"""Eigenvectors of the covariances, and the second moments of document gradients in them."""
+
+
+def curvature_kind(name: str) -> CurvatureKind:
+    """The kind that is registered by a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    kind: CurvatureKind = CURVATURES.get(name)
+    return kind
 
 
 def fit_in_memory(
     layers: Sequence[TrackedLayer],
     task: Task[Batch],
     batches: Sequence[Batch],
-    kind: str,
+    kind: CurvatureKind,
     seed: int,
     progress: Progress,
 ) -> dict[str, LayerFactors]:
@@ -50,7 +70,7 @@ def fit_in_memory(
         layers: Tracked layers.
         task: The model with its loss.
         batches: The documents to fit on.
-        kind: One of `CURVATURES`.
+        kind: The kind of curvature.
         seed: Seed of the sampled labels.
         progress: Where the phases are reported.
 
@@ -64,43 +84,39 @@ def fit_in_memory(
     documents = sum(len(batch.ordinals) for batch in batches)
     with progress.phase("fit covariances", documents, "documents") as phase:
         covariances = fit_covariances(layers, task, batches, seed, dtype, done=phase.advance)
-    values_A, Q_A = _decompose(covariances, "activation", kind, dtype)
-    values_S, Q_S = _decompose(covariances, "gradient", kind, dtype)
-    if kind == "identity":
-        Lambda = {layer.name: Q_S[layer.name].new_ones(layer.outputs, layer.inputs) for layer in layers}
-    elif kind == "kfac":
+    values_A, Q_A = _decompose(covariances.activation_moments, "activation", kind, dtype)
+    values_S, Q_S = _decompose(covariances.gradient_moments, "gradient", kind, dtype)
+    if kind.assumed is None:
+        with progress.phase("fit eigenvalues", documents, "documents") as phase:
+            Lambda = fit_eigenvalues(layers, task, batches, (Q_A, Q_S), seed, done=phase.advance)
+    else:
         Lambda = {
-            layer.name: kronecker_eigenvalues(
+            layer.name: kind.assumed(
                 values_A[layer.source],
                 values_S[layer.name],
                 int(covariances.gradient_moments[layer.name].tokens) / documents,
             )
             for layer in layers
         }
-    else:
-        with progress.phase("fit eigenvalues", documents, "documents") as phase:
-            Lambda = fit_eigenvalues(layers, task, batches, (Q_A, Q_S), seed, done=phase.advance)
     return {
         layer.name: LayerFactors(
             Q_A=Q_A[layer.source],
             Q_S=Q_S[layer.name],
             Lambda=Lambda[layer.name],
-            mean_eigenvalue=mean_eigenvalue(Lambda[layer.name], kind),
+            mean_eigenvalue=kind.mean_eigenvalue(Lambda[layer.name]),
         )
         for layer in layers
     }
 
 
 def _decompose(
-    covariances: CovarianceObserver, side: str, kind: str, dtype: torch.dtype
+    moments: dict[str, TokenMoment], side: str, kind: CurvatureKind, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return eigenvalues and bases of one side by name."""
-    moments = covariances.activation_moments if side == "activation" else covariances.gradient_moments
-    decompose = decomposition(kind)
+    """Eigenvalues and bases of one side by name."""
     values, vectors = {}, {}
 
     def one(name: str) -> list[Tensor]:
-        return [part.to(dtype) for part in decompose(moments[name].mean(), f"{side} covariance of {name}")]
+        return [part.to(dtype) for part in kind.basis(moments[name].mean(), f"{side} covariance of {name}")]
 
     sums = [moment.total_XX for moment in moments.values()]
     found = decomposed(one, moments, max(map(len, sums)), sums[0].device)

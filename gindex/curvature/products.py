@@ -1,4 +1,4 @@
-"""Matrix products with few digits in and many out."""
+"""Second moments of values with few digits, summed in a format with many."""
 
 from contextlib import nullcontext
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gindex.model.passes import rounded_products
 
-BLOCK = 384
-"""Width of the blocks that a symmetric product is made of."""
+COLUMNS = 384
+"""Columns of the blocks that a symmetric product is made of."""
 
 
 def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
@@ -22,10 +22,10 @@ def add_second_moment(moment_XX: Tensor, x_MX: Tensor) -> None:
     """
     x = x_MX.to(moment_XX.dtype)
     with rounded_products() if x_MX.dtype == torch.bfloat16 else nullcontext():
-        for start in range(0, len(moment_XX), BLOCK):
-            moment_XX[start : start + BLOCK, start:].addmm_(x[:, start : start + BLOCK].T, x[:, start:])
+        for start in range(0, len(moment_XX), COLUMNS):
+            moment_XX[start : start + COLUMNS, start:].addmm_(x[:, start : start + COLUMNS].T, x[:, start:])
 
 
 def symmetric(moment_XX: Tensor) -> Tensor:
-    """Return the whole matrix [X, X] of which `add_second_moment` filled the upper triangle."""
+    """The whole matrix [X, X] of which `add_second_moment` filled the upper triangle."""
     return moment_XX.triu() + moment_XX.triu(1).T

@@ -28,9 +28,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gindex.config import SecondLevelConfig, default_of
+from gindex.config import SecondLevelConfig
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.errors import ConfigError, NonFiniteError, ShapeError
+from gindex.options import default_of
 
 DENSE_DIMENSION = 2048
 """Largest dimension at which C is formed and decomposed as a whole: seconds; it grows with the cube."""

@@ -106,7 +106,7 @@ def lissa(
     *,
     iterations: int,
     tolerance: float,
-    scale: float = 0.0,
+    scale: float | None = None,
 ) -> Solution:
     """Solve by LiSSA: x <- x + M (b - (C_j + damping) x) / scale, with the curvature of one batch an iteration.
 
@@ -120,7 +120,7 @@ def lissa(
         precondition: Multiplies with M.
         iterations: Iterations; none leaves M b.
         tolerance: Relative residual that counts as converged.
-        scale: Must be above half the largest eigenvalue of M (C_j + damping); 0 has it estimated.
+        scale: Must be above half the largest eigenvalue of M (C_j + damping); None has it estimated.
 
     Raises:
         DivergenceError: The iterates grow, or end further from the solution than 0 is.
@@ -129,8 +129,8 @@ def lissa(
     """
     x_QW = precondition(b_QW)
     first_Q, largest = _dots(b_QW, x_QW), float(x_QW.abs().max())
-    if iterations and not scale:
-        scale = SCALE_MARGIN * _growth(batch_product, batches, x_QW, precondition)
+    if scale is None:
+        scale = SCALE_MARGIN * _growth(batch_product, batches, x_QW, precondition) if iterations else 1.0
     mean_QW, averaged = torch.zeros_like(x_QW), 0
     for step in range(iterations):
         x_QW = x_QW + precondition(b_QW - batch_product(x_QW, step % batches)) / scale

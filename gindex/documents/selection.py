@@ -51,17 +51,17 @@ def lexical_documents(
         QueryError: The text has no words, or words that a table of an older version does not have.
     """
     if not words_of(text):
-        raise QueryError(field="bm25", expected="text with at least one word", found=repr(text[:80]))
+        raise QueryError(field="words_text", expected="text with at least one word", found=repr(text[:80]))
     if PLAIN_WORDS in table.versions and is_cut_in_pairs(text):
         missing = QueryError(
-            field="bm25",
+            field="words_text",
             expected="an index that has the words of Chinese, Japanese, Korean, Thai and other scripts without spaces",
             found="one made before gindex kept them",
             remedy="gindex compact makes them",
         )
         if not partly:
             raise missing
-        logger.warning("words of the query: %s", str(missing).removeprefix("bm25: "))
+        logger.warning("words of the query: %s", str(missing).removeprefix("words_text: "))
     statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
     parameters: list[int | float | str] = []
     if where is not None:

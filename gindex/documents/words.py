@@ -58,6 +58,13 @@ def words_of(text: str) -> list[str]:
     return list(found)[:MAX_WORDS]
 
 
+def words_in(text: str) -> Iterator[str]:
+    """The words of a text in their order, with those that come again; of a script without spaces its pairs."""
+    for word in _one_form(text).split():
+        for piece in _PIECE.findall(word):
+            yield from _pairs(piece).split() if len(piece) > 1 and _RUN.match(piece) else [piece]
+
+
 def plain_words_of(text: str) -> list[str]:
     """Return the same for a full-text index that holds texts as they are, without pairs."""
     return [f'"{word}"' for word in dict.fromkeys(re.findall(r"\w+", text.lower()))][:MAX_WORDS]

@@ -4,18 +4,18 @@ Neither torch nor FAISS is loaded.
 """
 
 import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from msgspec import convert
+
 from gindex import errors
 from gindex.errors import GindexError, ServiceError
-from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluence
+from gindex.exact.explanation import Explanation
 from gindex.progress import Phase, Progress
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.hit import Hit, Outcome, Refinement, SearchResult, Timing
-from gindex.store.coverage import Coverage
+from gindex.search.hit import Outcome, SearchResult
 
 NDJSON = "application/x-ndjson"
 """Media type of an answer in lines."""
@@ -93,21 +93,10 @@ class Listener:
 
 
 def result_of(record: dict[str, Any], version: int) -> SearchResult:
-    """Return the result in a record that `result_record` made."""
-    ends = [None if record.get(end) is None else _hits_of(record[end]) for end in ("hits", "negative_hits")]
-    query = record["query"]
-    return SearchResult(
-        query=Query(prompt=query["prompt"], completion=query["completion"], id=query["id"]),
-        tokens=query["tokens"],
-        hits=ends[0] or (),
-        timing_ms=Timing(**record["timing_ms"]),
-        negative_hits=ends[1],
-        reranked=record.get("reranked"),
-        refinement=None if record.get("refinement") is None else Refinement(**record["refinement"]),
-        notes=tuple(record.get("notes") or ()),
-        version=version,
-        coverage=None if record.get("coverage") is None else Coverage.of_record(record["coverage"]),
-    )
+    """Result in a record that `result_record` made."""
+    query = dict(record["query"])
+    more = {"query": query, "tokens": query.pop("tokens"), "version": version}
+    return convert(record | more, SearchResult)
 
 
 def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
@@ -115,26 +104,12 @@ def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
     error = record.get("error")
     if error is None:
         return result_of(record, version)
-    return FailedQuery(query=Query(**record["query"]), error=error_of(error, where, "a result"))
+    return FailedQuery(query=convert(record["query"], Query), error=error_of(error, where, "a result"))
 
 
-def explanation_of(content: dict[str, Any]) -> Explanation:
-    """Return the explanation in a record that `explanation_record` made."""
-    parts = tuple(
-        PartExplanation(
-            part=part["part"],
-            influence=part["influence"],
-            tokens=tuple(TokenInfluence(**token) for token in part["tokens"]),
-        )
-        for part in content["parts"]
-    )
-    fields = {name: content[name] for name in ("document_id", "influence", "layers", "groups")}
-    return Explanation(query=Query(**content["query"]), parts=parts, notes=tuple(content.get("notes") or ()), **fields)
-
-
-def _hits_of(records: Sequence[dict[str, Any]]) -> tuple[Hit, ...]:
-    folded = ({"duplicates": tuple(hit["duplicates"])} if hit.get("duplicates") is not None else {} for hit in records)
-    return tuple(Hit(**(hit | more)) for hit, more in zip(records, folded, strict=True))
+def explanation_of(record: dict[str, Any]) -> Explanation:
+    """Explanation in a record that `explanation_record` made."""
+    return convert(record, Explanation)
 
 
 def error_of(content: Any, where: str, expected: str) -> GindexError:

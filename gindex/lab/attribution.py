@@ -1,7 +1,7 @@
 """Influence of training documents on queries for any torch model, in memory.
 
-The path is that of an index, `curvature.fit`, `gradient.exact` and `gradient.vector`, for models whose factors and
-documents fit into memory:
+The path is that of an index (`gindex.curvature`, `gindex.vectors`), for models whose factors and documents fit into
+memory:
 
     task = Classification(model)
     documents, queries = tensor_batches(x_train, y_train), tensor_batches(x_test, y_test)
@@ -18,7 +18,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, SolverConfig, VectorConfig, default_of
+from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, SolverConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
 from gindex.curvature.gauss_newton import GaussNewton
@@ -31,7 +31,7 @@ from gindex.curvature.inverse import (
     LissaInverse,
     iterative_inverse,
 )
-from gindex.curvature.kinds import fit_in_memory
+from gindex.curvature.kinds import curvature_kind, fit_in_memory
 from gindex.curvature.ranks import ranks
 from gindex.curvature.second_level import fit_second_level
 from gindex.errors import NonFiniteError
@@ -42,13 +42,13 @@ from gindex.model.passes import neutral, throughout
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.model.tracking import track_layers
+from gindex.options import default_of
 from gindex.progress import Progress, Silent
 from gindex.vectors.codes import decode, encode
 from gindex.vectors.influence import document_gradients, exact_influence, precondition_queries
 from gindex.vectors.norms import whitened_norms
 from gindex.vectors.path import VectorBatch, VectorPath
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 from gindex.vectors.scores import slice_scores
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Attribution(Generic[Batch]):
         task: OutputTask[Batch],
         layers: Sequence[TrackedLayer],
         documents: Sequence[Batch],
-        kind: str = CURVATURES[0],
+        kind: str = CURVATURES.default,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> "Attribution[Batch]":
@@ -124,7 +124,7 @@ class Attribution(Generic[Batch]):
             task: The model with its loss.
             layers: Tracked layers: `tracked_layers`, or some of them.
             documents: Batches of the documents to fit on.
-            kind: Curvature: ekfac, kfac, diagonal or identity.
+            kind: Name of the kind of curvature.
             seed: Seed of the sampled labels.
             progress: Where the passes are reported.
 
@@ -133,12 +133,11 @@ class Attribution(Generic[Batch]):
             LabelError: A document's label is outside the model's range.
             NonFiniteError: No document has a finite loss.
         """
-        CurvatureConfig(curvature=kind)
-        layers = resourced(layers)
-        return cls(task, layers, fit_in_memory(layers, task, documents, kind, seed, progress or Silent()))
+        curvature, layers = curvature_kind(kind), resourced(layers)
+        return cls(task, layers, fit_in_memory(layers, task, documents, curvature, seed, progress or Silent()))
 
     def influence(self, queries: Sequence[Batch], documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:
-        """Return exact influence [Q, N]: positive where training on the document lowers the query's loss.
+        """Exact influence [Q, N]: positive where training on the document lowers the query's loss.
 
         Args:
             queries: Batches of queries; the gradients of all are held at once.
@@ -155,7 +154,7 @@ class Attribution(Generic[Batch]):
         return self.influence_of({name: torch.cat([part[name] for part in found]) for name in found[0]}, documents)
 
     def influence_of(self, preconditioned: Mapping[str, Tensor], documents: Sequence[Batch]) -> Tensor:
-        """Return the influence [Q, N] of documents on queries that were preconditioned in any way.
+        """The influence [Q, N] of documents on queries that were preconditioned in any way.
 
         Args:
             preconditioned: H^-1 G [Q, O, I] of the queries' summed losses by layer name.
@@ -183,11 +182,11 @@ class Attribution(Generic[Batch]):
         return influence_QN
 
     def factored_inverse(self, damping_scale: float = DAMPING) -> FactoredInverse:
-        """Return the inverse of the fitted curvature, which `influence` applies."""
+        """The inverse of the fitted curvature, which `influence` applies."""
         return FactoredInverse(self.layers, self.factors.__getitem__, damping_scale)
 
     def dense_inverse(self, documents: Sequence[Batch], damping_scale: float = DAMPING) -> DenseInverse:
-        """Return the inverse of the exact Gauss-Newton matrix of some documents: the reference, for small models.
+        """The inverse of the exact Gauss-Newton matrix of some documents: the reference, for small models.
 
         Args:
             documents: Batches of documents, as a rule those that the curvature was fitted on.
@@ -208,7 +207,7 @@ class Attribution(Generic[Batch]):
         config: SolverConfig | None = None,
         done: Callable[[int], None] = lambda _documents: None,
     ) -> CgInverse | LissaInverse:
-        """Return the inverse of the exact Gauss-Newton matrix of some documents, preconditioned by the fitted one.
+        """The inverse of the exact Gauss-Newton matrix of some documents, preconditioned by the fitted one.
 
         Args:
             documents: Batches of documents, as a rule those that the curvature was fitted on.
@@ -221,7 +220,7 @@ class Attribution(Generic[Batch]):
         return iterative_inverse(curvature, self._damping(damping_scale), config or SolverConfig(), preconditioner)
 
     def influence_by(self, inverse: InverseCurvature, queries: Sequence[Batch], documents: Sequence[Batch]) -> Tensor:
-        """Return influence [Q, N] by an inverse of the curvature that one of the methods above gives.
+        """Influence [Q, N] by an inverse of the curvature that one of the methods above gives.
 
         Args:
             inverse: The inverse.
@@ -240,7 +239,7 @@ class Attribution(Generic[Batch]):
         return Damping(self.layers, self.factors.__getitem__, scale)
 
     def self_influence(self, documents: Sequence[Batch], damping_scale: float = DAMPING) -> Tensor:
-        """Return the influence [N] of each document on itself: mislabelled and odd documents come out high.
+        """The influence [N] of each document on itself: mislabelled and odd documents come out high.
 
         Args:
             documents: Batches of documents.
@@ -253,7 +252,7 @@ class Attribution(Generic[Batch]):
         return torch.cat(norms).square()
 
     def vector_path(self, config: VectorConfig, damping_scale: float, seed: int = 0) -> VectorPath:
-        """Return what turns documents into vectors.
+        """The path that turns documents into vectors.
 
         Args:
             config: Dimension, rank fraction (None keeps all) and projection.
@@ -274,7 +273,7 @@ class Attribution(Generic[Batch]):
         return VectorPath(self.layers, factors, damping_scale, make_projection(spec, device))
 
     def vectors(self, path: VectorPath, documents: Sequence[Batch], sampled: int | None = None) -> VectorBatch:
-        """Return the vectors [N, D] of documents or queries.
+        """The vectors [N, D] of documents or queries.
 
         Args:
             path: From `vector_path`.
@@ -291,7 +290,7 @@ class Attribution(Generic[Batch]):
     def _passes(
         self, batches: Sequence[Batch], sampled: int | None = None
     ) -> Iterator[tuple[int, Callable[[], Tensor]]]:
-        """Yield the size of each batch and what runs the model on it."""
+        """The size of each batch, and a function that runs the model on it."""
         for batch in batches:
             if sampled is None:
                 yield len(batch.ordinals), lambda b=batch: self.task.losses(b)  # type: ignore[misc]
@@ -308,7 +307,7 @@ def _all(queries: int, documents: int) -> Tensor:
 def coded_scores(
     queries_QD: Tensor, vectors_ND: Tensor, bits: int, spec: ProjectionSpec, mu: float | None = None
 ) -> Tensor:
-    """Return the scores [Q, N], on the CPU, of vectors as an index stores them, coded, for queries that are not.
+    """The scores [Q, N], on the CPU, of vectors as an index stores them, coded, for queries that are not.
 
     Args:
         queries_QD: Vectors of queries [Q, D].

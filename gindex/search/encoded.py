@@ -33,7 +33,7 @@ class EncodedQuery:
 
     @property
     def words(self) -> str | None:
-        """The query's text, whose words `hybrid` looks for; None where a vector was given."""
+        """The query's text, whose words are looked for; None where a vector was given."""
         return None if self.tokens is None else self.query.text
 
 
@@ -65,14 +65,14 @@ def encode_queries(
 
 def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> EncodedQuery | FailedQuery:
     """Return a query as it is, or a failure where the options ask for words that it does not have."""
-    wanted = options.hybrid and options.bm25 is None
+    wanted = options.words == "rank" and options.words_text is None
     if not wanted or isinstance(encoded, FailedQuery) or encoded.words is None or words_of(encoded.words):
         return encoded
     error = QueryError(
         field=name_of(encoded.query),
-        expected="at least one word for `hybrid` to look for",
+        expected="at least one word for `words` rank to look for",
         found="none",
-        remedy="give `bm25`",
+        remedy="give `words_text`",
     )
     return FailedQuery(query=encoded.query, error=error)
 

@@ -74,7 +74,13 @@ class Funnel:
         return prepared_QD if self.level is None else self.level.apply(prepared_QD, -1)
 
     def search(
-        self, prepared_QD: Tensor, k: int, selection: Selection = EVERYTHING, *, shortlist: int = 0, full: bool = False
+        self,
+        prepared_QD: Tensor,
+        k: int,
+        selection: Selection = EVERYTHING,
+        *,
+        shortlist: int | None = None,
+        full: bool = False,
     ) -> list[Scored]:
         """Return the k parts with the largest scores for each query [Q, D].
 
@@ -82,7 +88,7 @@ class Funnel:
             prepared_QD: Queries, as `prepared` returns them.
             k: Parts to return; fewer where there are fewer.
             selection: Which parts, and their weights.
-            shortlist: Candidates that a lossy index gives for re-scoring; 0 takes the default for k.
+            shortlist: Candidates that a lossy index gives for re-scoring; None takes the default for k.
             full: Score every stored vector, without the index.
 
         Raises:

@@ -113,8 +113,8 @@ class Refiner:
         return self._engine.task.losses(batch)
 
 
-def refine_sample(usable: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the parts that the curvature is taken over, ascending: `count` drawn with the seed, or all where 0."""
-    if not count or count >= len(usable):
+def refine_sample(usable: npt.NDArray[np.int64], count: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Return the parts that the curvature is taken over, ascending: `count` drawn with the seed, or all where None."""
+    if count is None or count >= len(usable):
         return usable
     return np.sort(np.random.default_rng(seed).choice(usable, count, replace=False))

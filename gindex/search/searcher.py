@@ -61,7 +61,7 @@ class Searcher:
         Args:
             queries_QD: Query vectors.
             options: What to look for.
-            texts: Each query's words, for candidates by both ranks, and for `hybrid` without `bm25`.
+            texts: Each query's words, for candidates by both ranks, and for `words` rank without `words_text`.
             rerank: Computes exact influence; needed where `options.exact`.
             clock: Where the time is counted.
 
@@ -108,26 +108,27 @@ class Searcher:
         where = None if options.where is None else parse_filter(options.where)
         known: dict[str, Lexical] = {}
         if _takes_both(options):
-            count = options.bm25_candidates
+            count = options.words_documents
+            looked = [text if options.words_text is None else options.words_text for text in texts]
             return [
                 lexical_documents(self._table, text, count, where, partly=True) if text and words_of(text) else []
-                for text in texts
+                for text in looked
             ]
-        if options.bm25 is None and not options.hybrid:
+        if options.words not in ("filter", "rank"):
             return [[] for _ in texts]
         for text in texts:
-            words = text if options.bm25 is None else options.bm25
+            words = text if options.words_text is None else options.words_text
             if words is None:
                 raise ConfigError(
-                    field="hybrid", expected="words to look for", found="a vector alone", remedy="give `bm25`"
+                    field="words", expected="text to take them from", found="a vector alone", remedy="give `words_text`"
                 )
             if words not in known:
-                known[words] = lexical_documents(self._table, words, options.bm25_candidates, where)
-        return [known[str(text if options.bm25 is None else options.bm25)] for text in texts]
+                known[words] = lexical_documents(self._table, words, options.words_documents, where)
+        return [known[str(text if options.words_text is None else options.words_text)] for text in texts]
 
     def _selection(self, options: SearchOptions, lexical: list[Lexical]) -> Selection:
         parts = None if options.where is None else filtered_parts(self._table, parse_filter(options.where))
-        if options.bm25 is not None and not options.hybrid:
+        if options.words == "filter":
             found = parts_of(self._table, [document for document, _ in lexical[0]]) if lexical else {}
             parts = np.sort(np.concatenate([np.zeros(0, np.int64), *found.values()]))  # `where` is in there already
         return Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
@@ -135,7 +136,7 @@ class Searcher:
     def _candidates(self, run: "_Run") -> list[list[Candidate]]:
         """Return ordered candidates of each query, more of them until grouping and folding leave k."""
         options = run.options
-        wanted = max(options.k, options.candidates) if options.exact or options.hybrid else options.k
+        wanted = max(options.k, options.candidates) if options.exact or options.words == "rank" else options.k
         while True:
             scored = self._funnel.search(
                 run.vectors_QD, wanted, run.selection, shortlist=options.shortlist, full=options.scan
@@ -156,7 +157,7 @@ class Searcher:
         options, sign = run.options, run.signs[position]
         scores = dict(zip(scored.ordinals.tolist(), scored.scores.tolist(), strict=True))
         both = bool(run.lexical[position]) and _takes_both(options) and sign > 0
-        if options.hybrid or both:
+        if options.words == "rank" or both:
             self._score(run, position, scores, [document for document, _ in run.lexical[position]])
         if both:
             scores = self._best_by_both(run, position, scores)
@@ -245,14 +246,14 @@ class Searcher:
         """Return the best k after fusion, grouping and folding."""
         options = run.options
         document_of: dict[int, int] = {}
-        if options.hybrid or options.bm25 is not None or options.group_by == "document":
+        if options.words in ("filter", "rank") or options.group_by == "document":
             ordinals = np.array([c.ordinal for c in candidates], np.int64)
             document_of = dict(zip(ordinals.tolist(), documents_of(self._table, ordinals).tolist(), strict=True))
         if options.group_by == "document":
             candidates = grouped(candidates, document_of, options.group_score)
-        if options.hybrid:
+        if options.words == "rank":
             candidates = fused(candidates, document_of, run.lexical[position])
-        elif options.bm25 is not None:
+        elif options.words == "filter":
             lexical = dict(run.lexical[position])
             candidates = [replace(c, lexical=lexical[document_of[c.ordinal]]) for c in candidates]
         if options.dedupe is not None:
@@ -321,7 +322,7 @@ class _Run:
 
 def _takes_both(options: SearchOptions) -> bool:
     """Say whether candidates for the exact re-rank are taken by score and by the query's words."""
-    return options.exact and options.candidates_by == "both" and options.bm25 is None and not options.hybrid
+    return options.exact and options.words == "candidates"
 
 
 def _signed(queries_QD: Tensor, signs: Sequence[float]) -> Tensor:

@@ -90,10 +90,10 @@ def bearer(header: str | None) -> str | None:
 class RateLimit:
     """A bucket of tokens for each caller: `rate` are added a second, up to twice as many lie in it."""
 
-    def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
-        """Set the rate; 0 sets no limit."""
+    def __init__(self, rate: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        """Set the rate; None sets no limit."""
         self._rate, self._now = rate, now
-        self._room = max(1.0, 2 * rate)
+        self._room = max(1.0, 2 * (rate or 0.0))
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> None:
@@ -102,7 +102,7 @@ class RateLimit:
         Raises:
             OverloadedError: The caller has none left.
         """
-        if not self._rate:
+        if self._rate is None:
             return
         now = self._now()
         left, then = self._buckets.pop(caller, (self._room, now))

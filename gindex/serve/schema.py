@@ -1,41 +1,23 @@
-"""What requests and answers hold, as the OpenAPI document describes it."""
+"""What requests and answers hold, as the OpenAPI document describes it.
+
+Settings of a search come from `SearchOptions`, and results from the dataclasses of `gindex.search` and `gindex.exact`:
+only what HTTP adds is written here.
+"""
 
 from dataclasses import fields
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from gindex.config import (
-    CANDIDATE_RANKS,
-    GROUP_SCORES,
-    GROUPINGS,
-    LONG_QUERIES,
-    NORMALISATIONS,
-    REFINEMENTS,
-    SearchOptions,
-    default_of,
-    help_of,
-)
-
-LONGEST_TEXT = 200_000
-"""Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
-
-NOTES = (
-    "What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of the "
-    "prompt and the beginning of the completion."
-)
-
-
-def _choice(values: tuple[str, ...]) -> dict[str, Any]:
-    return {"enum": list(values)}
-
-
-def _option(name: str) -> Any:
-    return Field(default=default_of(SearchOptions, name), description=help_of(SearchOptions, name))
-
+from gindex.config import SearchOptions
+from gindex.exact.explanation import Explanation
+from gindex.queries.query import Query
+from gindex.search.hit import SearchResult
+from gindex.serve.histogram import Histogram
+from gindex.serve.models import LONGEST_TEXT, described, model_of, setting_field, setting_fields
+from gindex.store.coverage import Coverage
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class _Request(BaseModel):
@@ -43,39 +25,15 @@ class _Request(BaseModel):
 
 
 class Options(_Request):
-    """How to search; the fields of `SearchOptions` with its defaults."""
+    """How to search; beside its own field, those of `SearchOptions` with their defaults."""
 
-    k: Annotated[Count, _option("k")]
-    negative: Annotated[bool, _option("negative")]
-    both: Annotated[bool, _option("both")]
-    shortlist: Annotated[int, Field(ge=0), _option("shortlist")]
-    scan: Annotated[bool, _option("scan")]
-    exact: Annotated[bool, _option("exact")]
-    candidates: Annotated[Count, _option("candidates")]
-    candidates_by: Annotated[str, Field(json_schema_extra=_choice(CANDIDATE_RANKS)), _option("candidates_by")]
-    refine: Annotated[str | None, Field(json_schema_extra=_choice(REFINEMENTS)), _option("refine")]
-    refine_parts: Annotated[int, Field(ge=0), _option("refine_parts")]
-    refine_iterations: Annotated[int, Field(ge=0), _option("refine_iterations")]
-    refine_tolerance: Annotated[float, Field(gt=0), _option("refine_tolerance")]
-    refine_scale: Annotated[float, Field(ge=0), _option("refine_scale")]
-    stop_early: Annotated[float | None, _option("stop_early")]
-    where: Annotated[Text | None, _option("where")]
-    bm25: Annotated[Text | None, _option("bm25")]
-    bm25_candidates: Annotated[Count, _option("bm25_candidates")]
-    hybrid: Annotated[bool, _option("hybrid")]
-    normalise: Annotated[str, Field(json_schema_extra=_choice(NORMALISATIONS)), _option("normalise")]
-    group_by: Annotated[str, Field(json_schema_extra=_choice(GROUPINGS)), _option("group_by")]
-    group_score: Annotated[str, Field(json_schema_extra=_choice(GROUP_SCORES)), _option("group_score")]
-    dedupe: Annotated[float | None, Field(gt=0, le=1), _option("dedupe")]
-    layers: Annotated[bool, _option("layers")]
-    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
     histogram: Annotated[bool, Field(description="Give the spread of the scores of all parts.")] = False
 
     def search_options(self) -> SearchOptions:
-        """Return them as the library takes them.
+        """The options as the library takes them.
 
         Raises:
-            ConfigError: One is out of range, or excludes another.
+            ConfigError: One is out of range, needs another, or excludes it.
         """
         return SearchOptions(**{each.name: getattr(self, each.name) for each in fields(SearchOptions)})
 
@@ -91,7 +49,7 @@ class QueryBody(_Request):
     ] = None
 
 
-class SearchBody(QueryBody, Options):
+class OneQuery(QueryBody, Options):
     """One query and how to search."""
 
     model_config = ConfigDict(
@@ -101,7 +59,7 @@ class SearchBody(QueryBody, Options):
     )
 
 
-class BatchBody(Options):
+class ManyQueries(Options):
     """Many queries and how to search for all of them."""
 
     queries: Annotated[list[QueryBody], Field(min_length=1)]
@@ -112,13 +70,23 @@ class BatchBody(Options):
     )
 
 
+def _with_settings(base: type[BaseModel], name: str) -> Any:
+    """A request that takes the settings of a search beside what another takes."""
+    return create_model(name, __base__=base, __doc__=base.__doc__, **setting_fields(SearchOptions))
+
+
+AllOptions: type[Options] = _with_settings(Options, "Options")
+SearchBody: type[OneQuery] = _with_settings(OneQuery, "SearchBody")
+BatchBody: type[ManyQueries] = _with_settings(ManyQueries, "BatchBody")
+
+
 class ExplainBody(_Request):
     """A query, and the document whose influence on it is to be told apart."""
 
     document_id: str
     prompt: Text
     completion: Text | None = None
-    long_queries: Annotated[str, Field(json_schema_extra=_choice(LONG_QUERIES)), _option("long_queries")]
+    long_queries: Annotated[str, setting_field(SearchOptions, "long_queries")]
     model_config = ConfigDict(
         json_schema_extra={
             "example": {"document_id": "race condition", "prompt": "A race condition is", "completion": " a bug"}
@@ -151,102 +119,21 @@ class AddBody(_Request):
     )
 
 
-class HitBody(BaseModel):
-    """One part of a document that was found."""
+_COVERAGE = model_of(Coverage, warning=described(str | None, "Said where less than half is tracked.", None))
+_ASKED = model_of(Query)
+_RESULT: dict[str, Any] = {
+    "query": (model_of(Query, "AnsweredQuery", tokens=described(int, "Tokens that it was read as.")), ...),
+    "coverage": described(_COVERAGE | None, "How much of the model is tracked.", None),
+    "histogram": described(model_of(Histogram) | None, "The spread of the scores of all parts.", None),
+}
+_OF_INDEX: dict[str, Any] = {
+    "index": described(str, "Name of the index."),
+    "version": described(int, "Version of the index that answered."),
+}
 
-    rank: int
-    document_id: str
-    part: int
-    score: Annotated[float, Field(description="Positive: training on it raises the query's log-likelihood.")]
-    influence: Annotated[float | None, Field(description="Exact EK-FAC influence, where it was asked for.")]
-    text: str
-    metadata: dict[str, Any]
-    parts: int | None = None
-    lexical: float | None = None
-    duplicates: list[str] | None = None
-    layers: dict[str, float] | None = None
-
-
-class AnsweredQuery(BaseModel):
-    """The query as it was read."""
-
-    id: str | None
-    prompt: str
-    completion: str | None
-    tokens: int
-
-
-class TimingBody(BaseModel):
-    """Milliseconds spent; of queries that ran in one batch, each is told the time of the batch."""
-
-    load: float
-    gradient: float
-    search: float
-    rerank: float
-    total: float
-
-
-class RefinementBody(BaseModel):
-    """How a query was refined."""
-
-    method: str
-    parts: int
-    iterations: int
-    residual: Annotated[float, Field(description="What the solver left of the query's gradient, relative.")]
-    converged: bool
-    seconds: float
-
-
-class HistogramBody(BaseModel):
-    """The spread of the scores of all parts; tails are pairs of rank and size."""
-
-    parts: int
-    sampled: bool
-    edges: list[float]
-    counts: list[int]
-    positive: list[tuple[int, float]]
-    negative: list[tuple[int, float]]
-
-
-class UntrackedBody(BaseModel):
-    """Weights that are not tracked for one reason."""
-
-    weights: Annotated[str, Field(description="Their names, `*` for the number of a block.")]
-    count: int
-    parameters: int
-    share: Annotated[float | None, Field(description="Share of the body; null outside it.")]
-    reason: str
-
-
-class CoverageBody(BaseModel):
-    """How much of the model is tracked: influence through the rest is not seen."""
-
-    share: float
-    of: Annotated[str, Field(description="What it is a share of: body, all but embeddings and head; or model.")]
-    untracked: list[UntrackedBody]
-    warning: Annotated[str | None, Field(description="Said where less than half is tracked.")] = None
-
-
-class ResultBody(BaseModel):
-    """The answer to one query."""
-
-    query: AnsweredQuery
-    hits: list[HitBody]
-    negative_hits: list[HitBody] | None = None
-    reranked: int | None = None
-    refinement: RefinementBody | None = None
-    coverage: CoverageBody | None = None
-    notes: Annotated[list[str] | None, Field(description=NOTES)] = None
-    timing_ms: TimingBody
-    histogram: HistogramBody | None = None
-
-
-class AskedQuery(BaseModel):
-    """A query that has no answer, as it came."""
-
-    id: str | None
-    prompt: str
-    completion: str | None
+ResultBody = model_of(SearchResult, "Result", leave_out=("tokens", "version"), **_RESULT)
+SearchAnswer = model_of(SearchResult, "SearchAnswer", leave_out=("tokens",), **_RESULT | _OF_INDEX)
+ExplainAnswer = model_of(Explanation, "ExplainAnswer", **_OF_INDEX)
 
 
 class _Parts(BaseModel):
@@ -263,56 +150,18 @@ class ErrorBody(_Parts):
     detail: str
 
 
-class FailureBody(BaseModel):
-    """What stands in the place of the result of a query that has none; the others are answered."""
-
-    query: AskedQuery
-    error: ErrorBody
-
-
-class SearchAnswer(ResultBody):
-    """The answer of a search, with the version of the index that it came from."""
-
-    index: str
-    version: int
-
-
-class BatchAnswer(BaseModel):
-    """The answers to many queries, in their order."""
-
-    index: str
-    version: int
-    results: list[ResultBody | FailureBody]
-
-
-class TokenBody(BaseModel):
-    """One token and its share of the influence."""
-
-    text: str
-    influence: float
-    context: bool
-
-
-class PartBody(BaseModel):
-    """One part of the document."""
-
-    part: int
-    influence: float
-    tokens: list[TokenBody]
-
-
-class ExplainAnswer(BaseModel):
-    """Exact influence of a document on a query, told apart."""
-
-    index: str
-    version: int
-    document_id: str
-    query: dict[str, str | None]
-    influence: float
-    parts: list[PartBody]
-    layers: dict[str, float]
-    groups: dict[str, float]
-    notes: Annotated[list[str], Field(description=NOTES)] = []
+FailureBody = create_model(
+    "Failure",
+    __doc__="What stands in the place of the result of a query that has none; the others are answered.",
+    query=(_ASKED, ...),
+    error=(ErrorBody, ...),
+)
+BatchAnswer = create_model(
+    "BatchAnswer",
+    __doc__="The answers to many queries, in their order.",
+    results=(list[ResultBody | FailureBody], ...),  # type: ignore[valid-type]
+    **_OF_INDEX,
+)
 
 
 class DocumentAnswer(BaseModel):
@@ -335,7 +184,7 @@ class ChangeAnswer(BaseModel):
     deleted: int = 0
 
 
-class IndexAnswer(BaseModel):
+class OneIndex(BaseModel):
     """What an index is."""
 
     name: str
@@ -354,19 +203,16 @@ class IndexAnswer(BaseModel):
     recall: dict[str, float] | None = None
     fidelity: dict[str, Any] | None = None
     layer_groups: list[str] | None = None
-    coverage: CoverageBody | None = None
 
 
-class IndexesAnswer(BaseModel):
-    """All indexes."""
-
-    indexes: list[IndexAnswer]
+IndexAnswer = create_model("IndexAnswer", __base__=OneIndex, __doc__=OneIndex.__doc__, coverage=_RESULT["coverage"])
+IndexesAnswer = create_model("IndexesAnswer", __doc__="All indexes.", indexes=(list[IndexAnswer], ...))  # type: ignore[valid-type]
 
 
 class Line(BaseModel):
     """One line of an answer in lines: what was asked for is in the last one."""
 
-    state: Annotated[str, Field(json_schema_extra=_choice(("waiting", "running", "done", "failed")))]
+    state: Annotated[str, Field(json_schema_extra={"enum": ["waiting", "running", "done", "failed"]})]
     place: Annotated[int | None, Field(description="Place in the queue, 1 for the next, while it waits.")] = None
     phase: Annotated[str | None, Field(description="What is done now.")] = None
     done: Annotated[int | None, Field(description="Units of the phase that are done.")] = None

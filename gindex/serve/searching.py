@@ -21,6 +21,7 @@ from gindex.serve.lines import answer_lines, wants_lines
 from gindex.serve.problems import RefusedError, dump, failure_of
 from gindex.serve.reading import JSON, NPY, media_type, parse, read_body, read_json, validated
 from gindex.serve.schema import (
+    AllOptions,
     BatchAnswer,
     BatchBody,
     ExplainAnswer,
@@ -54,7 +55,7 @@ LINES: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {
 
 def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
-    for name, option in Options.model_json_schema()["properties"].items():
+    for name, option in AllOptions.model_json_schema()["properties"].items():
         schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
         if "maxLength" in schema:
             schema = schema | {"maxLength": LONGEST_IN_URL}
@@ -104,7 +105,7 @@ def search_routes(service: Service) -> APIRouter:
         kind = media_type(request)
         content = await read_body(request, service.config)
         if kind == NPY:
-            return content, validated(Options, request.query_params.multi_items())
+            return content, validated(AllOptions, request.query_params.multi_items())
         if batch:
             many = parse(BatchBody, content)
             return list(many.queries), many

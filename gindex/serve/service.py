@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
+from gindex.options import default_of
 from gindex.serve.config import ServeConfig
 from gindex.serve.engine import Engine
 from gindex.serve.jobs import Job
@@ -98,11 +99,12 @@ class Service:
             ConfigError: It asks for too much.
         """
         most = self.config.max_k
-        for name in ("k", "candidates", "shortlist", "bm25_candidates", "refine_parts"):
-            if getattr(options, name) > most and getattr(options, name) != getattr(SearchOptions(), name):
+        for name in ("k", "candidates", "shortlist", "words_documents", "refine_parts"):
+            asked = getattr(options, name)
+            if asked is not None and asked > most and asked != default_of(SearchOptions, name):
                 raise ConfigError(field=name, expected=f"at most {most}", found="more")
-        if options.refine is not None and not options.refine_parts:
-            raise ConfigError(field="refine_parts", expected=f"from 1 to {most} over HTTP", found="0, all of them")
+        if options.refine is not None and options.refine_parts is None:
+            raise ConfigError(field="refine_parts", expected=f"from 1 to {most} over HTTP", found="null, all of them")
         if queries > self.config.max_queries:
             raise ConfigError(field="queries", expected=f"at most {self.config.max_queries}", found=queries)
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -11,6 +11,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
+from gindex.keywords import SearchKeywords
 from gindex.search.hit import SearchResult, result_record
 
 INSTRUCTIONS = (
@@ -24,7 +25,11 @@ class Searchable(Protocol):
     """What both `GradientIndex` and `Client` can do."""
 
     def search(
-        self, prompt: str, completion: str | None = None, options: SearchOptions = ..., **settings: Any
+        self,
+        prompt: str,
+        completion: str | None = None,
+        options: SearchOptions = ...,
+        **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """See `GradientIndex.search`."""
         ...

@@ -141,13 +141,13 @@ def sampled_rows(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
 
 
 def _gram(V_NPR: Tensor) -> Tensor:
-    """Return the inner products [N, N] between whitened gradients."""
+    """The inner products [N, N] between whitened gradients."""
     V_NC = V_NPR.flatten(1)
     return (V_NC @ V_NC.T).double()
 
 
 def noise(norms_NG: Tensor, coordinates: Sequence[int], widths: Sequence[int], bits: int) -> Tensor:
-    """Return the variance [N, N] of the score of every pair that a projection and a code add.
+    """The variance [N, N] of the score of every pair that a projection and a code add.
 
     A count sketch of C coordinates in W buckets has variance |x|^2 |y|^2 (C / W - 1) / (C - 1), none where each has a
     bucket of its own; a code with cosine c adds |x|^2 |y|^2 (1 / c^2 - 1) / W.
@@ -185,7 +185,7 @@ def calibrate(
     batches: Sequence[tuple[int, Callable[[], Tensor]]],
     done: Callable[[int], None] = lambda _documents: None,
 ) -> dict[Setting, Expectation]:
-    """Return the expected Pearson correlations of scores with exact influence, for every setting.
+    """The expected Pearson correlations of scores with exact influence, for every setting.
 
     Args:
         layers: Tracked layers.
@@ -217,7 +217,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def choose(expected: Mapping[Setting, Expectation]) -> Setting:
-    """Return the setting to take: of those whose stored scores do almost as well as any, the truest without projection.
+    """The setting to take: of those whose stored scores do almost as well as any, the truest without projection.
 
     Expected correlation is flat around its best. Truncation and damping trade signal for less noise, but what they take
     is lost for good and moves the few best documents, while the noise of a projection spares them most.

@@ -22,7 +22,7 @@ for heavy tails. The best of them and of the one that just reaches the largest c
 
 
 def code_bytes(dimension: int, bits: int) -> int:
-    """Return B, the bytes of one document's codes, scales apart."""
+    """Bytes B of one document's codes, scales apart."""
     return dimension * bits // 8
 
 
@@ -44,7 +44,7 @@ def encode(vectors_ND: Tensor, bits: int, slices: Sequence[tuple[int, int]]) -> 
 
 
 def decode(codes: Tensor, scales_NS: Tensor, bits: int, slices: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the vectors [N, D], float32, that codes stand for; the inverse of `encode` up to its rounding."""
+    """Vectors [N, D], float32, that codes stand for; the inverse of `encode` up to its rounding."""
     levels_ND = codes.float() if bits == 16 else _levels(codes, bits)
     if levels_ND.shape[1] != slices[-1][1] or scales_NS.shape != (len(codes), len(slices)):
         raise ShapeError(
@@ -57,7 +57,7 @@ def decode(codes: Tensor, scales_NS: Tensor, bits: int, slices: Sequence[tuple[i
 
 
 def _encode_slice(v_NW: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return unpacked codes [N, W] and scales [N] of one slice."""
+    """Unpacked codes [N, W] and scales [N] of one slice."""
     largest_N1 = v_NW.abs().amax(1, keepdim=True)
     if bits == 16:
         scale_N1 = torch.where(largest_N1 > 0, largest_N1, 1.0)
@@ -73,7 +73,7 @@ def _encode_slice(v_NW: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def _best_codes(v_NW: Tensor, largest_N1: Tensor, bits: int) -> Tensor:
-    """Return the codes of the step, among a few, whose decoded slice is closest in direction to v."""
+    """The codes of the step, among a few, whose decoded slice is closest in direction to v."""
     rms_N1 = v_NW.square().mean(1, keepdim=True).sqrt()
     best, best_cosine_N1 = torch.zeros_like(v_NW, dtype=torch.uint8), torch.full_like(rms_N1, -1.0)
     for step_N1 in [rms_N1 * step for step in _STEPS[bits]] + [largest_N1 / (2**bits - 1)]:
@@ -95,7 +95,7 @@ def _pack(codes_ND: Tensor, bits: int) -> Tensor:
 
 
 def _levels(codes_NB: Tensor, bits: int) -> Tensor:
-    """Return the odd levels [N, D] of packed codes, by a table of what each byte stands for."""
+    """The odd levels [N, D] of packed codes, by a table of what each byte stands for."""
     shifts = torch.arange(0, 8, bits, device=codes_NB.device)
     table = (torch.arange(256, device=codes_NB.device)[:, None] >> shifts) & (2**bits - 1)
     levels: Tensor = (2 * table - (2**bits - 1)).float()

@@ -1,4 +1,4 @@
-"""Vectors of gradients that are at hand, for callers who take them elsewhere.
+"""Vectors of gradients that a caller has computed itself.
 
 Axes: N documents or queries, O layer outputs, I layer inputs, D dimension.
 """

@@ -22,7 +22,7 @@ def whitened_norms(
     documents: int,
     losses: Callable[[], Tensor],
 ) -> Tensor:
-    """Return |V| of each document [N], float32; not finite where its loss or gradient isn't.
+    """Norm |V| of each document [N], float32; not finite where its loss or gradient isn't.
 
     Args:
         layers: Tracked layers.

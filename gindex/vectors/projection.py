@@ -53,11 +53,10 @@ class ProjectionSpec:
     layers: tuple[LayerShape, ...]
     dimension: int
     seed: int
-    kind: str = PROJECTIONS[0]
+    kind: str = PROJECTIONS.default
 
     def __post_init__(self) -> None:
-        if self.kind not in PROJECTIONS:
-            raise ConfigError(field="projection", expected=f"one of {', '.join(PROJECTIONS)}", found=repr(self.kind))
+        PROJECTIONS.check(self.kind)
         if self.dimension < SLICE_UNIT * len(self.groups) or self.dimension % SLICE_UNIT:
             raise ConfigError(
                 field="dimension",
@@ -95,7 +94,7 @@ class ProjectionSpec:
         return hashlib.sha256(definition.encode() + self.hashes(0, 64).tobytes()).hexdigest()
 
     def hashes(self, position: int, count: int, stream: int = 0) -> npt.NDArray[np.uint64]:
-        """Return `count` hashes for layer `position`; another stream gives independent ones."""
+        """Hashes for layer `position`, `count` of them; another stream gives independent ones."""
         key = hash64(np.array([self.seed], np.uint64)) ^ hash64(np.array([position + (1 << 32)], np.uint64))
         if stream:
             key ^= hash64(np.array([stream + (1 << 48)], np.uint64))
@@ -112,8 +111,14 @@ class Projection(ABC):
         """Add the projection of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
 
 
+def make_projection(spec: ProjectionSpec, device: torch.device) -> Projection:
+    """The projection of a spec, ready to run on a device."""
+    projection: Projection = PROJECTIONS.get(spec.kind)(spec, device)
+    return projection
+
+
 def signs_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """Return the 64 bits of every hash, lowest first: one random sign each, [64 x hashes]."""
+    """The 64 bits of every hash, lowest first: one random sign each, [64 x hashes]."""
     return np.unpackbits(hashes.astype("<u8").view(np.uint8), bitorder="little")
 
 

@@ -20,7 +20,7 @@ from gindex.model.layers import TrackedLayer
 def token_influence(
     layers: Sequence[TrackedLayer], preconditioned: Mapping[str, Tensor], documents: int, losses: Callable[[], Tensor]
 ) -> Tensor:
-    """Return the influence of every token of a batch of documents on one query, in every layer.
+    """The influence of every token of a batch of documents on one query, in every layer.
 
     Args:
         layers: Tracked layers.

@@ -185,7 +185,7 @@ def nan_corpus(tmp_path, corpus_file) -> Path:
 
 def test_document_that_is_not_finite_is_named_and_left_out(tmp_path, nan_corpus, nan_model_folder, make_config, caplog):
     # Fitted on everything, so the document is in the fit as well.
-    config = make_config(name=str(nan_model_folder), fit_documents=0, bits=16)
+    config = make_config(name=str(nan_model_folder), fit_documents=None, bits=16)
     with caplog.at_level(logging.WARNING):
         index = GradientIndex.build([str(nan_corpus)], tmp_path / "index", config)
     assert "'bad one', part 0: expected a finite loss" in caplog.text and "left out of the index" in caplog.text

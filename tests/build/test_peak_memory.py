@@ -24,7 +24,7 @@ GradientIndex.build([corpus], out, BuildConfig(
     model=ModelConfig(name=model, device="cpu"), corpus=CorpusConfig(max_tokens=128),
     vectors=VectorConfig(dimension=2560),
     fidelity=FidelityConfig(queries=2),
-    memory=float(memory),
+    memory=float(memory) or None,
 ))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """

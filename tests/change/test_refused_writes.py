@@ -25,7 +25,7 @@ NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
 STORE = 8
 """Exit code."""
 
-COMMANDS = ["add", "delete", "compact", "rollback", "prune", "repair", "index"]
+COMMANDS = ["add", "delete", "compact", "rollback", "prune", "repair", "reindex"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def folder(changed, tmp_path) -> Path:
 def arguments(more) -> dict[str, list[object]]:
     """What follows the folder on each command line."""
     path = more({f"n{n}": "a race in the kernel" for n in range(30)})
-    return {"add": [path, "--device", "cpu"], "delete": ["d2", "d3"], "rollback": [1], "index": ["--type", "flat"]}
+    return {"add": [path, "--device", "cpu"], "delete": ["d2", "d3"], "rollback": [1], "reindex": ["--type", "flat"]}
 
 
 @pytest.fixture

@@ -44,14 +44,18 @@ def old(tmp_path, make_config, monkeypatch) -> Path:
 
 
 def found(folder: Path, words: str, **more: object) -> list[str]:
-    hits = GradientIndex.open(folder, device="cpu").search("the stack", k=99, bm25=words, **more).hits
+    hits = (
+        GradientIndex.open(folder, device="cpu")
+        .search("the stack", k=99, **{"words": "filter"} | more, words_text=words)
+        .hits
+    )
     return sorted({hit.document_id for hit in hits if hit.lexical})
 
 
 def test_an_older_index_answers_refuses_by_name_and_is_made_new(old, tmp_path, caplog):
     assert verify(Layout(old), deep=True)["problems"] == []
     assert found(old, "heap") == ["en"]
-    for more in ({}, {"hybrid": True}):
+    for more in ({}, {"words": "rank"}):
         with pytest.raises(QueryError, match="gindex compact makes them"):
             found(old, "学习", **more)
     hits = GradientIndex.open(old, device="cpu").search("学习 学习", k=5, exact=True).hits  # words only add candidates
@@ -74,11 +78,11 @@ def test_words_of_what_is_added_deleted_and_compacted(old, tmp_path):
     assert verify(Layout(old), deep=True)["problems"] == []
 
 
-def test_hybrid_and_exact_take_the_words_of_the_query(old):
+def test_ranks_by_words_and_exact_take_the_words_of_the_query(old):
     compact(Layout(old))
     index = GradientIndex.open(old, device="cpu")
-    hybrid = index.search("サンドボックス です", k=20, hybrid=True).hits
-    assert {hit.document_id for hit in hybrid if hit.lexical} == {"ja"}
+    ranked = index.search("サンドボックス です", k=20, words="rank").hits
+    assert {hit.document_id for hit in ranked if hit.lexical} == {"ja"}
     for asked, name in ASKED.items():  # one candidate: the document that is first by words, wherever its score puts it
         (hit,) = index.search(f"{asked} {asked}", k=1, exact=True, candidates=1).hits
         assert hit.document_id == name

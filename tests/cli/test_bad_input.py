@@ -236,7 +236,7 @@ def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path)
         '{"id": "d", "prompt": "a parser token"}',
     ]
     path.write_text("\n".join(lines))
-    arguments = ["search", built, "--queries", path, "--hybrid", "-k", 2]
+    arguments = ["search", built, "--queries", path, "--words", "rank", "-k", 2]
     result = run(*arguments, "--json")
     assert result.exit_code == QUERY
     records = [json.loads(line) for line in result.stdout.splitlines()]
@@ -248,7 +248,7 @@ def test_bad_queries_stand_among_the_answers_of_the_others(run, built, tmp_path)
     assert "query c: expected at most 64 tokens" in errors[3] and "found 200 in the completion" in errors[3]
     assert result.stderr.splitlines()[-1].startswith("gindex: 3 of 5 queries have no answer, the first number 2: ")
     for position, query in ((0, "the stack"), (4, "a parser token")):
-        (alone,) = [json.loads(run("search", built, query, "--hybrid", "-k", 2, "--json").stdout)]
+        (alone,) = [json.loads(run("search", built, query, "--words", "rank", "-k", 2, "--json").stdout)]
         assert [h["document_id"] for h in records[position]["hits"]] == [h["document_id"] for h in alone["hits"]]
     text = run(*arguments)
     assert text.exit_code == QUERY and text.stdout.count("no answer: ") == 3
@@ -304,7 +304,34 @@ def test_options_of_a_folder_at_a_service(run, command):
     address = "http://127.0.0.1:9/index"
     for option in (["--model", "m"], ["--device", "cpu"], ["--trust-remote-code"], ["--allow-pickle"]):
         result = run(*(part.format(address) for part in command), *option)
-        assert result.exit_code == 2 and f"{option[0]}: for an index in a folder, not for {address}" in result.stderr
+        said = f"{option[0]}: expected a model that the command loads, found {address}; leave {option[0]} out."
+        assert result.exit_code == 2 and said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("search {index} x --api-key k", "--api-key: expected an index at a service, http://host:port/name, found "),
+        ("mcp {index} --api-key k", "--api-key: expected an index at a service, http://host:port/name, found "),
+        ("search http://127.0.0.1:9/i x --allow-degraded", "--allow-degraded: expected an index in a folder, found"),
+        ("search {index} x --candidates 300", "--candidates: expected --exact or --words rank beside it, found none"),
+        ("search {index} x --words-documents 5", "expected --words filter or --words rank or --exact beside it"),
+        ("search {index} x --words-text y", "expected --words filter or --words rank or --exact beside it, found none"),
+        ("search {index} x --group-score sum", "--group-score: expected --group-by document beside it, found none"),
+        ("search {index} x --exact --refine-parts all", "--refine-parts: expected --refine beside it, found none"),
+        ("search {index} x --words filter", "--words: expected words to filter by, found none; give --words-text"),
+        ("build {index} --model m --out o --json", "--json: expected --dry-run beside it, found none; give that, or"),
+        ("build {index} --model m --out o --fidelity-queries 0 --fidelity-parts 9", "--fidelity-queries beside it"),
+        ("reindex {index} --mu 0.1", "--mu: expected --second-level on beside it, found none"),
+        ("reindex {index} --second-level off --mu 0.1", "--mu: expected --second-level on beside it, found none"),
+        ("serve {index} --no-model --allow-pickle", "--allow-pickle: expected a model that the command loads, found"),
+        ("serve {index} --no-model --model m", "--model: expected a model that the command loads, found --no-model"),
+        ("serve {index} --queue-seconds 0", "--queue-seconds: expected a positive finite number, found 0.0"),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_do_nothing_is_refused(fails, built, command, said):
+    """Whatever its value, that of the default too."""
+    assert said in fails(CONFIG, *(word.format(index=built) for word in command.split()))
 
 
 def test_build_without_out_or_model(fails, corpus_file, options):

@@ -240,12 +240,12 @@ def test_every_command_prepares_the_process():
 
 def test_index_switches_the_second_level(run, built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "index")
-    on = run("index", folder, "--second-level", "on", "--mu", "0.3")
+    on = run("reindex", folder, "--second-level", "on", "--mu", "0.3")
     assert on.exit_code == 0, on.output
     assert re.search(r"second level: mu 0.3, 512 directions with 100.0% of the second moment", on.stdout)
     assert re.search(r"curvature +ekfac; second level mu 0.3, 512 directions", run("info", folder).stdout)
     assert json.loads(run("info", folder, "--json").stdout)["second_level"]["mu"] == 0.3
-    kept = json.loads(run("index", folder, "--type", "rabitq", "--json").stdout)
+    kept = json.loads(run("reindex", folder, "--type", "rabitq", "--json").stdout)
     assert kept["kind"] == "rabitq" and kept["second_level"]["mu"] == 0.3
-    assert "second level: off" in run("index", folder, "--second-level", "off").stdout
+    assert "second level: off" in run("reindex", folder, "--second-level", "off").stdout
     assert re.search(r"curvature +ekfac; second level off", run("info", folder).stdout)

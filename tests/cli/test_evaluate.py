@@ -1,8 +1,10 @@
 """`gindex evaluate lds`, `removal` and `mislabel` on a training function in a file."""
 
 import json
+import re
 
 import numpy as np
+from report_files import read_report
 
 
 def test_the_commands(run, fails, tmp_path):
@@ -24,20 +26,33 @@ def test_the_commands(run, fails, tmp_path):
     assert text.exit_code == 0, text.output
     lines = text.stdout.splitlines()
     assert lines[0].endswith("30 documents, 5 queries, 20 subsets of 50%, 5 trainings on each")
-    assert lines[1].startswith("true") and "1.000  [1.000, 1.000]" in lines[1] and lines[2].startswith("half")
+    assert lines[1] == "true predicts best what training on a subset does: LDS 1.000 [1.000, 1.000]."
+    table = [line.split() for line in lines[lines.index("") + 1 :]]
+    assert table[:2] == [["method", "LDS"], ["true", "1.000", "[1.000,", "1.000]"]] and table[2][0] == "half"
     assert (tmp_path / "lds.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads(run("evaluate", "lds", *common, "--subsets", 20, "--json").stdout)
     assert record["lds"]["wrong"]["mean"] == -1
     removed = ["--removed", 3, "--queries", 5, "--plot", tmp_path / "removal.png"]
     lines = run("evaluate", "removal", *common, *removed).stdout.splitlines()
-    assert [line.split()[:2] for line in lines[2:]] == [
+    assert lines[lines.index("") + 2].split()[:2] == ["random", "3"]
+    assert [line.split()[:2] for line in lines[lines.index("") + 3 :]] == [
         ["true", "top"],
         ["true", "bottom"],
         ["wrong", "top"],
         ["wrong", "bottom"],
     ]
     shown = run("evaluate", "mislabel", *common, "--repeats", 7, "--plot", tmp_path / "mislabel.svg").stdout
-    assert "AUC 1.000  [1.000, 1.000]  found 100%" in shown and (tmp_path / "mislabel.svg").stat().st_size > 1000
+    assert re.search(r"^method +AUC +found\nknows +1\.000 \[1\.000, 1\.000\] +100%$", shown, re.MULTILINE)
+    picture = (tmp_path / "mislabel.svg").read_text()
+    assert len(picture) > 1000 and "gindex:" not in picture and "#0969da" in picture  # the page's colours
+    (tmp_path / "pages").mkdir()
+    for name in ("lds", "removal", "mislabel"):
+        more = {"lds": ["--subsets", 20], "removal": ["--removed", 3, "--queries", 5], "mislabel": ["--repeats", 7]}[
+            name
+        ]
+        page = tmp_path / "pages" / f"{name}.html"
+        numbers = json.loads(run("evaluate", name, *common, *more, "--json", "--out", page).stdout)
+        assert read_report(page, name)[0]["numbers"] == numbers
     assert "expected one of true, wrong, found 'other'" in fails(2, "evaluate", "lds", *common, "--method", "other")
     assert "--scores: expected NAME=FILE" in fails(2, "evaluate", "lds", *common, "--scores", "file.npy")
     (tmp_path / "bad.npy").write_bytes(b"not numpy")

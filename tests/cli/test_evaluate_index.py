@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from report_files import read_report
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def test_commands_print_and_draw(run, built, tmp_path, queries_file):
     pytest.importorskip("matplotlib")
     plain = tmp_path / "plain.jsonl"
     plain.write_text(json.dumps({"prompt": "the compiler", "completion": " stack heap"}))
+    (tmp_path / "pages").mkdir()
     for command, arguments in {
         "recall": ["--queries", queries_file],
         "poison": ["--queries", plain, "--where", "number < 5"],
@@ -27,8 +29,12 @@ def test_commands_print_and_draw(run, built, tmp_path, queries_file):
         result = run(*common)
         assert result.exit_code == 0, result.output
         assert "index" in result.stdout and picture.stat().st_size > 5000
-        methods = json.loads(run(*common, "--json", "--method", "index").stdout)["methods"]
-        assert list(methods) == ["index"]
+        page = ["--out", tmp_path / "pages" / f"{command}.html"]
+        methods = json.loads(run(*common, "--json", "--method", "index", *page).stdout)["methods"]
+        record, _ = read_report(page[1], command)
+        assert (
+            list(methods) == ["index"] == list(record["numbers"]["methods"]) and record["numbers"]["methods"] == methods
+        )
 
 
 def test_queries_without_documents_are_refused(fails, built, tmp_path, queries_file):

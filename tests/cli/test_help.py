@@ -54,7 +54,7 @@ def test_every_option_has_help(name):
 
 
 NEED_NO_MODEL = {
-    "outliers", "index", "info", "delete", "compact", "versions", "rollback", "prune", "verify", "repair",
+    "outliers", "reindex", "info", "delete", "compact", "versions", "rollback", "prune", "verify", "repair",
     "evaluate lds", "evaluate removal", "evaluate mislabel",
 }  # fmt: skip
 

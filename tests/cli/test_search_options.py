@@ -20,8 +20,9 @@ def test_every_option_of_search_at_once(run, built):
     (record,) = records(
         run(
             "search", built, PROMPT, "--completion", COMPLETION, "-k", 3, "--both", "--where", "number < 100",
-            "--hybrid", "--bm25", "stack", "--bm25-candidates", 20, "--normalise", "relatif", "--group-by", "document",
-            "--group-score", "sum", "--dedupe", 0.95, "--layers", "--exact", "--candidates", 20, "--scan", "--json",
+            "--words", "rank", "--words-text", "stack", "--words-documents", 20, "--normalise", "relatif",
+            "--group-by", "document", "--group-score", "sum", "--dedupe", 0.95, "--layers", "--exact",
+            "--candidates", 20, "--scan", "--json",
         )
     )  # fmt: skip
     assert list(record) == ["query", "hits", "negative_hits", "reranked", "coverage", "timing_ms"]
@@ -33,7 +34,18 @@ def test_every_option_of_search_at_once(run, built):
 
 
 def test_search_as_text(run, built):
-    flags = ["--both", "--layers", "--group-by", "document", "--bm25", "stack heap", "--dedupe", 0.9]
+    flags = [
+        "--both",
+        "--layers",
+        "--group-by",
+        "document",
+        "--words",
+        "filter",
+        "--words-text",
+        "stack heap",
+        "--dedupe",
+        0.9,
+    ]
     result = run("search", built, PROMPT, "-k", 2, *flags)
     assert result.exit_code == 0 and "most negative" in result.stdout and "BM25 " in result.stdout
     assert " of 1" in result.stdout and re.search(r"model\.layers\.\d [+-]", result.stdout)
@@ -51,10 +63,10 @@ def test_filter_that_nothing_passes_is_an_empty_list(run, built):
         (["--where", "number >"], QUERY, "--where, position 9: expected text in quotes"),
         (["--where", "colour = 'red'"], QUERY, "position 1: expected a field of the documents (number)"),
         (["--both", "--negative"], CONFIG, "--negative and --both"),
-        (["--dedupe", "2"], CONFIG, "--dedupe: expected a cosine in (0, 1]"),
-        (["--bm25", "?"], QUERY, "--bm25: expected text with at least one word"),
-        (["-k", "0"], CONFIG, "0 is not in the range"),
-        (["--stop-early", "0.5"], CONFIG, "--stop-early: expected --exact"),
+        (["--dedupe", "2"], CONFIG, "--dedupe: expected a number in (0, 1], found 2.0"),
+        (["--words", "filter", "--words-text", "?"], QUERY, "--words-text: expected text with at least one word"),
+        (["-k", "0"], CONFIG, "-k: expected at least 1, found 0"),
+        (["--stop-early", "0.5"], CONFIG, "--stop-early: expected --exact beside it, found none"),
         (["--exact", "--stop-early", "-1"], CONFIG, "--stop-early: expected a positive finite number"),
         (["--normalise", "l2"], CONFIG, "'l2' is not one of"),
     ],
@@ -129,13 +141,13 @@ def test_index_is_rebuilt_whatever_its_file_looks_like(run, fails, copy):
     before = [hit["score"] for hit in records(run("search", copy, PROMPT, "-k", 3, "--json"))[0]["hits"]]
     (copy / "search/00000001.faiss").write_bytes(b"not an index")
     assert "00000001.faiss: expected" in fails(STORE, "search", copy, PROMPT)
-    (record,) = records(run("index", copy, "--type", "rabitq", "--json"))
+    (record,) = records(run("reindex", copy, "--type", "rabitq", "--json"))
     assert record["kind"] == "rabitq" and 0 < record["recall"]["at_10"] <= 1
     assert record["file"] == "search/00000002.faiss" and (copy / record["file"]).is_file()
     hits = records(run("search", copy, PROMPT, "-k", 3, "--json"))[0]["hits"]
     assert [hit["score"] for hit in hits] == pytest.approx(before, rel=1e-4)
     (copy / record["file"]).unlink()
-    text = run("index", copy).stdout
+    text = run("reindex", copy).stdout
     assert "00000003.faiss: flat, recall@10 1.000" in text
     assert "FAISS flat" in run("info", copy).stdout
 
@@ -144,7 +156,7 @@ def test_gpu_type_searches_on_the_cpu_with_one_line(run, copy, caplog, monkeypat
     import faiss
 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
-    assert run("index", copy, "--type", "gpu").exit_code == 0
+    assert run("reindex", copy, "--type", "gpu").exit_code == 0
     caplog.clear()
     (record,) = records(run("search", copy, PROMPT, "-k", 2, "--json"))
     lines = [line for line in caplog.messages if "GPU" in line]
@@ -152,7 +164,7 @@ def test_gpu_type_searches_on_the_cpu_with_one_line(run, copy, caplog, monkeypat
 
 
 def test_index_of_what_is_not_one(fails, tmp_path):
-    assert "make one with gindex build" in fails(STORE, "index", tmp_path)
+    assert "make one with gindex build" in fails(STORE, "reindex", tmp_path)
 
 
 def test_the_address_of_a_service_where_a_folder_is_expected(fails):

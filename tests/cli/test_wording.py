@@ -25,7 +25,7 @@ def searching():
         ("`k` is off", "-k is off"),
         ("add it with `allowed_host`", "add it with --allowed-host"),
         ("use `dtype` float32", "use --dtype float32"),
-        ("give `bm25` or `hybrid`", "give --bm25 or --hybrid"),
+        ("give `words_text` or `words`", "give --words-text or --words"),
         ("run `gindex repair`, or `no_such_setting`", "run `gindex repair`, or `no_such_setting`"),
     ],
 )
@@ -40,7 +40,7 @@ def test_settings_go_by_their_options(text, shown):
         ("k and candidates", "-k and --candidates"),
         ("where, position 7", "--where, position 7"),
         ("`untrack` block.*", "--untrack block.*"),
-        ("http://127.0.0.1:8000: bm25", "http://127.0.0.1:8000: --bm25"),
+        ("http://127.0.0.1:8000: words_text", "http://127.0.0.1:8000: --words-text"),
         ("where the model is", "where the model is"),
         ("corpus.jsonl:3", "corpus.jsonl:3"),
     ],

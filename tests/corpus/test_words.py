@@ -17,7 +17,7 @@ from gindex.documents.filling import fill_table
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
-from gindex.documents.words import LONGEST_WORD, MAX_WORDS, indexed, is_cut_in_pairs, plain_words_of, words_of
+from gindex.documents.words import LONGEST_WORD, MAX_WORDS, indexed, is_cut_in_pairs, plain_words_of, words_in, words_of
 from gindex.errors import QueryError
 from gindex.progress import Silent
 
@@ -246,3 +246,10 @@ def test_tables_of_both_kinds_are_searched_together(old, tmp_path, monkeypatch):
         assert sorted(both) == [list(TEXTS).index("de"), list(TEXTS).index("en"), len(TEXTS)]
         with pytest.raises(QueryError, match="gindex compact"):
             lexical_documents(table, "学习", 9)
+
+
+def test_words_of_a_text_in_order():
+    """As they are shared between texts: in one form, those that come again too, pairs where nothing divides words."""
+    assert list(words_in("The lock, the RACE_condition")) == ["the", "lock", "the", "race_condition"]
+    assert list(words_in("Python学习法 é ｶﾞ 法")) == ["python", "学习", "习法", "e", "ガ", "法"]
+    assert list(words_in(" ,. ")) == []

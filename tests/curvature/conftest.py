@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gindex.corpus.batches import TokenBatch, pad
+from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
 
@@ -177,3 +179,18 @@ def random_basis() -> Callable[..., Tensor]:
         return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
 
     return make
+
+
+@pytest.fixture
+def correct_eigenvalues() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Lambda [O, I] of activations [N, T, I] and pseudo-gradients [N, T, O] in given bases, a sum over documents."""
+
+    def correct(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
+        layer = SimpleNamespace(name="layer", source="layer", has_bias=False)
+        observer = EigenvalueObserver(activation_bases={"layer": Q_A}, gradient_bases={"layer": Q_S})
+        observer.begin()
+        observer.losses(torch.zeros(len(a_NTI)))
+        observer.gradients(layer, observer.activations(layer, a_NTI), s_NTO)
+        return observer.sums["layer"]
+
+    return correct

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gindex.curvature.eigenvalues import EigenvalueObserver, correct_eigenvalues, effective_dimension
+from gindex.curvature.eigenvalues import EigenvalueObserver, add_squared_gradients, effective_dimension
 from gindex.errors import ShapeError
 from gindex.model.capture import observe
 
@@ -53,7 +53,7 @@ def test_the_trace_is_the_summed_squared_norm_of_the_gradients(language, gradien
 
 
 @pytest.mark.parametrize("tokens", [1, 5])
-def test_pure_function_matches_the_dense_basis(tokens, random_basis):
+def test_pure_function_matches_the_dense_basis(tokens, random_basis, correct_eigenvalues):
     a, s = (torch.randn(6, tokens, width, dtype=torch.float64) for width in (4, 3))
     Q_A, Q_S = random_basis(4, 0), random_basis(3, 1)
     expected = torch.zeros(12, dtype=torch.float64)
@@ -64,14 +64,14 @@ def test_pure_function_matches_the_dense_basis(tokens, random_basis):
     torch.testing.assert_close(got.flatten(), expected, rtol=1e-12, atol=1e-12)  # float64, 12 terms an entry
 
 
-def test_truncated_bases_give_the_leading_part(random_basis):
+def test_truncated_bases_give_the_leading_part(random_basis, correct_eigenvalues):
     a, s = torch.randn(6, 5, 4, dtype=torch.float64), torch.randn(6, 5, 3, dtype=torch.float64)
     Q_A, Q_S = random_basis(4, 0), random_basis(3, 1)
     part = correct_eigenvalues(a, s, Q_A[:, :2], Q_S[:, :1])
     torch.testing.assert_close(part, correct_eigenvalues(a, s, Q_A, Q_S)[:1, :2], rtol=1e-12, atol=1e-12)
 
 
-def test_half_precision_is_squared_in_the_format_of_the_bases(random_basis):
+def test_half_precision_is_squared_in_the_format_of_the_bases(correct_eigenvalues):
     """Gradients of 2**-14 square to 2**-28, below what float16 holds."""
     a, s = torch.ones(2, 1, 2, dtype=torch.float16), torch.full((2, 1, 2), 2.0**-14, dtype=torch.float16)
     got = correct_eigenvalues(a, s, torch.eye(2), torch.eye(2))
@@ -82,7 +82,7 @@ def test_half_precision_is_squared_in_the_format_of_the_bases(random_basis):
 @pytest.mark.parametrize("shape", [(5, 4, 3), (6, 3, 3)])
 def test_axes_that_differ_are_refused(shape):
     with pytest.raises(ShapeError, match="expected equal document and token axes"):
-        correct_eigenvalues(torch.zeros(6, 4, 2), torch.zeros(shape), torch.eye(2), torch.eye(3))
+        add_squared_gradients(torch.zeros(3, 2), torch.zeros(6, 4, 2), torch.zeros(shape))
 
 
 def test_effective_dimension():

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenbasis import eigenbasis
-from gindex.curvature.eigenvalues import correct_eigenvalues
 from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
 from gindex.model.capture import Observer, append_one, observe
 
@@ -137,7 +136,7 @@ def exact_moments(setting) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, T
     return fisher, covariances, gradients
 
 
-def test_ekfac_is_closer_to_the_exact_fisher_than_kfac(classifier):
+def test_ekfac_is_closer_to_the_exact_fisher_than_kfac(classifier, correct_eigenvalues):
     """In the same basis no diagonal is closer than the corrected eigenvalues (George et al. 2018, section 3)."""
     setting = classifier(count=60)
     fisher, covariances, pairs = exact_moments(setting)
@@ -155,7 +154,7 @@ def test_ekfac_is_closer_to_the_exact_fisher_than_kfac(classifier):
         torch.testing.assert_close(Lambda.flatten(), (basis.T @ exact @ basis).diag(), rtol=1e-10, atol=1e-13)
 
 
-def test_ekfac_is_exact_where_pseudo_gradients_do_not_depend_on_activations(random_basis):
+def test_ekfac_is_exact_where_pseudo_gradients_do_not_depend_on_activations(random_basis, correct_eigenvalues):
     """Least squares with unit noise, one linear layer: the Fisher matrix is I x E[a a^T], a Kronecker product."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(30, 1, INPUTS, generator=generator, dtype=torch.float64)

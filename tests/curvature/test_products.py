@@ -14,7 +14,7 @@ from gindex.model.passes import neutral, plain, rounded_products
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 13])
 @pytest.mark.parametrize("tokens", [0, 1, 6])
 def test_blocks_do_not_show(width, tokens, monkeypatch):
-    monkeypatch.setattr(products, "BLOCK", 4)
+    monkeypatch.setattr(products, "COLUMNS", 4)
     torch.manual_seed(width)
     first, second = torch.randn(tokens, width, dtype=torch.float64), torch.randn(5, width, dtype=torch.float64)
     moment = torch.zeros(width, width, dtype=torch.float64)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from report_files import read_report
 
 from gindex import GradientIndex, Query
 from gindex.documents.table import DocumentTable
@@ -121,8 +122,11 @@ def test_the_command_prints_measures_and_draws_them(run, built, tmp_path, suffix
 def test_the_command_as_json(run, built, tmp_path):
     queries = tmp_path / "queries.jsonl"
     queries.write_text("".join(json.dumps({"prompt": q.prompt, "completion": q.completion}) + "\n" for q in QUERIES))
-    result = run("evaluate", "fidelity", built, "--queries", queries, "--parts", 60, "--json", "--device", "cpu")
+    page = tmp_path / "fidelity.html"
+    common = [built, "--queries", queries, "--parts", 60, "--device", "cpu"]
+    result = run("evaluate", "fidelity", *common, "--json", "--out", page)
     record = json.loads(result.stdout)
+    assert read_report(page, "fidelity")[0]["numbers"] == record
     assert record["queries"] == 2 and record["parts"] == 60
     for interval in record["measures"].values():
         assert interval["low"] <= interval["mean"] <= interval["high"]

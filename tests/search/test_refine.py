@@ -123,7 +123,7 @@ def test_the_sample_is_drawn_with_the_seed_from_what_can_be_found():
     assert len(set(drawn.tolist())) == 3 and set(drawn) <= set(usable) and list(drawn) == sorted(drawn)
     assert list(drawn) == list(refine_sample(usable, 3, 1))
     assert any(list(refine_sample(usable, 3, seed)) != list(drawn) for seed in range(2, 6))
-    for count in (0, 6, 100):
+    for count in (None, 6, 100):
         assert list(refine_sample(usable, count, 1)) == list(usable)
 
 
@@ -133,7 +133,7 @@ def test_bad_settings_are_refused_and_divergence_names_what_to_change(index):
         search(refine="cg")
     with pytest.raises(ConfigError, match="refine: expected one of cg, lissa"):
         search(exact=True, refine="newton")
-    with pytest.raises(ConfigError, match="refine_parts: expected at least 0"):
+    with pytest.raises(ConfigError, match="refine_parts: expected at least 1"):
         search(exact=True, refine="cg", refine_parts=-1)
     with pytest.raises(DivergenceError, match=r"raise the scale \(`refine_scale`\)"):
         search(exact=True, refine="lissa", refine_scale=1e-3, refine_parts=8, refine_iterations=6)

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gindex.ann.spec import KINDS
 from gindex.config import SearchOptions
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, FilterError, MismatchError, NonFiniteError, QueryError
+from gindex.options import option_of
 from gindex.queries.query import Query
 
 ROUNDING = 1e-4
@@ -208,23 +210,25 @@ def test_duplicates_fold_into_the_better_hit(index, brute):
     assert sum(1 + len(hit.duplicates) for hit in everything.hits) == len(plain.hits) > len(everything.hits)
 
 
-def test_bm25_restricts_and_hybrid_fuses(index, built, brute):
+def test_words_filter_and_rank(index, built, brute):
     words = "parser parser token"
-    hits = index.search("the stack", k=500, bm25=words, bm25_candidates=7).hits
+    hits = index.search("the stack", k=500, words="filter", words_text=words, words_documents=7).hits
     assert len({hit.document_id for hit in hits}) == 7
     assert all("parser" in hit.text or "token" in hit.text or hit.part for hit in hits)
     assert all(hit.lexical > 0 for hit in hits)
-    hybrid = index.search("the stack", k=10, bm25=words, hybrid=True).hits
-    assert len(hybrid) == 10 and any(hit.lexical for hit in hybrid)
+    ranked = index.search("the stack", k=10, words="rank", words_text=words).hits
+    assert len(ranked) == 10 and any(hit.lexical for hit in ranked)
     scores = index.search("the stack", k=500).hits
     ranks = {(hit.document_id, hit.part): hit.rank for hit in scores}
-    lexical = sorted({(-hit.lexical, hit.document_id) for hit in index.search("a a", k=500, bm25=words).hits})
-    assert ranks[hybrid[0].document_id, hybrid[0].part] < 150 and len(lexical) > 20
-    within = index.search("the stack", k=500, bm25=words, where="number < 50").hits
+    lexical = sorted(
+        {(-hit.lexical, hit.document_id) for hit in index.search("a a", k=500, words="filter", words_text=words).hits}
+    )
+    assert ranks[ranked[0].document_id, ranked[0].part] < 150 and len(lexical) > 20
+    within = index.search("the stack", k=500, words="filter", words_text=words, where="number < 50").hits
     assert within and all(hit.metadata["number"] < 50 for hit in within)
-    assert index.search("the stack", bm25="zzzz").hits == ()
-    with pytest.raises(QueryError, match="bm25: expected text with at least one word"):
-        index.search("the stack", bm25="!?")
+    assert index.search("the stack", words="filter", words_text="zzzz").hits == ()
+    with pytest.raises(QueryError, match="words_text: expected text with at least one word"):
+        index.search("the stack", words="filter", words_text="!?")
 
 
 @pytest.mark.parametrize("where", [None, "number < 100"])
@@ -232,7 +236,9 @@ def test_exact_takes_candidates_by_score_and_words(index, where):
     """Reference: both whole rankings, fused by hand; the re-rank orders what they put first."""
     prompt, completion = "the stack of the parser", " heap race token"
     scores = {(h.document_id, h.part): h.score for h in index.search(prompt, completion, k=500, where=where).hits}
-    words = index.search(prompt, completion, k=500, bm25=prompt + completion, bm25_candidates=500, where=where).hits
+    words = index.search(
+        prompt, completion, k=500, words="filter", words_text=prompt + completion, words_documents=500, where=where
+    ).hits
     lexical = sorted({(-hit.lexical, int(hit.document_id[1:])) for hit in words})
     rank_of = {f"d{number}": rank for rank, (_, number) in enumerate(lexical, start=1)}
     merit = {
@@ -242,7 +248,7 @@ def test_exact_takes_candidates_by_score_and_words(index, where):
     expected = set(sorted(merit, key=lambda part: -merit[part])[:12])
     found = index.search(prompt, completion, k=12, exact=True, candidates=12, where=where)
     assert {(hit.document_id, hit.part) for hit in found.hits} == expected
-    by_score = index.search(prompt, completion, k=12, exact=True, candidates=12, candidates_by="score", where=where)
+    by_score = index.search(prompt, completion, k=12, exact=True, candidates=12, words="off", where=where)
     best = sorted(scores, key=lambda part: -scores[part])[:12]
     assert {(hit.document_id, hit.part) for hit in by_score.hits} == set(best) != expected
     influence = [hit.influence for hit in found.hits]
@@ -251,13 +257,13 @@ def test_exact_takes_candidates_by_score_and_words(index, where):
 
 def test_words_choose_no_candidates_of_the_negative_end(index):
     both = index.search("the stack", k=5, exact=True, candidates=5, both=True)
-    by_score = index.search("the stack", k=5, exact=True, candidates=5, negative=True, candidates_by="score")
+    by_score = index.search("the stack", k=5, exact=True, candidates=5, negative=True, words="off")
     assert {hit.document_id for hit in both.negative_hits} == {hit.document_id for hit in by_score.hits}
-    with pytest.raises(ConfigError, match="candidates_by: expected one of both, score"):
-        index.search("the stack", exact=True, candidates_by="words")
+    with pytest.raises(ConfigError, match="words: expected one of candidates, filter, rank, off"):
+        index.search("the stack", exact=True, words="both")
 
 
-def test_hybrid_ranks_are_reciprocal_sums():
+def test_fused_ranks_are_reciprocal_sums():
     from gindex.search.candidates import Candidate, fused
 
     candidates = [Candidate(ordinal=n, score=1.0, merit=-n) for n in range(4)]
@@ -306,11 +312,11 @@ def test_gradients_take_the_path_of_the_queries(index):
     [
         ({"k": 0}, ConfigError, "at least 1"),
         ({"both": True, "negative": True}, ConfigError, "negative and both"),
-        ({"dedupe": 0.0}, ConfigError, "dedupe: expected a cosine"),
+        ({"dedupe": 0.0}, ConfigError, r"dedupe: expected a number in \(0, 1\]"),
         ({"normalise": "l2"}, ConfigError, "normalise: expected one of none, unit, relatif, length"),
-        ({"shortlist": -1}, ConfigError, "shortlist: expected at least 0"),
+        ({"shortlist": -1}, ConfigError, "shortlist: expected at least 1"),
         ({"exact": True}, ConfigError, "exact: expected a query of text"),
-        ({"hybrid": True}, ConfigError, "hybrid: expected words"),
+        ({"words": "rank"}, ConfigError, "words: expected text"),
         ({"projection": "0" * 64}, MismatchError, "expected projection"),
     ],
 )
@@ -339,7 +345,7 @@ def test_k_beyond_the_index(typed, brute):
 
 def test_options_are_documented_once():
     """Every option has help and the record of a plain hit has only the fields that it always had."""
-    assert all(f.metadata["help"] for f in SearchOptions.__dataclass_fields__.values())
+    assert all(option_of(field).help for field in fields(SearchOptions))
 
 
 def test_record_of_a_plain_search_is_the_contract(index):

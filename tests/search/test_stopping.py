@@ -50,11 +50,16 @@ def test_stopped_search_re_ranks_less_and_keeps_what_it_knows(index, settings):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"exact": True, "hybrid": True}, {"exact": True, "group_by": "document"}, {"exact": True, "dedupe": 0.9}],
+    ("settings", "expected"),
+    [
+        ({}, "`exact` beside it, found none"),
+        ({"exact": True, "words": "rank"}, "hits that are single parts, by influence alone"),
+        ({"exact": True, "group_by": "document"}, "hits that are single parts, by influence alone"),
+        ({"exact": True, "dedupe": 0.9}, "hits that are single parts, by influence alone"),
+    ],
 )
-def test_stop_early_needs_an_exact_ranking_of_parts(index, settings):
-    with pytest.raises(ConfigError, match="stop_early: expected `exact`, and hits that are single parts"):
+def test_stop_early_needs_an_exact_ranking_of_parts(index, settings, expected):
+    with pytest.raises(ConfigError, match=f"stop_early: expected {expected}"):
         index.search(PROMPT, stop_early=0.5, **settings)
     with pytest.raises(ConfigError, match="stop_early: expected a positive finite number"):
         index.search(PROMPT, exact=True, stop_early=float("nan"))

@@ -56,7 +56,7 @@ def test_filters_and_metadata_are_exact_over_http(running, client, where):
 
 
 def test_words_of_chinese_over_http(client):
-    found = client.search("the stack", k=5, bm25="学习", group_by="document").hits
+    found = client.search("the stack", k=5, words="filter", words_text="学习", group_by="document").hits
     assert [hit.document_id for hit in found] == ["d\0"]
 
 
@@ -88,4 +88,4 @@ def test_brackets_that_some_versions_of_sqlite_refuse_are_no_damage(running, cli
 
 def test_words_without_any(client):
     with pytest.raises(QueryError, match="at least one word"):
-        client.search("the stack", k=1, bm25="。")
+        client.search("the stack", k=1, words="filter", words_text="。")

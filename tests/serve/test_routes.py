@@ -9,10 +9,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from gindex.config import SearchOptions, default_of
+from gindex.config import SearchOptions
 from gindex.errors import PARTS, message_of
+from gindex.options import default_of
 from gindex.search.hit import result_record
-from gindex.serve.schema import Options
+from gindex.serve.schema import AllOptions
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 NPY = {"Content-Type": "application/x-npy"}
@@ -46,7 +47,7 @@ def refused(response, status: int, *words: str):
         {"k": 3, "both": True, "layers": True, "where": "number < 100"},
         {"k": 3, "group_by": "document", "group_score": "sum", "dedupe": 0.9, "normalise": "unit"},
         {"k": 3, "exact": True, "candidates": 8},
-        {"k": 3, "hybrid": True, "bm25": "parser"},
+        {"k": 3, "words": "rank", "words_text": "parser"},
         {"k": 3, "scan": True, "shortlist": 50},
     ],
 )
@@ -159,8 +160,8 @@ def test_operation(served):
 
 def test_options_are_those_of_the_library():
     for each in fields(SearchOptions):
-        assert Options.model_fields[each.name].default == default_of(SearchOptions, each.name)
-    assert Options.model_fields.keys() - {each.name for each in fields(SearchOptions)} == {"histogram"}
+        assert AllOptions.model_fields[each.name].default == default_of(SearchOptions, each.name)
+    assert AllOptions.model_fields.keys() - {each.name for each in fields(SearchOptions)} == {"histogram"}
 
 
 DEEP = '{"prompt":' + "[" * 100_000
@@ -294,9 +295,9 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
     assert answer["refinement"].pop("seconds") > 0 and expected["refinement"].pop("seconds") > 0
     assert answer["refinement"] == expected["refinement"] and answer["refinement"]["iterations"] == 2
     for changes, words in [
-        ({"exact": False}, "refine: expected `exact`"),
+        ({"exact": False, "candidates": 300}, "refine: expected `exact`"),
         ({"refine": "newton"}, "expected one of cg, lissa"),
-        ({"refine_parts": 0}, "refine_parts: expected from 1 to 1000 over HTTP"),
+        ({"refine_parts": None}, "refine_parts: expected from 1 to 1000 over HTTP"),
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),
     ]:
         refused(served.search({"prompt": PROMPT, **settings, **changes}), 422, words)

@@ -19,8 +19,7 @@ from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.vectors.path import VectorPath
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
 

@@ -33,7 +33,7 @@ from gindex.model.layers import TrackedLayer
 from gindex.store.manifest import LayerRecord
 from gindex.vectors.codes import encode
 from gindex.vectors.path import VectorPath
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import make_projection
 
 BERGSON_SIDE = 16
 

@@ -24,7 +24,7 @@ from fidelity_variants import Variant, VariantObserver, coded_scores, preconditi
 from torch import Tensor
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig
-from gindex.config import FidelityConfig, SearchOptions, default_of
+from gindex.config import FidelityConfig, SearchOptions
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
 from gindex.documents.selection import documents_of, lexical_documents
@@ -33,6 +33,7 @@ from gindex.engine import Engine
 from gindex.exact.rerank import Reranker
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
+from gindex.options import default_of
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_query
@@ -92,7 +93,7 @@ class Setting:
         lines = (work / "queries.jsonl").read_text(encoding="utf-8").splitlines()[: arguments.queries]
         asked = [Query(**json.loads(line)) for line in lines]
         self.queries = [tokenize_query(query, self.engine.loaded) for query in asked]
-        most = default_of(SearchOptions, "bm25_candidates")
+        most = default_of(SearchOptions, "words_documents")
         words = [f"{query.prompt}{query.completion or ''}" for query in asked]
         self.lexical = [lexical_documents(self.table, text, most) for text in words] if arguments.words else []
         self.documents = dict(enumerate(documents_of(self.table, self.parts).tolist()))

@@ -16,11 +16,10 @@ from gindex.curvature.ekfac import whitening_scale
 from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
 from gindex.vectors.codes import code_bytes, decode, encode
-from gindex.vectors.projection import LayerShape, ProjectionSpec
-from gindex.vectors.projections import make_projection
+from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Ranks = Mapping[str, tuple[int, int]]
-"""Kept activation and gradient eigenvectors by layer."""
+"""WorkFolder activation and gradient eigenvectors by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

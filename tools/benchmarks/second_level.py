@@ -19,11 +19,11 @@ from gindex.config import VectorConfig
 from gindex.curvature.second_level import SecondLevel, SecondMoment, second_level
 from gindex.lab.attribution import coded_scores
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.lds import evaluate_lds
 from gindex.lab.evaluations.methods import TensorMethods
-from gindex.lab.evaluations.named import load_experiment
 from gindex.lab.evaluations.training import Method, Scores
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.progress import Silent
 
 MUS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -87,7 +87,7 @@ def main() -> None:
     }
     methods = exact | dict(rows(found, given.dimension, given.damping))
     config = LdsConfig(subsets=given.subsets, repeats=given.repeats)
-    measured = evaluate_lds(Kept(experiment, given.work), methods, config, Silent()).methods
+    measured = evaluate_lds(WorkFolder(experiment, given.work), methods, config, Silent()).methods
     columns = ("no R", *(f"{mu:g}" for mu in MUS))
     print(f"| C of | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for row in dict.fromkeys(name.split("|")[0] for name in methods):

@@ -25,11 +25,11 @@ from gindex.config import VectorConfig
 from gindex.curvature.gauss_newton import DENSE_WEIGHTS
 from gindex.curvature.second_level import fit_second_level
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.lds import Lds, evaluate_lds
 from gindex.lab.evaluations.methods import TensorMethods
-from gindex.lab.evaluations.named import load_experiment
 from gindex.lab.evaluations.training import Method, Scores
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.progress import Silent
 from gindex.vectors.codes import decode, encode
 
@@ -193,7 +193,7 @@ def main() -> None:
         parser.error("--kronfluence: its task here is regression; use it with tabular")
     start = time.monotonic()
     experiment = load_experiment(arguments.experiment)
-    kept, config = Kept(experiment, arguments.work), LdsConfig()
+    kept, config = WorkFolder(experiment, arguments.work), LdsConfig()
     evaluate_lds(kept, {}, config, Silent())
     trained = time.monotonic()
     found = experiment.function.trained()

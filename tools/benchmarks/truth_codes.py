@@ -24,9 +24,9 @@ from truth_language import Methods, measure
 
 from gindex.curvature.ekfac import rotated_gradients
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import draw_subsets
-from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.model.capture import Observer, append_one, observe
 from gindex.progress import Silent
 
@@ -204,7 +204,7 @@ def main() -> None:
     experiment = load_experiment(f"{FINE_TUNING}{arguments.folder}")
     subsets = draw_subsets(experiment.documents, config)
     seeds = [config.seed + repeat for repeat in range(config.repeats) for _ in subsets]
-    losses_KQ = Kept(experiment, Path(arguments.folder) / "lds").losses(subsets * config.repeats, seeds, Silent())
+    losses_KQ = WorkFolder(experiment, Path(arguments.folder) / "lds").losses(subsets * config.repeats, seeds, Silent())
     outcomes_QM = -losses_KQ.reshape(config.repeats, len(subsets), -1).mean(0).T
     gradients = Gradients(Methods(experiment))
     queries_QC, documents_NC = gradients.damped(EXACT_DAMPING)

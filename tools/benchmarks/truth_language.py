@@ -30,10 +30,10 @@ from gindex.curvature.gauss_newton import GaussNewton
 from gindex.curvature.inverse import Damping, iterative_inverse
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
+from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
-from gindex.lab.evaluations.named import FINE_TUNING, load_experiment
-from gindex.lab.evaluations.statistics import interval
+from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
 from gindex.vectors.codes import code_bytes
 from gindex.vectors.influence import document_gradients
@@ -131,7 +131,7 @@ class Methods:
         return scores.numpy().astype(np.float64)
 
     def second_level(self, damping: float, config: VectorConfig, mu: float) -> np.ndarray:
-        """Return the scores of stored vectors with the second level, as `gindex index --second-level on` has it."""
+        """Return the scores of stored vectors with the second level, as `gindex reindex --second-level on` has it."""
         queries_QD, documents, spec = self.vectors(config, damping)
         return coded_scores(queries_QD, documents.vectors, config.bits, spec, mu).numpy().astype(np.float64)
 
@@ -274,7 +274,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config, start = LdsConfig(subsets=arguments.subsets, repeats=arguments.repeats), time.monotonic()
     experiment = load_experiment(f"{FINE_TUNING}{arguments.folder}")
-    kept = Kept(experiment, Path(arguments.folder) / "lds")
+    kept = WorkFolder(experiment, Path(arguments.folder) / "lds")
     subsets = draw_subsets(experiment.documents, config)
     seeds = [config.seed + repeat for repeat in range(config.repeats) for _ in subsets]
     losses_KQ = kept.losses(subsets * config.repeats, seeds, terminal_progress())

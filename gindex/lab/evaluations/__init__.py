@@ -1,1 +1,1 @@
-"""Is it true? Scores against retraining, and against what is known of the documents."""
+"""Evaluations: scores of methods against retraining, and against what is known of the documents."""

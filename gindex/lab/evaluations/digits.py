@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gindex.config import VectorConfig
-from gindex.lab.evaluations.perceptrons import Recipe
-from gindex.lab.evaluations.tensor_training import Table, TensorTraining, import_datasets
+from gindex.lab.evaluations.perceptrons import PerceptronRecipe
+from gindex.lab.evaluations.tensor_training import TabularData, TensorTraining, import_datasets
 from gindex.lab.evaluations.training import Ordinals, Scores
 from gindex.model.tasks import Classification
 
 DOCUMENTS, QUERIES = 1000, 100
 
-RECIPE = Recipe(widths=(64, 32, 32, 10), epochs=40, batch=32, learning_rate=0.1, weight_decay=1e-3, momentum=0.9)
+RECIPE = PerceptronRecipe(
+    widths=(64, 32, 32, 10), epochs=40, batch=32, learning_rate=0.1, weight_decay=1e-3, momentum=0.9
+)
 
 
 class Digits(TensorTraining):
@@ -26,7 +28,7 @@ class Digits(TensorTraining):
 
     classes = 10
 
-    def __init__(self, recipe: Recipe = RECIPE) -> None:
+    def __init__(self, recipe: PerceptronRecipe = RECIPE) -> None:
         """Draw documents and queries.
 
         Raises:
@@ -36,7 +38,7 @@ class Digits(TensorTraining):
         order = np.random.RandomState(0).permutation(len(data.data))
         x, y = torch.from_numpy(data.data[order] / 16).float(), torch.from_numpy(data.target[order])
         queries = slice(DOCUMENTS, DOCUMENTS + QUERIES)
-        table = Table(x=x[:DOCUMENTS], y=y[:DOCUMENTS], x_queries=x[queries], y_queries=y[queries])
+        table = TabularData(x=x[:DOCUMENTS], y=y[:DOCUMENTS], x_queries=x[queries], y_queries=y[queries])
         super().__init__(table, recipe, Classification, _cross_entropies, VectorConfig(dimension=1024, bits=4))
         self.labels: Ordinals = table.y.numpy().astype(np.int64)
 

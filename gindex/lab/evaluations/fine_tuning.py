@@ -5,7 +5,7 @@ A folder holds what is trained:
     FOLDER/model/            a causal language model of transformers, with its tokenizer
     FOLDER/documents.jsonl   documents to fine-tune on: objects with `text` and `id`
     FOLDER/queries.jsonl     queries: objects with `prompt` and perhaps `completion` and `id`
-    FOLDER/recipe.json       how, where it differs from `Recipe`
+    FOLDER/recipe.json       how, where it differs from `FineTuningRecipe`
     FOLDER/tuned/            the model trained on all documents, made when a method first needs it
     FOLDER/index/            an index of the documents under that model, likewise
 
@@ -35,22 +35,21 @@ from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.files.atomic import checksum
 from gindex.index import GradientIndex
-from gindex.lab.evaluations.rankings import BM25, EXACT, FUNNEL, INDEX, rank, scores_of
-from gindex.lab.evaluations.training import Scores
+from gindex.lab.evaluations.config import BM25, EXACT, FUNNEL, INDEX, RankingsConfig
+from gindex.lab.evaluations.rankings import rank, scores_of
+from gindex.lab.evaluations.training import Ordinals, Scores
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
 
-Ordinals = npt.NDArray[np.int64]
-
 CANDIDATES = 100
 """Documents that the funnel of a small corpus re-ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class FineTuningRecipe:
     """How the model is fine-tuned: AdamW without weight decay, a warm-up of one epoch, then a constant rate.
 
     Attributes:
@@ -100,7 +99,7 @@ class FineTuning:
         return json.dumps([asdict(self.recipe), *(checksum(path) for path in present)])
 
     def __call__(self, subset: Ordinals, seed: int) -> npt.NDArray[np.float64]:
-        """Return the summed losses [Q] of the queries, in nats, after fine-tuning on a subset."""
+        """The summed losses [Q] of the queries, in nats, after fine-tuning on a subset."""
         self.train(subset, seed)
         return self.losses()
 
@@ -132,7 +131,7 @@ class FineTuning:
         return model
 
     def losses(self) -> npt.NDArray[np.float64]:
-        """Return the summed losses [Q] of the queries under the model as it was last trained, in nats."""
+        """The summed losses [Q] of the queries under the model as it was last trained, in nats."""
         losses_Q = np.zeros(len(self.queries))
         lengths = np.array([len(query.ids) for query in self._query_tokens])
         targets = first_targets(self._query_tokens)
@@ -143,7 +142,7 @@ class FineTuning:
         return losses_Q
 
     def methods(self) -> Mapping[str, Callable[[], Scores]]:
-        """Return methods by name: stored scores, exact influence, both in the funnel's order, and BM25."""
+        """Methods by name: stored scores, exact influence, both in the funnel's order, and BM25."""
         return {
             INDEX: lambda: self.scores(INDEX),
             EXACT: lambda: self.scores(EXACT),
@@ -152,13 +151,13 @@ class FineTuning:
         }
 
     def scores(self, method: str, progress: Progress | None = None) -> Scores:
-        """Return a method's scores [Q, N] from the index of the documents."""
+        """A method's scores [Q, N] from the index of the documents."""
         index = self.index(progress)
-        rankings = rank(index, self.queries, method, self.documents, progress or Silent())
+        rankings = rank(index, self.queries, method, self.documents, RankingsConfig(), progress or Silent())
         return scores_of(rankings, index.ids())
 
     def index(self, progress: Progress | None = None) -> GradientIndex:
-        """Return the index of all documents under the model that was trained on them, with the usual settings.
+        """The index of all documents under the model that was trained on them, with the usual settings.
 
         Raises:
             ConfigError: A document of the file is not in the index.
@@ -169,7 +168,7 @@ class FineTuning:
             self.save(tuned)
         config = BuildConfig(
             model=ModelConfig(name=str(tuned), dtype="float32"),
-            curvature=CurvatureConfig(fit_documents=0),
+            curvature=CurvatureConfig(fit_documents=None),
             fidelity=FidelityConfig(queries=0),
         )
         index = GradientIndex.build([str(self.folder / "documents.jsonl")], folder, config, progress=progress)
@@ -222,7 +221,7 @@ class FineTuning:
 
 
 def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) -> Scores:
-    """Return minus the place of each document in the funnel's order: the best by score, re-ranked, then the rest."""
+    """Minus the place of each document in the funnel's order: the best by score, re-ranked, then the rest."""
     places_QN = np.empty_like(score_QN)
     for places_N, score_N, exact_N in zip(places_QN, score_QN, exact_QN, strict=True):
         by_score = np.argsort(-score_N, kind="stable")
@@ -231,14 +230,14 @@ def _places(score_QN: Scores, exact_QN: Scores, candidates: int = CANDIDATES) ->
     return places_QN
 
 
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path) -> FineTuningRecipe:
     if not path.is_file():
-        return Recipe()
+        return FineTuningRecipe()
     try:
-        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+        return FineTuningRecipe(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            field=path, expected=f"settings of {asdict(Recipe())}", found=error, remedy="correct it"
+            field=path, expected=f"settings of {asdict(FineTuningRecipe())}", found=error, remedy="correct it"
         ) from error
 
 

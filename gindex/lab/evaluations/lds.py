@@ -18,11 +18,22 @@ import numpy.typing as npt
 
 from gindex.errors import ConfigError
 from gindex.lab.evaluations.config import LdsConfig
-from gindex.lab.evaluations.kept import Kept
-from gindex.lab.evaluations.statistics import correlation_samples, interval, query_correlations
 from gindex.lab.evaluations.training import Losses, Method, Ordinals, Scores
+from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.plots import FAINT, draw_intervals
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import correlation_samples, interval, query_correlations
 from gindex.progress import Progress
 from gindex.statistics import Interval
+
+CAVEATS = (
+    "Subsets leave many documents out at once. A method can predict them well and yet be wrong about any single "
+    "document; `gindex evaluate removal` looks at few.",
+    "Sums take the effects of documents to add up. Where documents stand in for each other, no method that gives each "
+    "one score can predict all of the outcome.",
+    "The interval is over queries and subsets, for this model, recipe and corpus. Which method is best differs between "
+    "models.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,19 +71,57 @@ class Lds:
     ceiling: float | None
     methods: dict[str, MethodLds]
 
-    def record(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "experiment": self.experiment,
-            **asdict(self.config),
-            "documents": self.documents,
-            "queries": self.queries,
-            "ceiling": None if self.ceiling is None else round(self.ceiling, 4),
+
+def lds_report(measured: Lds) -> Report:
+    """What was measured, for readers and for programs."""
+    config = measured.config
+    scores = {name: method.lds for name, method in measured.methods.items()}
+    ordered = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
+    best = next(iter(ordered))
+    findings = [
+        f"{measured.experiment}: {measured.documents:,} documents, {measured.queries:,} queries, {config.subsets} "
+        f"subsets of {config.share:.0%}, {config.repeats} trainings on each",
+        f"{best} predicts best what training on a subset does: LDS {spread(ordered[best], '.3f')}.",
+    ]
+    if measured.ceiling is not None:
+        findings.append(f"More than {measured.ceiling:.3f} is lost in the noise between trainings.")
+
+    def fill(axes: Any) -> None:
+        draw_intervals(axes, ordered, "linear datamodelling score")
+        if measured.ceiling is not None:
+            axes.axvline(measured.ceiling, color=FAINT, linestyle="--", linewidth=1)
+
+    figure = Figure(
+        label="Linear datamodelling score of each method",
+        fill=fill,
+        caption="Mean over the queries, with its 95% interval. What lies beyond the dashed line, if there is one, is "
+        "lost in the noise between trainings.",
+        height=1.2 + 0.3 * len(ordered),
+    )
+    table = Table(
+        header=("method", "LDS"),
+        rows=tuple((name, spread(value, ".3f")) for name, value in ordered.items()),
+        caption="95% intervals, by bootstrap over queries and subsets at once.",
+    )
+    return Report(
+        name="lds",
+        title="Do sums of influence predict what training on a subset does?",
+        findings=tuple(findings),
+        sections=(Section(title="Methods by their score", figures=(figure,), tables=(table,)),),
+        caveats=CAVEATS,
+        settings=asdict(config),
+        numbers={
+            "experiment": measured.experiment,
+            **asdict(config),
+            "documents": measured.documents,
+            "queries": measured.queries,
+            "ceiling": None if measured.ceiling is None else round(measured.ceiling, 4),
             "lds": {
-                name: {side: round(value, 4) for side, value in asdict(method.lds).items()}
-                for name, method in self.methods.items()
+                name: {side: round(value, 4) for side, value in asdict(interval).items()}
+                for name, interval in scores.items()
             },
-        }
+        },
+    )
 
 
 def draw_subsets(documents: int, config: LdsConfig) -> list[Ordinals]:
@@ -88,33 +137,33 @@ def draw_subsets(documents: int, config: LdsConfig) -> list[Ordinals]:
     ]
 
 
-def evaluate_lds(kept: Kept, methods: Mapping[str, Method], config: LdsConfig, progress: Progress) -> Lds:
+def evaluate_lds(work: WorkFolder, methods: Mapping[str, Method], config: LdsConfig, progress: Progress) -> Lds:
     """Train on random subsets and compare with what methods predict.
 
     Args:
-        kept: The experiment with its finished trainings.
+        work: The experiment with its finished trainings.
         methods: What to compare, by name.
         config: Subsets and repeats.
         progress: Where the work is reported.
 
     Raises:
         ConfigError: A method's scores have another shape, or are not finite.
-        TrainingError: See `Kept.losses`.
+        TrainingError: See `WorkFolder.losses`.
     """
-    subsets = draw_subsets(kept.experiment.documents, config)
+    subsets = draw_subsets(work.experiment.documents, config)
     seeds = [config.seed + repeat for repeat in range(config.repeats) for _ in subsets]
-    losses_KQ = kept.losses(subsets * config.repeats, seeds, progress)
+    losses_KQ = work.losses(subsets * config.repeats, seeds, progress)
     outcomes_RQM = -losses_KQ.reshape(config.repeats, len(subsets), -1).swapaxes(1, 2)
     scored: dict[str, MethodLds] = {}
     with progress.phase("score", len(methods), "methods") as phase:
         for name, method in methods.items():
-            shape = outcomes_RQM.shape[1], kept.experiment.documents
+            shape = outcomes_RQM.shape[1], work.experiment.documents
             scored[name] = compare(scores_of(name, method, shape), subsets, outcomes_RQM.mean(0))
             phase.advance()
     return Lds(
-        experiment=kept.experiment.name,
+        experiment=work.experiment.name,
         config=config,
-        documents=kept.experiment.documents,
+        documents=work.experiment.documents,
         queries=outcomes_RQM.shape[1],
         ceiling=ceiling(outcomes_RQM),
         methods=scored,
@@ -122,7 +171,7 @@ def evaluate_lds(kept: Kept, methods: Mapping[str, Method], config: LdsConfig, p
 
 
 def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
-    """Return a method's scores [Q, N].
+    """A method's scores [Q, N].
 
     Raises:
         ConfigError: They have another shape, or are not finite.
@@ -146,7 +195,7 @@ def scores_of(name: str, method: Method, shape: tuple[int, int]) -> Scores:
 
 
 def compare(scores_QN: Scores, subsets: list[Ordinals], outcomes_QM: Losses) -> MethodLds:
-    """Return how sums of scores over subsets correlate with the outcomes [Q, M] of training on them."""
+    """Correlation of the sums of scores over subsets with the outcomes [Q, M] of training on them."""
     predicted_QM = np.stack([scores_QN[:, subset].sum(1) for subset in subsets], 1)
     queries_Q = query_correlations(predicted_QM, outcomes_QM)
     samples_B = correlation_samples(predicted_QM, outcomes_QM)
@@ -154,7 +203,7 @@ def compare(scores_QN: Scores, subsets: list[Ordinals], outcomes_QM: Losses) -> 
 
 
 def ceiling(outcomes_RQM: Losses) -> float | None:
-    """Return the LDS of the best possible prediction, the expected outcome: the rest is noise between repeats.
+    """The LDS of the best possible prediction, the expected outcome: the rest is noise between repeats.
 
     The means of two halves of the repeats correlate by r. For k times as many repeats as a half has, k r / (1 + (k - 1)
     r) of the variance of their mean is not noise (Spearman and Brown); its root is the best correlation.

@@ -39,17 +39,17 @@ class TensorMethods:
         self._fitted: dict[str, Attribution[TensorBatch]] = {}
 
     def fitted(self, kind: str) -> Attribution[TensorBatch]:
-        """Return the attribution with a kind of curvature."""
+        """The attribution with a kind of curvature."""
         if kind not in self._fitted:
             self._fitted[kind] = Attribution.fit(self.task, self.layers, self.documents, kind, self.seed)
         return self._fitted[kind]
 
     def exact(self, kind: str = "ekfac", damping_scale: float = DAMPING) -> Scores:
-        """Return exact influence."""
+        """Exact influence [Q, N]."""
         return _scores(self.fitted(kind).influence(self.queries, self.documents, damping_scale))
 
     def self_influence(self, kind: str = "ekfac", damping_scale: float = DAMPING) -> Scores:
-        """Return exact self-influence of the documents [N]."""
+        """Exact self-influence of the documents [N]."""
         return _scores(self.fitted(kind).self_influence(self.documents, damping_scale))
 
     def projected(
@@ -61,7 +61,7 @@ class TensorMethods:
         coded: bool = True,
         mu: float | None = None,
     ) -> Scores:
-        """Return the scores of vectors as an index stores them; at full precision where `coded` is not set.
+        """The scores of vectors as an index stores them; at full precision where `coded` is not set.
 
         Args:
             config: Dimension, bits, rank fraction and projection.
@@ -77,19 +77,19 @@ class TensorMethods:
         return _scores(coded_scores(queries_QD, vectors_ND, config.bits, path.projection.spec, mu))
 
     def refined(self, damping_scale: float, iterations: int = 20) -> Scores:
-        """Return influence by conjugate gradients on the exact Gauss-Newton matrix, preconditioned by EK-FAC."""
+        """Influence by conjugate gradients on the exact Gauss-Newton matrix, preconditioned by EK-FAC."""
         attribution, config = self.fitted("ekfac"), SolverConfig(iterations=iterations, tolerance=1e-3)
         inverse = attribution.iterative_inverse(self.documents, damping_scale, config)
         return _scores(attribution.influence_by(inverse, self.queries, self.documents))
 
     def dense(self, damping_scale: float) -> Scores:
-        """Return influence by the inverse of the exact Gauss-Newton matrix, for models of a few thousand weights."""
+        """Influence by the inverse of the exact Gauss-Newton matrix, for models of a few thousand weights."""
         attribution = self.fitted("ekfac")
         inverse = attribution.dense_inverse(self.documents, damping_scale)
         return _scores(attribution.influence_by(inverse, self.queries, self.documents))
 
     def trak_like(self, config: VectorConfig) -> Scores:
-        """Return scores in the way of TRAK: projected raw gradients, and the inverse of their own second moment.
+        """Scores in the way of TRAK: projected raw gradients, and the inverse of their own second moment.
 
         TRAK (arXiv:2303.14186) takes gradients of the margin and averages over models; these are those of the loss, of
         one model.
@@ -100,11 +100,11 @@ class TensorMethods:
         return _scores(queries_QD @ torch.linalg.solve(moment_DD, vectors_ND.T))
 
     def path(self, config: VectorConfig, damping_scale: float, kind: str = "ekfac") -> VectorPath:
-        """Return the path from documents to vectors."""
+        """The path from documents to vectors."""
         return self.fitted(kind).vector_path(config, damping_scale, self.seed)
 
     def vectors(self, path: VectorPath, kind: str = "ekfac") -> tuple[Tensor, Tensor]:
-        """Return the vectors of queries [Q, D] and documents [N, D]."""
+        """The vectors of queries [Q, D] and documents [N, D]."""
         queries, documents = (self.fitted(kind).vectors(path, some) for some in (self.queries, self.documents))
         return queries.vectors, documents.vectors
 

@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from gindex.errors import ConfigError, TrainingError
 from gindex.lab.evaluations.config import MislabelConfig
-from gindex.lab.evaluations.kept import Kept, key_of
-from gindex.lab.evaluations.statistics import detection_curve, mean_interval, placements
 from gindex.lab.evaluations.training import Experiment, Ordinals, Relabels
+from gindex.lab.evaluations.work_folder import WorkFolder, key_of
+from gindex.lab.plots import draw_detection
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import detection_curve, mean_interval, placements
 from gindex.progress import Progress
 from gindex.statistics import Interval
 
@@ -26,6 +28,13 @@ INSPECTED = np.linspace(0, 1, 101)
 
 LEAST_CHANGED = 20
 """Fewest changed labels, over all repeats, that an interval is given for."""
+
+CAVEATS = (
+    "Labels were changed at random. Mistakes that people make are between classes that are alike, and are harder to "
+    "find.",
+    "The data may have wrong labels of its own. To find one of those counts as a false alarm here.",
+    "A method that finds wrong labels need not rank documents for a query well: it is asked about a document alone.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,18 +62,46 @@ class Mislabel:
     changed: int
     methods: dict[str, Detection]
 
-    def record(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "experiment": self.experiment,
-            **asdict(self.config),
-            "documents": self.documents,
-            "changed": self.changed,
+
+def mislabel_report(measured: Mislabel) -> Report:
+    """What was measured, for readers and for programs."""
+    ordered = dict(sorted(measured.methods.items(), key=lambda item: -item[1].auc.mean))
+    best = next(iter(ordered))
+    curves = {name: each.curve.tolist() for name, each in ordered.items()}
+    figure = Figure(
+        label="Changed labels found by looking at the most suspect first",
+        fill=lambda axes: draw_detection(axes, INSPECTED.tolist(), curves, "changed labels"),
+        caption="A mean over the trainings, each with other changed labels.",
+    )
+    table = Table(
+        header=("method", "AUC", "found"),
+        rows=tuple((name, spread(each.auc, ".3f"), f"{each.found:.0%}") for name, each in ordered.items()),
+        caption="Area under the ROC curve with its 95% interval, by bootstrap over the changed labels; and the share "
+        "found by inspecting as many as were changed.",
+    )
+    return Report(
+        name="mislabel",
+        title="Does a method find labels that were changed?",
+        findings=(
+            f"{measured.experiment}: {measured.changed:,} of {measured.documents:,} labels changed, "
+            f"{measured.config.repeats} trainings",
+            f"{best} finds them best: a changed label is more suspect than another in "
+            f"{spread(ordered[best].auc, '.1%')} of pairs.",
+        ),
+        sections=(Section(title="Methods by what they find", figures=(figure,), tables=(table,)),),
+        caveats=CAVEATS,
+        settings=asdict(measured.config),
+        numbers={
+            "experiment": measured.experiment,
+            **asdict(measured.config),
+            "documents": measured.documents,
+            "changed": measured.changed,
             "methods": {
                 name: {"auc": asdict(each.auc), "found": each.found, "curve": each.curve.round(4).tolist()}
-                for name, each in self.methods.items()
+                for name, each in measured.methods.items()
             },
-        }
+        },
+    )
 
 
 def change_labels(labels: Ordinals, classes: int, share: float, seed: tuple[int, ...]) -> tuple[Ordinals, Ordinals]:
@@ -80,11 +117,11 @@ def change_labels(labels: Ordinals, classes: int, share: float, seed: tuple[int,
     return result, changed
 
 
-def evaluate_mislabel(kept: Kept, config: MislabelConfig, progress: Progress) -> Mislabel:
+def evaluate_mislabel(work: WorkFolder, config: MislabelConfig, progress: Progress) -> Mislabel:
     """Change labels, train, and see which methods find them.
 
     Args:
-        kept: The experiment, whose function has labels, with its finished trainings.
+        work: The experiment, whose function has labels, with its finished trainings.
         config: How many labels, how often.
         progress: Where the work is reported.
 
@@ -92,10 +129,10 @@ def evaluate_mislabel(kept: Kept, config: MislabelConfig, progress: Progress) ->
         ConfigError: The function has no labels to change, or there are too few.
         TrainingError: The function fails, or says something else than a finite number for each document.
     """
-    function = kept.experiment.function
+    function = work.experiment.function
     if not isinstance(function, Relabels):
         raise ConfigError(
-            field=kept.experiment.name,
+            field=work.experiment.name,
             expected="`labels`, `classes` and `suspicion(labels, seed)`, whose labels can be changed",
             found="none",
             remedy="the training function `digits` has them",
@@ -114,11 +151,11 @@ def evaluate_mislabel(kept: Kept, config: MislabelConfig, progress: Progress) ->
     with progress.phase("train and score", config.repeats, "trainings") as phase:
         for repeat in range(config.repeats):
             spoilt, where = change_labels(labels, function.classes, config.share, (config.seed, repeat))
-            for method, suspicion_N in _suspicion(kept, spoilt, config.seed + repeat).items():
+            for method, suspicion_N in _suspicion(work, spoilt, config.seed + repeat).items():
                 found.setdefault(method, []).append((suspicion_N, where))
             phase.advance()
     return Mislabel(
-        experiment=kept.experiment.name,
+        experiment=work.experiment.name,
         config=config,
         documents=len(labels),
         changed=changed,
@@ -126,12 +163,12 @@ def evaluate_mislabel(kept: Kept, config: MislabelConfig, progress: Progress) ->
     )
 
 
-def _suspicion(kept: Kept, labels: Ordinals, seed: int) -> dict[str, npt.NDArray[np.float64]]:
+def _suspicion(work: WorkFolder, labels: Ordinals, seed: int) -> dict[str, npt.NDArray[np.float64]]:
     key = key_of(labels.tolist(), seed)
-    record = kept.get("mislabel", key)
+    record = work.get("mislabel", key)
     if record is None:
-        record = _checked(kept.experiment, labels, seed)
-        kept.put("mislabel", key, record)
+        record = _checked(work.experiment, labels, seed)
+        work.put("mislabel", key, record)
     return {method: np.array(values, np.float64) for method, values in record.items()}
 
 
@@ -161,7 +198,7 @@ def _detection(pairs: list[tuple[npt.NDArray[np.float64], Ordinals]]) -> Detecti
     for suspicion_N, where in pairs:
         positive_N = np.zeros(len(suspicion_N), bool)
         positive_N[where] = True
-        places.append(placements(suspicion_N, positive_N))
+        places.append(placements(suspicion_N[positive_N], suspicion_N[~positive_N]))
         curves.append(detection_curve(suspicion_N, positive_N, INSPECTED))
         found.append(float(detection_curve(suspicion_N, positive_N, np.array([positive_N.mean()]))[0]))
     return Detection(auc=mean_interval(np.concatenate(places)), found=float(np.mean(found)), curve=np.mean(curves, 0))

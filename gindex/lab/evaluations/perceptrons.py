@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, many trained at once by batched products: what the built-in training functions are made of.
+"""Multilayer perceptrons, many trained at once by batched products, for the built-in training functions.
 
 Each of the K models has its own weights, documents and order of documents; one step of all is a few batched products.
 
@@ -18,7 +18,7 @@ from gindex.lab.evaluations.training import Ordinals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class PerceptronRecipe:
     """How perceptrons are trained: by plain stochastic gradient descent.
 
     Attributes:
@@ -49,7 +49,7 @@ def perceptron(widths: Sequence[int], seed: int) -> nn.Sequential:
 
 
 def train_perceptrons(
-    recipe: Recipe,
+    recipe: PerceptronRecipe,
     x_NI: Tensor,
     labels: Sequence[Tensor],
     losses: Callable[[Tensor, Tensor], Tensor],
@@ -98,7 +98,7 @@ def train_perceptrons(
 
 
 def by_size(subsets: Sequence[Ordinals]) -> list[list[int]]:
-    """Return the positions of subsets that are equally large, group by group."""
+    """The positions of subsets that are equally large, group by group."""
     groups: dict[int, list[int]] = {}
     for position, subset in enumerate(subsets):
         groups.setdefault(len(subset), []).append(position)
@@ -110,7 +110,7 @@ def _gather(x_NI: Tensor, subsets: Sequence[Ordinals]) -> Tensor:
 
 
 def _forward(parameters: Sequence[Tensor], x_KBI: Tensor) -> Tensor:
-    """Return outputs [K, B, O]; parameters are weights [K, O, I] and biases [K, O] in turn."""
+    """Outputs [K, B, O]; parameters are weights [K, O, I] and biases [K, O] in turn."""
     layers = list(zip(parameters[::2], parameters[1::2], strict=True))
     for number, (weight_KOI, bias_KO) in enumerate(layers):
         x_KBI = torch.baddbmm(bias_KO[:, None], x_KBI, weight_KOI.mT)

@@ -1,4 +1,10 @@
-"""Rankings of an index's documents for queries, by the methods that are compared: what searches give, and BM25.
+"""Rankings of an index's documents for queries, by the methods that are compared.
+
+    index     scores of the stored vectors
+    funnel    the candidates of `exact`, re-ranked by exact influence; the others after them by score
+    exact     exact influence of every document
+    bm25      BM25 score of the query's words
+    random    a random order
 
 Axes: Q queries, N documents.
 """
@@ -12,6 +18,7 @@ import numpy.typing as npt
 from gindex.config import REFUSE
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.evaluations.config import BM25, EXACT, INDEX, METHODS, RANDOM, RankingsConfig
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import log_notes
@@ -20,25 +27,14 @@ from gindex.search.hit import SearchResult
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""
 
-INDEX, FUNNEL, EXACT, BM25, RANDOM = "index", "funnel", "exact", "bm25", "random"
-METHODS = {
-    INDEX: "scores of the stored vectors",
-    FUNNEL: "the candidates of `exact`, re-ranked by exact influence; the others after them by score",
-    EXACT: "exact influence of every document",
-    BM25: "BM25 score of the query's words",
-    RANDOM: "a random order",
-}
-
 
 def rank(
     index: GradientIndex,
     queries: Sequence[Query],
     method: str,
     depth: int,
+    config: RankingsConfig,
     progress: Progress,
-    *,
-    candidates: int = 100,
-    seed: int = 0,
 ) -> list[Ranking]:
     """Rank the documents of an index for each query; a document of several parts has the sum of their values.
 
@@ -47,9 +43,8 @@ def rank(
         queries: Q queries.
         method: One of `METHODS`.
         depth: Documents of each ranking, fewer where there are fewer or BM25 finds no word of the query in more.
+        config: How many candidates the funnel re-ranks, and the seed of the random order.
         progress: Where the work is reported.
-        candidates: Parts that the funnel re-ranks.
-        seed: Seed of the random order.
 
     Raises:
         ConfigError: The method is unknown.
@@ -58,7 +53,7 @@ def rank(
     if method == BM25:
         return [index.lexical(query.text, depth) for query in queries]
     if method == RANDOM:
-        return [_shuffled(index.ids(), depth, seed, number) for number in range(len(queries))]
+        return [_shuffled(index.ids(), depth, config.seed, number) for number in range(len(queries))]
     if method not in METHODS:
         raise ConfigError(field="method", expected=f"one of {', '.join(METHODS)}", found=repr(method))
     common: dict[str, Any] = {
@@ -74,12 +69,12 @@ def rank(
     by_score = [_ranking(result) for result in scored]
     if method == INDEX:
         return by_score
-    found = index.search_many(queries, k=candidates, exact=True, candidates=candidates, **common)
+    found = index.search_many(queries, k=config.candidates, exact=True, candidates=config.candidates, **common)
     return [_continued(_ranking(result), rest)[:depth] for result, rest in zip(found, by_score, strict=True)]
 
 
 def scores_of(rankings: Sequence[Ranking], ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return the values [Q, N] of documents in the order of their ids; 0 where a ranking lacks one."""
+    """The values [Q, N] of documents in the order of their ids; 0 where a ranking lacks one."""
     values = [dict(ranking) for ranking in rankings]
     return np.array([[of.get(document_id, 0.0) for document_id in ids] for of in values])
 

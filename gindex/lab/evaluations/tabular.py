@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from gindex.config import VectorConfig
-from gindex.lab.evaluations.perceptrons import Recipe
-from gindex.lab.evaluations.tensor_training import Table, TensorTraining, import_datasets
+from gindex.lab.evaluations.perceptrons import PerceptronRecipe
+from gindex.lab.evaluations.tensor_training import TabularData, TensorTraining, import_datasets
 from gindex.model.tasks import Regression
 
-RECIPE = Recipe(widths=(10, 128, 128, 128, 1), epochs=40, batch=32, learning_rate=0.03, weight_decay=1e-5)
+RECIPE = PerceptronRecipe(widths=(10, 128, 128, 128, 1), epochs=40, batch=32, learning_rate=0.03, weight_decay=1e-5)
 
 
 class Tabular(TensorTraining):
     """Trains on the diabetes data; features and values are standardised by the training part."""
 
-    def __init__(self, recipe: Recipe = RECIPE) -> None:
+    def __init__(self, recipe: PerceptronRecipe = RECIPE) -> None:
         """Split the table.
 
         Raises:
@@ -30,7 +30,7 @@ class Tabular(TensorTraining):
         order = np.random.RandomState(0).permutation(len(data.data))
         documents = int(0.9 * len(order))
         x, y = _standardised(data.data[order], documents), _standardised(data.target[order], documents)
-        table = Table(x=x[:documents], y=y[:documents], x_queries=x[documents:], y_queries=y[documents:])
+        table = TabularData(x=x[:documents], y=y[:documents], x_queries=x[documents:], y_queries=y[documents:])
         super().__init__(table, recipe, Regression, _squared_errors, VectorConfig(dimension=4096, bits=4))
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +22,24 @@ from gindex.engine import Engine
 from gindex.errors import NonFiniteError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import TailPatchConfig
-from gindex.lab.evaluations.kept import Kept, key_of
 from gindex.lab.evaluations.rankings import Ranking, rank
-from gindex.lab.evaluations.statistics import mean_interval
 from gindex.lab.evaluations.training import Experiment
+from gindex.lab.evaluations.work_folder import WorkFolder, key_of
+from gindex.lab.plots import draw_intervals
+from gindex.lab.report import Figure, Report, Section, Source, Table, spread
+from gindex.lab.statistics import mean_interval
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
 from gindex.statistics import Interval
+
+CAVEATS = (
+    "One step on a document that the model has already learnt is not what the document did in training. A document "
+    "that nothing is left to learn from changes little, however much came from it.",
+    "The size of a change depends on optimiser and rate; compare methods, not figures of other evaluations.",
+    "A step on any document of the corpus may help somewhat. The random choice among the methods shows by how much.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,13 +77,44 @@ class TailPatch:
     losses: npt.NDArray[np.float64]
     methods: dict[str, MethodGain]
 
-    def record(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            **asdict(self.config),
-            "queries": self.queries,
-            "steps": self.steps,
-            "losses": self.losses.tolist(),
+
+def tail_patch_report(measured: TailPatch, source: Source) -> Report:
+    """What was measured, for readers and for programs."""
+    gains = {name: method.gain for name, method in measured.methods.items()}
+    ordered = dict(sorted(gains.items(), key=lambda item: -item[1].mean))
+    best = next(iter(ordered))
+    what = "change of the target's log-likelihood, in nats"
+    figure = Figure(
+        label="Change of the target's log-likelihood by method",
+        fill=lambda axes: draw_intervals(axes, ordered, what),
+        caption="Mean over documents and queries, with its 95% interval.",
+        height=1.4 + 0.4 * len(ordered),
+    )
+    table = Table(
+        header=("method", "change", "raised by"),
+        rows=tuple(
+            (name, spread(each.gain, ".3f"), f"{each.raised:.0%} of the steps")
+            for name, each in measured.methods.items()
+        ),
+        caption="In nats; 95% intervals by bootstrap over the queries.",
+    )
+    return Report(
+        name="tail-patch",
+        title="Does a training step on a document make the target more likely?",
+        findings=(
+            f"{measured.queries:,} queries, one step on each of {measured.config.k} documents; change of "
+            f"log-likelihood in nats, of {measured.losses.mean():.3f}",
+            f"Steps on the documents of {best} raise the likelihood most, by {spread(ordered[best], '.3f')} nats.",
+        ),
+        sections=(Section(title="Methods by what a step does", figures=(figure,), tables=(table,)),),
+        caveats=CAVEATS,
+        sources=(source,),
+        settings=asdict(measured.config),
+        numbers={
+            **asdict(measured.config),
+            "queries": measured.queries,
+            "steps": measured.steps,
+            "losses": measured.losses.tolist(),
             "methods": {
                 name: {
                     **asdict(method.gain),
@@ -83,15 +122,15 @@ class TailPatch:
                     "queries": method.queries.tolist(),
                     "documents": method.documents,
                 }
-                for name, method in self.methods.items()
+                for name, method in measured.methods.items()
             },
-        }
+        },
+    )
 
 
 def evaluate_tail_patch(
     index: GradientIndex,
     queries: Sequence[Query],
-    methods: Sequence[str],
     config: TailPatchConfig,
     progress: Progress,
     work: Path | None = None,
@@ -101,8 +140,7 @@ def evaluate_tail_patch(
     Args:
         index: The index; its model takes the steps, in float32.
         queries: Q queries.
-        methods: Names of `rankings.METHODS`.
-        config: Documents, optimiser and rate.
+        config: Methods, documents, optimiser and rate.
         progress: Where the work is reported.
         work: Folder that keeps finished steps; None keeps none.
 
@@ -111,13 +149,10 @@ def evaluate_tail_patch(
         SettingsMismatchError: The folder is of another index, optimiser or rate.
         GindexError: A query cannot be searched for.
     """
-    rankings = {
-        method: rank(index, queries, method, config.k, progress, candidates=config.candidates, seed=config.seed)
-        for method in methods
-    }
+    rankings = {method: rank(index, queries, method, config.k, config, progress) for method in config.methods}
     stepper = Stepper(index, queries, config)
-    kept = None if work is None else Kept(_experiment(index, queries, config), work)
-    gains = _gains(stepper, wanted_steps(rankings), kept, progress)
+    folder = None if work is None else WorkFolder(_experiment(index, queries, config), work)
+    gains = _gains(stepper, wanted_steps(rankings), folder, progress)
     return TailPatch(
         config=config,
         queries=len(queries),
@@ -128,7 +163,7 @@ def evaluate_tail_patch(
 
 
 def wanted_steps(rankings: Mapping[str, Sequence[Ranking]]) -> dict[str, list[int]]:
-    """Return which queries' losses are wanted after a step on each document."""
+    """The queries whose losses are wanted after a step on each document."""
     wanted: dict[str, set[int]] = {}
     for of_method in rankings.values():
         for query, ranking in enumerate(of_method):
@@ -149,7 +184,7 @@ class Stepper:
         self.before = self._losses(range(len(queries)))
 
     def gains(self, document_id: str, queries: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return how much a step on a document raises the log-likelihood of queries, in nats.
+        """Rise of the log-likelihood of queries by a step on a document, in nats.
 
         Raises:
             NonFiniteError: The loss after the step is not finite.
@@ -215,17 +250,17 @@ class Stepper:
 
 
 def _gains(
-    stepper: Stepper, wanted: Mapping[str, Sequence[int]], kept: Kept | None, progress: Progress
+    stepper: Stepper, wanted: Mapping[str, Sequence[int]], folder: WorkFolder | None, progress: Progress
 ) -> dict[tuple[str, int], float]:
     gains: dict[tuple[str, int], float] = {}
     with progress.phase("steps", len(wanted), "documents") as phase:
         for document_id, queries in wanted.items():
             key = key_of(document_id, list(queries))
-            record = None if kept is None else kept.get("steps", key)
+            record = None if folder is None else folder.get("steps", key)
             if record is None:
                 record = {"document": document_id, "gains": stepper.gains(document_id, queries).tolist()}
-                if kept is not None:
-                    kept.put("steps", key, record)
+                if folder is not None:
+                    folder.put("steps", key, record)
             gains |= {(document_id, q): gain for q, gain in zip(queries, record["gains"], strict=True)}
             phase.advance()
     return gains
@@ -244,6 +279,6 @@ def _summary(rankings: Sequence[Ranking], gains: Mapping[tuple[str, int], float]
 
 
 def _experiment(index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> Experiment:
-    """Say what finished steps depend on."""
+    """The experiment that finished steps belong to."""
     what = [index.manifest.model["model"], config.optimizer, config.rate, [asdict(query) for query in queries]]
     return Experiment(name="tail-patch", source=key_of(*what), function=None, documents=len(index.ids()))

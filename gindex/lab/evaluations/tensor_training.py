@@ -17,7 +17,7 @@ from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.lab.attribution import DAMPING
 from gindex.lab.evaluations.methods import TensorMethods
-from gindex.lab.evaluations.perceptrons import Recipe, by_size, train_perceptrons
+from gindex.lab.evaluations.perceptrons import PerceptronRecipe, by_size, train_perceptrons
 from gindex.lab.evaluations.training import Losses, Method, Ordinals
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import tensor_batches
@@ -30,7 +30,7 @@ ATTRIBUTION_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table:
+class TabularData:
     """Documents and queries with their labels."""
 
     x: Tensor
@@ -46,8 +46,8 @@ class TensorTraining:
 
     def __init__(
         self,
-        table: Table,
-        recipe: Recipe,
+        table: TabularData,
+        recipe: PerceptronRecipe,
         task: Callable[[torch.nn.Module], TensorTask],
         losses: Callable[[Tensor, Tensor], Tensor],
         vectors: VectorConfig,
@@ -84,7 +84,7 @@ class TensorTraining:
     def train(
         self, subsets: Sequence[Ordinals], seeds: Sequence[int], labels: Tensor | None = None
     ) -> list[torch.nn.Sequential]:
-        """Return trained perceptrons, with other labels [N] where some are given."""
+        """Trained perceptrons, with other labels [N] where some are given."""
         y = self.table.y if labels is None else labels
         return train_perceptrons(self.recipe, self.table.x, [y] * len(subsets), self._losses, subsets, seeds)
 
@@ -96,7 +96,7 @@ class TensorTraining:
         return TensorMethods(self.task(model), documents, tensor_batches(self.table.x_queries, self.table.y_queries))
 
     def methods(self) -> Mapping[str, Method]:
-        """Return exact influence with all kinds of curvature, and the scores of vectors."""
+        """Exact influence with all kinds of curvature, and the scores of vectors."""
         found = self.trained()
         return {
             **{kind: partial(found.exact, kind) for kind in ("ekfac", "kfac", "diagonal", "identity")},
@@ -113,7 +113,7 @@ class TensorTraining:
 
 
 def import_datasets() -> Any:
-    """Return scikit-learn's data sets, which come with it.
+    """Scikit-learn's data sets, which come with it.
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.

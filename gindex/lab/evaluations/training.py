@@ -1,4 +1,4 @@
-"""What is compared with: a training function, and what else it may offer.
+"""The training function of an evaluation, and what else it may offer.
 
 A training function is called with the ordinals of the documents to train on and a seed, and returns the loss of every
 query under the trained model. That is all that a user has to write:
@@ -30,7 +30,7 @@ class TrainingFunction(Protocol):
     """Trains on some documents, and says how well the result does on every query."""
 
     def __call__(self, subset: Ordinals, seed: int, /) -> npt.ArrayLike:
-        """Return the losses [Q] after training on the documents `subset`, which are in order.
+        """The losses [Q] after training on the documents `subset`, which are in order.
 
         The seed decides all that is random. It is the same for many subsets, and losses are compared between them.
         """
@@ -45,7 +45,7 @@ class TrainsMany(Protocol):
     """Trainings that are worth doing together."""
 
     def many(self, subsets: Sequence[Ordinals], seeds: Sequence[int]) -> npt.ArrayLike:
-        """Return the losses [K, Q] of K trainings, each as when it is called for by itself."""
+        """The losses [K, Q] of K trainings, each as when it is called for by itself."""
         ...
 
 
@@ -54,7 +54,7 @@ class OffersMethods(Protocol):
     """A training function that comes with methods to compare."""
 
     def methods(self) -> Mapping[str, Method]:
-        """Return methods by name; nothing is computed until one is called."""
+        """Methods by name; nothing is computed until one is called."""
         ...
 
 
@@ -95,7 +95,7 @@ class Experiment:
         return max(1, int(self.function.at_once)) if isinstance(self.function, TrainsMany) else 1
 
     def train(self, subsets: Sequence[Ordinals], seeds: Sequence[int]) -> Losses:
-        """Return the losses [K, Q] of K trainings.
+        """The losses [K, Q] of K trainings.
 
         Raises:
             TrainingError: The function fails, returns something else than finite losses, or as many for all.

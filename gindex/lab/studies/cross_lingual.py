@@ -5,20 +5,20 @@ Source: Grosse et al. 2023, arXiv:2308.03296.
 Axes: Q queries, N parts, P passages, L languages, D documents (passage by language).
 """
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gindex.documents.words import words_in
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.plots import shade
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import area_under_curve, mean_interval
 from gindex.lab.studies.config import CrossLingualConfig
 from gindex.lab.studies.material import Material
-from gindex.lab.studies.plots import check_plots, draw, shade
-from gindex.lab.studies.report import Figure, Report, Section, Table
-from gindex.lab.studies.statistics import area_under_curve, mean_interval, text
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens
 
@@ -29,14 +29,14 @@ LEAST_PASSAGES = 10
 
 CAVEATS = (
     "Translations share names, numbers, options and loan words. How well these alone find a translation is shown "
-    "beside, and taken out of the influence where that is said. Only a straight line is, fitted to all passages of a"
-    " language, and the translation shares more words than any other: what is left need not be meaning.",
+    "beside, and taken out of the influence where that is said. Only a straight line is, fitted to all passages of a "
+    "language, and the translation shares more words than any other: what is left need not be meaning.",
     "Translations also share their length and their place on a page, which influence may follow.",
-    "The share of a language depends on how much text of it is in the index, and on how well the model knows it; the"
-    " table of what is indexed is given.",
+    "The share of a language depends on how much text of it is in the index, and on how well the model knows it; the "
+    "table of what is indexed is given.",
     "A small model trained on little text need not have what lets a large one generalise across languages. That "
-    "influence stays within a language here says nothing of larger models, where Grosse and others saw it cross more"
-    " the larger the model.",
+    "influence stays within a language here says nothing of larger models, where Grosse and others saw it cross more "
+    "the larger the model.",
 )
 
 
@@ -65,9 +65,7 @@ def study_cross_lingual(index: GradientIndex, config: CrossLingualConfig, progre
 
     Raises:
         ConfigError: The fields are missing, or too few passages are in every language.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     material = Material(index, progress)
     parallel = find_parallel(material, config)
     drawn = np.sort(np.random.default_rng(config.seed).permutation(len(parallel.passages))[: config.sample])
@@ -115,7 +113,7 @@ def find_parallel(material: Material, config: CrossLingualConfig) -> Parallel:
 
 
 def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
-    """Return the influence [Q, P, L] of every document, a sum over its parts, on the first parts of those drawn."""
+    """The influence [Q, P, L] of every document, a sum over its parts, on the first parts of those drawn."""
     queries = [
         QueryTokens(material.table.tokens([parts[0]])[0], 1) for passage in drawn for parts in parallel.parts[passage]
     ]
@@ -128,14 +126,10 @@ def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int
     return influence_QD.reshape(len(queries), len(parallel.passages), len(parallel.languages))
 
 
-def words_of(text: str) -> set[str]:
-    """Return the different words of a text, in lower case."""
-    return set(re.findall(r"\w+", text.lower()))
-
-
 def _overlap(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
-    """Return the share [Q, P, L] of the words of a query and a document that are in both."""
-    words = [[words_of(" ".join(material.texts(np.array(parts, np.int64)))) for parts in own] for own in parallel.parts]
+    """The share [Q, P, L] of the words of a query and a document that are in both."""
+    texts = [[" ".join(material.texts(np.array(parts, np.int64))) for parts in own] for own in parallel.parts]
+    words = [[set(words_in(text)) for text in own] for own in texts]
     overlap = [
         [[len(asked & other) / max(len(asked | other), 1) for other in own] for own in words]
         for passage in drawn
@@ -174,7 +168,7 @@ def without(scores_QPL: Scores, explained_by_QPL: Scores) -> Scores:
 
 
 def language_shares(influence_QPL: Scores, drawn: npt.NDArray[np.int64], languages: int) -> Scores:
-    """Return the share [L, L, drawn] of each language in the positive influence of other passages on a query."""
+    """The share [L, L, drawn] of each language in the positive influence of other passages on a query."""
     shares = np.zeros((languages, languages, len(drawn)))
     for query, influence_PL in enumerate(influence_QPL):
         place, source = divmod(query, languages)
@@ -212,18 +206,15 @@ def _report(
         "shares": {a: {b: float(shares[n, m].mean()) for m, b in enumerate(names)} for n, a in enumerate(names)},
     }
     findings = (
-        f"The translation of a passage has more influence on it than {text(overall['influence'], '.0%')} of the other "
-        "passages of "
-        f"its language, and the most of all for {first['influence']:.0%}. Half would be chance.",
-        f"Shared words alone place it above {text(overall['shared words'], '.0%')}; with what they explain taken out, "
-        "influence "
-        f"still does above {text(overall['influence without shared words'], '.0%')}.",
-        f"{text(within, '.0%')} of the positive influence of other passages comes from the query's own language; "
-        f"{1 / count:.0%} "
-        "would be even.",
+        f"The translation of a passage has more influence on it than {spread(overall['influence'], '.0%')} of the "
+        f"other passages of its language, and the most of all for {first['influence']:.0%}. Half would be chance.",
+        f"Shared words alone place it above {spread(overall['shared words'], '.0%')}; with what they explain taken "
+        f"out, influence still does above {spread(overall['influence without shared words'], '.0%')}.",
+        f"{spread(within, '.0%')} of the positive influence of other passages comes from the query's own language; "
+        f"{1 / count:.0%} would be even.",
     )
     return Report(
-        study="cross-lingual",
+        name="cross-lingual",
         title="Does influence cross languages?",
         findings=findings,
         sections=(*_matrices(names, ranks, shares), _indexed(material, parallel)),
@@ -241,12 +232,12 @@ def _pairs(names: list[str], ranks: Scores) -> dict[str, dict[str, float | None]
 
 
 def _matrices(names: list[str], ranks: dict[str, Scores], shares: Scores) -> tuple[Section, Section]:
-    def drawn(label: str, values: Scores) -> str:
+    def drawn(label: str, values: Scores, caption: str) -> Figure:
         def fill(axes: Any) -> None:
             shade(axes, values.tolist(), names, names, ".0%")
             axes.set(xlabel="language of the document", ylabel="language of the query", title=label)
 
-        return draw(label, fill, width=4.2, height=1.1 + 0.42 * len(names))
+        return Figure(label=label, fill=fill, caption=caption, width=4.2, height=1.1 + 0.42 * len(names))
 
     captions = {
         "influence": "Mean share of the other passages in that language that the translation stands above; 50% is "
@@ -256,14 +247,15 @@ def _matrices(names: list[str], ranks: dict[str, Scores], shares: Scores) -> tup
     }
     found = Section(
         title="Finding the translation",
-        figures=tuple(Figure(svg=drawn(name, own.mean(2)), caption=captions[name]) for name, own in ranks.items()),
+        figures=tuple(drawn(name, own.mean(2), captions[name]) for name, own in ranks.items()),
     )
     divided = Section(
         title="Where influence comes from",
         figures=(
-            Figure(
-                svg=drawn("positive influence by language", shares.mean(2)),
-                caption="Share of each language in the positive influence of other passages; a row adds up to 100%.",
+            drawn(
+                "positive influence by language",
+                shares.mean(2),
+                "Share of each language in the positive influence of other passages; a row adds up to 100%.",
             ),
         ),
     )

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import FidelityQueries
 from gindex.index import GradientIndex
+from gindex.lab.plots import SERIES, shade
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import mean_interval
 from gindex.lab.studies.config import LayersConfig
 from gindex.lab.studies.material import Material, Ranked
-from gindex.lab.studies.plots import SERIES, check_plots, draw, shade
-from gindex.lab.studies.report import Figure, Report, Section, Table
-from gindex.lab.studies.statistics import mean_interval, text
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens
@@ -56,9 +56,7 @@ def study_layers(
 
     Raises:
         ConfigError: There are too few documents or parts.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     material = Material(index, progress)
     most = material.count(config.parts) // 2
     if config.top > most:
@@ -104,7 +102,7 @@ def _drawn(material: Material, config: LayersConfig) -> tuple[FidelityQueries, l
 
 
 def shares_by_layer(ranked: Ranked, top: int) -> Shares:
-    """Return the share [Q, L] of each layer in the summed influence of each query's most influential parts."""
+    """The share [Q, L] of each layer in the summed influence of each query's most influential parts."""
     total_QN = np.where(ranked.counted, ranked.influence.sum(0, dtype=np.float64), -np.inf)
     best_QK = np.argsort(-total_QN, axis=1, kind="stable")[:, :top]
     by_layer = [np.take_along_axis(layer_QN, best_QK, 1).sum(1, dtype=np.float64) for layer_QN in ranked.influence]
@@ -141,16 +139,14 @@ def _report(material: Material, config: LayersConfig, ranked: Ranked, types: lis
     }
     findings = (
         f"Of the influence of a query's top {config.top} parts the most sits in {groups[most]}, "
-        f"{text(overall[most], '.0%')} with "
-        f"{of_weights[0, most]:.0%} of the tracked weights, and the least in {groups[least]}, "
-        f"{text(overall[least], '.0%')} with "
-        f"{of_weights[0, least]:.0%}.",
+        f"{spread(overall[most], '.0%')} with {of_weights[0, most]:.0%} of the tracked weights, and the least in "
+        f"{groups[least]}, {spread(overall[least], '.0%')} with {of_weights[0, least]:.0%}.",
         "By type the most sits in: "
-        + "; ".join(f"{name}, {group} ({text(mean, '.0%')})" for name, (mean, group) in tops.items())
+        + "; ".join(f"{name}, {group} ({spread(mean, '.0%')})" for name, (mean, group) in tops.items())
         + ".",
     )
     return Report(
-        study="layers",
+        name="layers",
         title="Where in the model does the influence sit?",
         findings=findings,
         sections=(
@@ -176,7 +172,7 @@ def _place(name: str) -> int:
 
 
 def _short(groups: list[str]) -> list[str]:
-    """Return the names without what they share at their beginning, where that leaves something of each."""
+    """The names without their common beginning, where that leaves something of each."""
     starts = [group.rpartition(".") for group in groups]
     return [last for _, _, last in starts] if len({first for first, _, _ in starts}) == 1 else groups
 
@@ -195,7 +191,7 @@ def _by_group(groups: list[str], means: dict[str, list[Any]], of_weights: Shares
         axes.legend(loc="best")
 
     rows = tuple(
-        (group, *(text(found[n], ".0%") for found in means.values()), f"{of_weights[n]:.0%}")
+        (group, *(spread(found[n], ".0%") for found in means.values()), f"{of_weights[n]:.0%}")
         for n, group in enumerate(groups)
     )
     header = tuple(f"{name} ({counts[name]})" for name in means)
@@ -203,7 +199,8 @@ def _by_group(groups: list[str], means: dict[str, list[Any]], of_weights: Shares
         title="Along the depth",
         figures=(
             Figure(
-                svg=draw("Share of influence by layer group and type of query", fill),
+                label="Share of influence by layer group and type of query",
+                fill=fill,
                 caption="Share of each group in the influence of a query's top parts; bands are 95% intervals.",
             ),
         ),
@@ -226,11 +223,9 @@ def _by_kind(kinds: list[str], means: dict[str, list[Any]], of_weights: Shares) 
         title="By kind of layer",
         figures=(
             Figure(
-                svg=draw(
-                    "Share of influence by kind of layer and type of query",
-                    lambda axes: shade(axes, transposed, kinds, names, ".0%"),
-                    height=height,
-                ),
+                label="Share of influence by kind of layer and type of query",
+                fill=lambda axes: shade(axes, transposed, kinds, names, ".0%"),
+                height=height,
                 caption="Mean share of all layers of the kind, and their share of the weights; columns add up to 100%.",
             ),
         ),

@@ -1,4 +1,4 @@
-"""What studies are made of: queries, the parts they are compared with, and exact influence between them.
+"""The material of studies: queries, the parts they are compared with, and exact influence between them.
 
 Axes: L layers, Q queries, N parts or texts.
 """
@@ -13,7 +13,7 @@ from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
 from gindex.index import GradientIndex
-from gindex.lab.studies.report import Quote, Source
+from gindex.lab.report import Quote, Source
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, tokenize_query
@@ -49,22 +49,14 @@ class Material:
     @property
     def source(self) -> Source:
         """What the report says of the index."""
-        manifest = self.index.manifest
-        return Source(
-            path=str(self.index.path),
-            version=manifest.version,
-            model=str(manifest.model["name"]),
-            weights=sum(layer.inputs * layer.outputs for layer in manifest.layers),
-            documents=len(np.unique(self.table.part_documents()[self.usable])),
-            parts=len(self.usable),
-        )
+        return Source.of(self.index)
 
-    def count(self, most: int) -> int:
-        """Return how many parts a ranking takes, where it takes at most so many; 0 takes all."""
+    def count(self, most: int | None) -> int:
+        """How many parts a ranking takes, where it takes at most so many; None takes all."""
         return min(most or len(self.usable), len(self.usable))
 
     def first_parts(self) -> Ordinals:
-        """Return the ordinals of the parts that documents begin with, in order."""
+        """The ordinals of the parts that documents begin with, in order."""
         _, first = np.unique(self.table.part_documents(), return_index=True)
         return np.intersect1d(first, self.usable)
 
@@ -85,17 +77,17 @@ class Material:
         return drawn
 
     def tokens_of(self, text: str) -> Tokens:
-        """Return the tokens of a text, as many as a part may have; empty where it has none to predict."""
+        """The tokens of a text, as many as a part may have; empty where it has none to predict."""
         ((ids, _),) = tokenize(self.index.engine.loaded.tokenizer, [text])
         most = min(self.index.engine.loaded.max_tokens, int(self.index.manifest.settings["corpus"]["max_tokens"]))
         return np.array(ids[:most] if len(ids) > 1 else [], np.uint32)
 
     def asked(self, query: Query) -> QueryTokens:
-        """Return the tokens of a query."""
+        """The tokens of a query."""
         return tokenize_query(query, self.index.engine.loaded)
 
     def losses(self, queries: Sequence[QueryTokens]) -> npt.NDArray[np.float64]:
-        """Return the mean loss [Q] of the tokens that count, in nats."""
+        """The mean loss [Q] of the tokens that count, in nats."""
         import torch
 
         engine = self.index.engine
@@ -108,19 +100,19 @@ class Material:
         means: npt.NDArray[np.float64] = result / counted
         return means
 
-    def rank(self, queries: FidelityQueries, most: int, seed: int, *, by_layer: bool = False) -> Ranked:
+    def rank(self, queries: FidelityQueries, most: int | None, seed: int, *, by_layer: bool = False) -> Ranked:
         """Compute the influence of the parts of the index, or of a draw of them, on queries.
 
         Args:
             queries: The queries, with the document that each leaves out.
-            most: Parts to draw; 0 takes all.
+            most: Parts to draw; None takes all.
             seed: Seed of the draw.
             by_layer: Keep the layers apart.
 
         Raises:
             ConfigError: There are too few parts of other documents.
         """
-        parts = sample_parts(self.usable, most or None, seed)
+        parts = sample_parts(self.usable, most, seed)
         counted_QN = queries.documents[:, None] != self.table.part_documents()[parts]
         least = int(counted_QN.sum(1).min())
         if least < LEAST_PARTS:
@@ -142,7 +134,7 @@ class Material:
         *,
         by_layer: bool = False,
     ) -> Influence:
-        """Return the exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
+        """The exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
         reranker, blocks = self.index.reranker, []
         for block in reranker.blocks(len(queries)):
             preconditioned = reranker.precondition(queries[block], self.progress)
@@ -157,10 +149,10 @@ class Material:
         return np.concatenate(blocks, axis=-2)
 
     def quote(self, ordinal: int, note: str) -> Quote:
-        """Return a part as the report shows it."""
+        """A part as the report shows it."""
         (part,) = self.table.parts([ordinal])
         return Quote(title=f"{part.document_id}, {note}", text=part.text)
 
     def texts(self, ordinals: Ordinals) -> list[str]:
-        """Return the texts of parts, in the order asked."""
+        """The texts of parts, in the order asked."""
         return [part.text for part in self.table.parts(ordinals)]

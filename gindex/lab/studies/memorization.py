@@ -18,11 +18,11 @@ import torch
 
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.plots import FAINT, SERIES, suited_scale
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import area_under_curve, mean_interval, spearman_interval
 from gindex.lab.studies.config import MemorizationConfig
 from gindex.lab.studies.material import Material, Ordinals
-from gindex.lab.studies.plots import FAINT, SERIES, check_plots, draw, suited_scale
-from gindex.lab.studies.report import Figure, Report, Section, Table
-from gindex.lab.studies.statistics import area_under_curve, mean_interval, spearman_interval, text
 from gindex.progress import Progress
 
 LEAST_DOCUMENTS = 20
@@ -32,14 +32,14 @@ BINS = 10
 SHOWN = 3
 
 CAVEATS = (
-    "Self-influence is computed at the trained weights. A text that has been learnt by heart has little gradient "
-    "left, so self-influence here is not what Feldman and Zhang measure, the loss on a document of models trained "
-    "without it; a document can be memorised and have a small one.",
-    "A verbatim completion can come from a text that is easy to guess, or that stands in many documents. It shows "
-    "that the model can say it, not that it learnt it from this document.",
+    "Self-influence is computed at the trained weights. A text that has been learnt by heart has little gradient left, "
+    "so self-influence here is not what Feldman and Zhang measure, the loss on a document of models trained without "
+    "it; a document can be memorised and have a small one.",
+    "A verbatim completion can come from a text that is easy to guess, or that stands in many documents. It shows that "
+    "the model can say it, not that it learnt it from this document.",
     "Only greedy completion from the document's beginning was tried. Other prompts and sampling bring out more.",
-    "Self-influence is that of the stored vectors, with the damping and the ranks of the index, for all tokens of "
-    "the part, not of the completion alone.",
+    "Self-influence is that of the stored vectors, with the damping and the ranks of the index, for all tokens of the "
+    "part, not of the completion alone.",
 )
 
 
@@ -53,9 +53,7 @@ def study_memorization(index: GradientIndex, config: MemorizationConfig, progres
 
     Raises:
         ConfigError: Too few documents are long enough.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     material = Material(index, progress)
     parts = _drawn(material, config)
     right_NC, losses = completion(material, parts, config)
@@ -104,7 +102,7 @@ def completion(
 
 
 def verbatim_tokens(right_NC: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return how many tokens [N] a greedy completion has right before its first wrong one."""
+    """Number of tokens [N] that a greedy completion has right before its first wrong one."""
     leading: npt.NDArray[np.int64] = np.cumprod(right_NC.astype(np.int64), axis=1).sum(1)
     return leading
 
@@ -138,17 +136,16 @@ def _report(
     goes = "larger" if with_length.low > 0 else "smaller" if with_length.high < 0 else "neither larger nor smaller"
     findings = (
         f"Given {config.prompt_tokens} tokens, the model completes {whole.sum():,} of {len(parts):,} documents "
-        f"({whole.mean():.1%}) verbatim for {config.completion_tokens} tokens; on average it gets "
-        f"{matched.mean():.1f} tokens right before the first wrong one.",
-        f"Self-influence is {goes} for documents that it completes further: rank correlation {text(with_length)} with "
-        "the tokens "
-        f"completed, {text(with_loss)} with their loss."
+        f"({whole.mean():.1%}) verbatim for {config.completion_tokens} tokens; on average it gets {matched.mean():.1f} "
+        "tokens right before the first wrong one.",
+        f"Self-influence is {goes} for documents that it completes further: rank correlation {spread(with_length)} "
+        f"with the tokens completed, {spread(with_loss)} with their loss."
         + (f" A verbatim document has more of it than another in {area:.0%} of pairs." if area is not None else ""),
     )
     largest = np.argsort(-self_influence, kind="stable")[:SHOWN]
     furthest = np.argsort(-matched, kind="stable")[:SHOWN]
     return Report(
-        study="memorization",
+        name="memorization",
         title="Are documents of large self-influence known by heart?",
         findings=findings,
         sections=(
@@ -164,7 +161,7 @@ def _report(
 
 
 def _bins(self_influence: npt.NDArray[np.float64], matched: npt.NDArray[np.int64], seed: int) -> list[dict[str, Any]]:
-    """Return the documents in groups of rising self-influence, as equal in number as can be."""
+    """The documents in groups of rising self-influence, as equal in number as can be."""
     groups = np.array_split(np.argsort(self_influence, kind="stable"), BINS)
     return [
         {
@@ -208,11 +205,13 @@ def _curves(
         title="Self-influence and verbatim completion",
         figures=(
             Figure(
-                svg=draw("Tokens completed verbatim by self-influence", by_bin),
+                label="Tokens completed verbatim by self-influence",
+                fill=by_bin,
                 caption="Documents in tenths of rising self-influence; the band is the 95% interval of the mean.",
             ),
             Figure(
-                svg=draw("Loss of the completion against self-influence", each),
+                label="Loss of the completion against self-influence",
+                fill=each,
                 caption="Each point is a document.",
             ),
         ),

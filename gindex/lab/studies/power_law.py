@@ -101,12 +101,12 @@ def fit_power_law(values: Values, resamples: int = 100, seed: int = 0) -> PowerL
 
 
 def exponent(tail: Values) -> float:
-    """Return the maximum-likelihood exponent of a falling tail [M] that begins at its last value."""
+    """The maximum-likelihood exponent of a falling tail [M] that begins at its last value."""
     return 1 + len(tail) / max(float(np.log(tail / tail[-1]).sum()), 1e-12)
 
 
 def _best_tail(falling: Values) -> tuple[float, int, float]:
-    """Return exponent, length and distance of the tail that is closest to its own fit."""
+    """Exponent, length and distance of the tail that is closest to its own fit."""
     longest = int((falling > 0).sum())
     lengths = np.unique(np.geomspace(min(LEAST_TAIL, longest), longest, CANDIDATES).astype(int))
     logs = np.log(falling[:longest])
@@ -123,7 +123,7 @@ def _best_tail(falling: Values) -> tuple[float, int, float]:
 
 
 def _vuong(tail: Values, alpha: float) -> float:
-    """Return the normalised log-likelihood ratio of a power law against an exponential above the same x_min."""
+    """The normalised log-likelihood ratio of a power law against an exponential above the same x_min."""
     x_min = tail[-1]
     rate = 1 / max(float((tail - x_min).mean()), 1e-300)
     ratio = np.log((alpha - 1) / x_min) - alpha * np.log(tail / x_min) - (np.log(rate) - rate * (tail - x_min))

@@ -6,7 +6,6 @@ Axes: Q queries, D documents, M models (smaller, larger).
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.documents.selection import lexical_documents, parts_of
+from gindex.documents.words import words_in
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
+from gindex.lab.plots import FAINT, SERIES
+from gindex.lab.report import Figure, Quote, Report, Section, Table, spread
+from gindex.lab.statistics import mean_interval
 from gindex.lab.studies.config import ScaleConfig
 from gindex.lab.studies.material import Material
-from gindex.lab.studies.plots import FAINT, SERIES, check_plots, draw
-from gindex.lab.studies.report import Figure, Quote, Report, Section, Table
-from gindex.lab.studies.statistics import mean_interval, spearman, text
 from gindex.progress import Progress
 from gindex.queries.query import Query
+from gindex.statistics import spearman
 
 Scores = npt.NDArray[np.float64]
 
@@ -36,8 +37,8 @@ CAVEATS = (
     "queries is given; a difference in influence may come from that.",
     "Shared words are counted as they are written, weighted by their rarity. Another form of a word, or a synonym, "
     "counts as nothing in common, so an influence on meaning alone looks the same as one on neither.",
-    "Long documents hold more of a query's words and have more influence as well; part of any agreement with BM25 is"
-    " length.",
+    "Long documents hold more of a query's words and have more influence as well; part of any agreement with BM25 is "
+    "length.",
     "Queries are the beginnings of documents of the corpus, which both models were trained on where the corpus is "
     "their own; the documents themselves are left out.",
 )
@@ -73,9 +74,7 @@ def study_scale(
 
     Raises:
         ConfigError: The indexes are not of one corpus, the second model isn't larger, or there are too few documents.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     materials = (Material(smaller, progress), Material(larger, progress))
     _check_sizes(materials)
     common = find_common(materials, config)
@@ -131,7 +130,7 @@ def find_common(materials: Sequence[Material], config: ScaleConfig) -> Common:
                 remedy="build both over one corpus",
             )
     queries, own = _queries(drawn, texts, config, generator)
-    return Common(ids=drawn, words=[Counter(_words(each)) for each in texts], queries=queries, own=own)
+    return Common(ids=drawn, words=[Counter(words_in(each)) for each in texts], queries=queries, own=own)
 
 
 def _document_ids(material: Material) -> list[str]:
@@ -162,7 +161,7 @@ def _queries(
 
 
 def document_influence(material: Material, common: Common) -> Scores:
-    """Return the influence [Q, D] of every document, its parts put together, on the queries."""
+    """The influence [Q, D] of every document, its parts put together, on the queries."""
     ordinals = list(material.table.ordinals(common.ids).values())
     by_document = parts_of(material.table, ordinals)
     parts = np.concatenate([by_document[ordinal] for ordinal in ordinals])
@@ -176,7 +175,7 @@ def document_influence(material: Material, common: Common) -> Scores:
 
 
 def lexical_scores(material: Material, common: Common) -> Scores:
-    """Return the BM25 scores [Q, D] of the documents for the queries' words; 0 where none is there."""
+    """The BM25 scores [Q, D] of the documents for the queries' words; 0 where none is there."""
     ordinals = material.table.ordinals(common.ids)
     place = {ordinal: n for n, ordinal in enumerate(ordinals[name] for name in common.ids)}
     scores_QD = np.zeros((len(common.queries), len(common.ids)))
@@ -188,12 +187,12 @@ def lexical_scores(material: Material, common: Common) -> Scores:
 
 
 def shared_words(common: Common) -> Scores:
-    """Return the share [Q, D] of each query's different words that a document has, weighted by log(D / documents)."""
+    """The share [Q, D] of each query's different words that a document has, weighted by log(D / documents)."""
     having = Counter(word for words in common.words for word in words)
     rarity = {word: math.log(len(common.words) / count) for word, count in having.items()}
     shares_QD = np.zeros((len(common.queries), len(common.words)))
     for row, query in zip(shares_QD, common.queries, strict=True):
-        asked = {word: rarity.get(word, 0.0) for word in _words(_text(query))}
+        asked = {word: rarity.get(word, 0.0) for word in words_in(_text(query))}
         total = sum(asked.values()) or 1.0
         row[:] = [sum(w for word, w in asked.items() if word in words) / total for words in common.words]
     return shares_QD
@@ -201,10 +200,6 @@ def shared_words(common: Common) -> Scores:
 
 def _text(query: Query) -> str:
     return query.prompt + (query.completion or "")
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -283,19 +278,16 @@ def _report(
     direction = "less" if difference.high < 0 else "more" if difference.low > 0 else "neither more nor less"
     findings = (
         f"The top {config.top} documents of the larger model share {direction} of a query's words than those of the "
-        "smaller: "
-        f"{text(means['larger'], '.1%')} against {text(means['smaller'], '.1%')} (difference "
-        f"{text(difference, '+.1%')}); the top by BM25 "
-        f"{means['BM25'].mean:.1%}, any documents {means['chance'].mean:.1%}.",
-        f"The rank correlation of influence with BM25 is {text(correlations[0])} for the smaller and "
-        f"{text(correlations[1])} for the "
-        f"larger model; BM25 places half of their top documents within the first {ranks['smaller']:,.0f} and "
-        f"{ranks['larger']:,.0f} of "
-        f"{len(common.ids):,}.",
-        f"The two models have {text(agreement, '.0%')} of their top {config.top} in common.",
+        f"smaller: {spread(means['larger'], '.1%')} against {spread(means['smaller'], '.1%')} (difference "
+        f"{spread(difference, '+.1%')}); the top by BM25 {means['BM25'].mean:.1%}, any documents "
+        f"{means['chance'].mean:.1%}.",
+        f"The rank correlation of influence with BM25 is {spread(correlations[0])} for the smaller and "
+        f"{spread(correlations[1])} for the larger model; BM25 places half of their top documents within the first "
+        f"{ranks['smaller']:,.0f} and {ranks['larger']:,.0f} of {len(common.ids):,}.",
+        f"The two models have {spread(agreement, '.0%')} of their top {config.top} in common.",
     )
     return Report(
-        study="scale",
+        name="scale",
         title="Does a larger model learn from documents that share fewer words?",
         findings=findings,
         sections=(
@@ -329,7 +321,7 @@ def _curves(measured: _Measured, materials: Sequence[Material]) -> Section:
     caption = "Mean share of the query's words, weighted by rarity, in the best documents; bands are 95% intervals."
     return Section(
         title="Words in common",
-        figures=(Figure(svg=draw("Share of the query's words in the best documents", fill), caption=caption),),
+        figures=(Figure(label="Share of the query's words in the best documents", fill=fill, caption=caption),),
     )
 
 
@@ -355,7 +347,7 @@ def _ranks(measured: _Measured, config: ScaleConfig, documents: int) -> Section:
     caption = "How many of the most influential documents a search for the query's words would find among its best."
     return Section(
         title="Ranks by BM25 of the most influential documents",
-        figures=(Figure(svg=draw("Ranks by BM25 of the most influential documents", fill), caption=caption),),
+        figures=(Figure(label="Ranks by BM25 of the most influential documents", fill=fill, caption=caption),),
     )
 
 
@@ -363,7 +355,13 @@ def _models(
     materials: Sequence[Material], losses: list[Any], means: dict[str, Any], correlations: list[Any], seed: int
 ) -> Section:
     rows = tuple(
-        (name, f"{material.source.weights:,}", text(mean_interval(loss, seed)), text(means[name], ".1%"), text(rho))
+        (
+            name,
+            f"{material.source.weights:,}",
+            spread(mean_interval(loss, seed)),
+            spread(means[name], ".1%"),
+            spread(rho),
+        )
         for name, material, loss, rho in zip(SIZES, materials, losses, correlations, strict=True)
     )
     header = ("model", "tracked weights", "loss, nats a token", "words shared", "correlation with BM25")

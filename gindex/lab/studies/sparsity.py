@@ -15,12 +15,12 @@ import numpy.typing as npt
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import FidelityQueries
 from gindex.index import GradientIndex
+from gindex.lab.plots import FAINT, SERIES
+from gindex.lab.report import Figure, Report, Section, Table, spread
+from gindex.lab.statistics import mean_interval, top_share
 from gindex.lab.studies.config import SparsityConfig
 from gindex.lab.studies.material import Material, Ranked
-from gindex.lab.studies.plots import FAINT, SERIES, check_plots, draw
 from gindex.lab.studies.power_law import LEAST_TAIL, PowerLaw, fit_power_law
-from gindex.lab.studies.report import Figure, Report, Section, Table
-from gindex.lab.studies.statistics import mean_interval, text, top_share
 from gindex.progress import Progress
 from gindex.queries.query import Query
 
@@ -28,16 +28,16 @@ FRACTIONS = (0.0001, 0.001, 0.01, 0.1)
 """Top fractions of the parts whose share is reported, where they are at least one part."""
 
 CAVEATS = (
-    "Influence here is that of EK-FAC: a linear estimate around the trained weights. It says which way a small "
-    "change of the corpus would push, not what a model trained without the top documents would say; they may stand "
-    "in for each other.",
-    "A share is of the positive influence on one query, measured in nats and not divided by the number of documents."
-    " Long parts have more to give than short ones.",
-    "The share of a fixed fraction depends on how many parts were ranked: the same tail looks more concentrated in a"
-    " larger corpus. Compare studies of like size.",
+    "Influence here is that of EK-FAC: a linear estimate around the trained weights. It says which way a small change "
+    "of the corpus would push, not what a model trained without the top documents would say; they may stand in for "
+    "each other.",
+    "A share is of the positive influence on one query, measured in nats and not divided by the number of documents. "
+    "Long parts have more to give than short ones.",
+    "The share of a fixed fraction depends on how many parts were ranked: the same tail looks more concentrated in a "
+    "larger corpus. Compare studies of like size.",
     "A tail of a few hundred values can rule a power law out or leave it standing; it cannot prove one. A lognormal "
-    "tail looks much the same over so short a range and was not tried. Where parts were drawn rather than all "
-    "ranked, the far tail is seen thinned out.",
+    "tail looks much the same over so short a range and was not tried. Where parts were drawn rather than all ranked, "
+    "the far tail is seen thinned out.",
 )
 
 
@@ -57,9 +57,7 @@ def study_sparsity(
 
     Raises:
         ConfigError: There are too few documents or parts.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     material = Material(index, progress)
     if queries is None:
         asked = material.queries(config.sample, config.seed)
@@ -91,7 +89,7 @@ def _check_parts(material: Material, config: SparsityConfig) -> None:
 
 
 def gaussian_share(fraction: float) -> float:
-    """Return what the top `fraction` of all values adds to the positive sum where values are Gaussian around zero."""
+    """Part of the positive sum that the top `fraction` of values adds, where they are Gaussian around zero."""
     return float(np.exp(-(NormalDist().inv_cdf(1 - fraction) ** 2) / 2))
 
 
@@ -122,16 +120,15 @@ def _report(
         "fits": [asdict(fit) for fit in fits],
     }
     findings = (
-        f"The top {top_fraction:.0%} of {len(ranked.parts):,} parts carry {text(top, '.0%')} of the positive "
-        "influence on a "
-        f"query, on average over {len(own)} queries; of Gaussian noise it would be {gaussian_share(top_fraction):.0%}.",
+        f"The top {top_fraction:.0%} of {len(ranked.parts):,} parts carry {spread(top, '.0%')} of the positive "
+        f"influence on a query, on average over {len(own)} queries; of Gaussian noise it would be "
+        f"{gaussian_share(top_fraction):.0%}.",
         f"A power law fits the tail of {plausible} of {len(own)} queries (p of at least 0.1); its exponent is "
         f"{np.median(alphas):.2f} in the middle, from {alphas.min():.2f} to {alphas.max():.2f}. Clearly heavier than "
-        "an "
-        f"exponential: {beyond} of the tails.",
+        f"an exponential: {beyond} of the tails.",
     )
     return Report(
-        study="sparsity",
+        name="sparsity",
         title="How few documents carry the influence?",
         findings=findings,
         sections=(_shares(own, means), _tails(own, fits), _extremes(material, ranked, own)),
@@ -156,14 +153,15 @@ def _shares(own: list[npt.NDArray[np.float32]], means: dict[float, Any]) -> Sect
         axes.legend(loc="upper left")
 
     rows = tuple(
-        (f"{100 * f:g}%", text(means[f], ".1%") if f in means else "less than one part", f"{gaussian_share(f):.1%}")
+        (f"{100 * f:g}%", spread(means[f], ".1%") if f in means else "less than one part", f"{gaussian_share(f):.1%}")
         for f in FRACTIONS
     )
     return Section(
         title="Share of the top",
         figures=(
             Figure(
-                svg=draw("Share of the positive influence in the top fraction of the parts", fill),
+                label="Share of the positive influence in the top fraction of the parts",
+                fill=fill,
                 caption="Each line is a query; the further left it rises, the fewer parts carry the influence.",
             ),
         ),
@@ -209,10 +207,14 @@ def _tails(own: list[npt.NDArray[np.float32]], fits: list[PowerLaw]) -> Section:
         ),
         figures=(
             Figure(
-                svg=draw("How many parts lie above an influence", tails), caption="A power law is a straight line here."
+                label="How many parts lie above an influence",
+                fill=tails,
+                caption="A power law is a straight line here.",
             ),
             Figure(
-                svg=draw("Exponents of the tails with their intervals", exponents, height=3.6),
+                label="Exponents of the tails with their intervals",
+                fill=exponents,
+                height=3.6,
                 caption="Exponent of each query's tail, with its 95% interval by bootstrap; smaller is heavier.",
             ),
         ),

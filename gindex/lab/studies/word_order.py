@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from gindex.errors import ConfigError, QueryError
 from gindex.index import GradientIndex
+from gindex.lab.plots import FAINT, INK, SERIES
+from gindex.lab.report import Figure, Quote, Report, Section, Table, spread
+from gindex.lab.statistics import mean_interval, ratio_interval
 from gindex.lab.studies.config import WordOrderConfig
 from gindex.lab.studies.material import Material
-from gindex.lab.studies.plots import FAINT, INK, SERIES, check_plots, draw
-from gindex.lab.studies.report import Figure, Quote, Report, Section, Table
-from gindex.lab.studies.statistics import mean_interval, ratio_interval, text
 from gindex.progress import Progress
 from gindex.queries.query import Query
 
@@ -29,12 +29,12 @@ LEAST_PAIRS = 5
 WRITTEN, SWAPPED, REVERSED = "as written", "phrases swapped", "as written, query reversed"
 
 CAVEATS = (
-    "Changed documents were never trained on: their influence is what training on them would do now, to a model that"
-    " has seen the original. The original may have little left to give, which makes the others look better.",
+    "Changed documents were never trained on: their influence is what training on them would do now, to a model that "
+    "has seen the original. The original may have little left to give, which makes the others look better.",
     "A swap changes more than the order: capitals and commas end up in the wrong place, and the words after the "
     "phrases get another context. The document with shuffled words shows how much that alone does.",
-    "Phrases of drawn documents are their first words, cut without regard for grammar. Give pairs of your own to ask"
-    " about facts.",
+    "Phrases of drawn documents are their first words, cut without regard for grammar. Give pairs of your own to ask "
+    "about facts.",
     "The reversed query predicts other words, which the model may find easier or harder; its influence differs for "
     "that alone.",
     "The ratio is of means over the documents, and a few documents with a large influence decide it; the share of "
@@ -53,7 +53,7 @@ class Pair:
     after: str = ""
 
     def variants(self, generator: np.random.Generator) -> dict[str, str]:
-        """Return the document in all forms."""
+        """The document in all forms."""
         words = [*self.first.split(), *self.second.split()]
         shuffled = " ".join(words[n] for n in generator.permutation(len(words)))
         return {
@@ -115,9 +115,7 @@ def study_word_order(
     Raises:
         ConfigError: There are too few documents, or pairs.
         QueryError: A phrase has nothing to predict.
-        MissingDependencyError: matplotlib is not installed.
     """
-    check_plots()
     material = Material(index, progress)
     used = list(pairs) if pairs is not None else draw_pairs(material, config)
     if len(used) < LEAST_PAIRS:
@@ -132,7 +130,7 @@ def study_word_order(
 
 
 def draw_pairs(material: Material, config: WordOrderConfig) -> list[Pair]:
-    """Return the two phrases that each of the drawn documents begins with.
+    """The two phrases that each of the drawn documents begins with.
 
     Raises:
         ConfigError: Too few documents are long enough.
@@ -155,7 +153,7 @@ def draw_pairs(material: Material, config: WordOrderConfig) -> list[Pair]:
 
 
 def influence_of_variants(material: Material, pairs: Sequence[Pair], seed: int) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the influence [P] of every variant of each pair's document on the pair's query."""
+    """The influence [P] of every variant of each pair's document on the pair's query."""
     generator = np.random.default_rng(seed)
     variants = [pair.variants(generator) for pair in pairs]
     for n, own in enumerate(variants):  # what any text of this kind would give
@@ -199,18 +197,17 @@ def _report(
         "falls": falls,
     }
     findings = (
-        f"With their two phrases swapped, documents keep {text(ratios[SWAPPED], '.0%')} of their influence; it falls "
-        "for "
-        f"{falls[SWAPPED]:.0%} of {len(pairs)} documents. With the words of both shuffled they keep "
-        f"{text(ratios['words of both shuffled'], '.0%')}.",
-        f"Without the first phrase they keep {text(ratios['first phrase taken out'], '.0%')}, without the second "
-        f"{text(ratios['second phrase taken out'], '.0%')}; another document has "
-        f"{text(ratios['another document'], '.0%')}.",
-        f"On the query with its phrases reversed they have {text(ratios[REVERSED], '.0%')} of their influence on the "
+        f"With their two phrases swapped, documents keep {spread(ratios[SWAPPED], '.0%')} of their influence; it falls "
+        f"for {falls[SWAPPED]:.0%} of {len(pairs)} documents. With the words of both shuffled they keep "
+        f"{spread(ratios['words of both shuffled'], '.0%')}.",
+        f"Without the first phrase they keep {spread(ratios['first phrase taken out'], '.0%')}, without the second "
+        f"{spread(ratios['second phrase taken out'], '.0%')}; another document has "
+        f"{spread(ratios['another document'], '.0%')}.",
+        f"On the query with its phrases reversed they have {spread(ratios[REVERSED], '.0%')} of their influence on the "
         "query as it is.",
     )
     return Report(
-        study="word-order",
+        name="word-order",
         title="Does influence heed the order of words?",
         findings=findings,
         sections=(_relative(ratios, falls), _each(written, influence[SWAPPED]), _example(pairs, config.seed)),
@@ -234,7 +231,7 @@ def _relative(ratios: dict[str, Any], falls: dict[str, float]) -> Section:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.grid(False, axis="y")
 
-    rows = tuple((name, text(ratio, ".0%"), f"{falls[name]:.0%}") for name, ratio in shown.items())
+    rows = tuple((name, spread(ratio, ".0%"), f"{falls[name]:.0%}") for name, ratio in shown.items())
     return Section(
         title="What is left of the influence",
         text=(
@@ -243,7 +240,9 @@ def _relative(ratios: dict[str, Any], falls: dict[str, float]) -> Section:
         ),
         figures=(
             Figure(
-                svg=draw("Influence of changed documents relative to the document as written", fill, height=2.6),
+                label="Influence of changed documents relative to the document as written",
+                fill=fill,
+                height=2.6,
                 caption="Ratio of means over the documents, with its 95% interval by bootstrap.",
             ),
         ),
@@ -266,7 +265,8 @@ def _each(written: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]) ->
         title="Document by document",
         figures=(
             Figure(
-                svg=draw("Influence as written against influence with phrases swapped", fill),
+                label="Influence as written against influence with phrases swapped",
+                fill=fill,
                 caption="Each point is a document; below the line it falls. Scales are logarithmic, linear near 0.",
             ),
         ),

@@ -8,17 +8,17 @@ import torch
 
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.digits import RECIPE, Digits
-from gindex.lab.evaluations.kept import Kept
 from gindex.lab.evaluations.lds import evaluate_lds
-from gindex.lab.evaluations.perceptrons import Recipe, perceptron, train_perceptrons
+from gindex.lab.evaluations.perceptrons import PerceptronRecipe, perceptron, train_perceptrons
 from gindex.lab.evaluations.tabular import Tabular
 from gindex.lab.evaluations.training import Experiment, OffersMethods, Relabels, TrainsMany
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.progress import Silent
 
 
 def test_many_trainings_are_each_what_torch_makes_of_it():
     """Reference: one model, torch's SGD, the same order of documents."""
-    recipe = Recipe(widths=(3, 5, 2), epochs=3, batch=4, learning_rate=0.1, weight_decay=0.01, momentum=0.9)
+    recipe = PerceptronRecipe(widths=(3, 5, 2), epochs=3, batch=4, learning_rate=0.1, weight_decay=0.01, momentum=0.9)
     x, y = torch.randn(20, 3), torch.randint(2, (20,))
 
     def losses(outputs, labels):
@@ -60,7 +60,7 @@ def digits() -> Digits:
 
 def test_influence_predicts_retraining_on_digits(digits, tmp_path):
     """EK-FAC above raw gradients, both above chance: with 24 subsets and one training each."""
-    kept = Kept(Experiment(name="digits", source="", function=digits, documents=1000), tmp_path)
+    kept = WorkFolder(Experiment(name="digits", source="", function=digits, documents=1000), tmp_path)
     methods = {name: digits.methods()[name] for name in ("ekfac", "identity", "index-1024x4", "trak-like-1024")}
     found = evaluate_lds(kept, methods, LdsConfig(subsets=24, repeats=1), Silent()).methods
     assert found["ekfac"].lds.low > 0

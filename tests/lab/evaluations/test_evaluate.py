@@ -8,12 +8,12 @@ import pytest
 
 from gindex.errors import ConfigError, CorruptStoreError, SettingsMismatchError, TrainingError
 from gindex.lab.evaluations.config import LdsConfig, MislabelConfig, RemovalConfig
-from gindex.lab.evaluations.kept import Kept
-from gindex.lab.evaluations.lds import ceiling, draw_subsets, evaluate_lds
+from gindex.lab.evaluations.experiments import load_experiment
+from gindex.lab.evaluations.lds import ceiling, draw_subsets, evaluate_lds, lds_report
 from gindex.lab.evaluations.mislabel import change_labels, evaluate_mislabel
-from gindex.lab.evaluations.named import load_experiment
 from gindex.lab.evaluations.removal import evaluate_removal
 from gindex.lab.evaluations.training import Experiment
+from gindex.lab.evaluations.work_folder import WorkFolder
 from gindex.progress import Silent
 
 DOCUMENTS, QUERIES = 40, 6
@@ -39,18 +39,22 @@ def experiment(function, name="additive", source="1"):
     return Experiment(name=name, source=source, function=function, documents=DOCUMENTS)
 
 
+def numbers(measured):
+    return lds_report(measured).numbers
+
+
 def test_true_influence_scores_one_and_other_scores_do_not(tmp_path):
     methods = {
         "true": lambda: INFLUENCE,
         "opposite": lambda: -INFLUENCE,
         "unrelated": lambda: np.random.default_rng(1).normal(size=(QUERIES, DOCUMENTS)),
     }
-    measured = evaluate_lds(Kept(experiment(Additive()), tmp_path), methods, CONFIG, Silent())
+    measured = evaluate_lds(WorkFolder(experiment(Additive()), tmp_path), methods, CONFIG, Silent())
     found = {name: method.lds for name, method in measured.methods.items()}
     assert found["true"].mean == pytest.approx(1) and found["opposite"].mean == pytest.approx(-1)
     assert abs(found["unrelated"].mean) < 0.3 and found["unrelated"].low < 0 < found["unrelated"].high
     assert measured.ceiling == pytest.approx(1)
-    record = json.loads(json.dumps(measured.record()))
+    record = json.loads(json.dumps(lds_report(measured).numbers))
     assert record["subsets"] == 30 and record["lds"]["true"]["mean"] == 1
 
 
@@ -66,12 +70,12 @@ def test_the_ceiling_is_what_the_truth_reaches_under_noise():
 def test_finished_trainings_are_not_done_again(tmp_path):
     methods = {"true": lambda: INFLUENCE}
     first = Additive(0.1)
-    once = evaluate_lds(Kept(experiment(first), tmp_path), methods, LdsConfig(subsets=20, repeats=1), Silent())
+    once = evaluate_lds(WorkFolder(experiment(first), tmp_path), methods, LdsConfig(subsets=20, repeats=1), Silent())
     again, fewer = Additive(0.1), len(first.trained)
-    more = evaluate_lds(Kept(experiment(again), tmp_path), methods, LdsConfig(subsets=25, repeats=2), Silent())
+    more = evaluate_lds(WorkFolder(experiment(again), tmp_path), methods, LdsConfig(subsets=25, repeats=2), Silent())
     assert fewer == 20 and len(again.trained) == 25 * 2 - 20
-    fresh = evaluate_lds(Kept(experiment(Additive(0.1)), tmp_path / "b"), methods, more.config, Silent())
-    assert fresh.record() == more.record() and once.record() != more.record()
+    fresh = evaluate_lds(WorkFolder(experiment(Additive(0.1)), tmp_path / "b"), methods, more.config, Silent())
+    assert numbers(fresh) == numbers(more) != numbers(once)
 
 
 def test_a_failure_keeps_what_was_finished_and_names_the_training(tmp_path):
@@ -82,10 +86,10 @@ def test_a_failure_keeps_what_was_finished_and_names_the_training(tmp_path):
             return super().__call__(subset, seed)
 
     with pytest.raises(TrainingError, match="training on 20 documents, seed 0, found RuntimeError: out of memory"):
-        evaluate_lds(Kept(experiment(Failing()), tmp_path), {}, CONFIG, Silent())
+        evaluate_lds(WorkFolder(experiment(Failing()), tmp_path), {}, CONFIG, Silent())
     assert len(list((tmp_path / "trainings").glob("*.json"))) == 7
     resumed = Additive()
-    evaluate_lds(Kept(experiment(resumed), tmp_path), {}, CONFIG, Silent())
+    evaluate_lds(WorkFolder(experiment(resumed), tmp_path), {}, CONFIG, Silent())
     assert len(resumed.trained) == 60 - 7
 
 
@@ -104,11 +108,11 @@ def test_a_failure_keeps_what_was_finished_and_names_the_training(tmp_path):
 )
 def test_bad_training_functions_are_named(function, message, tmp_path):
     with pytest.raises(TrainingError, match=f"additive: .*{message}"):
-        evaluate_lds(Kept(experiment(function), tmp_path), {}, CONFIG, Silent())
+        evaluate_lds(WorkFolder(experiment(function), tmp_path), {}, CONFIG, Silent())
 
 
 def test_bad_scores_are_named(tmp_path):
-    kept = Kept(experiment(Additive()), tmp_path)
+    kept = WorkFolder(experiment(Additive()), tmp_path)
     with pytest.raises(
         ConfigError, match="mine: expected scores of 6 queries and 40 documents, found shape \\(6, 39\\)"
     ):
@@ -123,12 +127,12 @@ def test_too_few_subsets_say_how_many_are_needed():
 
 
 def test_a_folder_of_another_experiment_is_refused(tmp_path):
-    Kept(experiment(Additive()), tmp_path)
+    WorkFolder(experiment(Additive()), tmp_path)
     with pytest.raises(SettingsMismatchError, match="give another `work`"):
-        Kept(experiment(Additive(), source="2"), tmp_path)
+        WorkFolder(experiment(Additive(), source="2"), tmp_path)
     (tmp_path / "experiment.json").write_text("{")
     with pytest.raises(CorruptStoreError, match=r"experiment.json: expected a JSON object"):
-        Kept(experiment(Additive()), tmp_path)
+        WorkFolder(experiment(Additive()), tmp_path)
 
 
 def test_subsets_are_halves_that_do_not_depend_on_their_number():
@@ -140,7 +144,9 @@ def test_subsets_are_halves_that_do_not_depend_on_their_number():
 def test_removal_of_the_top_raises_the_loss_by_what_was_removed(tmp_path):
     config = RemovalConfig(removed=(5, 10), queries=5, repeats=2)
     function = Additive()
-    measured = evaluate_removal(Kept(experiment(function), tmp_path), {"true": lambda: INFLUENCE}, config, Silent())
+    measured = evaluate_removal(
+        WorkFolder(experiment(function), tmp_path), {"true": lambda: INFLUENCE}, config, Silent()
+    )
     changes = {(change.method, change.end, change.removed): change for change in measured.changes}
     for removed in (5, 10):
         ordered = -np.sort(-INFLUENCE[measured.queries], axis=1)
@@ -151,9 +157,9 @@ def test_removal_of_the_top_raises_the_loss_by_what_was_removed(tmp_path):
         assert random.mean > changes["true", "bottom", removed].change.mean
     assert len(function.trained) == 2 + 2 * 2 * 3 * 5  # all; repeats x numbers x ends x queries
     with pytest.raises(ConfigError, match="removed: expected at most half of 40 documents, found 21"):
-        evaluate_removal(Kept(experiment(function), tmp_path), {}, RemovalConfig(removed=(21,)), Silent())
+        evaluate_removal(WorkFolder(experiment(function), tmp_path), {}, RemovalConfig(removed=(21,)), Silent())
     with pytest.raises(ConfigError, match="queries: expected at most 6, as there are, found 10"):
-        evaluate_removal(Kept(experiment(function), tmp_path), {}, RemovalConfig(removed=(2,)), Silent())
+        evaluate_removal(WorkFolder(experiment(function), tmp_path), {}, RemovalConfig(removed=(2,)), Silent())
 
 
 class Labelled(Additive):
@@ -173,12 +179,12 @@ class Labelled(Additive):
 
 def test_changed_labels_are_found_by_who_knows_them(tmp_path):
     function = Labelled()
-    measured = evaluate_mislabel(Kept(experiment(function), tmp_path), MislabelConfig(), Silent())
+    measured = evaluate_mislabel(WorkFolder(experiment(function), tmp_path), MislabelConfig(), Silent())
     assert measured.changed == 4 and function.seeds == [0, 1, 2, 3, 4]
     knows, nothing = measured.methods["knows"], measured.methods["knows nothing"]
     assert (knows.auc.mean, knows.found) == (1, 1) and knows.curve[10] == 1
     assert nothing.auc.mean == 0.5 and abs(nothing.found - 0.1) < 0.3
-    evaluate_mislabel(Kept(experiment(function), tmp_path), MislabelConfig(), Silent())
+    evaluate_mislabel(WorkFolder(experiment(function), tmp_path), MislabelConfig(), Silent())
     assert len(function.seeds) == 5, "finished trainings are kept"
 
 
@@ -191,9 +197,9 @@ def test_labels_are_changed_to_other_classes():
 
 def test_mislabel_needs_labels_and_enough_of_them(tmp_path):
     with pytest.raises(ConfigError, match="additive: expected `labels`, `classes` and `suspicion"):
-        evaluate_mislabel(Kept(experiment(Additive()), tmp_path), MislabelConfig(), Silent())
+        evaluate_mislabel(WorkFolder(experiment(Additive()), tmp_path), MislabelConfig(), Silent())
     with pytest.raises(ConfigError, match="repeats: expected at least 5 for a confidence interval with 4 changed"):
-        evaluate_mislabel(Kept(experiment(Labelled()), tmp_path), MislabelConfig(repeats=4), Silent())
+        evaluate_mislabel(WorkFolder(experiment(Labelled()), tmp_path), MislabelConfig(repeats=4), Silent())
 
 
 WRITTEN = """

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gindex.errors import ConfigError
+from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.fine_tuning import FineTuning, _places
-from gindex.lab.evaluations.named import load_experiment
 
 
 @pytest.fixture(scope="module")

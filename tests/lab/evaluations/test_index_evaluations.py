@@ -7,10 +7,11 @@ import torch
 from gindex.engine import Engine
 from gindex.errors import ConfigError, NonFiniteError, SettingsMismatchError, UnknownDocumentError
 from gindex.lab.evaluations import poison, recall
-from gindex.lab.evaluations.config import TailPatchConfig
-from gindex.lab.evaluations.rankings import EXACT, FUNNEL, INDEX, RANDOM, rank
+from gindex.lab.evaluations.config import EXACT, FUNNEL, INDEX, RANDOM, RankingsConfig, TailPatchConfig
+from gindex.lab.evaluations.rankings import rank
 from gindex.lab.evaluations.recall import Sought, evaluate_recall, ranks_of
-from gindex.lab.evaluations.tail_patch import Stepper, evaluate_tail_patch
+from gindex.lab.evaluations.tail_patch import Stepper, evaluate_tail_patch, tail_patch_report
+from gindex.lab.report import Source
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Silent
 from gindex.queries.query import Query
@@ -40,7 +41,8 @@ def test_planted_documents_are_counted_as_by_definition():
 
 def test_rankings_are_what_searches_give(index):
     count = len(index.ids())
-    by = {method: rank(index, QUERIES, method, count, Silent(), candidates=20) for method in (INDEX, FUNNEL, EXACT)}
+    few = RankingsConfig(candidates=20)
+    by = {method: rank(index, QUERIES, method, count, few, Silent()) for method in (INDEX, FUNNEL, EXACT)}
     for query in range(len(QUERIES)):
         exact = dict(by[EXACT][query])
         assert len(exact) == count and list(exact.values()) == sorted(exact.values(), reverse=True)
@@ -51,23 +53,23 @@ def test_rankings_are_what_searches_give(index):
         first = by[FUNNEL][query][:10]  # 20 parts were re-ranked, of at least 10 documents
         values = [exact[document_id] for document_id, _ in first]
         assert values == sorted(values, reverse=True)
-    shuffled = rank(index, QUERIES, RANDOM, 5, Silent())
-    assert shuffled == rank(index, QUERIES, RANDOM, 5, Silent()) and shuffled[0] != shuffled[1]
+    shuffled = rank(index, QUERIES, RANDOM, 5, RankingsConfig(), Silent())
+    assert shuffled == rank(index, QUERIES, RANDOM, 5, RankingsConfig(), Silent()) and shuffled[0] != shuffled[1]
 
 
 def test_recall_finds_the_document_that_is_the_query(index):
     text = index.document("d7").text
     sought = [Sought(query=Query(prompt=text), documents=("d7",))]
-    measured = evaluate_recall(index, sought, [EXACT, "bm25"], Silent())
+    measured = evaluate_recall(index, sought, RankingsConfig(methods=(EXACT, "bm25")), Silent())
     assert measured.methods[EXACT].ranks[0][0] <= 3
     with pytest.raises(UnknownDocumentError, match=r"query 1: .*'missing'"):
-        evaluate_recall(index, [Sought(query=QUERIES[0], documents=("missing",))], [INDEX], Silent())
+        evaluate_recall(index, [Sought(query=QUERIES[0], documents=("missing",))], RankingsConfig(), Silent())
 
 
 def test_poison_needs_some_documents_and_not_all(index):
     with pytest.raises(ConfigError, match=r"where: .* found 150"):
-        poison.evaluate_poison(index, QUERIES, "number >= 0", [INDEX], Silent())
-    measured = poison.evaluate_poison(index, QUERIES, "number < 10", [INDEX, RANDOM], Silent())
+        poison.evaluate_poison(index, QUERIES, "number >= 0", RankingsConfig(), Silent())
+    measured = poison.evaluate_poison(index, QUERIES, "number < 10", RankingsConfig(methods=(INDEX, RANDOM)), Silent())
     assert measured.planted == 10 and measured.documents == 150
     assert 0.2 < measured.methods[RANDOM].auc.mean < 0.8
 
@@ -98,18 +100,20 @@ def test_a_step_changes_the_loss_as_its_gradient_says(index):
 
 
 def test_tail_patch_goes_on_from_finished_steps(index, tmp_path, monkeypatch):
-    config = TailPatchConfig(k=3, rate=1e-3)
-    whole = evaluate_tail_patch(index, QUERIES, [INDEX, EXACT, RANDOM], config, Silent(), tmp_path / "w")
+    config = TailPatchConfig(methods=(INDEX, EXACT, RANDOM), k=3, rate=1e-3)
+    whole = evaluate_tail_patch(index, QUERIES, config, Silent(), tmp_path / "w")
     assert whole.methods[EXACT].gain.mean > whole.methods[RANDOM].gain.mean
     steps = len(list((tmp_path / "w/steps").glob("*.json")))
     assert steps == whole.steps
     monkeypatch.setattr(Stepper, "gains", lambda *_: pytest.fail("a finished step was taken again"))
-    again = evaluate_tail_patch(index, QUERIES, [INDEX, EXACT, RANDOM], config, Silent(), tmp_path / "w")
-    assert again.record() == whole.record()
+    again = evaluate_tail_patch(index, QUERIES, config, Silent(), tmp_path / "w")
+    source = Source.of(index)
+    assert tail_patch_report(again, source).numbers == tail_patch_report(whole, source).numbers
     with pytest.raises(SettingsMismatchError):
-        evaluate_tail_patch(index, QUERIES, [INDEX], TailPatchConfig(rate=1e-2), Silent(), tmp_path / "w")
+        evaluate_tail_patch(index, QUERIES, TailPatchConfig(methods=(INDEX,), rate=1e-2), Silent(), tmp_path / "w")
 
 
 def test_a_step_that_explodes_is_named(index):
     with pytest.raises(NonFiniteError, match=r"document '.*': .* lower `rate`"):
-        evaluate_tail_patch(index, QUERIES, [RANDOM], TailPatchConfig(k=1, optimizer="sgd", rate=1e30), Silent())
+        config = TailPatchConfig(methods=(RANDOM,), k=1, optimizer="sgd", rate=1e30)
+        evaluate_tail_patch(index, QUERIES, config, Silent())

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from gindex.lab.statistics import spearman
 from gindex.lab.studies.config import MemorizationConfig
 from gindex.lab.studies.material import Material
 from gindex.lab.studies.memorization import completion, verbatim_tokens
-from gindex.lab.studies.statistics import spearman
 
 
 def test_verbatim_tokens_end_at_the_first_wrong_one():

@@ -1,8 +1,9 @@
-"""The page of a study."""
+"""The page of a report: one file, which loads nothing from elsewhere."""
 
 from html import escape
 
-from gindex.lab.studies.report import Figure, Quote, Report, Section, Source, Table
+from gindex.lab.plots import check_matplotlib, svg
+from gindex.lab.report import Figure, Quote, Report, Section, Source, Table
 from gindex.page import html_page
 
 STYLE = """
@@ -26,17 +27,21 @@ LONGEST_QUOTE = 400
 """Characters of a document that are shown."""
 
 
-def study_page(report: Report) -> str:
-    """Return a report as one HTML page."""
+def report_page(report: Report) -> str:
+    """A report as one HTML page.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    check_matplotlib()
     findings = "".join(f"<li>{escape(finding)}</li>" for finding in report.findings)
     caveats = "".join(f"<li>{escape(caveat)}</li>" for caveat in report.caveats)
     settings = ", ".join(f"{name} {value}" for name, value in report.settings.items())
     body = (
-        f"<h1>{escape(report.title)}</h1>\n<ul class=findings>{findings}</ul>\n"
-        f"{''.join(map(_section, report.sections))}"
-        f"<section><h2>What this does not show</h2><ul>{caveats}</ul></section>\n"
-        f"<footer class=note>{''.join(map(_source, report.sources))}"
-        f"<div>Settings: {escape(settings)}.</div></footer>\n"
+        f"<h1>{escape(report.title)}</h1>\n<ul "
+        f"class=findings>{findings}</ul>\n{''.join(map(_section, report.sections))}<section><h2>What this does not "
+        f"show</h2><ul>{caveats}</ul></section>\n<footer "
+        f"class=note>{''.join(map(_source, report.sources))}<div>Settings: {escape(settings)}.</div></footer>\n"
     )
     return html_page(report.title, STYLE, body)
 
@@ -49,7 +54,7 @@ def _section(section: Section) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    return f"<figure>{figure.svg}<figcaption>{escape(figure.caption)}</figcaption></figure>\n"
+    return f"<figure>{svg(figure)}<figcaption>{escape(figure.caption)}</figcaption></figure>\n"
 
 
 def _table(table: Table) -> str:
@@ -66,7 +71,7 @@ def _quote(quote: Quote) -> str:
 
 def _source(source: Source) -> str:
     text = (
-        f"Index {source.path}, version {source.version}: {source.documents:,} documents, {source.parts:,} parts; "
-        f"model {source.model}, {source.weights:,} tracked weights."
+        f"Index {source.path}, version {source.version}: {source.documents:,} documents, {source.parts:,} parts; model "
+        f"{source.model}, {source.weights:,} tracked weights."
     )
     return f"<div>{escape(text)}</div>"

@@ -1,4 +1,4 @@
-"""Finished trainings, kept in a folder, so that an evaluation that ends early goes on where it was.
+"""The folder that keeps finished trainings, so that an evaluation that ends early goes on where it was.
 
     FOLDER/experiment.json        what was trained: name, source checksum, documents
     FOLDER/trainings/KEY.json     subset size, seed and losses of one training; KEY is a hash of subset and seed
@@ -24,7 +24,7 @@ ALIKE = 3
 """Different subsets whose losses are all equal, with one seed, after which a function is held to ignore its subset."""
 
 
-class Kept:
+class WorkFolder:
     """The folder of an experiment."""
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Kept:
             )
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Return finished work, None where there is none."""
+        """Finished work, None where there is none."""
         path = self._path(kind, key)
         return _read(path) if path.is_file() else None
 
@@ -58,7 +58,7 @@ class Kept:
         _write(self._path(kind, key), record)
 
     def losses(self, subsets: Sequence[Ordinals], seeds: Sequence[int], progress: Progress) -> Losses:
-        """Return the losses [K, Q] of K trainings, training only what was not trained before.
+        """The losses [K, Q] of K trainings, training only what was not trained before.
 
         Raises:
             TrainingError: The function fails, diverges, returns other numbers of losses, or ignores its subset.
@@ -106,7 +106,7 @@ class Kept:
 
 
 def key_of(*parts: object) -> str:
-    """Return a file name for finished work that depends on plain values."""
+    """A file name for finished work that depends on plain values."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

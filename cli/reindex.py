@@ -1,13 +1,15 @@
-"""`gindex index`."""
+"""`gindex reindex`."""
 
 import json
 from pathlib import Path
 
 import click
 
-from gindex.config import SecondLevelConfig, default_of, help_of
+from gindex.config import SecondLevelConfig
+from gindex.options import LABORATORY
 
 from .command import GindexCommand
+from .options import json_option, option, setting
 from .progress import terminal_progress
 from .render import second_level_text
 
@@ -16,7 +18,7 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
 
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--type",
     "kind",
     type=click.Choice(KINDS),
@@ -25,34 +27,32 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     help="auto: by size; flat: exact, for small corpora; fp16: folded, in 16 bits; rabitq: signs, re-scored; ivf: "
     "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
 )
-@click.option(
+@option(
     "--second-level",
     type=click.Choice(["on", "off"]),
+    group=LABORATORY,
+    unset="as it is; a build leaves it off",
     help="Whiten vectors and queries once more, by the second moment of the stored vectors: what EK-FAC leaves of the "
-    "curvature. It can do much good, or with few documents much harm: see docs/decisions/0003-second-level.md. Without "
-    "this option it stays as it is; a build leaves it off.",
+    "curvature. It can do much good, or with few documents much harm.",
 )
-@click.option(
-    "--mu",
-    type=float,
-    help=f"{help_of(SecondLevelConfig, 'mu')}  [default: {default_of(SecondLevelConfig, 'mu')}]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def index_command(index: Path, kind: str, second_level: str | None, mu: float | None, as_json: bool) -> None:
-    """Build the FAISS index of INDEX again from its stored vectors, and measure its recall against a full scan.
+@setting(SecondLevelConfig, "mu", needs=("second_level=on",), default=None, show_default=str(SecondLevelConfig.mu))
+@json_option
+def reindex(index: Path, kind: str, second_level: str | None, mu: float | None, as_json: bool) -> None:
+    """Build the FAISS index again, from the stored vectors.
 
-    It is committed as a new version when it is complete. No model is needed.
+    Its recall is measured against a full scan, and it is committed as a new version of INDEX when it is complete. No
+    model is needed.
 
     \b
     Example:
-        gindex index runs/corpus --type rabitq
-        gindex index runs/corpus --second-level on --mu 0.3
+        gindex reindex runs/corpus --type rabitq
+        gindex reindex runs/corpus --second-level on --mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.change.reindex import reindex
+    from gindex.change.reindex import reindex as run
     from gindex.store.layout import Layout
 
     on = None if second_level is None else second_level == "on"
-    search = reindex(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search
+    search = run(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search
     if as_json:
         click.echo(json.dumps(search))
         return

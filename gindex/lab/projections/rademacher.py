@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gindex.vectors.projection import Projection, ProjectionSpec
 
-BLOCK = 1 << 16
+COORDINATES = 1 << 16
 """Coordinates whose signs are unpacked at once."""
 
 
@@ -36,6 +36,6 @@ class Rademacher(Projection):
         packed, where = self._bytes[name]
         V_NC = V_NPR.flatten(1)
         scale = (where.stop - where.start) ** -0.5
-        for start in range(0, len(packed), BLOCK):
-            signs_CW = self._signs[packed[start : start + BLOCK].long()].flatten(1).to(V_NC.dtype)
-            out_ND[:, where] += scale * (V_NC[:, start : start + BLOCK] @ signs_CW)
+        for start in range(0, len(packed), COORDINATES):
+            signs_CW = self._signs[packed[start : start + COORDINATES].long()].flatten(1).to(V_NC.dtype)
+            out_ND[:, where] += scale * (V_NC[:, start : start + COORDINATES] @ signs_CW)

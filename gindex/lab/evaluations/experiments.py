@@ -1,4 +1,4 @@
-"""From the name of a training function to an `Experiment`."""
+"""Training functions by the names that users give: each is loaded as an `Experiment`."""
 
 import importlib
 import importlib.util

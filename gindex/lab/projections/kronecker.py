@@ -42,12 +42,12 @@ class Kronecker(Projection):
 
 
 def largest_divisor(number: int) -> int:
-    """Return the largest divisor of a number that is not above its square root."""
+    """The largest divisor of a number that is not above its square root."""
     return next(d for d in range(math.isqrt(number), 0, -1) if number % d == 0)
 
 
 def _signs(spec: ProjectionSpec, position: int, stream: int, shape: tuple[int, int]) -> Tensor:
-    """Return random signs divided by the square root of the number of lines, float32."""
+    """Random signs divided by the square root of the number of lines, float32."""
     count = shape[0] * shape[1]
     bits = torch.from_numpy(signs_of(spec.hashes(position, -(-count // 64), stream))[:count])
     return (2 * bits.reshape(shape).float() - 1) / math.sqrt(shape[0])

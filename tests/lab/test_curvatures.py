@@ -21,7 +21,7 @@ DAMPING = 0.1
 def indexes(tmp_path_factory, corpus_file, make_config) -> dict[str, Path]:
     """An index of each kind, of the whole gradient."""
     folders = {}
-    for kind in CURVATURES:
+    for kind in CURVATURES.names():
         folders[kind] = tmp_path_factory.mktemp("kinds") / kind
         config = make_config(curvature=kind, rank_fraction=1.0, index_damping=DAMPING, bits=16, dimension=8192)
         GradientIndex.build([str(corpus_file)], folders[kind], config)
@@ -82,7 +82,7 @@ def dense_influence(kind: str, folder: Path, layers: list[dict], query: dict, do
     return total
 
 
-@pytest.mark.parametrize("kind", CURVATURES)
+@pytest.mark.parametrize("kind", CURVATURES.names())
 def test_exact_influence_is_that_of_the_definition(indexes, gradients, kind):
     layers, query, documents = gradients
     hits = (
@@ -130,6 +130,6 @@ def test_kinds_share_what_they_should(indexes):
         assert 0.2 < float(assumed[name].sum() / Lambda.sum()) < 5, name
 
 
-@pytest.mark.parametrize("kind", CURVATURES)
+@pytest.mark.parametrize("kind", CURVATURES.names())
 def test_info_names_the_kind(indexes, kind):
     assert GradientIndex.open(indexes[kind]).info()["curvature"] == kind

@@ -1,0 +1,31 @@
+"""The settings of a search as keywords, for type checkers: those of `SearchOptions`, which a test holds them to."""
+
+from typing import TypedDict
+
+
+class SearchKeywords(TypedDict, total=False):
+    """What `search(prompt, k=5)` may be given; see `SearchOptions`."""
+
+    k: int
+    negative: bool
+    both: bool
+    normalise: str
+    group_by: str
+    group_score: str
+    dedupe: float | None
+    long_queries: str
+    where: str | None
+    words: str
+    words_text: str | None
+    words_documents: int
+    exact: bool
+    candidates: int
+    layers: bool
+    shortlist: int | None
+    scan: bool
+    refine: str | None
+    refine_parts: int | None
+    refine_iterations: int
+    refine_tolerance: float
+    refine_scale: float | None
+    stop_early: float | None

@@ -1,0 +1,1 @@
+"""Random projections to compare the count sketch with."""
