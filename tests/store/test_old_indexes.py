@@ -18,9 +18,10 @@ ASKED = {
     "negative": {"k": 3, "negative": True},
     "exact": {"k": 6, "exact": True},
     "where": {"k": 4, "where": "year >= 1990 and topic = 'files'"},
+    "bm25": {"k": 4, "words": "filter", "words_text": "cache page"},
     "relatif": {"k": 4, "normalise": "relatif"},
 }
-"""How the old versions were asked. They also kept what words gave, by an option that has another name since."""
+"""How the old versions were asked; `bm25` by an option that has another name since."""
 
 ROUNDING = 1e-4
 """Passes in float32 on another processor differ by some 1e-6 of a score; the scores of neighbours by more than this."""
