@@ -93,7 +93,7 @@ def layer_influence(
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
 ) -> Tensor:
-    """`exact_influence` with each layer apart, [L, Q, N] in the order of the layers; takes the same."""
+    """The same as `exact_influence` with each layer apart, [L, Q, N] in the order of the layers."""
     observer = _LayerObserver(preconditioned, wanted_QN)
     observe(layers, observer, wanted_QN.shape[1], losses)
     return torch.stack([observer.by_layer[layer.name] for layer in layers])

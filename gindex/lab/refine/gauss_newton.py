@@ -76,7 +76,7 @@ class GaussNewton(Generic[Batch]):
         return total_QW
 
     def batch_product(self, v_QW: Tensor, number: int) -> Tensor:
-        """What one batch adds to the matrix, times the number of batches, times each vector [Q, W].
+        """One batch's part of the matrix, times the number of batches, times each vector [Q, W].
 
         The mean over the batches is the matrix, however many documents each has.
 

@@ -216,7 +216,7 @@ def fit_second_level(
 
 
 def suited_passes(dimension: int) -> int:
-    """How often the vectors of D dimensions are gone through."""
+    """Number of passes over vectors of D dimensions."""
     return 1 if dimension <= DENSE_DIMENSION else PASSES
 
 
