@@ -22,9 +22,11 @@ def info(index: Path, as_json: bool) -> None:
         gindex info runs/corpus
         gindex info runs/corpus --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.index import GradientIndex
+    from gindex.store.description import describe
+    from gindex.store.layout import Layout
+    from gindex.store.snapshot import Snapshot
 
-    content = GradientIndex.open(index).info()
+    content = describe(Snapshot.open(Layout(index.absolute())))
     click.echo(json.dumps(content, indent=1) if as_json else _text(content))
 
 

@@ -51,10 +51,11 @@ def reindex(index: Path, kind: str, transform: str | None, as_json: bool, **give
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.change.reindex import reindex as run
     from gindex.store.layout import Layout
+    from gindex.store.values import values_of
 
     transform_settings = kind_settings(TRANSFORMS, "transform", given)
     version = run(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
-    search = version.search
+    search = values_of(version.search)
     if as_json:
         click.echo(json.dumps(search))
         return
@@ -63,4 +64,4 @@ def reindex(index: Path, kind: str, transform: str | None, as_json: bool, **give
         f"{index / search['file']}: {search['kind']}, recall@10 {recall['at_10']:.3f}, recall@100 "
         f"{recall['at_100']:.3f} of a full scan, {recall['queries']} stored vectors as queries"
     )
-    click.echo(f"transform: {transform_text(search['transform'])}")
+    click.echo(f"transform: {transform_text(search.get('transform'))}")

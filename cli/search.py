@@ -174,12 +174,13 @@ def _ask_folder(
     folder: str, model: str | None, device: str, allow_degraded: bool, asked: "list[Query]", options: SearchOptions
 ) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.index import GradientIndex
+    from gindex.store.values import values_of
 
     opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
     results = opened.search_each(asked, options, progress=terminal_progress())
-    return results, opened.manifest.fidelity, opened.problems
+    return results, values_of(opened.manifest.fidelity), opened.problems
 
 
 def _query(prompt: str, completion: str | None) -> "Query | FailedQuery":

@@ -36,7 +36,7 @@ from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.lab.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
-from gindex.vectors.codes import code_bytes
+from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
 
 BATCH = 8  # documents or queries of a batch
@@ -73,7 +73,7 @@ class Methods:
         """Take the experiment; its index is built where it isn't yet."""
         self.function = experiment.function
         self.opened = self.function.index(terminal_progress())
-        self.engine = self.opened.engine
+        self.engine = self.opened.model.tracked
         self.layers, self.task = self.engine.table.layers, self.engine.task
         self._products: dict[int, Remembered] = {}
 
@@ -184,7 +184,7 @@ def bytes_of(config: VectorConfig, groups: int) -> int:
 
 def rows(methods: Methods) -> Iterator[Row]:
     """Yield what is compared."""
-    groups, documents = len(methods.opened.manifest.slices), len(methods.tokens)
+    groups, documents = len(methods.opened.manifest.projection.slices), len(methods.tokens)
 
     def projected(name: str, damping: float, kind: str = "ekfac", normalise: str = "none", **changes) -> Row:
         config = VectorConfig(**{"dimension": DIMENSION, "rank_fraction": 1.0} | changes)
@@ -208,7 +208,7 @@ def rows(methods: Methods) -> Iterator[Row]:
         what = f"refined by CG, damping {damping:g}, {iterations} iterations, {count} documents, {REFINED} queries"
         return what, None, lambda: methods.refined(damping, iterations, count)
 
-    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping["index"]
+    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping.index
     kronecker = {"kind": "identity", "projection": "kronecker", "dimension": 256 * len(methods.layers)}
     yield exact(0.1)  # what the others are a share of
     yield f"the index as `gindex build` makes it, damping {chosen:g}", usual, lambda: methods.function.scores("index")

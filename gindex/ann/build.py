@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.entries import entry_dimension, stored_entries
+from gindex.ann.entries import stored_entries
+from gindex.ann.file import entry_dimension
 from gindex.ann.ivf import LIST_TRAINING_PARTS, make_ivf
 from gindex.ann.library import import_faiss, read_index, write_index
 from gindex.ann.spec import FaissSpec, choose_spec

@@ -15,11 +15,6 @@ from gindex.vectors.codes import decode
 from gindex.vectors.projection import ProjectionSpec, fold
 
 
-def entry_dimension(spec: FaissSpec, projection: ProjectionSpec) -> int:
-    """F."""
-    return sum((stop - start) >> spec.folds for start, stop in projection.slices.values())
-
-
 def stored_entries(
     reader: VectorReader,
     ordinals: npt.NDArray[np.int64],

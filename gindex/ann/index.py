@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.ann.entries import entries, entry_dimension, stored_entries
+from gindex.ann.entries import entries, stored_entries
+from gindex.ann.file import open_index
 from gindex.ann.gpu import GPU_MOST, to_gpu
 from gindex.ann.ivf import search_ivf
-from gindex.ann.library import import_faiss, read_index
+from gindex.ann.library import import_faiss
 from gindex.ann.sieve import STEP, Sieve, part_selector
-from gindex.ann.spec import TYPES, FaissSpec
-from gindex.errors import CorruptStoreError
-from gindex.store.layout import REMEDY
+from gindex.ann.spec import FaissSpec
 from gindex.store.reader import VectorReader
 from gindex.store.transform import Transform
 from gindex.threads import Lock, once
@@ -78,24 +77,10 @@ class FaissIndex:
         with self._lock:
             if self._opened is None:
                 self._check(self._path)
-                opened = self._read()
+                opened = open_index(self._path, self.spec, self._projection, self._parts, mapped=self._mapped)
                 self._gpu = to_gpu(self._faiss, opened) if self.spec.kind == "gpu" else None
                 self._opened = opened
             return self._opened
-
-    def _read(self) -> Any:
-        faiss, spec = self._faiss, self.spec
-        index = read_index(faiss, self._path, faiss.IO_FLAG_MMAP_IFC if self._mapped else 0)
-        expected = (TYPES[spec.kind], self._parts, entry_dimension(spec, self._projection), faiss.METRIC_INNER_PRODUCT)
-        found = (type(index).__name__, index.ntotal, index.d, index.metric_type)
-        if found != expected:
-            raise CorruptStoreError(
-                field=self._path,
-                expected=f"(type, vectors, dimensions, FAISS metric) {expected}",
-                found=found,
-                remedy=REMEDY,
-            )
-        return index
 
     def candidates(
         self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None = None

@@ -16,12 +16,11 @@ Axes: N parts, D dimension.
 Source: RaBitQ, Gao and Long 2024, arXiv:2405.12497.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 from gindex.errors import ConfigError, CorruptStoreError
 from gindex.store.layout import REMEDY
-from gindex.store.parse import parse
+from gindex.store.records import Recall, SearchRecord, TransformRecord
 
 FLAT_BYTES = 64 << 20
 """Largest float32 index that is held without loss."""
@@ -113,28 +112,32 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
     raise ConfigError(field="type", expected=f"auto, {', '.join(KINDS)}", found=repr(kind))
 
 
-def spec_of(content: dict[str, Any]) -> FaissSpec:
+def spec_of(search: SearchRecord) -> FaissSpec:
     """The spec that a manifest records.
 
     Raises:
-        CorruptStoreError: It is none.
+        CorruptStoreError: It is of no kind that is known.
     """
-    try:
-        spec = parse(FaissSpec, {name: content[name] for name in FaissSpec.__dataclass_fields__})
-    except (KeyError, ValueError) as error:
+    if search.kind not in KINDS:
         raise CorruptStoreError(
-            field="manifest", expected="how the FAISS index is made", found=error, remedy=REMEDY
-        ) from error
-    if spec.kind not in KINDS:
-        raise CorruptStoreError(
-            field="manifest", expected="a kind of FAISS index", found=repr(spec.kind), remedy=REMEDY
+            field="manifest", expected="a kind of FAISS index", found=repr(search.kind), remedy=REMEDY
         )
-    return spec
+    return FaissSpec(**{field.name: getattr(search, field.name) for field in fields(FaissSpec)})
 
 
-def spec_record(spec: FaissSpec) -> dict[str, Any]:
-    """A spec as the manifest records it."""
-    return asdict(spec) | {"largest": list(spec.largest)}
+def search_record(
+    spec: FaissSpec, file: str, parts: int, recall: Recall | None = None, transform: TransformRecord | None = None
+) -> SearchRecord:
+    """What a manifest records of a search index.
+
+    Args:
+        spec: How its FAISS index was made.
+        file: Where that is, relative to the index's root.
+        parts: How many parts it holds.
+        recall: What it finds.
+        transform: What its vectors are transformed by.
+    """
+    return SearchRecord(**vars(spec), file=file, parts=parts, recall=recall, transform=transform)
 
 
 def _folds(size: int, limit: int) -> int:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from gindex.config import NO_TRANSFORM, TRANSFORMS
-from gindex.engine import recorded_projection
 from gindex.errors import ConfigError
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import TransformChoice, make_search_index, search_files
+from gindex.search.search_index import TransformChoice, deriving, recorded_choice
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
-from gindex.store.versions import commit, latest_version, next_version, writing
+from gindex.store.records import Operation, OperationKind
+from gindex.store.versions import latest_version, writing
+from gindex.store.writer import write_version
 
 
 @plain()
@@ -46,9 +46,9 @@ def reindex(
         manifest = Manifest.read(layout, latest_version(layout))
         for file in manifest.lasting:
             file.check_length(layout.root)
-        choice = _choice(manifest.transform_choice, transform, transform_settings or {})
-        changes = new_search_index(layout, manifest, kind, choice, progress or Silent())
-        return commit(layout, manifest, {"kind": "index", "type": kind}, **changes)
+        choice = _choice(recorded_choice(manifest.search), transform, transform_settings or {})
+        operation = Operation(kind=OperationKind.REINDEX, type=kind)
+        return write_version(layout, manifest, operation, deriving(progress or Silent(), kind=kind, transform=choice))
 
 
 def _choice(
@@ -66,16 +66,3 @@ def _choice(
             field=" and ".join(f"transform_{name}" for name in settings), expected="`transform` beside it", found="none"
         )
     return None
-
-
-def new_search_index(
-    layout: Layout, manifest: Manifest, kind: str, transform: TransformChoice | None, progress: Progress
-) -> dict[str, Any]:
-    """The derived files of the version to come, made, and the fields of the manifest that change by them."""
-    projection = recorded_projection(layout, manifest)
-    path = layout.faiss(next_version(layout))
-    version = Version(layout, manifest, lost=manifest.lost_parts)
-    search = make_search_index(
-        layout, path, version.vectors(), projection, version.excluded, progress, kind=kind, transform=transform
-    )
-    return {"search": search, "files": [*manifest.lasting, *search_files(layout, search)]}

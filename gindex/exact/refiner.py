@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gindex.curvature.ekfac import FactorLoader
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.exact.refinement import Refinement
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens
 
@@ -54,12 +54,12 @@ class RefinerKind(Protocol):
     help: str
 
     def refiner(
-        self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, settings: Any
+        self, model: TrackedModel, factors: FactorLoader, damping_scale: float, table: DocumentTable, settings: Any
     ) -> Refiner:
         """Prepare a refiner for one index.
 
         Args:
-            engine: The model.
+            model: The model.
             factors: Loads a layer's factors.
             damping_scale: Damping, as a multiple of each layer's mean eigenvalue.
             table: Where the parts' tokens are.

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from gindex.config import SearchOptions
 from gindex.documents.words import words_of
-from gindex.engine import Engine
 from gindex.errors import NonFiniteError, QueryError
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import QueryTokens, first_targets, name_of
 from gindex.search.lexical import words_order
-from gindex.vectors.path import VectorPath
+from gindex.vectors.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,20 +48,19 @@ class EncodedQuery:
 
 
 def encode_queries(
-    engine: Engine, path: VectorPath, queries: Sequence[Query], tokens: Sequence[QueryTokens | FailedQuery]
+    encoder: Encoder, queries: Sequence[Query], tokens: Sequence[QueryTokens | FailedQuery]
 ) -> list[EncodedQuery | FailedQuery]:
     """Turn queries into vectors in one gradient pass; a query that failed, or fails here, stays in its place.
 
     Args:
-        engine: The model.
-        path: From passes to vectors.
+        encoder: The model, and the path from its passes to vectors.
         queries: Q queries.
         tokens: The tokens of each.
     """
     usable = [found for found in tokens if isinstance(found, QueryTokens)]
     if not usable:
         return [found for found in tokens if isinstance(found, FailedQuery)]
-    batch = engine.encode_all(path, [found.ids for found in usable], first_targets(usable), 0)
+    batch = encoder.encode_all([found.ids for found in usable], first_targets(usable), 0)
     encoded = zip(batch.vectors, batch.finite.tolist(), strict=True)
     results: list[EncodedQuery | FailedQuery] = []
     for query, found in zip(queries, tokens, strict=True):

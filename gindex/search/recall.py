@@ -3,32 +3,16 @@
 Axes: Q queries.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
+from gindex.store.records import Recall
 
 QUERIES = 32
 DEPTHS = (10, 100)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """Share of the exhaustive search's best that the funnel finds with its default settings, means over queries.
-
-    Attributes:
-        at_10: Of the best 10.
-        at_100: Of the best 100.
-        queries: How many stored vectors were the queries; each one's own part doesn't count.
-    """
-
-    at_10: float
-    at_100: float
-    queries: int
 
 
 def measure_recall(funnel: Funnel, reader: VectorReader, excluded: npt.NDArray[np.int64], seed: int) -> Recall:

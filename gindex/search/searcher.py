@@ -54,7 +54,7 @@ class Searcher:
             table: The documents.
             manifest: What the version is.
         """
-        self._funnel, self._reader, self._table, self._manifest = funnel, reader, table, manifest
+        self.funnel, self._reader, self._table, self._manifest = funnel, reader, table, manifest
         self._gatherer = Gatherer(funnel, reader, table)
         norms = None if funnel.transform is None else funnel.transform.norms
         self._normaliser = Normaliser(reader, table.part_lengths, norms)
@@ -89,8 +89,8 @@ class Searcher:
             MismatchError: The vectors have another dimension.
             NonFiniteError: One holds a NaN or an infinity.
         """
-        self._funnel.check(queries_QD)
-        scorer = scorer_of(self._reader, self._funnel.scoring_queries(queries_QD))
+        self.funnel.check(queries_QD)
+        scorer = scorer_of(self._reader, self.funnel.scoring_queries(queries_QD))
         blocks = np.split(parts, np.arange(PARTS_AT_ONCE, len(parts), PARTS_AT_ONCE))
         return np.concatenate([part_scores(self._reader, block, scorer).numpy() for block in blocks], 1)
 
@@ -120,14 +120,14 @@ class Searcher:
         self, queries: list[EncodedQuery], options: SearchOptions, exact: QueryInfluence | None, clock: Clock
     ) -> tuple[list[list[tuple[Hit, ...]]], list[int] | None]:
         """Hits of each end of each query, and how many parts were re-ranked for each query."""
-        vectors_QD = self._funnel.scoring_queries(torch.stack([query.vector_D for query in queries]))
+        vectors_QD = self.funnel.scoring_queries(torch.stack([query.vector_D for query in queries]))
         ranks = lexical_ranks(self._table, options, [query.words for query in queries])
         parts = selected_parts(self._table, options, ranks)
         selection = Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
-        search = make_search(self._funnel, vectors_QD, options, ranks, selection)
+        search = make_search(self.funnel, vectors_QD, options, ranks, selection)
         found, reranked = self._candidates(search, exact, clock)
         best = [self._gatherer.best(search, *of) for of in zip(search.asks, found, strict=True)]
-        hits = make_hits(search, best, self._table, self._reader, list(self._manifest.slices))
+        hits = make_hits(search, best, self._table, self._reader, list(self._manifest.projection.slices))
         clock.lap("search")
         ends: list[list[tuple[Hit, ...]]] = [[] for _ in queries]
         for ask, of_ask in zip(search.asks, hits, strict=True):
@@ -139,7 +139,7 @@ class Searcher:
     ) -> tuple[list[list[Candidate]], list[int] | None]:
         """Candidates of each ask in their order, and how many parts were re-ranked for each query."""
         if search.selection.is_empty:
-            self._funnel.check(search.vectors_AD)
+            self.funnel.check(search.vectors_AD)
             return [[] for _ in search.asks], None
         found = self._gatherer.gather(search)
         clock.lap("search")

@@ -75,7 +75,7 @@ def search_routes(service: Service) -> APIRouter:
         index = served.current
         queries = [_query(index, query, prompts=service.prompts) for query in asked] if isinstance(asked, list) else []
         if isinstance(asked, bytearray):
-            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]))
+            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection.dimension))
             queries = [EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=v) for n, v in enumerate(vectors)]
         if not queries or (len(queries) > 1 and not batch):
             raise ConfigError(field="queries", expected="at least one" if batch else "one", found=len(queries))
@@ -159,7 +159,7 @@ def _query(index: GradientIndex, body: QueryBody, *, prompts: bool) -> Query | E
         return Query(prompt=body.prompt, completion=body.completion, id=body.id)
     if body.completion is not None:
         raise ConfigError(field="completion", expected="a prompt beside it", found="a vector", remedy="leave it out")
-    vector = decode_base64(body.vector or "", index.manifest.projection["dimension"])
+    vector = decode_base64(body.vector or "", index.manifest.projection.dimension)
     return EncodedQuery(query=Query(prompt="", id=body.id), vector_D=torch.from_numpy(vector.copy()))
 
 

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT_VERSION = 2
-"""Raised when a reader of the version before would misread the files."""
+FORMAT_VERSION = 3
+"""Newest version that is read; raised when a reader of the version before would misread the files."""
+
+TRANSFORMED, PLAIN = 3, 2
+"""Version that is written of an index whose vectors are transformed before they are searched, and of any other one."""
 
 
 REMEDY = "restore it, or see what gindex verify and gindex repair can do"
@@ -129,3 +132,7 @@ class Layout:
     def eigenvalues(self, group: int) -> Path:
         """Corrected eigenvalues of a layer group."""
         return self.factors / f"eigenvalues-{group:05d}.safetensors"
+
+    def factor_files(self, groups: int) -> list[Path]:
+        """All factor files of an index of so many layer groups."""
+        return [file for group in range(groups) for file in (self.eigenbases(group), self.eigenvalues(group))]

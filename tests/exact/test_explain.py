@@ -26,9 +26,9 @@ def test_tokens_and_layers_add_up_to_exact_influence(index, document):
     for sums in (explanation.layers, explanation.groups):
         assert sum(sums.values()) == pytest.approx(sum(exact.values()), abs=tolerance)
     assert list(explanation.layers) == [layer.name for layer in index.manifest.layers]
-    assert list(explanation.groups) == list(index.manifest.slices)
+    assert list(explanation.groups) == list(index.manifest.projection.slices)
     text = "".join(token.text for part in explanation.parts for token in part.tokens if not token.context)
-    assert text == index._documents.document(document).text
+    assert text == index.snapshot.documents.document(document).text
 
 
 def test_document_that_is_not_there(index):

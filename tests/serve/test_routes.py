@@ -302,6 +302,6 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),
         ({"refine_settings": {"iterations": 0.5}}, "refine_iterations: expected int, found 0.5"),
         ({"refine_settings": {"scale": 1}}, "refine_scale: expected a setting of cg: iterations, tolerance"),
-        ({"refine": None}, "refine_iterations: expected `refine` beside it"),
+        ({"refine": None, "refine_parts": 64}, "refine_settings: expected `refine` beside it"),
     ]:
         refused(served.search({"prompt": PROMPT, **settings, **changes}), 422, words)

@@ -14,11 +14,12 @@ from gindex import GradientIndex
 from gindex.config import BuildConfig, ModelConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.engine import Engine
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
 from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
+from gindex.model.tracked import TrackedModel
+from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
@@ -40,7 +41,7 @@ def found(folder: Path, device: str) -> list[tuple[str, int, float]]:
 
 def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     """Return what crosses for a batch in each kind of pass, with so many of the model's layers tracked."""
-    engine = Engine.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
+    engine = TrackedModel.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
     tokens = [np.arange(1, n, dtype=np.uint32) for n in (9, 12, 12, 14)]
     batch, *more = engine.batches(tokens, np.arange(4), np.ones(4, np.int64), 64)
     assert not more
@@ -64,7 +65,7 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     passes = {
         "covariances": partial(fit_covariances, layers, engine.task, [batch], 0),
         "eigenvalues": partial(fit_eigenvalues, layers, engine.task, [batch], bases, 0),
-        "vectors": partial(engine.encode, path, batch),
+        "vectors": partial(Encoder(model=engine, path=path).encode, batch),
     }
     result = {}
     for name, act in passes.items():

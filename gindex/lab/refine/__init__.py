@@ -12,20 +12,20 @@ from gindex.lab.refine.config import CgConfig, LissaConfig, SolverConfig
 if TYPE_CHECKING:
     from gindex.curvature.ekfac import FactorLoader
     from gindex.documents.table import DocumentTable
-    from gindex.engine import Engine
     from gindex.lab.refine.refiner import SolverRefiner
+    from gindex.model.tracked import TrackedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolverKind:
-    """A solver, as it is registered: `exact.refiner.RefinerKind`. Nothing heavy is loaded before it does something."""
+    """A solver, as it is registered: `exact.refiner.RefinerKind`. Nothing heavy is loaded before it acts."""
 
     settings: type[SolverConfig]
     help: str
 
     def refiner(
         self,
-        engine: "Engine",
+        model: "TrackedModel",
         factors: "FactorLoader",
         damping_scale: float,
         table: "DocumentTable",
@@ -34,7 +34,7 @@ class SolverKind:
         """Prepare the solver for one index; see `refiner.SolverRefiner`."""
         from gindex.lab.refine.refiner import SolverRefiner
 
-        return SolverRefiner(engine, factors, damping_scale, table, settings)
+        return SolverRefiner(model, factors, damping_scale, table, settings)
 
 
 CG = SolverKind(settings=CgConfig, help="conjugate gradients on the exact Gauss-Newton matrix")

@@ -18,12 +18,12 @@ from torch import Tensor
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import FactorLoader
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.exact.refinement import Refinement
 from gindex.lab.refine.config import CgConfig, SolverConfig
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.lab.refine.inverse import Damping, FactoredInverse, SplitCurvature, iterative_inverse
 from gindex.model.passes import plain, throughout
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import document_gradients
@@ -40,24 +40,29 @@ class SolverRefiner:
     """Preconditions queries by the exact Gauss-Newton matrix of some parts of an index: `exact.refiner.Refiner`."""
 
     def __init__(
-        self, engine: Engine, factors: FactorLoader, damping_scale: float, table: DocumentTable, config: SolverConfig
+        self,
+        model: TrackedModel,
+        factors: FactorLoader,
+        damping_scale: float,
+        table: DocumentTable,
+        config: SolverConfig,
     ) -> None:
         """Prepare for one index.
 
         Args:
-            engine: The model.
+            model: The model.
             factors: Loads a layer's factors, which precondition the solver.
             damping_scale: Multiple of each layer's mean eigenvalue.
             table: Where the parts' tokens are.
             config: The solver.
         """
-        self._engine, self._factors, self._damping_scale = engine, factors, damping_scale
+        self._model, self._factors, self._damping_scale = model, factors, damping_scale
         self._table, self._config = table, config
 
     @property
     def query_bytes(self) -> int:
         """Bytes that are held for each query."""
-        return 4 * SOLVER_VECTORS * sum(layer.parameters for layer in self._engine.table.layers)
+        return 4 * SOLVER_VECTORS * sum(layer.parameters for layer in self._model.table.layers)
 
     def solve(
         self, queries: Sequence[QueryTokens], parts: npt.NDArray[np.int64], progress: Progress
@@ -74,13 +79,13 @@ class SolverRefiner:
             NonFiniteError: A part has outputs that are not finite.
         """
         tokens = self._table.tokens(parts)
-        most = max(1, min(self._engine.usual_batch_tokens, LOGITS // self._engine.task.vocabulary))
-        batches = self._engine.batches(tokens, parts, np.ones(len(parts), np.int64), most)
+        most = max(1, min(self._model.usual_batch_tokens, LOGITS // self._model.task.vocabulary))
+        batches = self._model.batches(tokens, parts, np.ones(len(parts), np.int64), most)
         total = None  # LiSSA takes a batch an iteration, and some more to find its scale
         if isinstance(self._config, CgConfig):
             total = len(queries) * len(parts) * max(1, self._config.iterations)
         with progress.phase("refine queries", total, "parts") as phase:
-            curvature = GaussNewton(self._engine.table.layers, self._engine.task, batches, phase.advance)
+            curvature = GaussNewton(self._model.table.layers, self._model.task, batches, phase.advance)
             return self.solve_on(curvature, queries, len(parts))
 
     def solve_on(
@@ -88,7 +93,7 @@ class SolverRefiner:
     ) -> tuple[dict[str, Tensor], list[Refinement]]:
         """The same as `solve` for any curvature of the tracked weights, said to be of so many parts."""
         start = time.perf_counter()
-        layers = self._engine.table.layers
+        layers = self._model.table.layers
         gradients_QW, space = document_gradients(layers, len(queries), partial(self._losses, queries))
         damping = Damping(layers, self._factors, self._damping_scale)
         preconditioner = FactoredInverse(layers, self._factors, self._damping_scale)
@@ -107,9 +112,9 @@ class SolverRefiner:
                 solution.iterations, solution.residuals, solution.converged, strict=True
             )
         ]
-        found = {name: x_QOI.to(self._engine.dtype) for name, x_QOI in space.split(solution.x_QW).items()}
+        found = {name: x_QOI.to(self._model.dtype) for name, x_QOI in space.split(solution.x_QW).items()}
         return found, reports
 
     def _losses(self, queries: Sequence[QueryTokens]) -> Tensor:
         batch: TokenBatch = pad([query.ids for query in queries], np.arange(len(queries)), first_targets(queries))
-        return self._engine.task.losses(batch)
+        return self._model.task.losses(batch)

@@ -51,7 +51,7 @@ class FactoredCurvature:
 @pytest.fixture(scope="module")
 def tokens(index):
     texts = [(PROMPT, COMPLETION), ("the heap a lock", None)]
-    return [tokenize_query(Query(prompt=p, completion=c), index._engine.loaded) for p, c in texts]
+    return [tokenize_query(Query(prompt=p, completion=c), index.model.tracked.loaded) for p, c in texts]
 
 
 def influence(result):
@@ -62,10 +62,10 @@ def influence(result):
 @pytest.mark.parametrize("iterations", [0, 1, 4])
 def test_where_the_curvature_is_ekfac_the_query_is_the_plain_one(index, tokens, method, iterations):
     config = {"cg": CgConfig, "lissa": LissaConfig}[method](iterations=iterations, tolerance=1e-2)
-    load = index._factor_loader
-    refiner = SolverRefiner(index._engine, load, index.manifest.damping["exact"], index._documents, config)
-    plain = index._reranker.precondition(tokens, Silent())
-    got, reports = refiner.solve_on(FactoredCurvature(index._engine.table.layers, load), tokens, 7)
+    load = index.model.factors
+    refiner = SolverRefiner(index.model.tracked, load, index.manifest.damping.exact, index.snapshot.documents, config)
+    plain = index.reranker.precondition(tokens, Silent())
+    got, reports = refiner.solve_on(FactoredCurvature(index.model.tracked.table.layers, load), tokens, 7)
     assert got.keys() == plain.keys()
     for name, expected in plain.items():
         torch.testing.assert_close(got[name], expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
@@ -90,18 +90,18 @@ def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
     settings = {"refine": "cg", "refine_parts": 16, "refine_settings": {"iterations": 6, "tolerance": 1e-3}}
     result = index.search(PROMPT, COMPLETION, k=9, exact=True, candidates=12, **settings)
     assert result.refinement.iterations == 6 and result.refinement.seconds > 0
-    usable = np.setdiff1d(np.arange(index.manifest.stored_parts), index._version.excluded)
-    parts, engine, load = index._documents.tokens(usable), index._engine, index._factor_loader
+    usable = np.setdiff1d(np.arange(index.manifest.stored_parts), index.snapshot.excluded)
+    parts, engine, load = index.snapshot.documents.tokens(usable), index.model.tracked, index.model.factors
     layers = engine.table.layers
     attribution = Attribution(engine.task, layers, {layer.name: load(layer.name) for layer in layers})
     batches = [pad([parts[n]], usable[n : n + 1], [1]) for n in range(len(parts))]
-    sample = refiner_sample(usable, 16, index.manifest.settings["seed"])
+    sample = refiner_sample(usable, 16, index.manifest.settings.seed)
     of_sample = [batch for batch in batches if batch.ordinals[0] in sample]
     config = CgConfig(iterations=6, tolerance=1e-3)
-    inverse = attribution.iterative_inverse(of_sample, index.manifest.damping["exact"], config)
+    inverse = attribution.iterative_inverse(of_sample, index.manifest.damping.exact, config)
     query = tokenize_query(Query(prompt=PROMPT, completion=COMPLETION), engine.loaded)
     expected_N = attribution.influence_by(inverse, [pad([query.ids], [0], [query.first_target])], batches)[0]
-    found = index._documents.parts(usable)
+    found = index.snapshot.documents.parts(usable)
     expected = {(p.document_id, p.part): float(value) for p, value in zip(found, expected_N, strict=True)}
     largest = max(abs(value) for value in expected.values())
     for name, value in influence(result).items():
@@ -114,7 +114,7 @@ def test_queries_in_blocks_and_with_an_early_stop_are_refined_alike(index, monke
         k=3, exact=True, candidates=40, refine="cg", refine_parts=12, refine_settings={"iterations": 3}
     )
     together = index.search_many(queries, options)
-    monkeypatch.setattr(index._reranker, "_block_bytes", 1)  # one query at a time
+    monkeypatch.setattr(index.reranker, "_block_bytes", 1)  # one query at a time
     for changes in ({}, {"stop_early": 1e-9}):
         apart = index.search_many(queries, options, **changes)
         for one, other in zip(together, apart, strict=True):

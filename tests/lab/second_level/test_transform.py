@@ -9,16 +9,17 @@ import torch
 
 from gindex import GradientIndex
 from gindex.change.compact import compact
-from gindex.change.history import prune, rollback
+from gindex.change.history import prune
 from gindex.change.reindex import reindex
 from gindex.change.repair import repair
+from gindex.change.rollback import rollback
 from gindex.change.verify import verify
 from gindex.errors import ConfigError, CorruptStoreError
 from gindex.index import run_build
 from gindex.lab.second_level import curvature as curvature
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 KINDS = ("flat", "fp16", "rabitq", "ivf")
 MU = 0.2
@@ -41,9 +42,9 @@ def folder(four_bits, tmp_path) -> Path:
 
 def dense_level(folder: Path, mu: float = MU) -> np.ndarray:
     """R [D, D] by numpy in float64, from the decoded vectors of the parts that can be found."""
-    version = Version.open(Layout(folder))
+    version = Snapshot.open(Layout(folder))
     usable = np.setdiff1d(np.arange(version.manifest.stored_parts), version.excluded)
-    vectors = version.vectors().decoded(usable).double().numpy()
+    vectors = version.vectors.decoded(usable).double().numpy()
     C = vectors.T @ vectors
     values, basis = np.linalg.eigh(C / (np.trace(C) / len(C)) + mu * np.eye(len(C)))
     return np.asarray(basis @ np.diag(((1 + mu) / values) ** 0.5) @ basis.T)
@@ -51,7 +52,7 @@ def dense_level(folder: Path, mu: float = MU) -> np.ndarray:
 
 def queries(folder: Path, count: int = 4) -> torch.Tensor:
     """Query vectors: sums of stored ones and noise."""
-    vectors = Version.open(Layout(folder)).vectors().decoded(np.arange(2 * count))
+    vectors = Snapshot.open(Layout(folder)).vectors.decoded(np.arange(2 * count))
     noise = torch.randn(count, vectors.shape[1], generator=torch.Generator().manual_seed(5))
     return vectors[:count] + 0.5 * vectors[count:] + noise * vectors.std()
 
@@ -59,8 +60,8 @@ def queries(folder: Path, count: int = 4) -> torch.Tensor:
 def check(folder: Path, mu: float = MU, complete: bool = True, rtol: float = 1e-3, **settings: object) -> None:
     """Hits are the best by <R q, R v>, computed densely, with these scores; where not complete, the best one is."""
     index, R, asked = GradientIndex.open(folder), dense_level(folder, mu), queries(folder)
-    version = Version.open(Layout(folder))
-    vectors = version.vectors().decoded(np.arange(version.manifest.stored_parts)).double().numpy()
+    version = Snapshot.open(Layout(folder))
+    vectors = version.vectors.decoded(np.arange(version.manifest.stored_parts)).double().numpy()
     scores = (asked.double().numpy() @ R) @ (vectors @ R).T
     scores[:, version.excluded] = -np.inf
     for result, row in zip(index.search_vectors(asked, k=5, **settings), scores, strict=True):
@@ -74,7 +75,7 @@ def check(folder: Path, mu: float = MU, complete: bool = True, rtol: float = 1e-
 @pytest.mark.parametrize("kind", KINDS)
 def test_searches_score_with_it_on_both_sides(folder, kind):
     reindex(Layout(folder), kind)
-    assert Manifest.read(Layout(folder), 3).transform.settings == {"mu": MU}  # kept where nothing is said of it
+    assert Manifest.read(Layout(folder), 3).search.transform.settings == {"mu": MU}  # kept where nothing is said of it
     check(folder, complete=kind != "ivf")  # of its lists a query searches some
     check(folder, scan=True)
     assert verify(Layout(folder), deep=True)["problems"] == []
@@ -89,7 +90,7 @@ def test_vectors_of_one_bit_are_whitened_as_they_decode(built, tmp_path):
 
 def test_leading_directions_of_more_dimensions_than_parts_are_all_there_is(folder, monkeypatch):
     monkeypatch.setattr(curvature, "DENSE_DIMENSION", 64)
-    made = reindex(Layout(folder)).transform.measures
+    made = reindex(Layout(folder)).search.transform.measures
     usable = made["directions"]
     assert 150 < usable <= Manifest.read(Layout(folder), 3).stored_parts and made["share"] > 0.998
     # The vectors differ in length by orders of magnitude: the least directions drown in the rounding of float32.
@@ -100,7 +101,7 @@ def test_layers_add_up_and_unit_scores_are_cosines(folder):
     index, R, asked = GradientIndex.open(folder), dense_level(folder), queries(folder, 1)
     for hit in index.search_vectors(asked, k=5, layers=True)[0].hits:
         assert sum(hit.layers.values()) == pytest.approx(hit.score, rel=1e-4)
-    vectors = Version.open(Layout(folder)).vectors().decoded(np.arange(index.manifest.stored_parts)).numpy()
+    vectors = Snapshot.open(Layout(folder)).vectors.decoded(np.arange(index.manifest.stored_parts)).numpy()
     seen, query = vectors.astype(np.float64) @ R, asked[0].double().numpy() @ R
     cosines = seen @ query / np.maximum(np.linalg.norm(seen, axis=1), 1e-30) / np.linalg.norm(query)
     found = [hit.score for hit in index.search_vectors(asked, k=5, normalise="unit")[0].hits]
@@ -112,14 +113,15 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
     asked = queries(folder)
     before = rollback(Layout(folder), 1)
     plain = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
-    assert before.transform is None
+    assert before.search.transform is None
     on = reindex(Layout(folder), transform="second-level")
-    assert on.transform.settings == {"mu": 0.1} and {f.path for f in on.lasting} == {f.path for f in before.lasting}
+    assert on.search.transform.settings == {"mu": 0.1}
+    assert {f.path for f in on.lasting} == {f.path for f in before.lasting}
     check(folder, 0.1)
     changed = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     assert not np.allclose(plain, changed, rtol=0.01)
     off = reindex(Layout(folder), transform="none")
-    assert off.transform is None and off.derived == {off.search["file"]}
+    assert off.search.transform is None and off.derived == [off.search.file]
     again = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     np.testing.assert_allclose(again, plain, rtol=1e-6)
 
@@ -127,11 +129,11 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
 def test_add_delete_and_compact_take_all_that_is_stored(folder, more, model_folder):
     index = GradientIndex.open(folder, device="cpu")
     index.add([str(more({f"new{n}": "the race the lock the heap " * (n + 1) for n in range(3)}))])
-    assert Manifest.read(Layout(folder), 3).transform.settings == {"mu": MU}
+    assert Manifest.read(Layout(folder), 3).search.transform.settings == {"mu": MU}
     check(folder)
     index.refresh().delete(["d1", "new0"])
     compact(Layout(folder))
-    assert Manifest.read(Layout(folder), 5).transform.settings == {"mu": MU}
+    assert Manifest.read(Layout(folder), 5).search.transform.settings == {"mu": MU}
     check(folder)
     assert prune(Layout(folder))["versions"] == 4
     assert verify(Layout(folder), deep=True) | {"checked_bytes": 0} == {
@@ -147,7 +149,7 @@ def test_add_delete_and_compact_take_all_that_is_stored(folder, more, model_fold
 )
 def test_a_damaged_file_is_found_and_built_again(folder, change):
     layout = Layout(folder)
-    level = folder / Manifest.read(layout, 2).transform.file
+    level = folder / Manifest.read(layout, 2).search.transform.file
     change(level)
     (problem,) = verify(layout)["problems"]
     assert str(level) in problem
@@ -165,12 +167,12 @@ def test_a_damaged_file_is_found_and_built_again(folder, change):
 
 def queries_of(folder: Path) -> torch.Tensor:
     """A query that needs no stored vector."""
-    return torch.ones(1, Manifest.read(Layout(folder), 2).projection["dimension"])
+    return torch.ones(1, Manifest.read(Layout(folder), 2).projection.dimension)
 
 
 def test_degraded_searches_have_the_second_level_of_what_is_left(folder):
     layout = Layout(folder)
-    (folder / Manifest.read(layout, 2).search["file"]).unlink()
+    (folder / Manifest.read(layout, 2).search.file).unlink()
     asked = queries(rolled(folder))
     whole = GradientIndex.open(folder, version=2, allow_degraded=True).search_vectors(asked)
     fresh = GradientIndex.open(rolled(folder, on=True)).search_vectors(asked)
@@ -198,4 +200,4 @@ def rolled(folder: Path, on: bool = False) -> Path:
 def test_bad_settings_are_refused_and_change_nothing(folder, settings, found):
     with pytest.raises(ConfigError, match=found):
         reindex(Layout(folder), **settings)
-    assert Version.open(Layout(folder)).manifest.version == 2
+    assert Snapshot.open(Layout(folder)).manifest.version == 2

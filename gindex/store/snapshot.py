@@ -1,8 +1,9 @@
-"""One version of an index, opened for reading. It stays as it is, whatever is committed after it."""
+"""The files of one version of an index, opened for reading. They stay as they are, whatever is committed after it."""
 
 from collections.abc import Collection, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,27 +12,40 @@ from gindex.config import TRANSFORMS
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
-from gindex.store.factors import factor_files
+from gindex.model.records import LayerRecord
 from gindex.store.layout import REMEDY, Layout
-from gindex.store.manifest import Manifest, VolumeRecord
-from gindex.store.reader import VectorReader
-from gindex.store.transform import Transform
+from gindex.store.manifest import Manifest
+from gindex.store.records import VolumeRecord
 from gindex.store.vectors import VectorSpec, VolumeReader
 from gindex.store.versions import latest_version, require_version
+from gindex.threads import Lock, once
+from gindex.vectors.projection import LayerShape, ProjectionSpec
+
+if TYPE_CHECKING:
+    from gindex.store.reader import VectorReader
+    from gindex.store.transform import Transform
 
 
-class Version:
-    """A version and what it holds. A file is compared with its checksum before it is first used."""
+class Snapshot:
+    """The files of a version. Each is compared with its checksum before it is first used."""
 
     def __init__(self, layout: Layout, manifest: Manifest, problems: Sequence[str] = (), lost: Collection[range] = ()):
-        """Use `open`."""
+        """Take what a manifest says; `open` looks at the files as well.
+
+        Args:
+            layout: The index.
+            manifest: The manifest of the version, or the draft of one that is being written.
+            problems: What is wrong with the files; see `open`.
+            lost: Parts whose vectors are lost by it.
+        """
         self.layout, self.manifest = layout, manifest
         self.problems = tuple(problems)
         self.lost = sorted(lost, key=lambda parts: parts.start)
+        self.loading = Lock()
         self._checked: set[str] = set()
 
     @classmethod
-    def open(cls, layout: Layout, version: int | None = None, *, allow_degraded: bool = False) -> "Version":
+    def open(cls, layout: Layout, version: int | None = None, *, allow_degraded: bool = False) -> "Snapshot":
         """Open a version, the newest where None, and check that its files are there in full length.
 
         Args:
@@ -79,18 +93,29 @@ class Version:
         return path
 
     @property
+    def root(self) -> Path:
+        """The index directory."""
+        return self.layout.root
+
+    @property
     def faiss(self) -> Path:
         """The FAISS index."""
-        return self.layout.root / str(self.manifest.search["file"])
+        return self.root / self.manifest.search.file
 
-    def transform(self) -> Transform | None:
+    @once
+    def documents(self) -> DocumentTable:
+        """The documents, their parts and tokens: one table for all that ask this snapshot."""
+        return self.table()
+
+    def transform(self) -> "Transform | None":
         """Load what vectors are transformed by before they are compared; None where by nothing."""
-        record = self.manifest.transform
+        record = self.manifest.search.transform
         if record is None:
             return None
-        path = self.checked(self.layout.root / record.file)
-        dimension = self.manifest.projection["dimension"]
-        loaded: Transform = TRANSFORMS.get(record.kind).open(path, self.manifest.stored_parts, dimension)
+        path = self.checked(self.root / record.file)
+        loaded: Transform = TRANSFORMS.get(record.kind).open(
+            path, self.manifest.stored_parts, self.manifest.projection.dimension
+        )
         return loaded
 
     def table(self) -> DocumentTable:
@@ -100,9 +125,9 @@ class Version:
         return DocumentTable.open(*paths, deleted=self.manifest.deleted, guards=guards)
 
     def _guard(self, volume: VolumeRecord) -> Guard | None:
-        """Return what a table is compared with; compare all of it, where its rows have no checksums of their own."""
+        """What a table is compared with; compare all of it, where its rows have no checksums of their own."""
         place = self.layout.volume(volume.number)
-        if not self.manifest.names(self.layout.root, place.row_checksums):  # as before there were any
+        if not self.manifest.names(self.root, place.row_checksums):  # as before there were any
             self.checked(place.documents)
             return None
         documents = range(volume.first_document, volume.first_document + volume.documents)
@@ -114,19 +139,40 @@ class Version:
 
         return Guard(whole=partial(self.checked, place.documents), rows=rows)
 
-    def vectors(self) -> VectorReader:
-        """Map the vectors."""
-        chunks = {self.layout.root / file.path: file.chunks for file in self.manifest.files if file.chunks is not None}
+    @once
+    def vectors(self) -> "VectorReader":
+        """The stored vectors."""
+        from gindex.store.reader import VectorReader  # decodes with torch, which no list of versions needs
+
+        chunks = {self.root / file.path: file.chunks for file in self.manifest.files if file.chunks is not None}
         readers = [
             VolumeReader(self.layout.volume(volume.number), volume_spec(self.manifest, volume), chunks)
             for volume in self.manifest.volumes
         ]
         return VectorReader(readers, self.lost)
 
+    @once
+    def projection(self) -> ProjectionSpec:
+        """The projection.
+
+        Raises:
+            CorruptStoreError: It is not the one whose fingerprint the manifest records.
+        """
+        recorded = self.manifest.projection
+        spec = projection_of(self.manifest.layers, recorded.kind, recorded.dimension, recorded.seed)
+        if spec.fingerprint != recorded.fingerprint:
+            raise CorruptStoreError(
+                field=self.layout.manifest(self.manifest.version),
+                expected=f"projection {recorded.fingerprint[:12]}",
+                found=spec.fingerprint[:12],
+                remedy=f"the manifest was altered: {REMEDY}",
+            )
+        return spec
+
     def check_factors(self) -> None:
         """Compare all factor files with their checksums, once."""
         groups = len({layer.group for layer in self.manifest.layers})
-        for path in factor_files(self.layout, groups):
+        for path in self.layout.factor_files(groups):
             self.checked(path)
 
     @property
@@ -138,20 +184,34 @@ class Version:
             excluded[start:stop] = True
         return np.flatnonzero(excluded)
 
+    @property
+    def usable_parts(self) -> npt.NDArray[np.int64]:
+        """Ordinals of the parts that a search may return, ascending."""
+        return np.setdiff1d(np.arange(self.manifest.stored_parts), self.excluded)
+
+
+def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:
+    """The projection of an index with these layers."""
+    shapes = tuple(
+        LayerShape(name=layer.name, group=layer.group, rows=layer.gradient_rank, columns=layer.activation_rank)
+        for layer in layers
+    )
+    return ProjectionSpec(layers=shapes, kind=kind, dimension=dimension, seed=seed)
+
 
 def volume_spec(manifest: Manifest, volume: VolumeRecord) -> VectorSpec:
-    """Return the shape of a volume's vectors."""
+    """The shape of a volume's vectors."""
     return VectorSpec(
         parts=volume.parts,
         segment_parts=volume.segment_parts,
-        dimension=manifest.projection["dimension"],
-        bits=manifest.config.vectors.bits,
-        slices=tuple(manifest.slices.values()),
+        dimension=manifest.projection.dimension,
+        bits=manifest.settings.vectors.bits,
+        slices=tuple(manifest.projection.slices.values()),
     )
 
 
-def segment_files(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> dict[int, list[Path]]:
-    """Return the shards of each segment of a volume, and its record last."""
+def segment_paths(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> dict[int, list[Path]]:
+    """The shards of each segment of a volume, and its record last."""
     place, spec = layout.volume(volume.number), volume_spec(manifest, volume)
     return {
         number: [
@@ -163,7 +223,7 @@ def segment_files(layout: Layout, manifest: Manifest, volume: VolumeRecord) -> d
 
 
 def degradation(layout: Layout, manifest: Manifest) -> tuple[list[str], set[range]]:
-    """Return what is wrong with the shards and the derived files, and the parts that are lost by it; reads all of them.
+    """What is wrong with the shards and the derived files, and the parts that are lost by it; reads all of them.
 
     Raises:
         CorruptStoreError: A file is damaged without which nothing can be searched.
@@ -172,7 +232,7 @@ def degradation(layout: Layout, manifest: Manifest) -> tuple[list[str], set[rang
     segments = {
         path: volume.segment_range(number)
         for volume in manifest.volumes
-        for number, paths in segment_files(layout, manifest, volume).items()
+        for number, paths in segment_paths(layout, manifest, volume).items()
         for path in paths
     }
     problems += [f"parts {parts.start:,} to {parts.stop - 1:,}: lost" for parts in manifest.lost_parts]

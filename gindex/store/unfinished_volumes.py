@@ -12,7 +12,7 @@ from gindex.store.versions import version_numbers
 
 
 def start_volume(layout: Layout, started: Mapping[str, Any]) -> int:
-    """Return the number of the volume to write, that of an interrupted command where it was started with the same.
+    """The number of the volume to write, that of an interrupted command where it was started with the same.
 
     The caller is the only writer, so what no version names is a dead writer's, and is removed.
     """
@@ -41,7 +41,7 @@ def remove_claims(layout: Layout) -> None:
 
 
 def _named(layout: Layout, folders: set[int]) -> set[int]:
-    """Return the volumes that a version names; all, where a manifest cannot be read."""
+    """The volumes that a version names; all, where a manifest cannot be read."""
     try:
         manifests = [Manifest.read(layout, version) for version in version_numbers(layout)]
     except StoreError:

@@ -1,11 +1,9 @@
-"""A loaded model with its tracked layers: what takes gradients of parts and queries.
+"""A loaded model with its tracked layers: what gradients of parts and queries are taken of.
 
-Builds and searches share it, so both go down one path from text to vector.
-
-Axes: N parts, D dimension, Q queries.
+Axes: N parts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -16,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.errors import CorruptStoreError, MismatchError
+from gindex.errors import MismatchError
 from gindex.model.causality import check_long, ordinary_tokens
 from gindex.model.choice import LayerChoice
 from gindex.model.devices import to_device
@@ -29,12 +27,8 @@ from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.passes import alone, plain, share_turns
+from gindex.model.records import LayerRecord
 from gindex.model.tracking import track_layers
-from gindex.store.factors import FactorReader
-from gindex.store.layout import REMEDY, Layout
-from gindex.store.manifest import LayerRecord, Manifest
-from gindex.vectors.path import VectorBatch, VectorPath
-from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -48,8 +42,8 @@ TWIN_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Engine:
-    """A model, its loss, and its tracked layers."""
+class TrackedModel:
+    """A model, its loss, and its tracked layers. Builds and searches use the same."""
 
     loaded: LoadedModel
     task: CausalLanguageModel
@@ -63,7 +57,7 @@ class Engine:
         config: ModelConfig,
         recorded: Sequence[LayerRecord] | None = None,
         check: Callable[[LoadedModel], None] = lambda _loaded: None,
-    ) -> "Engine":
+    ) -> "TrackedModel":
         """Load a model and find its layers.
 
         Args:
@@ -119,8 +113,8 @@ class Engine:
         return CPU_BATCH_TOKENS if self.device.type == "cpu" else self.most_batch_tokens
 
     @cached_property
-    def twin(self) -> "Engine":
-        """The same weights in modules of their own, whose passes may stand still while one of this engine runs."""
+    def twin(self) -> "TrackedModel":
+        """The same weights in modules of their own, whose passes may stand still while one of this model runs."""
         model = self.loaded.model
         copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
         with self.alone():  # or it would take the hooks of a pass along
@@ -148,79 +142,6 @@ class Engine:
         """Run the model otherwise than by the methods here: while no other thread does, in a neutral state."""
         return alone(self.loaded.model)
 
-    def factors(self, layout: Layout, layers: Sequence[LayerRecord]) -> FactorReader:
-        """Return what loads the factors of an index, for this model's device and number format.
-
-        Args:
-            layout: The index.
-            layers: Its tracked layers with their ranks.
-        """
-        return FactorReader(layout, layers, self.device, self.dtype)
-
-    @plain()
-    def vector_path(
-        self, layout: Layout, layers: Sequence[LayerRecord], projection: ProjectionSpec, damping: float
-    ) -> VectorPath:
-        """Prepare the path from passes to vectors with the factors of an index.
-
-        Args:
-            layout: The index.
-            layers: Its tracked layers with their ranks.
-            projection: The projection.
-            damping: Multiple of each layer's mean eigenvalue.
-        """
-        factors = self.factors(layout, layers).truncated()
-        return VectorPath(self.table.layers, factors, damping, make_projection(projection, self.device))
-
-    def encode(self, path: VectorPath, batch: TokenBatch) -> VectorBatch:
-        """Return the vectors of one batch."""
-        return path.encode(len(batch.ordinals), lambda: self.task.losses(batch))
-
-    @plain()
-    def encode_all(
-        self,
-        path: VectorPath,
-        tokens: Sequence[Tokens],
-        first_targets: npt.NDArray[np.int64],
-        batch_tokens: int,
-    ) -> VectorBatch:
-        """Return the vectors [N, D] of any number of parts or queries, in the order given.
-
-        Args:
-            path: The prepared path.
-            tokens: Token ids of each.
-            first_targets: First token of each that counts in the loss [N].
-            batch_tokens: Most tokens in a batch; 0 takes what suits the device.
-        """
-        all_parts = VectorBatch(
-            vectors=self._empty(len(tokens), path.projection.spec.dimension),
-            self_influence=self._empty(len(tokens)),
-            losses=self._empty(len(tokens)),
-        )
-        for positions, encoded in self.encode_batches(path, tokens, first_targets, batch_tokens):
-            where = to_device(positions, self.device)
-            all_parts.vectors[where] = encoded.vectors
-            all_parts.self_influence[where] = encoded.self_influence
-            all_parts.losses[where] = encoded.losses
-        return all_parts
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.device)
-
-    def encode_batches(
-        self, path: VectorPath, tokens: Sequence[Tokens], first_targets: npt.NDArray[np.int64], batch_tokens: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], VectorBatch]]:
-        """Yield the vectors of any number of parts batch by batch, with the positions [N] of the batch's parts.
-
-        Args:
-            path: The prepared path.
-            tokens: Token ids of each.
-            first_targets: First token of each that counts in the loss [N].
-            batch_tokens: Most tokens in a batch; 0 takes what suits the device.
-        """
-        for batch in self.batches(tokens, np.arange(len(tokens)), first_targets, batch_tokens):
-            yield batch.ordinals, self.encode(path, batch)
-
     def batches(
         self,
         tokens: Sequence[Tokens],
@@ -242,7 +163,7 @@ class Engine:
 
 
 def _probe(model: nn.Module, documents: int) -> TokenBatch:
-    """Return documents of a few different tokens to try a model on; none whose embedding is not finite."""
+    """Documents of a few different tokens to try a model on; none whose embedding is not finite."""
     weight_VH = model.get_input_embeddings().weight  # type: ignore[operator]
     usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
     usable = usable if len(usable) else np.arange(1)
@@ -265,30 +186,3 @@ def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord])
                 found=f"that it cannot be used: {reason}",
                 remedy="take the versions of gindex and transformers that it was built with, or build it anew",
             )
-
-
-def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:
-    """Return the projection of an index with these layers."""
-    shapes = tuple(
-        LayerShape(name=layer.name, group=layer.group, rows=layer.gradient_rank, columns=layer.activation_rank)
-        for layer in layers
-    )
-    return ProjectionSpec(layers=shapes, kind=kind, dimension=dimension, seed=seed)
-
-
-def recorded_projection(layout: Layout, manifest: Manifest) -> ProjectionSpec:
-    """Return the projection of an index.
-
-    Raises:
-        CorruptStoreError: It is not the one whose fingerprint the manifest records.
-    """
-    recorded = manifest.projection
-    spec = projection_of(manifest.layers, recorded["kind"], recorded["dimension"], recorded["seed"])
-    if spec.fingerprint != recorded["fingerprint"]:
-        raise CorruptStoreError(
-            field=layout.manifest(manifest.version),
-            expected=f"projection {recorded['fingerprint'][:12]}",
-            found=spec.fingerprint[:12],
-            remedy=f"the manifest was altered: {REMEDY}",
-        )
-    return spec

@@ -1,19 +1,21 @@
 """What an index is, as plain values for people and programs."""
 
-from dataclasses import asdict
 from typing import Any
 
-from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.reader import StoreSpec
-from gindex.vectors.codes import code_bytes
+from gindex.store.snapshot import Snapshot, volume_spec
+from gindex.store.values import values_of
+from gindex.store.vectors import code_bytes
 
 
-def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str, Any]:
-    """Return what `gindex info` prints."""
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """What `gindex info` prints."""
+    manifest = snapshot.manifest
+    specs = [volume_spec(manifest, volume) for volume in manifest.volumes]
+    vectors = specs[0]
     ranks = [(layer.activation_rank, layer.gradient_rank) for layer in manifest.layers]
     return {
-        "path": str(layout.root),
+        "path": str(snapshot.root),
         "format_version": manifest.format_version,
         "version": manifest.version,
         "volumes": len(manifest.volumes),
@@ -24,7 +26,7 @@ def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str
         **manifest.documents,
         "skipped_parts": len(manifest.skipped),
         "skipped": list(manifest.skipped.values()),
-        "model": manifest.model,
+        "model": values_of(manifest.model),
         "tracked_layers": len(manifest.layers),
         "layer_groups": len(vectors.slices),
         "untracked_weights": len(manifest.untracked),
@@ -32,16 +34,16 @@ def describe(layout: Layout, manifest: Manifest, vectors: StoreSpec) -> dict[str
         "dimension": vectors.dimension,
         "bits": vectors.bits,
         "bytes_per_part": code_bytes(vectors.dimension, vectors.bits) + 4 * len(vectors.slices) + 4,
-        "projection": {key: manifest.projection[key] for key in ("kind", "seed", "fingerprint")},
-        "curvature": manifest.settings["curvature"]["curvature"],
-        "damping_scale": manifest.damping["exact"],
-        "index_damping": manifest.damping["index"],
-        "fit": manifest.fit,
+        "projection": {key: getattr(manifest.projection, key) for key in ("kind", "seed", "fingerprint")},
+        "curvature": manifest.settings.curvature.curvature,
+        "damping_scale": manifest.damping.exact,
+        "index_damping": manifest.damping.index,
+        "fit": values_of(manifest.fit),
         "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
-        "search_index": manifest.search,
-        "transform": None if manifest.transform is None else asdict(manifest.transform),
-        "fidelity": manifest.fidelity,
-        "segments": vectors.segments,
+        "search_index": values_of(manifest.search),
+        "transform": values_of(manifest.search.transform),
+        "fidelity": values_of(manifest.fidelity),
+        "segments": sum(spec.segments for spec in specs),
         "disk_bytes": _disk(manifest),
     }
 
