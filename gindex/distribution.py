@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 NAME = "gradient-index"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def install_hint(*extras: str) -> str:

@@ -101,6 +101,53 @@ def test_imports_go_one_way(module):
         assert other == own or LEVEL[other] < LEVEL[own], f"{module} imports {imported}"
 
 
+def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
+    """What can be reached from a component along arrows."""
+    found: set[str] = set()
+    ahead = list(arrows[start])
+    while ahead:
+        if (other := ahead.pop()) not in found:
+            found.add(other)
+            ahead += arrows[other]
+    return found
+
+
+def arrows_of_the_code() -> dict[str, set[str]]:
+    """The imports between components, without those that follow from others."""
+    direct: dict[str, set[str]] = {name: set() for name in LEVEL}
+    for module in MODULES:
+        if module != "gindex":
+            direct[component(module)] |= {component(name) for name in imports(module)} - {component(module)}
+    return {
+        name: {other for other in others if not any(other in reached(direct, via) for via in others - {other})}
+        for name, others in direct.items()
+    }
+
+
+def arrows_of_the_page() -> dict[str, set[str]]:
+    """The diagram of ARCHITECTURE.md: `a --> b & c`, or `a` alone."""
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (diagram,) = re.findall(r"^```mermaid\n(.*?)^```", page, re.S | re.M)
+    rows = [line.strip().split(" --> ") for line in diagram.splitlines()[1:] if line.strip()]
+    return {name: set(others[0].split(" & ")) if others else set() for name, *others in rows}
+
+
+def test_the_diagram_is_what_is_imported():
+    """All arrows together, so that a failure shows the diagram as it has to be."""
+    right = arrows_of_the_code()
+    order = [name for components in reversed(ORDER) for name in sorted(components)]
+    lines = [" --> ".join((name, " & ".join(sorted(right[name])))) if right[name] else name for name in order]
+    diagram = "\n".join(f"    {line}" for line in lines)
+    assert arrows_of_the_page() == right, f"write these lines into the diagram of ARCHITECTURE.md:\n{diagram}"
+
+
+def test_the_page_has_a_row_for_each_room():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w/.]+)` \| \S", page, re.MULTILINE)
+    assert {Path(row).stem for row in rows} == set(LEVEL), "one row `gindex/ROOM/` or `gindex/MODULE.py` each"
+    assert len(rows) == len(LEVEL) and all((ROOT / row).exists() for row in rows)
+
+
 CORE = [name for name in MODULES if component(name) not in ("lab", "cli")]
 
 LABORATORY = re.compile(

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools/setup.sh
-.venv/bin/python tools/fetch_model.py
+.venv/bin/python tools/data/fetch_model.py
 
 prepared=$SECONDS
 

@@ -1,7 +1,7 @@
 """How far new text is from what the factors were fitted on, by the mean whitened norm of some parts.
 
 Whole eigenbases and the damping of exact influence are used. What is stored does not do: its truncated eigenbases drop
-the directions that the fit hardly saw, and its damping outweighs them (docs/decisions/0007-far-text.md).
+the directions that the fit hardly saw, and its damping outweighs them (docs/decisions/0006-far-text.md).
 """
 
 import logging

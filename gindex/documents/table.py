@@ -76,7 +76,8 @@ class _File:
     def __init__(self, path: Path, guard: Guard | None) -> None:
         self.path, self.guard = path, guard
         self._opened, self._process = connect(path), os.getpid()
-        self.version = version_of(self._opened)
+        with translated_errors(path):
+            self.version = version_of(self._opened)
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -13,11 +13,11 @@ from pathlib import Path
 import faiss
 import pytest
 import torch
+from faults.scenarios import DONE, in_fork
 
 from gindex.change.delete import delete_documents
 from gindex.change.verify import verify
 from gindex.store.layout import Layout
-from tools.faults.scenarios import DONE, in_fork
 
 NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
 """CLONE_NEWUSER and CLONE_NEWNS of unshare(2)."""

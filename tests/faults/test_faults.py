@@ -1,4 +1,4 @@
-"""Kills, power losses and failing storage calls: a share of what `tools/fault_run.py` does, on one seed."""
+"""Kills, power losses and failing storage calls: a share of what `tools/faults/run.py` does, on one seed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-
-from tools.faults.damage import damage_cases
-from tools.faults.layer import IO_ERROR, KILL, LOSE, NO_SPACE
-from tools.faults.scenarios import SCENARIOS, Cases, Workshop
-from tools.faults.tiny import make_tiny_model, tiny_config
-from tools.faults.writers import timed_kill, writers_case
+from faults.damage import damage_cases
+from faults.layer import IO_ERROR, KILL, LOSE, NO_SPACE
+from faults.scenarios import SCENARIOS, Cases, Workshop
+from faults.tiny import make_tiny_model, tiny_config
+from faults.writers import timed_kill, writers_case
 
 SHARE = {"build": 2, "add": 2, "delete": 1, "compact": 2, "repair": 2}
 """Every how manieth storage call is one to be killed at: more than 300 in all."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "tools" / "planted.py"
+PATH = Path(__file__).parents[2] / "tools" / "data" / "planted.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,363 @@
+"""Measure searches of an index: time, recall against a full scan, bytes read, opening, and the exact re-rank.
+
+    python tools/benchmarks/multiply_index.py runs/corpus 100000 .cache/bench/search/100000
+    python tools/benchmarks/search.py .cache/bench/search/100000
+    python tools/benchmarks/search.py runs/corpus --type fp16 --type ivf --exact
+
+Queries are stored vectors of whose signs three sixteenths are turned at random; the full scan that recall is measured
+against is kept in --work. Cold is an index that was just opened and whose files the system was asked to drop from
+memory. Wall-clock and processor time are both given: where other work shares the cores, only the second is the search's
+own. Needs an index of one bit a coordinate, and for --exact its model.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from gindex_cli.progress import Lines
+from multiply_index import mask
+
+from gindex import GradientIndex
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
+from gindex.ann.library import import_faiss
+from gindex.ann.spec import FaissSpec, spec_of
+from gindex.exact.fidelity import sample_queries
+from gindex.exact.stopping import expected_misses
+from gindex.progress import Silent
+from gindex.queries.tokens import first_targets
+from gindex.search.exact_order import STOPPING_BLOCK
+from gindex.search.funnel import Funnel
+from gindex.search.scan import scan
+from gindex.store.reader import VectorReader
+from gindex.vectors.codes import decode
+from gindex.vectors.projection import ProjectionSpec
+
+QUERIES = 32
+COUNTS = (1, 8, QUERIES)
+THREADS = (1, 2)
+DEPTHS = (10, 100)
+
+OPEN = """
+import sys, time
+start = time.perf_counter()
+from gindex import GradientIndex
+imported = time.perf_counter()
+import torch, faiss
+libraries = time.perf_counter()
+def resident(name):
+    return next(int(line.split()[1]) / 1000 for line in open("/proc/self/status") if line.startswith(name))
+before = resident("RssAnon:"), resident("RssFile:")
+started = time.perf_counter()
+index = GradientIndex.open(sys.argv[1])
+index.warm(model=False)
+opened = time.perf_counter()
+after = resident("RssAnon:"), resident("RssFile:")
+vectors = index.snapshot.vectors.decoded(torch.tensor([0]).numpy())
+searching = time.perf_counter()
+index.search_vectors(vectors, k=10)
+done = time.perf_counter()
+last = resident("RssAnon:"), resident("RssFile:")
+print(
+    f"{1000 * (opened - started):.0f} | {after[0] - before[0]:.0f} | {after[1] - before[1]:.0f} | "
+    f"{1000 * (done - searching):.0f} | {last[0] - before[0]:.0f} | {last[1] - before[1]:.0f}"
+)
+"""
+"""Opens an index in a process of its own and prints times in ms and megabytes: own ones, and mapped ones."""
+
+
+def turned(codes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Turn three sixteenths of the signs."""
+    return codes ^ mask(codes.shape, np.full(len(codes), 3), generator)
+
+
+def milliseconds(act: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Return medians of wall-clock and processor time, after one call to warm up."""
+    act()
+    walls, used = [], []
+    for _ in range(repeats):
+        start, busy = time.perf_counter(), time.process_time()
+        act()
+        walls.append(1000 * (time.perf_counter() - start))
+        used.append(1000 * (time.process_time() - busy))
+    return statistics.median(walls), statistics.median(used)
+
+
+def set_threads(count: int) -> None:
+    """Let FAISS and torch use so many threads."""
+    import_faiss().omp_set_num_threads(count)
+    torch.set_num_threads(count)
+
+
+def bandwidth() -> float:
+    """Return the bytes a second that torch's threads read: the best of nine sums over 512 MB."""
+    values = torch.ones(1 << 26, dtype=torch.float64)
+    return max(8 * len(values) / (milliseconds(values.sum, 1)[0] / 1000) for _ in range(9))
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to drop the files of a folder from memory."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def recall(found: Sequence[np.ndarray], best: np.ndarray, depth: int) -> float:
+    """Return the share of the best that were found."""
+    return float(np.mean([np.isin(row[:depth], of).mean() for row, of in zip(best, found, strict=True)]))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An index that is measured, or its vectors with another FAISS index."""
+
+    path: Path
+    faiss: Path
+    spec: FaissSpec
+    projection: ProjectionSpec
+
+    def open(self) -> tuple[FaissIndex, Funnel, VectorReader]:
+        """Open all anew."""
+        reader = GradientIndex.open(self.path).snapshot.vectors
+        index = FaissIndex(self.faiss, self.spec, self.projection, reader.spec.parts)
+        return index, Funnel(index, reader, ()), reader
+
+    def describe(self, queries: torch.Tensor, best: np.ndarray, repeats: int) -> str:
+        """Return a line of a table: type, size, recall of a batch and of single queries, time of one query."""
+        funnel = self.open()[1]
+        shares = []
+        for depth in DEPTHS:
+            together = [scored.ordinals for scored in funnel.search(queries, depth)]
+            alone = [funnel.search(query[None], depth)[0].ordinals for query in queries]
+            shares.append(f"{recall(together, best, depth):.3f} | {recall(alone, best, depth):.3f}")
+        wall, used = milliseconds(lambda: funnel.search(queries[:1], 10), repeats)
+        halved = f", halved {self.spec.folds} times" if self.spec.folds else ""
+        size = f"{self.faiss.stat().st_size / 1e6:,.0f}"
+        return f"| {self.spec.kind}{halved} | {size} | {' | '.join(shares)} | {wall:.1f} | {used:.1f} |"
+
+
+def truth(reader: VectorReader, queries: torch.Tensor, kept: Path) -> np.ndarray:
+    """Return the best parts by a full scan, computed once."""
+    if not kept.is_file():
+        start = time.perf_counter()
+        best, _ = scan(reader, queries, max(DEPTHS))
+        print(f"a full scan for {len(queries)} queries took {time.perf_counter() - start:.1f} s")
+        np.save(kept, best)
+    return np.asarray(np.load(kept))
+
+
+def times(bench: Bench, queries: torch.Tensor, repeats: int) -> None:
+    """Print a table: threads, queries, cold and warm time, time of each query and its share of a single one's."""
+    print(
+        "\n| threads | queries | cold, ms | warm, ms | a query, ms | of a single one's | processor, ms a query "
+        "| coarse alone, ms a query | its codes, GB/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    size = bench.faiss.stat().st_size
+    for threads in THREADS:
+        set_threads(threads)
+        single = 0.0
+        for count in COUNTS:
+            some, cold = queries[:count], []
+            for _ in range(3):
+                forget(bench.path)
+                funnel = bench.open()[1]
+                start = time.perf_counter()
+                funnel.search(some, 10)
+                cold.append(1000 * (time.perf_counter() - start))
+            index, funnel, _ = bench.open()
+            wall, used = milliseconds(partial(funnel.search, some, 10), repeats)
+            coarse, _ = milliseconds(partial(index.candidates, some, 200), repeats)
+            single = single or wall
+            print(
+                f"| {threads} | {count} | {statistics.median(cold):.1f} | {wall:.1f} | {wall / count:.2f} "
+                f"| {wall / count / single:.2f} | {used / count:.2f} | {coarse / count:.2f} "
+                f"| {size * count / coarse / 1e6:.1f} |",
+                flush=True,
+            )
+
+
+def baselines(reader: VectorReader, queries: torch.Tensor, rows: int, repeats: int) -> None:
+    """Print what whole vectors cost FAISS Flat, numpy and torch, for as many rows as given."""
+    faiss = import_faiss()
+    set_threads(1)
+    vectors = reader.decoded(np.arange(rows))
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors.numpy())
+    half = vectors.bfloat16()
+    print(f"\nWhole vectors, {rows:,} parts, one thread, ms:\n")
+    print("| queries | FAISS Flat | numpy | torch | torch bfloat16 |\n|---|---|---|---|---|")
+    for count in COUNTS:
+        q = queries[:count]
+        ways: list[Callable[[], object]] = [
+            partial(flat.search, q.numpy(), 10),
+            partial(np.matmul, q.numpy(), vectors.numpy().T),
+            partial(torch.matmul, q, vectors.T),
+            partial(torch.matmul, q.bfloat16(), half.T),
+        ]
+        medians = [milliseconds(act, repeats)[0] for act in ways]
+        print(f"| {count} | {' | '.join(f'{median:.1f}' for median in medians)} |", flush=True)
+
+
+def opening(path: Path) -> None:
+    """Print what it takes to open the index in a process of its own, and to search it for the first time."""
+    print("\nOpening, in a process of its own; MB of its own memory, and of files that it has mapped:\n")
+    print(
+        "| files | open, ms | own MB | mapped MB | first search, ms | own MB | mapped MB |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    for name in ("dropped from memory", "in memory"):
+        if name != "in memory":
+            forget(path)
+        result = subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True)
+        print(f"| {name} | {result.stdout.strip()} |", flush=True)
+
+
+def exact(index: GradientIndex, repeats: int) -> None:
+    """Print what the exact re-rank costs beside a plain pass forward and backward over the same parts."""
+    engine, reranker = index.model.tracked, index.reranker
+    generator = np.random.default_rng(0)
+    print(
+        "\n| threads | queries | candidates of each | parts in all | plain pass, s | re-rank, s | ratio "
+        "| of processor time | query curvature, s |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    total = index.manifest.stored_parts
+    for threads in THREADS:
+        set_threads(threads)
+        for queries, count in ((1, 100), (8, 100)):
+            asked = sample_queries(index.snapshot.documents, queries, np.arange(total), 0).tokens
+            pool = np.sort(generator.choice(total, min(total, 2 * count), replace=False))
+            candidates = [np.sort(generator.choice(pool, count, replace=False)) for _ in range(queries)]
+            ordinals = np.unique(np.concatenate(candidates))
+            tokens = index.snapshot.documents.tokens(ordinals)
+            batches = engine.batches(tokens, np.arange(len(ordinals)), np.ones(len(ordinals), np.int64), 0)
+
+            def plain(batches: list = batches) -> None:
+                """Forward and backward with frozen weights."""
+                for batch in batches:
+                    embedded = engine.loaded.model.get_input_embeddings()
+                    hook = embedded.register_forward_hook(lambda _m, _i, out: out.requires_grad_())
+                    try:
+                        engine.task.losses(batch).sum().backward()
+                    finally:
+                        hook.remove()
+
+            start = time.perf_counter()
+            held: dict[str, torch.Tensor] = reranker.precondition(asked, Silent())
+            curvature = time.perf_counter() - start
+            bare, bare_used = milliseconds(plain, repeats)
+            rerank = partial(reranker.influence, asked, candidates, Silent(), held)
+            ranked, ranked_used = milliseconds(rerank, repeats)
+            print(
+                f"| {threads} | {queries} | {count} | {len(ordinals)} | {bare / 1000:.2f} | {ranked / 1000:.2f} "
+                f"| {ranked / bare:.2f} | {ranked_used / bare_used:.2f} | {curvature:.2f} |",
+                flush=True,
+            )
+
+
+def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -> None:
+    """Print what `--stop-early` saves, and how true its stated error is, on queries drawn from the index.
+
+    Each query has the parts of other documents with the best scores as candidates; what a search does is done on
+    influence that is computed once.
+    """
+    asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable_parts, 0)
+    documents, everything = index.snapshot.documents.part_documents(), index.snapshot.usable_parts
+    ids, first = [query.ids for query in asked.tokens], first_targets(asked.tokens)
+    vectors = index.model.encoder.encode_all(ids, first, 0).vectors.cpu()
+    scores_QN = index.scores(vectors)
+    influence_QN = index.reranker.influence(asked.tokens, [everything] * len(asked.tokens), Lines())
+    sizes_N = np.sqrt(index.snapshot.vectors.self_influence(everything).astype(np.float64))
+    print(f"\n{len(asked.tokens)} queries, {most} candidates of each, the best {k}\n")
+    print("| --stop-early | re-ranked | of the best missed, as stated | as counted | most of one query |")
+    print("|---|---|---|---|---|")
+    for limit in (5.0, 2.0, 1.0, 0.5, 0.1):
+        done, stated, missed = [], [], []
+        for scores_N, influence_N, own in zip(scores_QN, influence_QN, asked.documents, strict=True):
+            order = np.argsort(-scores_N, kind="stable")
+            order = order[documents[everything[order]] != own][:most]
+            scores, influence = scores_N[order].astype(np.float64), influence_N[order].astype(np.float64)
+            sizes, known, left = sizes_N[order], 0, float(len(order))
+            while left > limit and known < len(order):
+                known = min(known + max(STOPPING_BLOCK, k), len(order))
+                left = expected_misses(
+                    influence[:known], scores[:known], sizes[:known], scores[known:], sizes[known:], k
+                )
+            done.append(known)
+            stated.append(left)
+            missed.append(int((np.argsort(-influence)[:k] >= known).sum()))
+        print(
+            f"| {limit} | {np.mean(done):.1f} | {np.mean(stated):.2f} | {np.mean(missed):.2f} | {max(missed)} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--work", type=Path, default=Path(".cache/bench/search"))
+    parser.add_argument("--type", action="append", default=[], help="another type of FAISS index to build and compare")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--exact", action="store_true", help="measure the exact re-rank, and nothing else")
+    parser.add_argument("--stopping", type=int, help="measure --stop-early on so many queries, and nothing else")
+    parser.add_argument("--prepare", action="store_true", help="make what is kept in --work, and stop")
+    arguments = parser.parse_args()
+    index = GradientIndex.open(arguments.index)
+    if arguments.exact:
+        exact(index, arguments.repeats)
+    if arguments.stopping:
+        stopping(index, arguments.stopping)
+    if arguments.exact or arguments.stopping:
+        return
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    reader = index.snapshot.vectors
+    drawn = np.sort(np.random.default_rng(2).choice(reader.spec.parts, QUERIES, replace=False))
+    codes, scales = reader.coded(drawn)
+    turned_codes = torch.from_numpy(turned(codes.numpy(), np.random.default_rng(1)))
+    queries = decode(turned_codes, scales, 1, reader.spec.slices)
+    name = f"{arguments.index.name}-{index.manifest.projection.fingerprint[:12]}"
+    best = truth(reader, queries, arguments.work / f"{name}.npy")
+    benches = [Bench(arguments.index, index.snapshot.faiss, spec_of(index.manifest.search), index.snapshot.projection)]
+    for kind in arguments.type:
+        path = arguments.work / f"{name}.{kind}.faiss"
+        benches.append(
+            Bench(
+                arguments.index,
+                path,
+                build_faiss(path, reader, index.snapshot.projection, kind=kind),
+                index.snapshot.projection,
+            )
+        )
+    if arguments.prepare:
+        return
+    for threads in THREADS:
+        set_threads(threads)
+        print(f"{threads} threads read {bandwidth() / 1e9:.1f} GB/s")
+    print(
+        f"\n{reader.spec.parts:,} parts; recall of 32 queries together, and of each alone; one query on two threads:\n"
+    )
+    print(
+        "| type | MB | @10, batch | @10, alone | @100, batch | @100, alone | ms | processor ms |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    for bench in benches:
+        print(bench.describe(queries, best, arguments.repeats), flush=True)
+    times(benches[0], queries, arguments.repeats)
+    opening(arguments.index)
+    baselines(reader, queries, min(reader.spec.parts, 4000), arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
