@@ -11,7 +11,6 @@ from gindex.config import (
     CORPUS,
     OUTPUT,
     PERMISSIONS,
-    STORED,
     BuildConfig,
     CorpusConfig,
     CurvatureConfig,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 @settings(CurvatureConfig)
 @setting(BuildConfig, "seed")
 @settings(VectorConfig)
-@option("--full-rank", is_flag=True, group=STORED, help="Keep all of both eigenbases: the same as `rank_fraction` 1.")
 @settings(BuildConfig, leave_out=("seed",))
 @settings(FidelityConfig, prefix="fidelity_")
 def build(
@@ -94,11 +92,6 @@ def build(
 
 
 def _config(options: dict[str, Any]) -> BuildConfig:
-    if options["full_rank"]:
-        if options["rank_fraction"] is not None:
-            raise click.UsageError("--full-rank and --rank-fraction exclude each other.")
-        options = options | {"rank_fraction": 1.0}
-
     return BuildConfig(
         corpus=made(CorpusConfig, options),
         model=made(ModelConfig, options, **permissions()),

@@ -25,7 +25,7 @@ td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums }
 
 
 def page(explanation: "Explanation") -> str:
-    """Return an explanation as an HTML page: a heat map of the tokens, bars of the layers."""
+    """HTML page of an explanation: a heat map of the tokens, bars of the layers."""
     query = explanation.query
     completion = f"<b>{escape(query.completion)}</b>" if query.completion else ""
     largest = max((abs(t.influence) for part in explanation.parts for t in part.tokens), default=0.0) or 1.0
@@ -51,7 +51,7 @@ def _part(part: "PartExplanation", largest: float, parts: int) -> str:
 
 
 def _token(token: "TokenInfluence", largest: float) -> str:
-    """Return a token, coloured but for the white space before it, unless it is nothing else."""
+    """HTML of a token, coloured but for white space before it, where there is more than that."""
     text = token.text.lstrip() or token.text
     kind, share = f"{_side(token.influence)}{' context' if token.context else ''}", abs(token.influence) / largest
     return (
@@ -61,7 +61,7 @@ def _token(token: "TokenInfluence", largest: float) -> str:
 
 
 def _bars(influence: Mapping[str, float]) -> str:
-    """Return bars from a common zero, which stands where both ends fit."""
+    """HTML of bars from a common zero, which stands where both ends fit."""
     low, high = min([0.0, *influence.values()]), max([0.0, *influence.values()])
     span = (high - low) or 1.0
     rows = [_bar(name, value, -100 * low / span, 100 * value / span) for name, value in influence.items()]

@@ -22,7 +22,7 @@ def refuse_foreign() -> None:
 
 
 def foreign_distribution() -> str | None:
-    """Return name and version of an installed distribution `gindex` that is not ours; None where there is none."""
+    """Name and version of an installed distribution `gindex` that is not ours; None where there is none."""
     from importlib import metadata  # takes longer to load than all else here
 
     for found in metadata.distributions(name="gindex"):

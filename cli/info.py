@@ -8,7 +8,7 @@ import click
 
 from .command import GindexCommand
 from .options import json_option
-from .render import coverage_text, fidelity_text, second_level_text, size, untracked_lines
+from .render import coverage_text, fidelity_text, size, transform_text, untracked_lines
 
 
 @click.command(cls=GindexCommand)
@@ -22,9 +22,11 @@ def info(index: Path, as_json: bool) -> None:
         gindex info runs/corpus
         gindex info runs/corpus --json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.index import GradientIndex
+    from gindex.store.description import describe
+    from gindex.store.layout import Layout
+    from gindex.store.snapshot import Snapshot
 
-    content = GradientIndex.open(index).info()
+    content = describe(Snapshot.open(Layout(index.absolute())))
     click.echo(json.dumps(content, indent=1) if as_json else _text(content))
 
 
@@ -47,7 +49,8 @@ def _text(content: dict[str, Any]) -> str:
         "projection": f"{content['projection']['kind']}, fingerprint {content['projection']['fingerprint'][:12]}",
         "ranks": f"activation {_range(ranks['activation'])}, gradient {_range(ranks['gradient'])}",
         "damping": f"{content['index_damping']:g} x mean for vectors, {content['damping_scale']:g} x mean for --exact",
-        "curvature": f"{content['curvature']}; second level {second_level_text(content['second_level'])}",
+        "curvature": content["curvature"],
+        "transform": transform_text(content["transform"]),
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
         "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),

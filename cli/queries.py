@@ -77,7 +77,7 @@ def _lines(path: Path, known: set[str]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _numbered(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers from 1."""
+    """Lines that are not blank, with their numbers from 1."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # a string may hold what splitlines() splits at
     except (OSError, UnicodeDecodeError) as error:

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gindex.config import SecondLevelConfig
+from gindex.config import NO_TRANSFORM, TRANSFORMS
 from gindex.options import LABORATORY
 
 from .command import GindexCommand
-from .options import json_option, option, setting
+from .kinds import kind_options, kind_settings
+from .options import json_option, option
 from .progress import terminal_progress
-from .render import second_level_text
+from .render import transform_text
 
 KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
 
@@ -28,16 +30,15 @@ KINDS = ("auto", "flat", "fp16", "rabitq", "ivf", "gpu")
     "large norms apart, the rest in lists, for millions; gpu: fp16 on all GPUs, on the CPU where there is none.",
 )
 @option(
-    "--second-level",
-    type=click.Choice(["on", "off"]),
+    "--transform",
+    type=click.Choice([*TRANSFORMS.names(), NO_TRANSFORM]),
     group=LABORATORY,
-    unset="as it is; a build leaves it off",
-    help="Whiten vectors and queries once more, by the second moment of the stored vectors: what EK-FAC leaves of the "
-    "curvature. It can do much good, or with few documents much harm.",
+    unset=f"as it is; a build takes {NO_TRANSFORM}",
+    help="Transform vectors and queries before they are compared: it can do good, or with few documents much harm.",
 )
-@setting(SecondLevelConfig, "mu", needs=("second_level=on",), default=None, show_default=str(SecondLevelConfig.mu))
+@kind_options(TRANSFORMS, "transform")
 @json_option
-def reindex(index: Path, kind: str, second_level: str | None, mu: float | None, as_json: bool) -> None:
+def reindex(index: Path, kind: str, transform: str | None, as_json: bool, **given: Any) -> None:
     """Build the FAISS index again, from the stored vectors.
 
     Its recall is measured against a full scan, and it is committed as a new version of INDEX when it is complete. No
@@ -46,13 +47,15 @@ def reindex(index: Path, kind: str, second_level: str | None, mu: float | None, 
     \b
     Example:
         gindex reindex runs/corpus --type rabitq
-        gindex reindex runs/corpus --second-level on --mu 0.3
+        gindex reindex runs/corpus --transform second-level --transform-mu 0.3
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.change.reindex import reindex as run
     from gindex.store.layout import Layout
+    from gindex.store.values import values_of
 
-    on = None if second_level is None else second_level == "on"
-    search = run(Layout(index), kind, terminal_progress(), second_level=on, mu=mu).search
+    transform_settings = kind_settings(TRANSFORMS, "transform", given)
+    version = run(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
+    search = values_of(version.search)
     if as_json:
         click.echo(json.dumps(search))
         return
@@ -61,4 +64,4 @@ def reindex(index: Path, kind: str, second_level: str | None, mu: float | None, 
         f"{index / search['file']}: {search['kind']}, recall@10 {recall['at_10']:.3f}, recall@100 "
         f"{recall['at_100']:.3f} of a full scan, {recall['queries']} stored vectors as queries"
     )
-    click.echo(f"second level: {second_level_text(search['second_level'])}")
+    click.echo(f"transform: {transform_text(search.get('transform'))}")

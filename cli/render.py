@@ -11,8 +11,9 @@ import click
 from .wording import error_text, in_options
 
 if TYPE_CHECKING:
+    from gindex.exact.refinement import Refinement
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Hit, Refinement, SearchResult
+    from gindex.search.result import Hit, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
@@ -144,8 +145,9 @@ def excerpt(text: str) -> str:
     return textwrap.fill(shown, 100, initial_indent="     ", subsequent_indent="     ")
 
 
-def second_level_text(level: dict[str, Any] | None) -> str:
-    """Say how the second level of curvature is made."""
-    if level is None:
-        return "off"
-    return f"mu {level['mu']:g}, {level['directions']:,} directions with {level['share']:.1%} of the second moment"
+def transform_text(transform: dict[str, Any] | None) -> str:
+    """Say what vectors are transformed by."""
+    if transform is None:
+        return "none"
+    said = transform["settings"] | transform["measures"]
+    return ", ".join([transform["kind"], *(f"{name} {value:g}" for name, value in said.items())])

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import INDEX, LOOK_FOR, OUTPUT, SearchOptions
+from gindex.config import INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
 
 from .command import GindexCommand
+from .kinds import kind_options, kind_settings
 from .options import (
     FOLDER,
     device_option,
@@ -28,7 +29,7 @@ from .wording import error_text
 
 if TYPE_CHECKING:
     from gindex.queries.query import FailedQuery, Query
-    from gindex.search.hit import Outcome
+    from gindex.search.result import Outcome
 
 
 @click.command(cls=GindexCommand)
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 )
 @setting(SearchOptions, "k", "-k", "--top")
 @settings(SearchOptions, leave_out=("k",))
+@kind_options(REFINERS, "refine")
 @option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON object a query.")
 @model_option
 @device_option
@@ -97,11 +99,11 @@ def search(
         raise click.UsageError("Give either PROMPT or --queries.")
     if queries is not None and completion is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
-    options = made(SearchOptions, given)
+    options = made(SearchOptions, given, refine_settings=kind_settings(REFINERS, "refine", given))
     asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
 
     from gindex.queries.query import FailedQuery
-    from gindex.search.hit import answered
+    from gindex.search.result import answered
 
     if is_address(index):
         found, fidelity, problems = _ask_service(index, api_key, _readable(asked), options)
@@ -126,21 +128,21 @@ def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
 
 
 def _json(outcome: "Outcome", problems: tuple[str, ...]) -> str:
-    from gindex.search.hit import SearchResult, failure_record, result_record
+    from gindex.search.result import SearchResult, failure_record, result_record
 
     record = result_record(outcome) if isinstance(outcome, SearchResult) else failure_record(outcome)
     return json_text(record | ({"degraded": list(problems)} if problems else {}))
 
 
 def _text(outcome: "Outcome") -> str:
-    from gindex.search.hit import SearchResult
+    from gindex.search.result import SearchResult
 
     return result_text(outcome) if isinstance(outcome, SearchResult) else failure_text(outcome)
 
 
 def _warnings(outcomes: "list[Outcome]") -> set[str]:
-    """Return what is to be said of how much of the model is tracked, once."""
-    from gindex.search.hit import SearchResult
+    """Warnings of how little of the model is tracked, each once."""
+    from gindex.search.result import SearchResult
 
     told = [outcome.coverage for outcome in outcomes if isinstance(outcome, SearchResult)]
     return {coverage.warning for coverage in told if coverage is not None and coverage.warning is not None}
@@ -172,12 +174,13 @@ def _ask_folder(
     folder: str, model: str | None, device: str, allow_degraded: bool, asked: "list[Query]", options: SearchOptions
 ) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
     from gindex.index import GradientIndex
+    from gindex.store.values import values_of
 
     opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
     results = opened.search_each(asked, options, progress=terminal_progress())
-    return results, opened.manifest.fidelity, opened.problems
+    return results, values_of(opened.manifest.fidelity), opened.problems
 
 
 def _query(prompt: str, completion: str | None) -> "Query | FailedQuery":

@@ -87,7 +87,7 @@ def interruptible() -> Iterator[None]:
 
 
 def was_interrupted() -> bool:
-    """Say whether KeyboardInterrupt was raised, whatever became of it."""
+    """Whether KeyboardInterrupt was raised, whatever became of it."""
     return _interrupts.raised
 
 
@@ -185,7 +185,7 @@ class _Messages(io.FileIO):
 
 
 def _stream(old: "TextIO | None", raw: io.FileIO) -> "TextIO":
-    """Return a stream of text in the encoding of `old`, which escapes what the encoding lacks."""
+    """Stream of text in the encoding of `old`, which escapes what the encoding lacks."""
     encoding = old.encoding if old is not None else "utf-8"
     if codecs.lookup(encoding).name == "ascii":
         codecs.register(_ascii)

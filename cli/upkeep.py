@@ -34,7 +34,7 @@ def delete(index: Path, document_ids: tuple[str, ...], as_json: bool) -> None:
     from gindex.change.delete import delete_documents
 
     manifest = delete_documents(_layout(index), document_ids)
-    count = manifest.operation["documents"]
+    count = manifest.operation.documents or 0
     record = {"version": manifest.version, "deleted": count}
     _print(record, as_json, f"{index}: {counted(count, 'document')} deleted, version {manifest.version}")
 
@@ -89,7 +89,7 @@ def rollback(index: Path, version: int, as_json: bool) -> None:
     Example:
         gindex rollback runs/corpus 3
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.change.history import rollback as run
+    from gindex.change.rollback import rollback as run
 
     manifest = run(_layout(index), version)
     record = {"version": manifest.version, "to": version}

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from gindex.index import GradientIndex as GradientIndex
     from gindex.queries.query import FailedQuery as FailedQuery
     from gindex.queries.query import Query as Query
-    from gindex.search.hit import Hit as Hit
-    from gindex.search.hit import SearchResult as SearchResult
+    from gindex.search.result import Hit as Hit
+    from gindex.search.result import SearchResult as SearchResult
 
 _HOME = {
     "BuildConfig": "gindex.config",
     "CorpusConfig": "gindex.config",
     "CurvatureConfig": "gindex.config",
-    "FailedQuery": "gindex.search.hit",
+    "FailedQuery": "gindex.search.result",
     "GindexError": "gindex.errors",
     "GradientIndex": "gindex.index",
-    "Hit": "gindex.search.hit",
+    "Hit": "gindex.search.result",
     "ModelConfig": "gindex.config",
-    "Query": "gindex.search.hit",
-    "SearchResult": "gindex.search.hit",
+    "Query": "gindex.search.result",
+    "SearchResult": "gindex.search.result",
     "VectorConfig": "gindex.config",
 }
 

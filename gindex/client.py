@@ -22,7 +22,7 @@ from gindex.keywords import SearchKeywords
 from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
-from gindex.search.hit import Outcome, SearchResult, answered
+from gindex.search.result import Outcome, SearchResult, answered
 
 try:
     import httpx2 as httpx
@@ -93,7 +93,7 @@ class Client:
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
-        """Return the documents with the most influence on one query; see `GradientIndex.search`."""
+        """Documents with the most influence on one query; see `GradientIndex.search`."""
         return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
 
     def search_many(
@@ -140,15 +140,15 @@ class Client:
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Return the exact influence of one document, told apart; see `GradientIndex.explain`."""
+        """Exact influence of one document, by token and by layer; see `GradientIndex.explain`."""
         return self._run(self._calls.explain(document_id, prompt, completion, long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
-        """Return a document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
+        """A document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
         return self._run(self._calls.document(document_id))
 
     def info(self) -> dict[str, Any]:
-        """Return what the index is: its version, size, recall and fidelity."""
+        """What the index is: its version, size, recall and fidelity."""
         return self._run(self._calls.info())
 
     def add(self, documents: Sequence[dict[str, Any]], *, replace: bool = False) -> int:

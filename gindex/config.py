@@ -4,11 +4,12 @@ A default, a range and a help text are written here and nowhere else: the comman
 these fields. Nothing is loaded here.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
-from gindex.options import LABORATORY, Settings, as_in, option
+from gindex.options import LABORATORY, Option, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
@@ -17,10 +18,15 @@ NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
 GROUP_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
-REFINEMENTS = ("cg", "lissa")
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
+REFINERS = Registry("gindex.refiners", "refine", {})
+"""What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
+
+TRANSFORMS, NO_TRANSFORM = Registry("gindex.transforms", "transform", {}), "none"
+"""What may transform vectors before they are compared, each a `store.transform.TransformKind`; what asks for none."""
+
 PERMISSIONS = ("trust_remote_code", "allow_pickle")
 """What a caller may allow a model to do, fields of `ModelConfig`; an index never allows it."""
 
@@ -133,7 +139,7 @@ class VectorConfig(Settings):
     dimension: int = option(30720, "Dimension of the stored vectors, a multiple of 8.", group=STORED, least=8)
     rank_fraction: float | None = option(
         None,
-        "Leading part of both eigenbases of every layer that is kept.",
+        "Leading part of both eigenbases of every layer that is kept; 1 keeps all of both.",
         group=STORED,
         above=0,
         most=1,
@@ -151,15 +157,6 @@ class VectorConfig(Settings):
         super().__post_init__()
         if self.dimension % 8:
             raise ConfigError(field="dimension", expected="a multiple of 8", found=self.dimension)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SecondLevelConfig(Settings):
-    """The second level of curvature: see `gindex.curvature.second_level`."""
-
-    mu: float = option(
-        0.1, "Share of the mean eigenvalue that the second level adds to all of them.", group=LABORATORY, above=0
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,24 +232,6 @@ def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["curvature"].get("fit_documents") != 0:
         return settings
     return settings | {"curvature": settings["curvature"] | {"fit_documents": None}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolverConfig(Settings):
-    """How the inverse of the Gauss-Newton matrix of some documents is applied."""
-
-    method: str = option(
-        "cg",
-        "Solver: cg, conjugate gradients; or lissa, one batch of the documents an iteration.",
-        choices=REFINEMENTS,
-    )
-    iterations: int = option(
-        2, "Most iterations of the solver. Each leads away from EK-FAC's influence, which 0 keeps.", least=0
-    )
-    tolerance: float = option(0.01, "Relative residual at which the solver stops.", above=0)
-    scale: float | None = option(
-        None, "Divisor of LiSSA's steps; larger is slower and steadier.", above=0, unset="estimated"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,26 +330,33 @@ class SearchOptions(Settings):
     scan: bool = option(False, "Score every stored vector, without the FAISS index.", group=INDEX)
     refine: str | None = option(
         None,
-        "Take the exact Gauss-Newton matrix in EK-FAC's place in exact influence, by conjugate gradients (cg) or LiSSA "
-        "(lissa). Slow; against retraining it helped on one model, harmed on another and did neither on a language "
-        "model.",
+        "What takes EK-FAC's place in preconditioning the query for exact influence. Slow; against retraining it "
+        "helped on one model, harmed on another and did neither on a language model.",
         group=LABORATORY,
-        choices=REFINEMENTS,
+        choices=REFINERS.names,
         unset="off",
         needs=("exact",),
     )
     refine_parts: int | None = option(
         64,
-        "Parts that the matrix of `refine` is a mean over, drawn with the build's seed.",
+        "Parts that `refine` takes the curvature over, drawn with the build's seed.",
         group=LABORATORY,
         least=1,
         unset="all",
         needs=("refine",),
     )
-    refine_iterations: int = as_in(SolverConfig, "iterations", group=LABORATORY, needs=("refine",))
-    refine_tolerance: float = as_in(SolverConfig, "tolerance", group=LABORATORY, needs=("refine",), python_alone=True)
-    refine_scale: float | None = as_in(
-        SolverConfig, "scale", group=LABORATORY, needs=("refine=lissa",), python_alone=True
+    refine_settings: Mapping[str, Any] | None = field(
+        default=None,
+        hash=False,  # two that differ in it alone are unequal all the same
+        metadata={
+            "option": Option(
+                help="Settings of what `refine` names, by their own names.",
+                group=LABORATORY,
+                unset="its defaults",
+                needs=("refine",),
+                python_alone=True,
+            )
+        },
     )
     stop_early: float | None = option(
         None,
@@ -392,6 +378,8 @@ class SearchOptions(Settings):
                 found="two",
                 remedy="`both` shows the negative end too",
             )
+        if self.refine is not None:
+            self.refiner_settings()
         if self.words == "filter" and self.words_text is None:
             raise ConfigError(field="words", expected="words to filter by", found="none", remedy="give `words_text`")
         if self.words == "off" and self.words_text is not None:
@@ -406,11 +394,10 @@ class SearchOptions(Settings):
                 remedy="leave it out",
             )
 
-    def solver(self) -> SolverConfig:
-        """The solver of `refine`."""
-        return SolverConfig(
-            method=REFINEMENTS[0] if self.refine is None else self.refine,
-            iterations=self.refine_iterations,
-            tolerance=self.refine_tolerance,
-            scale=self.refine_scale,
-        )
+    def refiner_settings(self) -> Any:
+        """Settings of what `refine` names, an instance of its own dataclass.
+
+        Raises:
+            ConfigError: There is no such kind, or a setting is unknown or out of range.
+        """
+        return REFINERS.settings(str(self.refine), self.refine_settings)

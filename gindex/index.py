@@ -1,6 +1,7 @@
 """`GradientIndex`: what the command line, services and users call."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,39 +13,73 @@ from torch import Tensor
 from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
-from gindex.config import PERMISSIONS, BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, SearchOptions
+from gindex.corpus.records import Document
+from gindex.documents.filters import parse_filter
+from gindex.documents.selection import filtered_parts, lexical_documents, parts_of_id
 from gindex.errors import ConfigError, MismatchError
 from gindex.exact.explain import Explanation, explain
 from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, sample_parts, sample_queries
+from gindex.exact.influence import QueryInfluence, RefinedPreconditioner
+from gindex.exact.refiner import refiner_sample
+from gindex.exact.rerank import Reranker
 from gindex.keywords import SearchKeywords
 from gindex.model.passes import plain, throughout
-from gindex.opened import OpenedVersion
 from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query
-from gindex.queries.tokens import tokenize_all, tokenize_queries, tokenize_query
-from gindex.search.encoded import EncodedQuery, encode_queries
-from gindex.search.hit import Clock, Outcome, SearchResult, answered
+from gindex.queries.tokens import QueryTokens, tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.outliers import Outlier, find_outliers
-from gindex.search.scan import BLOCK, part_scores, ready_for
-from gindex.store.describe import describe
+from gindex.search.query_vectors import EncodedQuery, encode_queries
+from gindex.search.result import Clock, Outcome, SearchResult, answered
+from gindex.search.search_index import open_searcher
+from gindex.search.searcher import Searcher
+from gindex.store.description import describe
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.manifest import Manifest
+from gindex.store.recorded_model import RecordedModel
+from gindex.store.snapshot import Snapshot
 from gindex.store.versions import latest_version
+from gindex.threads import Lock, once
 from gindex.vectors.gradients import encode_gradients
 
 DEFAULT_OPTIONS = SearchOptions()
 
 
 @throughout(plain)
-class GradientIndex(OpenedVersion):
-    """A finished index; `open` or `build` gives one.
+class GradientIndex:
+    """A version of a finished index: its files, its model and what searches it. `open` or `build` gives one.
+
+    Attributes:
+        snapshot: The files.
+        model: The model, loaded when it is first needed.
 
     Example:
         >>> index = GradientIndex.open("runs/jargon")
         >>> for hit in index.search("A race condition is", completion=" a bug", k=3).hits:
         ...     print(hit.rank, hit.score, hit.document_id)
     """
+
+    def __init__(
+        self, snapshot: Snapshot, model: RecordedModel, *, resident: bool = False, searcher: Searcher | None = None
+    ) -> None:
+        """Put the parts together; nothing is loaded yet.
+
+        Args:
+            snapshot: The files.
+            model: The model.
+            resident: Read the FAISS index into memory, where it is mapped otherwise.
+            searcher: What searches the files, where that is open already.
+        """
+        self.loading = Lock()
+        self.snapshot, self.model, self._resident = snapshot, model, resident
+        if searcher is not None:
+            self.searcher = searcher
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process, or a copy, open the same version itself: nothing that is loaded goes along."""
+        settings = self.model.given, self.manifest.version, bool(self.problems), self._resident
+        return _reopened, (type(self), self.path, *settings)
 
     @classmethod
     def build(
@@ -104,15 +139,48 @@ class GradientIndex(OpenedVersion):
             FormatVersionError: A newer gindex wrote it.
         """
         # Absolute, as the process may go to another folder before all files are open.
-        opened = Version.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
+        snapshot = Snapshot.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
         config = ModelConfig(
             name=str(Path(model).absolute()) if model and Path(model).is_dir() else model or "",
             device=device,
-            dtype=str(opened.manifest.model["dtype"]),
+            dtype=snapshot.manifest.model.dtype,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        return cls(opened, config, resident=resident)
+        return cls(snapshot, RecordedModel(snapshot, config), resident=resident)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the version is."""
+        return self.snapshot.manifest
+
+    @property
+    def path(self) -> Path:
+        """The index directory."""
+        return self.snapshot.root
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with an index that was opened with `allow_degraded`, and so missing from its answers."""
+        return self.snapshot.problems
+
+    @once
+    @plain()
+    def searcher(self) -> Searcher:
+        """What finds the best of the stored vectors."""
+        return open_searcher(self.snapshot, resident=self._resident)
+
+    @once
+    @plain()
+    def reranker(self) -> Reranker:
+        """What computes exact influence."""
+        snapshot, model = self.snapshot, self.model
+        return Reranker(model.tracked, model.factors, snapshot.manifest.damping.exact, snapshot.documents)
+
+    @once
+    def twin(self) -> "GradientIndex":
+        """The same on other modules of the model: long work on it may stand still while this one is asked."""
+        return GradientIndex(self.snapshot, self.model.twin(), resident=self._resident, searcher=self.searcher)
 
     def add(
         self,
@@ -126,22 +194,60 @@ class GradientIndex(OpenedVersion):
         progress: Progress | None = None,
     ) -> Addition:
         """Add documents as a new version; `refresh` opens it. See `gindex.change.add.run_add`."""
-        config = add_config(self.manifest, self.model_config, text_field, id_field, batch_tokens)
-        return run_add(self._layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
+        config = add_config(self.manifest, self.model.config, text_field, id_field, batch_tokens)
+        return run_add(self.snapshot.layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:
         """Delete documents as a new version; `refresh` opens it. See `gindex.change.delete.delete_documents`."""
-        delete_documents(self._layout, document_ids)
+        delete_documents(self.snapshot.layout, document_ids)
 
     def refresh(self) -> "GradientIndex":
         """Open the newest version: this one, where nothing was committed since."""
-        if latest_version(self._layout) == self.manifest.version:
+        if latest_version(self.snapshot.layout) == self.manifest.version:
             return self
-        opened = GradientIndex(Version.open(self._layout), self._model, resident=self._resident)
-        with self.loading:
-            if "_engine" in self.__dict__:
-                opened.__dict__["_engine"] = self._engine  # the model stays loaded
-        return opened
+        newest = Snapshot.open(self.snapshot.layout)
+        return GradientIndex(newest, self.model.of(newest), resident=self._resident)
+
+    def ids(self, where: str | None = None) -> list[str]:
+        """The ids of the documents that a search may return, in the order of the index.
+
+        Args:
+            where: Only documents whose metadata pass this filter.
+
+        Raises:
+            FilterError: `where` does not parse, or names a field that no document has.
+        """
+        table, parts = self.snapshot.documents, self.snapshot.usable_parts
+        if where is not None:
+            parts = np.intersect1d(parts, filtered_parts(table, parse_filter(where)))
+        names = dict(table.rows("SELECT ordinal, id FROM documents"))
+        return [names[document] for document in np.unique(table.part_documents()[parts]).tolist()]
+
+    def document(self, document_id: str) -> Document:
+        """A document with its whole text.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return self.snapshot.documents.document(document_id)
+
+    def lexical(self, text: str, k: int) -> list[tuple[str, float]]:
+        """The ids and BM25 scores of the k documents that match the words of a text best.
+
+        Raises:
+            QueryError: The text has no words.
+        """
+        table = self.snapshot.documents
+        names = dict(table.rows("SELECT ordinal, id FROM documents"))
+        return [(names[document], score) for document, score in lexical_documents(table, text, k)]
+
+    def tokens(self, document_id: str) -> list[npt.NDArray[np.uint32]]:
+        """The token ids of every part of a document, in order.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return [tokens for _, tokens in parts_of_id(self.snapshot.documents, document_id)]
 
     def search(
         self,
@@ -150,7 +256,7 @@ class GradientIndex(OpenedVersion):
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
-        """Return the documents with the most influence on one query.
+        """The documents with the most influence on one query.
 
         Args:
             prompt: Text before the completion; without a completion all of it counts.
@@ -200,8 +306,8 @@ class GradientIndex(OpenedVersion):
             GindexError: Something cannot be loaded.
         """
         if model:
-            self._path  # noqa: B018
-        self._searcher  # noqa: B018
+            self.model.encoder  # noqa: B018
+        self.searcher  # noqa: B018
 
     def encode(
         self,
@@ -222,8 +328,8 @@ class GradientIndex(OpenedVersion):
         """
         if not queries:
             return []
-        tokens = tokenize_queries(queries, self._engine.loaded, long_queries=long_queries, max_tokens=max_tokens)
-        return encode_queries(self._engine, self._path, queries, tokens)
+        tokens = tokenize_queries(queries, self.model.tracked.loaded, long_queries=long_queries, max_tokens=max_tokens)
+        return encode_queries(self.model.encoder, queries, tokens)
 
     def search_encoded(
         self,
@@ -253,13 +359,10 @@ class GradientIndex(OpenedVersion):
             MismatchError: See `search_vectors`.
             NonFiniteError: See `search_vectors`.
         """
-        self._funnel.check(vectors_QD)
-        queries = ready_for(self._vectors_reader, self._funnel.prepared(vectors_QD))
-        parts = self.usable_parts
+        parts = self.snapshot.usable_parts
         if limit is not None:
             parts = parts[:: max(1, -(-len(parts) // limit))]
-        blocks = np.split(parts, np.arange(BLOCK, len(parts), BLOCK))
-        return np.concatenate([part_scores(self._vectors_reader, b, queries).numpy() for b in blocks], 1)
+        return self.searcher.scores(vectors_QD, parts)
 
     def search_vectors(
         self,
@@ -283,10 +386,10 @@ class GradientIndex(OpenedVersion):
             ConfigError: A setting is out of range, or needs a query of text.
         """
         options, clock = changed(options, settings), Clock()
-        if projection is not None and projection != self.manifest.projection["fingerprint"]:
+        if projection is not None and projection != self.manifest.projection.fingerprint:
             raise MismatchError(
                 field="query vectors",
-                expected=f"projection {self.manifest.projection['fingerprint'][:12]}",
+                expected=f"projection {self.manifest.projection.fingerprint[:12]}",
                 found=projection[:12],
                 remedy="encode them with this index",
             )
@@ -315,7 +418,10 @@ class GradientIndex(OpenedVersion):
         Raises:
             ShapeError: A layer is missing or has another shape.
         """
-        return self.search_vectors(encode_gradients(gradients, *self._whitening), options, **settings)
+        whitening = self.model.whitening
+        return self.search_vectors(
+            encode_gradients(gradients, whitening.factors, whitening.damping, whitening.projection), options, **settings
+        )
 
     def explain(
         self,
@@ -326,7 +432,7 @@ class GradientIndex(OpenedVersion):
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
-        """Return the exact influence of one document on a query, told apart by its tokens and by layers.
+        """The exact influence of one document on a query, told apart by its tokens and by layers.
 
         Args:
             document_id: The document.
@@ -341,16 +447,15 @@ class GradientIndex(OpenedVersion):
             MismatchError: See `search`.
         """
         options = SearchOptions(long_queries=long_queries)  # raises ConfigError
-        self._documents.document(document_id)
+        table, model = self.snapshot.documents, self.model.tracked
+        table.document(document_id)
         query = Query(prompt=prompt, completion=completion)
-        tokens = tokenize_query(query, self._engine.loaded, long_queries=options.long_queries)
-        preconditioned = self._reranker.precondition([tokens], progress or Silent())
-        return explain(
-            self._engine, self._documents, preconditioned, document_id, query, tokens.notes, progress=progress
-        )
+        tokens = tokenize_query(query, model.loaded, long_queries=options.long_queries)
+        preconditioned = self.reranker.precondition([tokens], progress or Silent())
+        return explain(model, table, preconditioned, document_id, query, tokens.notes, progress=progress)
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
-        """Return the parts of largest self-influence, without the model; see `search.outliers`.
+        """The parts of largest self-influence, without the model; see `search.outliers`.
 
         Args:
             k: Parts to return.
@@ -361,9 +466,8 @@ class GradientIndex(OpenedVersion):
             ConfigError: k is below 1.
             FilterError: See `search`.
         """
-        return find_outliers(
-            self._vectors_reader, self._documents, self._version.excluded, k, where, per_token=per_token
-        )
+        snapshot = self.snapshot
+        return find_outliers(snapshot.vectors, snapshot.documents, snapshot.excluded, k, where, per_token=per_token)
 
     def fidelity(
         self,
@@ -390,15 +494,38 @@ class GradientIndex(OpenedVersion):
         """
         if sample < 1 or (parts is not None and parts < 1):
             raise ConfigError(field="sample and parts", expected="at least 1", found=f"{sample} and {parts}")
-        usable = self.usable_parts
+        snapshot, usable = self.snapshot, self.snapshot.usable_parts
         if queries is None:
-            asked = sample_queries(self._documents, sample, usable, seed)
+            asked = sample_queries(snapshot.documents, sample, usable, seed)
         else:
-            tokens = tokenize_all(queries, self._engine.loaded)
+            tokens = tokenize_all(queries, self.model.tracked.loaded)
             asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
         ranked = sample_parts(usable, parts, seed)
-        return measure_fidelity(asked, ranked, self._path, self._vectors_reader, self._reranker, progress or Silent())
+        return measure_fidelity(
+            asked, ranked, self.model.encoder, snapshot.vectors, self.reranker, progress or Silent()
+        )
 
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
-        return describe(self._layout, self.manifest, self._vectors_reader.spec)
+        return describe(self.snapshot)
+
+    def _search(
+        self, queries: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
+    ) -> list[Outcome]:
+        return self.searcher.answer(queries, options, partial(self._influence, options, progress), clock)
+
+    def _influence(self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]) -> QueryInfluence:
+        """What computes exact influence on queries, refined where that is asked for."""
+        refined = None
+        if options.refine is not None:
+            refiner = self.reranker.refiner(REFINERS.get(options.refine), options.refiner_settings())
+            usable, seed = self.snapshot.usable_parts, self.manifest.settings.seed
+            refined = RefinedPreconditioner(refiner, refiner_sample(usable, options.refine_parts, seed))
+        return QueryInfluence(self.reranker, queries, progress, refined)
+
+
+def _reopened(
+    kind: type[GradientIndex], path: Path, config: ModelConfig, version: int, allow_degraded: bool, resident: bool
+) -> GradientIndex:
+    snapshot = Snapshot.open(Layout(path), version, allow_degraded=allow_degraded)
+    return kind(snapshot, RecordedModel(snapshot, config), resident=resident)

@@ -1,6 +1,7 @@
 """The settings of a search as keywords, for type checkers: those of `SearchOptions`, which a test holds them to."""
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -25,7 +26,5 @@ class SearchKeywords(TypedDict, total=False):
     scan: bool
     refine: str | None
     refine_parts: int | None
-    refine_iterations: int
-    refine_tolerance: float
-    refine_scale: float | None
+    refine_settings: Mapping[str, Any] | None
     stop_early: float | None

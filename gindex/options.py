@@ -160,24 +160,6 @@ class Settings:
                 )
 
 
-def at_least(name: str, value: float, low: float) -> None:
-    """Raise a ConfigError, which names the setting, where it is not at least `low`."""
-    if not value >= low:
-        raise ConfigError(field=name, expected=f"at least {low}", found=value)
-
-
-def positive(name: str, value: float) -> None:
-    """Raise a ConfigError, which names the setting, where it is not a positive finite number."""
-    if not 0 < value < float("inf"):
-        raise ConfigError(field=name, expected="a positive finite number", found=value)
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a ConfigError, which names the setting, where it is not one of those known."""
-    if value not in known:
-        raise ConfigError(field=name, expected=f"one of {', '.join(known)}", found=repr(value))
-
-
 def met(needs: tuple[str, ...], given: Mapping[str, Any]) -> bool:
     """Whether settings have one of those that another one needs.
 

@@ -9,9 +9,10 @@ imported before a kind is asked for.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from gindex.errors import ConfigError
 
@@ -56,6 +57,33 @@ class Registry:
         self.check(name)
         own = self._own.get(name)
         return (self._found[name] if own is None else EntryPoint(name, own, self._group)).load()
+
+    def settings(self, name: str, given: Mapping[str, Any] | None) -> Any:
+        """Settings of a kind that has some: an instance of the dataclass that the kind names as `settings`.
+
+        Args:
+            name: The kind.
+            given: Values by name; the others stay at their defaults.
+
+        Raises:
+            ConfigError: There is no such kind, it has no such setting, or a value is out of its range.
+        """
+        kind, given = self.get(name).settings, given or {}
+        hints = get_type_hints(kind)
+        known = [field.name for field in fields(kind)]
+        for setting, value in given.items():
+            where = f"{self._setting}_{setting}"
+            if setting not in known:
+                expected = f"a setting of {name}: {', '.join(known)}"
+                raise ConfigError(field=where, expected=expected, found="another one", remedy="leave it out")
+            types = get_args(hints[setting]) or (hints[setting],)
+            if type(value) not in (*types, *([int] if float in types else [])):
+                raise ConfigError(field=where, expected=types[0].__name__, found=repr(value))
+        try:
+            return kind(**given)
+        except ConfigError as error:
+            parts = {part: text for part, text in error.parts().items() if part != "field"}
+            raise ConfigError(field=f"{self._setting}_{error.field}", **parts) from error
 
     @cached_property
     def _found(self) -> dict[str, EntryPoint]:

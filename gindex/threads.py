@@ -40,12 +40,17 @@ class once(Generic[T]):  # noqa: N801  used like `property`
     """An attribute that is computed when it is first read, by one thread, while others that read it wait.
 
     `functools.cached_property` lets each thread that comes in the meantime compute it again, from Python 3.12 on, and
-    before that has them wait for each other's instances. The instance has its `Lock` as `loading`.
+    before that has them wait for each other's instances. The instance has its `Lock` as `loading`, and may be given the
+    value by an assignment before it is read.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         """Take what computes it."""
         self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def is_made(self, instance: object) -> bool:
+        """Whether an instance has the value."""
+        return self._name in vars(instance)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

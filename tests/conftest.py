@@ -143,6 +143,18 @@ def small_tokenizer() -> Any:
 
 
 @pytest.fixture
+def more(tmp_path) -> Callable[..., Path]:
+    """Write documents with these ids and texts."""
+
+    def write(texts: dict[str, str], name: str = "more.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"id": i, "text": text, "number": -1}) + "\n" for i, text in texts.items()))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def run() -> Callable[..., Result]:
     """Run a command in this process."""
 

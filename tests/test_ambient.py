@@ -15,9 +15,10 @@ from gindex import BuildConfig, GradientIndex
 from gindex.build.run import run_build
 from gindex.change.reindex import reindex
 from gindex.change.verify import verify
-from gindex.config import SolverConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.errors import ModelError
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
+from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
 from gindex.store.layout import Layout
@@ -84,8 +85,8 @@ def answers(index: GradientIndex) -> list[Any]:
     return [
         hits(),
         hits(exact=True, candidates=20),
-        hits(exact=True, refine="cg", refine_parts=4, refine_iterations=2, candidates=5),
-        hits(exact=True, refine="lissa", refine_parts=4, refine_iterations=40, candidates=5),
+        hits(exact=True, refine="cg", refine_parts=4, refine_settings={"iterations": 2}, candidates=5),
+        hits(exact=True, refine="lissa", refine_parts=4, refine_settings={"iterations": 40}, candidates=5),
         hits(both=True, layers=True, normalise="relatif", scan=True),
         hits(words="rank", dedupe=0.9, group_by="document"),
         [found.hits for found in index.search_vectors(vectors_QD, k=3)],
@@ -134,7 +135,7 @@ def built_files(folder: Path, corpus: Path, config: BuildConfig) -> dict[str, by
     """Build, delete, add a second level, and check; return the content of all files but what tells the time."""
     run_build([str(corpus)], folder, config)
     GradientIndex.open(folder, device="cpu").delete(["d5"])
-    reindex(Layout(folder), "flat", second_level=True)
+    reindex(Layout(folder), "flat", transform="second-level")
     assert verify(Layout(folder), deep=True)["problems"] == []
     files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "manifests"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -175,8 +176,8 @@ def attributions(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Any
     inverses = [
         attribution.factored_inverse(),
         attribution.dense_inverse(documents),
-        attribution.iterative_inverse(documents, config=SolverConfig(method="cg", iterations=3)),
-        attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=60)),
+        attribution.iterative_inverse(documents, config=CgConfig(iterations=3)),
+        attribution.iterative_inverse(documents, config=LissaConfig(iterations=60)),
     ]
     return [
         attribution.influence(queries, documents).tolist(),

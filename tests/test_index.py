@@ -16,7 +16,7 @@ from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchRe
 from gindex.corpus.tokens import tokenize
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, CorruptStoreError, ModelError, NotAnIndexError, QueryError
-from gindex.search.hit import Timing
+from gindex.search.result import Timing
 from gindex.store.files import read_json, write_json
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -242,7 +242,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_told(index):
     """The answer is that of the end of the prompt, which takes the model's 64 tokens with the completion."""
     prompt, options = "the stack " * 100 + PROMPT, {"k": 3, "exact": True}
     cut = index.search(prompt, COMPLETION, **options)
-    ((_, offsets),) = tokenize(index.engine.loaded.tokenizer, [prompt + COMPLETION])
+    ((_, offsets),) = tokenize(index.model.tracked.loaded.tokenizer, [prompt + COMPLETION])
     kept = index.search(prompt[offsets[-64][0] :], COMPLETION, **options)
     assert cut.hits == kept.hits and cut.tokens == kept.tokens == 64 and not kept.notes
     left_out = len(offsets) - 64
@@ -312,7 +312,7 @@ def test_damaged_vectors_are_not_scored(copy):
     path.write_bytes(content)
     index = GradientIndex.open(copy)
     with pytest.raises(CorruptStoreError, match=str(path)):
-        index._vectors_reader.decoded(np.arange(3))
+        index.snapshot.vectors.decoded(np.arange(3))
 
 
 def test_no_index(tmp_path):
@@ -341,7 +341,7 @@ def test_opening_compares_neither_the_faiss_index_nor_the_documents(copy):
     index = GradientIndex.open(copy, device="cpu")
     index.warm(model=False)
     with pytest.raises(CorruptStoreError, match=r"00000001.faiss: expected CRC-32C"):
-        index.search_vectors(index.vectors.decoded(np.array([3])))
+        index.search_vectors(index.snapshot.vectors.decoded(np.array([3])))
     with pytest.raises(CorruptStoreError, match=r"documents.sqlite: expected CRC-32C"):
         index.document("d3")
     with pytest.raises(CorruptStoreError, match="CRC-32C"):
@@ -354,9 +354,9 @@ def test_documents_that_are_shown_are_compared_and_no_others(copy, index):
     documents.write_bytes(content.replace(b"d147the stack the heap", b"d147the stock the heap"))
     opened, wrong = GradientIndex.open(copy, device="cpu"), []
     for part in range(index.manifest.stored_parts):
-        (expected,) = index.documents.parts([part])
+        (expected,) = index.snapshot.documents.parts([part])
         try:
-            assert opened.documents.parts([part]) == [expected]
+            assert opened.snapshot.documents.parts([part]) == [expected]
         except CorruptStoreError as error:
             assert re.search(r"documents.sqlite: expected document 147 as it was written", str(error)), error
             wrong.append(expected.document_id)

@@ -84,6 +84,6 @@ def test_the_same_weights_run_by_other_code_are_refused(tmp_path, corpus_file, m
         config = make_config(name=str(folder), trust_remote_code=trusted, fit_documents=10)
         index = GradientIndex.build([str(corpus_file)], out, config)
         assert len(index.search(PROMPT, k=3).hits) == 3
-        assert "trust_remote_code" not in index.manifest.settings["model"]  # the next caller decides anew
+        assert "trust_remote_code" not in index.manifest.settings.settings()["model"]  # the next caller decides anew
         with pytest.raises(MismatchError, match=remedy):
             GradientIndex.open(out, device="cpu", trust_remote_code=not trusted).search(PROMPT)

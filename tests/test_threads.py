@@ -18,8 +18,8 @@ import torch
 from transformers import AutoTokenizer
 
 from gindex import GradientIndex, ModelConfig
-from gindex.config import SolverConfig
 from gindex.lab.attribution import Attribution, tracked_layers
+from gindex.lab.refine.config import CgConfig
 from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.load import load_model
 from gindex.model.tasks import Classification
@@ -43,7 +43,9 @@ def everything(index: GradientIndex) -> list[Callable[[], Any]]:
         asked += [
             lambda p=prompt: hits(p),
             lambda p=prompt: hits(p, exact=True, candidates=20),
-            lambda p=prompt: hits(p, exact=True, candidates=10, refine="cg", refine_parts=4, refine_iterations=2),
+            lambda p=prompt: hits(
+                p, exact=True, candidates=10, refine="cg", refine_parts=4, refine_settings={"iterations": 2}
+            ),
             lambda p=prompt: hits(p, words="rank", where="number > 3", layers=True, normalise="unit"),
             lambda p=prompt: index.explain("d3", p, " bug"),
         ]
@@ -78,7 +80,7 @@ def test_indexes_that_share_a_model_answer_beside_each_other_and_an_add(built, t
     second = first.refresh()
     expected = [[question() for question in everything(index)] for index in (first, second)]
     shared = first.refresh()
-    assert shared.engine is first.engine and shared is not first
+    assert shared.model.tracked is first.model.tracked and shared is not first
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "new", "text": "the lock the race"}\n')
     with ThreadPoolExecutor(3) as pool:
@@ -100,7 +102,7 @@ def test_attribution_in_threads(built):
         return Attribution.fit(task, tracked_layers(task, documents), documents)
 
     fitted = attribution()
-    solver = SolverConfig(method="cg", iterations=3)
+    solver = CgConfig(iterations=3)
 
     def asked() -> list[Callable[[], Any]]:
         return [
@@ -251,7 +253,7 @@ def test_a_copy_opens_the_same_version_itself(built, tmp_path, copy):
     assert len(pickle.dumps(index)) < 2000  # a path and settings
     index.delete(["d7"])
     again = copy(index)
-    assert again.manifest == index.manifest and again.engine is not index.engine
+    assert again.manifest == index.manifest and again.model.tracked is not index.model.tracked
     assert again.search(PROMPTS[0], k=5).hits == expected
 
 
@@ -303,3 +305,20 @@ def test_an_attribute_is_made_once_though_all_threads_ask_for_it():
         values = list(pool.map(lambda _: holder.value, range(THREADS)))
     assert len(made) == 1 and len(set(map(id, values))) == 1
     assert Holder.value.__doc__ == "Doc."
+
+
+def test_an_attribute_that_is_given_is_not_made():
+    class Holder:
+        def __init__(self, value: int | None = None) -> None:
+            self.loading = Lock()
+            if value is not None:
+                self.value = value
+
+        @once
+        def value(self) -> int:
+            """Doc."""
+            return 7
+
+    given, empty = Holder(3), Holder()
+    assert Holder.value.is_made(given) and given.value == 3
+    assert not Holder.value.is_made(empty) and empty.value == 7 and Holder.value.is_made(empty)

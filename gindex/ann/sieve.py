@@ -38,7 +38,7 @@ MOST_PASSING = 1 / 8, 1 / 2
 SAMPLE = 1024, 4096
 """Parts on which it is found out what score a part must have to pass: one in 32, at least and at most so many."""
 
-BLOCK = 2048
+PARTS_AT_ONCE = 2048
 """Parts that are scored at once."""
 
 Flags = npt.NDArray[np.bool_]
@@ -70,12 +70,12 @@ class Sieve:
         self._words_NW = self._codes_NB[:, :-CODE_FACTORS].view(np.uint32)
 
         def copy(start: int) -> None:
-            some = slice(start, start + BLOCK)
+            some = slice(start, start + PARTS_AT_ONCE)
             self._words_NW[some] = source_NB[some, : 4 * words].view(np.uint32)[:, ::STEP]
             # After the signs: two numbers, of which the second one scales their product with the query.
             self._codes_NB[some, -CODE_FACTORS:] = source_NB[some, -CODE_FACTORS:]
 
-        spread(copy, range(0, total, BLOCK))
+        spread(copy, range(0, total, PARTS_AT_ONCE))
         self._factors_N = self._codes_NB[:, -4:].view(np.float32)[:, 0]
 
     def serves(self, queries: int, count: int, total: int) -> bool:
@@ -143,13 +143,13 @@ class Sieve:
         least_Q = -np.partition(-sampled_MQ, rank, axis=0)[rank]
 
         def block(start: int) -> Bits:
-            some = slice(start, start + BLOCK)
+            some = slice(start, start + PARTS_AT_ONCE)
             passes_MQ = scores(self._words_NW[some], self._factors_N[some]) >= least_Q
             if allowed is not None:
                 passes_MQ &= allowed[some, None]
             return np.packbits(np.ascontiguousarray(passes_MQ.T), axis=1, bitorder="little")
 
-        blocks = spread(block, range(0, len(self._words_NW), BLOCK))
+        blocks = spread(block, range(0, len(self._words_NW), PARTS_AT_ONCE))
         return list(np.concatenate(blocks, axis=1))
 
     def _empty(self) -> Any:

@@ -16,13 +16,11 @@ Axes: N parts, D dimension.
 Source: RaBitQ, Gao and Long 2024, arXiv:2405.12497.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
-from gindex.distribution import install_hint
-from gindex.errors import ConfigError, CorruptStoreError, MissingDependencyError
+from gindex.errors import ConfigError, CorruptStoreError
 from gindex.store.layout import REMEDY
-from gindex.store.parse import parse
+from gindex.store.records import Recall, SearchRecord, TransformRecord
 
 FLAT_BYTES = 64 << 20
 """Largest float32 index that is held without loss."""
@@ -84,26 +82,11 @@ class FaissSpec:
         return self.kind == "flat" and self.folds == 0
 
     def part_bytes(self, dimension: int) -> int:
-        """Return the bytes of a part whose stored vector has D dimensions."""
+        """Bytes of a part whose stored vector has D dimensions."""
         folded = dimension >> self.folds
         if self.kind in ("rabitq", "ivf"):
             return folded // 8 + CODE_FACTORS + (8 if self.kind == "ivf" else 0)
         return folded * (4 if self.kind == "flat" else 2)
-
-
-def import_faiss() -> Any:
-    """Import FAISS.
-
-    Raises:
-        MissingDependencyError: It is not installed; names the extras.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            field="FAISS", expected="it to be installed", found=f"none ({error})", remedy=install_hint("cpu", "gpu")
-        ) from error
-    return faiss
 
 
 def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") -> FaissSpec:
@@ -129,28 +112,32 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
     raise ConfigError(field="type", expected=f"auto, {', '.join(KINDS)}", found=repr(kind))
 
 
-def spec_of(content: dict[str, Any]) -> FaissSpec:
-    """Read a spec back from the manifest.
+def spec_of(search: SearchRecord) -> FaissSpec:
+    """The spec that a manifest records.
 
     Raises:
-        CorruptStoreError: It is none.
+        CorruptStoreError: It is of no kind that is known.
     """
-    try:
-        spec = parse(FaissSpec, {name: content[name] for name in FaissSpec.__dataclass_fields__})
-    except (KeyError, ValueError) as error:
+    if search.kind not in KINDS:
         raise CorruptStoreError(
-            field="manifest", expected="how the FAISS index is made", found=error, remedy=REMEDY
-        ) from error
-    if spec.kind not in KINDS:
-        raise CorruptStoreError(
-            field="manifest", expected="a kind of FAISS index", found=repr(spec.kind), remedy=REMEDY
+            field="manifest", expected="a kind of FAISS index", found=repr(search.kind), remedy=REMEDY
         )
-    return spec
+    return FaissSpec(**{field.name: getattr(search, field.name) for field in fields(FaissSpec)})
 
 
-def spec_record(spec: FaissSpec) -> dict[str, Any]:
-    """Return a spec as the manifest records it."""
-    return asdict(spec) | {"largest": list(spec.largest)}
+def search_record(
+    spec: FaissSpec, file: str, parts: int, recall: Recall | None = None, transform: TransformRecord | None = None
+) -> SearchRecord:
+    """What a manifest records of a search index.
+
+    Args:
+        spec: How its FAISS index was made.
+        file: Where that is, relative to the index's root.
+        parts: How many parts it holds.
+        recall: What it finds.
+        transform: What its vectors are transformed by.
+    """
+    return SearchRecord(**vars(spec), file=file, parts=parts, recall=recall, transform=transform)
 
 
 def _folds(size: int, limit: int) -> int:

@@ -11,11 +11,12 @@ from gindex.build.memory import batch_sizes
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
+from gindex.store.factors import FactorReader
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
 from gindex.vectors.calibration import DAMPINGS, FRACTIONS, Budget, Setting, calibrate, choose
 from gindex.vectors.projection import LayerShape, ProjectionSpec
 
@@ -28,19 +29,19 @@ FEW_DOCUMENTS, SHORT_LENGTH = 8, 32
 
 def choose_setting(
     layout: Layout,
-    engine: Engine,
+    model: TrackedModel,
     table: DocumentTable,
     config: BuildConfig,
     layers: Sequence[LayerRecord],
     progress: Progress,
 ) -> Setting:
-    """Return the ranks and damping of the stored vectors: those given, or those expected to be the most faithful.
+    """The ranks and damping of the stored vectors: those given, or those expected to be the most faithful.
 
     What was found is kept beside the factors, and taken from there when the build goes on.
 
     Args:
         layout: The index.
-        engine: The model.
+        model: The model.
         table: The documents.
         config: All settings.
         layers: Tracked layers with all of their ranks.
@@ -52,14 +53,14 @@ def choose_setting(
     if len(settings) == 1:
         return settings[0]
     if not layout.calibration.is_file():
-        write_json(layout.calibration, _calibrate(layout, engine, table, config, layers, settings, progress))
+        write_json(layout.calibration, _calibrate(layout, model, table, config, layers, settings, progress))
     chosen = read_json(layout.calibration)["chosen"]
     return Setting(chosen["rank_fraction"], chosen["index_damping"])
 
 
 def _calibrate(
     layout: Layout,
-    engine: Engine,
+    model: TrackedModel,
     table: DocumentTable,
     config: BuildConfig,
     layers: Sequence[LayerRecord],
@@ -69,21 +70,21 @@ def _calibrate(
     lengths = table.part_lengths()
     drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(lengths > 1))
     drawn = drawn[: config.curvature.calibration_documents]
-    size = batch_sizes(engine, config, len(lengths), int(lengths.max())).calibration
+    size = batch_sizes(model, config, len(lengths), int(lengths.max())).calibration
     documents, length = batch_shape(size.tokens, int(lengths.max()))
     groups = [drawn[start : start + documents] for start in range(0, len(drawn), documents)]
     batches = []
     for group in groups:
         tokens = [part[:length] for part in table.tokens(group)]
         batch = pad(tokens, group, np.ones(len(group), np.int64))
-        batches.append((len(group), partial(engine.task.losses, batch)))
-    with progress.phase("calibrate", len(drawn), "parts") as phase, size.passes(engine):
+        batches.append((len(group), partial(model.task.losses, batch)))
+    with progress.phase("calibrate", len(drawn), "parts") as phase, size.passes(model):
         expected = calibrate(
-            engine.table.layers,
-            engine.factors(layout, layers).load,
+            model.table.layers,
+            FactorReader.of(layout, layers, model).load,
             config.curvature.damping_scale,
             settings,
-            Budget(widths=slice_widths(engine, config), bits=config.vectors.bits),
+            Budget(widths=slice_widths(model, config), bits=config.vectors.bits),
             batches,
             phase.advance,
         )
@@ -96,20 +97,20 @@ def _calibrate(
 
 
 def batch_shape(tokens: int, longest: int) -> tuple[int, int]:
-    """Return how many documents a batch has, two at least, and how many tokens of each, for so many tokens in all."""
+    """How many documents a batch has, two at least, and how many tokens of each, for so many tokens in all."""
     length = min(BATCH_LENGTH, longest, max(SHORT_LENGTH, tokens // FEW_DOCUMENTS))
     return min(BATCH_DOCUMENTS, max(2, tokens // length)), length
 
 
-def slice_widths(engine: Engine, config: BuildConfig) -> dict[str, int]:
-    """Return the width of every layer group's slice.
+def slice_widths(model: TrackedModel, config: BuildConfig) -> dict[str, int]:
+    """The width of every layer group's slice.
 
     Raises:
         ConfigError: The dimension doesn't suit the model.
     """
     shapes = [
         LayerShape(name=layer.name, group=layer.group, rows=layer.outputs, columns=layer.inputs)
-        for layer in engine.table.layers
+        for layer in model.table.layers
     ]
     spec = ProjectionSpec(layers=tuple(shapes), dimension=config.vectors.dimension, seed=config.seed)
     return {group: stop - start for group, (start, stop) in spec.slices.items()}

@@ -15,17 +15,17 @@ from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.kinds import CurvatureKind, curvature_kind
 from gindex.curvature.ranks import ranks
-from gindex.engine import Engine
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
 from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
 
 
 def fit_factors(
     layout: Layout,
-    engine: Engine,
+    model: TrackedModel,
     batches: Sequence[TokenBatch],
     kind: str,
     seed: int,
@@ -36,20 +36,20 @@ def fit_factors(
 
     Args:
         layout: Where the factors go.
-        engine: The model.
+        model: The model.
         batches: The sample.
         kind: Name of the kind of curvature.
         seed: Seed of the sampled labels.
         progress: Where the phases are reported.
         room: Bytes that decompositions may take.
     """
-    curvature, numbers = curvature_kind(kind), range(len(engine.table.groups))
+    curvature, numbers = curvature_kind(kind), range(len(model.table.groups))
     if not all(layout.eigenbases(number).is_file() for number in numbers):
-        _fit_bases(layout, engine, batches, curvature, seed, progress, room)
+        _fit_bases(layout, model, batches, curvature, seed, progress, room)
         release()
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
-        Lambda = _eigenvalues(layout, engine, batches, curvature, seed, progress)
-        for number, layers in enumerate(layers_by_group(engine.table)):
+        Lambda = _eigenvalues(layout, model, batches, curvature, seed, progress)
+        for number, layers in enumerate(layers_by_group(model.table)):
             values = {layer.name: Lambda[layer.name] for layer in layers}
             means = {name: curvature.mean_eigenvalue(value) for name, value in values.items()}
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
@@ -78,7 +78,7 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
 
 def _fit_bases(
     layout: Layout,
-    engine: Engine,
+    model: TrackedModel,
     batches: Sequence[TokenBatch],
     kind: CurvatureKind,
     seed: int,
@@ -86,14 +86,14 @@ def _fit_bases(
     room: int,
 ) -> None:
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
-        observer = fit_covariances(engine.table.layers, engine.task, batches, seed, done=phase.advance)
+        observer = fit_covariances(model.table.layers, model.task, batches, seed, done=phase.advance)
     A, S = observer.activation_moments, observer.gradient_moments
-    groups = layers_by_group(engine.table)
+    groups = layers_by_group(model.table)
     missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
-    widest = max(sides(engine.table.layers))
+    widest = max(sides(model.table.layers))
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
-        found = decomposed(partial(_decompose, kind), wanted, widest, engine.device, room)
+        found = decomposed(partial(_decompose, kind), wanted, widest, model.device, room)
         for number in missing:
             tensors: dict[str, Tensor] = {}
             for made in islice(found, len(_covariances(groups[number], A, S))):
@@ -105,30 +105,35 @@ def _fit_bases(
 def _covariances(
     layers: Sequence[TrackedLayer], A: dict[str, TokenMoment], S: dict[str, TokenMoment]
 ) -> list[tuple[str, str, dict[str, TokenMoment]]]:
-    """Return the side, the name and the place of each covariance that the file of a layer group is made of."""
+    """The side, the name and the place of each covariance that the file of a layer group is made of."""
     activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
     return activations + [("gradient", layer.name, S) for layer in layers]
 
 
 def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
-    """Return the tensors of a covariance, which is dropped; another thread may be at another one."""
+    """The tensors of a covariance, which is dropped; another thread may be at another one."""
     side, name, covariances = covariance
     values, vectors = kind.basis(covariances.pop(name).mean(), f"{side} covariance of {name}")
     return {f"{side}.{name}": vectors.T.to(torch.float32), f"{side}_values.{name}": values.to(torch.float32)}
 
 
 def _eigenvalues(
-    layout: Layout, engine: Engine, batches: Sequence[TokenBatch], kind: CurvatureKind, seed: int, progress: Progress
+    layout: Layout,
+    model: TrackedModel,
+    batches: Sequence[TokenBatch],
+    kind: CurvatureKind,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, Tensor]:
-    """Return Lambda [O, I] by layer name."""
-    layers = engine.table.layers
+    """Lambda [O, I] by layer name."""
+    layers = model.table.layers
     if kind.assumed is not None:
-        activation, gradient = read_basis_values(layout, engine.table)
+        activation, gradient = read_basis_values(layout, model.table)
         tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
         return {layer.name: kind.assumed(activation[layer.source], gradient[layer.name], tokens) for layer in layers}
-    bases = read_bases(layout, engine.table, engine.device, engine.dtype)
+    bases = read_bases(layout, model.table, model.device, model.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
-        return fit_eigenvalues(layers, engine.task, batches, bases, seed, done=phase.advance)
+        return fit_eigenvalues(layers, model.task, batches, bases, seed, done=phase.advance)
 
 
 def _parts(batches: Sequence[TokenBatch]) -> int:

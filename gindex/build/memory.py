@@ -14,14 +14,13 @@ from gindex.build.token_bytes import token_bytes
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
 from gindex.curvature.ranks import ranks
-from gindex.engine import Engine
 from gindex.errors import ConfigError
 from gindex.exact.rerank import BLOCK_BYTES
 from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
-from gindex.store.vectors import choose_segment_parts
-from gindex.vectors.codes import code_bytes
+from gindex.model.tracked import TrackedModel
+from gindex.store.vectors import choose_segment_parts, code_bytes
 
 T = TypeVar("T")
 
@@ -68,19 +67,19 @@ class MemoryNeed:
     checkpointed: int
 
     def of(self, size: "BatchSize") -> int:
-        """Return the peak with batches of such a size."""
+        """The peak with batches of such a size."""
         return self.fixed + size.tokens * (self.checkpointed if size.checkpointing else self.token)
 
     def within(self, bound: int, *, checkpointing: bool = False) -> int:
-        """Return how many tokens a batch may have; negative where not even the rest is held."""
+        """How many tokens a batch may have; negative where not even the rest is held."""
         return (bound - self.fixed) // (self.checkpointed if checkpointing else self.token)
 
     def least(self, tokens: int) -> int:
-        """Return the least that batches of so many tokens take."""
+        """The least that batches of so many tokens take."""
         return self.fixed + tokens * min(self.token, self.checkpointed)
 
     def batches(self, wanted: int, least: int, bound: int) -> "BatchSize":
-        """Return the batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
+        """The batches to take: as large as wanted, or as the bound allows, but not smaller than the least.
 
         Args:
             wanted: Tokens of a batch that suit the device.
@@ -101,12 +100,12 @@ class BatchSize:
     checkpointing: bool = False
 
     @contextmanager
-    def passes(self, engine: Engine) -> Iterator[None]:
+    def passes(self, model: TrackedModel) -> Iterator[None]:
         """Run passes over such batches; where memory is scarce, what they free goes back to the system at once."""
         if not self.checkpointing:
             yield
             return
-        with checkpointed(engine.blocks), freed_at_once():
+        with checkpointed(model.blocks), freed_at_once():
             yield
 
 
@@ -120,16 +119,16 @@ class ByPhase(Generic[T]):
     fidelity: T
 
 
-def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[MemoryNeed]:
+def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> ByPhase[MemoryNeed]:
     """Reckon what the phases of a build need; measuring fidelity, with one query held.
 
     Args:
-        engine: The loaded model.
+        model: The loaded model.
         config: Its settings.
         parts: Parts of the corpus.
         longest: Tokens of the longest part.
     """
-    layers, size = engine.table.layers, engine.dtype.itemsize
+    layers, size = model.table.layers, model.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
     values = sum(layer.parameters for layer in layers)
     fit = (
@@ -138,8 +137,8 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
-    fidelity = _fidelity_bytes(engine, config) + size * values
-    standing, token = _standing_bytes(engine), token_bytes(engine, longest)
+    fidelity = _fidelity_bytes(model, config) + size * values
+    standing, token = _standing_bytes(model), token_bytes(model, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
 
@@ -149,8 +148,8 @@ def memory_needs(engine: Engine, config: BuildConfig, parts: int, longest: int) 
     return ByPhase(fit=need(max(fit)), calibration=need(one), vectors=need(vectors, kept), fidelity=need(fidelity))
 
 
-def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
-    """Return the batches of each phase: as large as suit the device, or as memory allows.
+def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
+    """The batches of each phase: as large as suit the device, or as memory allows.
 
     Memory is bound by the settings, or, on a CPU where they say nothing of batches either, by the model, its factors
     and `SPARE_BYTES`.
@@ -158,12 +157,12 @@ def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -
     Raises:
         ConfigError: The bound of the settings can't hold the longest part.
     """
-    wanted = config.batch_tokens or engine.usual_batch_tokens
-    bound = _bound(engine, config)
+    wanted = config.batch_tokens or model.usual_batch_tokens
+    bound = _bound(model, config)
     if bound is None:
         usual = BatchSize(tokens=wanted)
         return ByPhase(fit=usual, calibration=BatchSize(tokens=CALIBRATION_TOKENS), vectors=usual, fidelity=usual)
-    needs, least = memory_needs(engine, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
+    needs, least = memory_needs(model, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
     if config.memory:
         least, most = longest, max(need.least(longest) for need in vars(needs).values())
         if most > bound:
@@ -176,7 +175,7 @@ def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -
                 found=f"{config.memory:g}",
                 remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
-    queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(engine), min(wanted, EXACT_BATCH_TOKENS)
+    queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(model), min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
         again = needs.fidelity.checkpointed < needs.fidelity.token
@@ -190,9 +189,9 @@ def batch_sizes(engine: Engine, config: BuildConfig, parts: int, longest: int) -
     )
 
 
-def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) -> int:
-    """Return the most that a build takes at a time, as far as that can be reckoned."""
-    needs, sizes = memory_needs(engine, config, parts, longest), batch_sizes(engine, config, parts, longest)
+def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> int:
+    """The most that a build takes at a time, as far as that can be reckoned."""
+    needs, sizes = memory_needs(model, config, parts, longest), batch_sizes(model, config, parts, longest)
     peaks: list[int] = [
         need.of(replace(size, tokens=max(longest, size.tokens)))
         for need, size in zip(vars(needs).values(), vars(sizes).values(), strict=True)
@@ -200,42 +199,42 @@ def peak_bytes(engine: Engine, config: BuildConfig, parts: int, longest: int) ->
     return max(peaks)
 
 
-def decomposition_room(engine: Engine, config: BuildConfig) -> int:
-    """Return how much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
-    bound = _bound(engine, config)
+def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
+    """How much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
+    bound = _bound(model, config)
     if bound is None:
         return ROOM_BYTES
-    return bound - _standing_bytes(engine) - 4 * sum(width**2 for width in sides(engine.table.layers))
+    return bound - _standing_bytes(model) - 4 * sum(width**2 for width in sides(model.table.layers))
 
 
-def model_and_factors(engine: Engine) -> int:
-    """Return the bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
-    layers = engine.table.layers
+def model_and_factors(model: TrackedModel) -> int:
+    """The bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
+    layers = model.table.layers
     factors = sum(width**2 for width in sides(layers)) + sum(layer.parameters for layer in layers)
-    return weight_bytes(engine) + 4 * factors
+    return weight_bytes(model) + 4 * factors
 
 
-def weight_bytes(engine: Engine) -> int:
-    """Return the bytes of the model's weights."""
-    return sum(p.numel() * p.element_size() for p in engine.loaded.model.parameters())
+def weight_bytes(model: TrackedModel) -> int:
+    """The bytes of the model's weights."""
+    return sum(p.numel() * p.element_size() for p in model.loaded.model.parameters())
 
 
-def query_room(engine: Engine, config: BuildConfig, size: BatchSize, longest: int) -> int:
-    """Return how much memory preconditioned queries may take, in bytes; at least one is always held.
+def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longest: int) -> int:
+    """How much memory preconditioned queries may take, in bytes; at least one is always held.
 
     Args:
-        engine: The loaded model.
+        model: The loaded model.
         config: Its settings.
         size: The batches.
         longest: Tokens of the longest part.
     """
-    bound = _bound(engine, config)
+    bound = _bound(model, config)
     if bound is None:
         return BLOCK_BYTES
-    token = token_bytes(engine, longest)
-    others = _standing_bytes(engine) + _fidelity_bytes(engine, config)
+    token = token_bytes(model, longest)
+    others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
-    return min(BLOCK_BYTES, max(_query_bytes(engine), bound - others))
+    return min(BLOCK_BYTES, max(_query_bytes(model), bound - others))
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
@@ -243,28 +242,28 @@ def sides(layers: Sequence[TrackedLayer]) -> list[int]:
     return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
 
 
-def _bound(engine: Engine, config: BuildConfig) -> int | None:
+def _bound(model: TrackedModel, config: BuildConfig) -> int | None:
     if config.memory:
         return int(config.memory * GIGABYTE)
-    if config.batch_tokens or engine.device.type != "cpu":
+    if config.batch_tokens or model.device.type != "cpu":
         return None
-    return model_and_factors(engine) + SPARE_BYTES
+    return model_and_factors(model) + SPARE_BYTES
 
 
-def _query_bytes(engine: Engine) -> int:
-    return engine.dtype.itemsize * sum(layer.parameters for layer in engine.table.layers)
+def _query_bytes(model: TrackedModel) -> int:
+    return model.dtype.itemsize * sum(layer.parameters for layer in model.table.layers)
 
 
-def _standing_bytes(engine: Engine) -> int:
+def _standing_bytes(model: TrackedModel) -> int:
     """What every phase holds: the program, the model, logits of a chunk of positions."""
-    logits = CHUNK * engine.task.vocabulary * (2 * engine.dtype.itemsize + 8)
-    compiled = COMPILED_BYTES if engine.device.type == "cpu" and engine.dtype.itemsize == 2 else 0
-    return PROGRAM_BYTES + compiled + weight_bytes(engine) + logits
+    logits = CHUNK * model.task.vocabulary * (2 * model.dtype.itemsize + 8)
+    compiled = COMPILED_BYTES if model.device.type == "cpu" and model.dtype.itemsize == 2 else 0
+    return PROGRAM_BYTES + compiled + weight_bytes(model) + logits
 
 
-def _fidelity_bytes(engine: Engine, config: BuildConfig) -> int:
+def _fidelity_bytes(model: TrackedModel, config: BuildConfig) -> int:
     """What measuring fidelity holds beside its queries: the path to vectors, and one layer's factors."""
-    layers, size = engine.table.layers, engine.dtype.itemsize
+    layers, size = model.table.layers, model.dtype.itemsize
     return _vector_bytes(layers, config, size) + 8 * max(layer.parameters for layer in layers)
 
 

@@ -18,11 +18,12 @@ from gindex.corpus.batches import pad
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
-from gindex.engine import Engine
-from gindex.model.layers import LayerTable, TrackedLayer, UntrackedWeight
+from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.passes import defaults
+from gindex.model.records import UntrackedWeight
+from gindex.model.tracked import TrackedModel
 from gindex.store.coverage import Coverage, coverage
-from gindex.vectors.codes import code_bytes
+from gindex.store.vectors import code_bytes
 
 CALIBRATION_TOKENS = 128
 
@@ -63,72 +64,71 @@ class BuildPlan:
 
 
 def make_plan(
-    engine: Engine, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], longest: int, text_bytes: int
+    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], longest: int, text_bytes: int
 ) -> BuildPlan:
     """Estimate a build.
 
     Args:
-        engine: The loaded model.
+        model: The loaded model.
         config: Settings of the build.
         counts: Size of the corpus.
         fit: Documents and tokens of the fit's sample.
         longest: Tokens of the longest part.
         text_bytes: Size of the document table.
     """
-    tracked = sum(layer.parameters for layer in engine.table.layers)
+    tracked = sum(layer.parameters for layer in model.table.layers)
     return BuildPlan(
         documents=counts.documents,
         parts=counts.parts,
         tokens=counts.tokens,
         fit_documents=fit[0],
         fit_tokens=fit[1],
-        tracked_layers=len(engine.table.layers),
+        tracked_layers=len(model.table.layers),
         tracked_parameters=tracked,
-        parameters=engine.table.parameters,
-        coverage=_coverage(engine.table),
-        untracked=engine.table.untracked,
-        seconds=_seconds(engine, config, counts, fit[1]),
-        memory_bytes=peak_bytes(engine, config, counts.parts, longest),
-        disk_bytes=_disk(engine, config, counts.parts, text_bytes),
+        parameters=model.table.parameters,
+        coverage=_coverage(model.table),
+        untracked=model.table.untracked,
+        seconds=_seconds(model, config, counts, fit[1]),
+        memory_bytes=peak_bytes(model, config, counts.parts, longest),
+        disk_bytes=_disk(model, config, counts.parts, text_bytes),
     )
 
 
 def _coverage(table: LayerTable) -> Coverage:
-    sizes = {"body_parameters": table.body, "tracked_body_parameters": table.tracked_body}
-    return coverage(sizes, [vars(weight) for weight in table.untracked])
+    return coverage(table.body, table.tracked_body, "body", table.untracked)
 
 
-def _seconds(engine: Engine, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
-    layers, fraction = engine.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(width**2 for width in sides(engine.table.layers))
+def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
+    layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
+    squares = sum(width**2 for width in sides(model.table.layers))
     outer = sum(layer.parameters for layer in layers)
-    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(engine))
-    passing, flops, cubes = _pass_seconds(engine), _flops(engine.device), _cubes(engine.device)
+    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(model))
+    passing, flops, cubes = _pass_seconds(model), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
-        "eigenbases": sum(width**3 for width in sides(engine.table.layers)) / cubes,
+        "eigenbases": sum(width**3 for width in sides(model.table.layers)) / cubes,
         "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
         "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
     }
 
 
-def _shapes(engine: Engine) -> list[tuple[TrackedLayer, int, int]]:
+def _shapes(model: TrackedModel) -> list[tuple[TrackedLayer, int, int]]:
     """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in engine.table.layers]
+    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in model.table.layers]
 
 
 @defaults()
-def _pass_seconds(engine: Engine) -> float:
+def _pass_seconds(model: TrackedModel) -> float:
     """Seconds a token of one frozen forward and backward pass."""
-    length = min(CALIBRATION_TOKENS, engine.loaded.max_tokens)
-    tokens = np.arange(length, dtype=np.uint32) % min(100, engine.task.vocabulary)
+    length = min(CALIBRATION_TOKENS, model.loaded.max_tokens)
+    tokens = np.arange(length, dtype=np.uint32) % min(100, model.task.vocabulary)
     batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
     # Gradients flow from the embeddings up, as they do under observation.
-    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
         lambda _module, _args, output: output.requires_grad_(True)
     )
     try:
-        return _fastest(lambda: engine.task.losses(batch).sum().backward(), engine.device) / length
+        return _fastest(lambda: model.task.losses(batch).sum().backward(), model.device) / length
     finally:
         handle.remove()
 
@@ -158,13 +158,13 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
     return min(times)
 
 
-def _disk(engine: Engine, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
-    layers, vectors = engine.table.layers, config.vectors
+def _disk(model: TrackedModel, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
+    layers, vectors = model.table.layers, config.vectors
     faiss = choose_spec(parts, vectors.dimension, 1.0)
     return {
         "factors": 4
-        * (sum(width**2 for width in sides(engine.table.layers)) + sum(layer.parameters for layer in layers)),
-        "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(engine.table.groups) + 4),
+        * (sum(width**2 for width in sides(model.table.layers)) + sum(layer.parameters for layer in layers)),
+        "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(model.table.groups) + 4),
         "search index": parts * faiss.part_bytes(vectors.dimension),
         "documents": text_bytes,
     }

@@ -1,19 +1,18 @@
 """The phases of a build. Each leaves finished files and is passed over where it finds them.
 
-read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> search index -> manifest
+read corpus -> fit covariances -> eigenbases -> fit eigenvalues -> vectors -> search index -> fidelity -> manifest
 """
 
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.spec import import_faiss
+from gindex.ann.library import import_faiss
 from gindex.build.allocator import release
 from gindex.build.calibration_phase import choose_setting, slice_widths
 from gindex.build.fit_phase import fit_factors, layer_records
@@ -31,33 +30,43 @@ from gindex.build.state import (
     remove_damaged,
     start_or_resume,
 )
-from gindex.build.vector_phase import VectorWork, vector_spec
+from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.config import USUAL_TOKENS, BuildConfig
-from gindex.corpus.fingerprints import SourceFingerprint, fingerprint_sources
+from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
 from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine, projection_of
 from gindex.errors import ConfigError, CorpusError
 from gindex.exact.fidelity import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.exact.rerank import Reranker
 from gindex.files.atomic import remove_tree
 from gindex.model.load import LoadedModel, read_model
 from gindex.model.passes import plain
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import make_search_index
-from gindex.store.factors import factor_files
+from gindex.search.search_index import deriving
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.model_place import model_place
-from gindex.store.pending import remove_claims
-from gindex.store.reader import VectorReader
-from gindex.store.vectors import SegmentRecord, VectorWriter, VolumeReader
-from gindex.store.version import Version
-from gindex.store.versions import commit, latest_version, version_numbers
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.records import (
+    DampingRecord,
+    FidelityRecord,
+    FitRecord,
+    ModelRecord,
+    Operation,
+    OperationKind,
+    ProjectionRecord,
+)
+from gindex.store.snapshot import Snapshot, projection_of
+from gindex.store.unfinished_volumes import remove_claims
+from gindex.store.values import record_of, values_of
+from gindex.store.vectors import SegmentRecord, VectorWriter
+from gindex.store.versions import latest_version, version_numbers
+from gindex.store.volume_records import volume_files, volume_record
+from gindex.store.writer import UNDERIVED, derived, write_version
 
 
 @plain()
@@ -65,8 +74,8 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     config = settled(sources, config)
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        layout, engine = Layout(Path(folder)), load_engine(config)
-        with _Build.prepare(layout, sources, config, engine, progress or Silent()) as build:
+        layout, model = Layout(Path(folder)), load_tracked(config)
+        with _Build.prepare(layout, sources, config, model, progress or Silent()) as build:
             return build.plan()
 
 
@@ -101,51 +110,52 @@ def run_build(
     config = settled(sources, config)
     fingerprints = fingerprint_sources(sources)
     check_start(layout, config, fingerprints)
-    engine = _engine(layout, config)  # before anything is written: a model that is refused leaves nothing behind
+    model = _model(layout, config)  # before anything is written: a model that is refused leaves nothing behind
     with building(layout), ExitStack() as stack:
         with alone(layout):
             if version_numbers(layout):
-                return _finish(layout, config, engine, fingerprints, strict, progress)
+                return _finish(layout, config, model, fingerprints, strict, progress)
             start_or_resume(layout, config, fingerprints)
-            check_model(layout, engine.loaded.identity | {"dtype": _dtype(engine)})
+            check_model(layout, model.loaded.identity | {"dtype": _dtype(model)})
             remove_damaged(layout)
-            build = stack.enter_context(_Build.prepare(layout, sources, config, engine, progress))
+            build = stack.enter_context(_Build.prepare(layout, sources, config, model, progress))
             on_plan(build.plan())
             work = build.fit(strict)
         segments = work.compute(progress)
         with alone(layout):
             if version_numbers(layout):
-                return Version.open(layout).manifest  # another builder was here first
+                return Snapshot.open(layout).manifest  # another builder was here first
             return build.commit(work, segments, fingerprints)
 
 
-def _engine(layout: Layout, config: BuildConfig) -> Engine:
+def _model(layout: Layout, config: BuildConfig) -> TrackedModel:
     """Load the model; where the index is finished, it must be the recorded one, and the recorded layers are tracked."""
     if not version_numbers(layout):
-        return load_engine(config)
+        return load_tracked(config)
     finished = Manifest.read(layout, latest_version(layout))
-    return load_engine(config, finished, lambda loaded: check_same_model(layout, finished.model, loaded.identity))
+    recorded = values_of(finished.model)
+    return load_tracked(config, finished, lambda loaded: check_same_model(layout, recorded, loaded.identity))
 
 
 def _finish(
     layout: Layout,
     config: BuildConfig,
-    engine: Engine,
+    model: TrackedModel,
     sources: list[SourceFingerprint],
     strict: bool,
     progress: Progress,
 ) -> Manifest:
-    """Return the newest version of a finished index; segments that are lost are computed again first."""
+    """The newest version of a finished index; segments that are lost are computed again first."""
     manifest = Manifest.read(layout, latest_version(layout))
     check_finished(layout, manifest, config, sources)
     _remove_leftovers(layout)
     if manifest.lost_parts:
-        return recompute(layout, manifest, engine, config, strict, progress)
-    return Version.open(layout).manifest
+        return recompute(layout, manifest, model, config, strict, progress)
+    return Snapshot.open(layout).manifest
 
 
 def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
-    """Return the settings with the longest part filled in; what is seen at once of corpus and model is refused at once.
+    """The settings with the longest part filled in; what is seen at once of corpus and model is refused at once.
 
     Raises:
         CorpusError: A source is not there.
@@ -160,28 +170,28 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
-def load_engine(
+def load_tracked(
     config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
-) -> Engine:
+) -> TrackedModel:
     """Load the model and check that the settings suit it, before any work is done.
 
     Args:
         config: All settings.
         manifest: That of the index, where there is one: its layers are tracked.
-        check: Called with the model; see `Engine.load`.
+        check: Called with the model; see `TrackedModel.load`.
 
     Raises:
         ModelError: The model cannot be taken, or fails on parts as long as they may be.
         ConfigError: The dimension doesn't suit the model, or a pattern of layers does nothing.
     """
-    engine = Engine.load(config.model, None if manifest is None else manifest.layers, check)
-    slice_widths(engine, config)  # raises ConfigError
-    engine.check_length(config.corpus.max_tokens or USUAL_TOKENS)
-    return engine
+    model = TrackedModel.load(config.model, None if manifest is None else manifest.layers, check)
+    slice_widths(model, config)  # raises ConfigError
+    model.check_length(config.corpus.max_tokens or USUAL_TOKENS)
+    return model
 
 
-def _dtype(engine: Engine) -> str:
-    return str(engine.dtype).removeprefix("torch.")
+def _dtype(model: TrackedModel) -> str:
+    return str(model.dtype).removeprefix("torch.")
 
 
 def _remove_leftovers(layout: Layout) -> None:
@@ -198,21 +208,21 @@ class _Build:
     layout: Layout
     config: BuildConfig
     progress: Progress
-    engine: Engine
+    model: TrackedModel
     table: DocumentTable
 
     @classmethod
     def prepare(
-        cls, layout: Layout, sources: Sequence[str], config: BuildConfig, engine: Engine, progress: Progress
+        cls, layout: Layout, sources: Sequence[str], config: BuildConfig, model: TrackedModel, progress: Progress
     ) -> "_Build":
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            fill_table(path, read_corpus(sources, config.corpus), engine.loaded.tokenizer, config.corpus, progress)
+            fill_table(path, read_corpus(sources, config.corpus), model.loaded.tokenizer, config.corpus, progress)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        return cls(layout=layout, config=config, progress=progress, engine=engine, table=table)
+        return cls(layout=layout, config=config, progress=progress, model=model, table=table)
 
     def __enter__(self) -> "_Build":
         return self
@@ -227,120 +237,114 @@ class _Build:
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
         longest = int(self.table.part_lengths().max())
-        return make_plan(self.engine, self.config, self.table.counts(), (documents, tokens), longest, size)
+        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), longest, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
-        layout, engine, config = self.layout, self.engine, self.config
+        layout, model, config = self.layout, self.model, self.config
         sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
-        size = batch_sizes(engine, config, self.table.counts().parts, longest).fit
-        batches = engine.batches(
-            self.table.tokens(sample.tolist()), sample, np.ones(len(sample), np.int64), size.tokens
-        )
+        size = batch_sizes(model, config, self.table.counts().parts, longest).fit
+        batches = model.batches(self.table.tokens(sample.tolist()), sample, np.ones(len(sample), np.int64), size.tokens)
         release()
-        with size.passes(engine):
-            room = decomposition_room(engine, config)
-            fit_factors(layout, engine, batches, config.curvature.curvature, config.seed, self.progress, room)
-        record_files(layout, list(factor_files(layout, len(engine.table.groups))))
-        whole = layer_records(layout, engine.table, 1.0)
+        with size.passes(model):
+            room = decomposition_room(model, config)
+            fit_factors(layout, model, batches, config.curvature.curvature, config.seed, self.progress, room)
+        record_files(layout, layout.factor_files(len(model.table.groups)))
+        whole = layer_records(layout, model.table, 1.0)
         release()
-        setting = choose_setting(layout, engine, self.table, config, whole, self.progress)
+        setting = choose_setting(layout, model, self.table, config, whole, self.progress)
         release()
-        layers = layer_records(layout, engine.table, setting.rank_fraction)
+        layers = layer_records(layout, model.table, setting.rank_fraction)
         projection = projection_of(layers, config.vectors.projection, config.vectors.dimension, config.seed)
-        spec = vector_spec(config.vectors, projection, self.table.counts().parts)
-        VectorWriter(layout.volume(0), spec)
-        return VectorWork(
+        setup = VectorSetup(
             layout=layout,
-            number=0,
-            first_part=0,
-            spec=spec,
-            engine=engine,
-            table=self.table,
+            model=model,
             config=config,
             layers=layers,
             projection=projection,
             index_damping=setting.index_damping,
             strict=strict,
         )
+        work = setup.work(0, 0, self.table)
+        VectorWriter(work.volume, work.spec)
+        return work
 
     def commit(
         self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
     ) -> Manifest:
-        """Build the FAISS index and commit the first version."""
-        layout, table, spec = self.layout, self.engine.table, work.spec
-        faiss = layout.faiss(1)
-        reader = VectorReader([VolumeReader(work.volume, spec)])
-        skipped = np.array([int(part) for segment in segments.values() for part in segment.skipped], np.int64)
-        search = make_search_index(layout, faiss, reader, work.projection, skipped, self.progress)
-        fidelity = self._fidelity(work, reader, skipped)
-        tracked = sum(layer.parameters for layer in table.layers)
-        sample, counts = self._fit_sample(), self.table.counts()
-        origin = [asdict(source) for source in sources]
-        plain = [faiss, *factor_files(layout, len(table.groups))]
-        if layout.calibration.is_file():
-            plain.append(layout.calibration)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            version=0,
-            operation={"kind": "build"},
-            gindex_version="",
-            created="",
-            settings=self.config.settings(),
-            sources=origin,
-            model=self.engine.loaded.identity
-            | model_place(self.config.model.name, layout.root)
-            | {
-                "dtype": _dtype(self.engine),
-                "name": self.config.model.name,
-                "parameters": table.parameters,
-                "tracked_parameters": tracked,
-                "body_parameters": table.body,
-                "tracked_body_parameters": table.tracked_body,
-            },
-            layers=list(work.layers),
-            untracked=[asdict(weight) for weight in table.untracked],
-            projection={
-                "kind": work.projection.kind,
-                "seed": work.projection.seed,
-                "dimension": work.projection.dimension,
-                "fingerprint": work.projection.fingerprint,
-                "slices": {group: list(bounds) for group, bounds in work.projection.slices.items()},
-            },
-            damping={"exact": self.config.curvature.damping_scale, "index": work.index_damping},
-            fit={
-                "documents": len(np.unique(self.table.part_documents()[sample])),
-                "parts": len(sample),
-                "tokens": int(self.table.part_lengths()[sample].sum()),
-                "whitened_norm": None,
-            },
-            volumes=[volume_record(0, 0, 0, counts, spec, segments, origin)],
-            deleted=[],
-            deleted_documents=0,
-            deleted_tokens=0,
-            search=search,
-            fidelity=fidelity,
-            files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),
-        )
-        committed = commit(layout, manifest, {"kind": "build", "documents": counts.documents})
+        """Make the search index, measure the vectors, and write the first version."""
+        layout, counts = self.layout, self.table.counts()
+        draft = derived(layout, self._draft(work, segments, sources), deriving(self.progress))
+        draft = replace(draft, fidelity=self._fidelity(work, Snapshot(layout, draft)))
+        committed = write_version(layout, draft, Operation(kind=OperationKind.BUILD, documents=counts.documents))
         _remove_leftovers(layout)
         return committed
 
-    def _fidelity(
-        self, work: VectorWork, reader: VectorReader, skipped: npt.NDArray[np.int64]
-    ) -> dict[str, Any] | None:
+    def _draft(
+        self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
+    ) -> Manifest:
+        """What the first version is, but for what is measured and derived of its vectors."""
+        layout, table, setup = self.layout, self.model.table, work.setup
+        sample = self._fit_sample()
+        lasting = layout.factor_files(len(table.groups)) + [layout.calibration] * layout.calibration.is_file()
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            version=0,
+            operation=Operation(kind=OperationKind.BUILD),
+            gindex_version="",
+            created="",
+            settings=BuildConfig.of_settings(self.config.settings()),
+            sources=list(sources),
+            model=self._model_record(),
+            layers=list(setup.layers),
+            untracked=list(table.untracked),
+            projection=ProjectionRecord(
+                kind=setup.projection.kind,
+                seed=setup.projection.seed,
+                dimension=setup.projection.dimension,
+                fingerprint=setup.projection.fingerprint,
+                slices=setup.projection.slices,
+            ),
+            damping=DampingRecord(exact=self.config.curvature.damping_scale, index=setup.index_damping),
+            fit=FitRecord(
+                documents=len(np.unique(self.table.part_documents()[sample])),
+                parts=len(sample),
+                tokens=int(self.table.part_lengths()[sample].sum()),
+                whitened_norm=None,
+            ),
+            volumes=[volume_record(0, 0, 0, self.table.counts(), work.spec, segments, sources)],
+            deleted=[],
+            deleted_documents=0,
+            deleted_tokens=0,
+            search=UNDERIVED,
+            fidelity=None,
+            files=[FileRecord.of(layout.root, path) for path in lasting] + volume_files(layout, 0, segments),
+        )
+
+    def _model_record(self) -> ModelRecord:
+        table, name = self.model.table, self.config.model.name
+        return ModelRecord(
+            **self.model.loaded.identity,
+            **model_place(name, self.layout.root),
+            dtype=_dtype(self.model),
+            name=name,
+            parameters=table.parameters,
+            tracked_parameters=sum(layer.parameters for layer in table.layers),
+            body_parameters=table.body,
+            tracked_body_parameters=table.tracked_body,
+        )
+
+    def _fidelity(self, work: VectorWork, snapshot: Snapshot) -> FidelityRecord | None:
         """Compare the stored scores of a few parts with their exact influence, where the index is large enough."""
-        config = self.config.fidelity
-        usable = np.setdiff1d(np.arange(reader.spec.parts), skipped)
+        config, usable = self.config.fidelity, snapshot.usable_parts
         if not config.queries or not is_measurable(self.table, usable):
             return None
         release()
-        factors = self.engine.factors(self.layout, work.layers)
-        size = work.batch_sizes.fidelity
-        room = query_room(self.engine, self.config, size, int(self.table.part_lengths().max()))
+        size, setup = work.batch_sizes.fidelity, work.setup
+        room = query_room(self.model, self.config, size, int(self.table.part_lengths().max()))
         reranker = Reranker(
-            self.engine,
-            factors.load,
+            self.model,
+            setup.factors.load,
             self.config.curvature.damping_scale,
             self.table,
             size.tokens,
@@ -348,11 +352,12 @@ class _Build:
         )
         queries = sample_queries(self.table, config.queries, usable, self.config.seed)
         parts = sample_parts(usable, config.parts, self.config.seed)
-        with size.passes(self.engine):
-            return measure_fidelity(queries, parts, work.path, reader, reranker, self.progress).record()
+        with size.passes(self.model):
+            measured = measure_fidelity(queries, parts, setup.encoder, snapshot.vectors, reranker, self.progress)
+        return record_of(FidelityRecord, measured.record())
 
     def _fit_sample(self) -> npt.NDArray[np.int64]:
-        """Return the part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
+        """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
 
         Raises:
             CorpusError: No document has a token to predict, so there is no gradient to fit on.

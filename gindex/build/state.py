@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gindex.config import BuildConfig, as_of_today
-from gindex.corpus.fingerprints import SourceFingerprint, check_unchanged
+from gindex.corpus.fingerprints import check_unchanged
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import BusyError, CorruptStoreError, NotAnIndexError, SettingsMismatchError, StoreError
 from gindex.files.atomic import make_folder
 from gindex.files.locks import held
 from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest, read_content
-from gindex.store.parse import parse
+from gindex.store.values import record_of, values_of
 from gindex.store.versions import explained, latest_version, version_numbers
 
 
@@ -67,7 +67,7 @@ def start_or_resume(layout: Layout, config: BuildConfig, sources: Sequence[Sourc
         CorpusChangedError: A source has changed since.
     """
     if not layout.volume(0).documents.is_file():
-        origin = [asdict(source) for source in sources]
+        origin = values_of(sources)
         given = comparable(config.settings())
         write_json(layout.build, {"settings": given, "sources": origin, "files": []})
         return
@@ -105,14 +105,14 @@ def record_files(layout: Layout, paths: Sequence[Path]) -> None:
     recorded = {file["path"]: file for file in content["files"]}
     for path in paths:
         record = FileRecord.of(layout.root, path)
-        recorded[record.path] = vars(record)
+        recorded[record.path] = values_of(record)
     write_json(layout.build, content | {"files": list(recorded.values())})
 
 
 def remove_damaged(layout: Layout) -> None:
     """Remove finished files of an unfinished build that are no longer what they were: they are made again."""
     for content in _read_build(layout)["files"]:
-        record = parse(FileRecord, content)
+        record = record_of(FileRecord, content)
         try:
             record.check_content(layout.root)
         except CorruptStoreError:
@@ -128,8 +128,8 @@ def check_finished(
         SettingsMismatchError: It was made with other settings.
         CorpusChangedError: It was made from other sources.
     """
-    check_same_settings(layout, comparable(manifest.settings), comparable(config.settings()))
-    check_unchanged([SourceFingerprint(**source) for source in manifest.sources], sources)
+    check_same_settings(layout, comparable(manifest.settings.settings()), comparable(config.settings()))
+    check_unchanged(manifest.sources, sources)
 
 
 def check_model(layout: Layout, fingerprints: dict[str, str]) -> None:
@@ -247,5 +247,5 @@ def _check_record(layout: Layout) -> None:
 
 
 def _is_of_a_start(name: str) -> bool:
-    """Say whether a build leaves a file of this name when it is killed before `build.json` is there."""
+    """Whether a build leaves a file of this name when it is killed before `build.json` is there."""
     return name.startswith((".lock", "build.json."))

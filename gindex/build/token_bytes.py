@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gindex.corpus.batches import pad
-from gindex.engine import Engine
 from gindex.model.checkpointing import checkpointed
 from gindex.model.passes import defaults
+from gindex.model.tracked import TrackedModel
 
 TOKEN_SLACK = 1.5
 """What a pass takes beside what it keeps: gradients on their way down, copies of a layer's activations."""
@@ -36,7 +36,7 @@ class TokenBytes:
     blocks: int
 
     def plain(self, activations: float = 1.0) -> int:
-        """Return what is taken for a token, with so much of the activations."""
+        """What is taken for a token, with so much of the activations."""
         return int(TOKEN_SLACK * (self.saved + activations * self.activations))
 
     @property
@@ -47,28 +47,28 @@ class TokenBytes:
         return int(self.entering + BLOCK_SLACK * (self.saved + self.activations) / self.blocks)
 
 
-_measured: WeakKeyDictionary[Engine, dict[int, TokenBytes]] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[TrackedModel, dict[int, TokenBytes]] = WeakKeyDictionary()
 
 
-def token_bytes(engine: Engine, longest: int) -> TokenBytes:
-    """Measure what a token's pass keeps, over a document of the greatest length; once for an engine."""
-    found = _measured.setdefault(engine, {})
+def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
+    """Measure what a token's pass keeps, over a document of the greatest length; once for an model."""
+    found = _measured.setdefault(model, {})
     if longest not in found:
-        layers, blocks = engine.table.layers, engine.blocks
-        activations = 2 * engine.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
-        saved = _saved_bytes(engine, longest)
+        layers, blocks = model.table.layers, model.blocks
+        activations = 2 * model.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
+        saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
-            entering = _saved_bytes(engine, longest)
+            entering = _saved_bytes(model, longest)
         found[longest] = TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
     return found[longest]
 
 
 @defaults()
-def _saved_bytes(engine: Engine, longest: int) -> float:
-    """Return what autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
-    tokens = np.arange(longest, dtype=np.uint32) % engine.task.vocabulary
+def _saved_bytes(model: TrackedModel, longest: int) -> float:
+    """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
+    tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
     batch = pad([tokens], [0], [1])
-    owned = {p.untyped_storage().data_ptr() for p in engine.loaded.model.parameters()}
+    owned = {p.untyped_storage().data_ptr() for p in model.loaded.model.parameters()}
     seen: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -77,12 +77,12 @@ def _saved_bytes(engine: Engine, longest: int) -> float:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    handle = engine.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
         lambda _module, _args, output: output.requires_grad_(True)
     )
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            graph = engine.task.losses(batch)
+            graph = model.task.losses(batch)
     finally:
         handle.remove()
     del graph

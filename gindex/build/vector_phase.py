@@ -19,12 +19,14 @@ from gindex.build.memory import BatchSize, ByPhase, batch_sizes
 from gindex.build.state import claimed
 from gindex.config import BuildConfig, VectorConfig
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.errors import NonFiniteError
 from gindex.model.devices import to_host
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Phase, Progress
+from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout, VolumeLayout
-from gindex.store.manifest import LayerRecord
+from gindex.store.snapshot import Snapshot
 from gindex.store.vectors import (
     CodedVectors,
     SegmentRecord,
@@ -34,14 +36,15 @@ from gindex.store.vectors import (
     empty_coded,
 )
 from gindex.vectors.codes import encode
-from gindex.vectors.path import VectorBatch, VectorPath
+from gindex.vectors.encoder import Encoder
+from gindex.vectors.path import VectorBatch
 from gindex.vectors.projection import ProjectionSpec
 
 logger = logging.getLogger(__name__)
 
 
 def vector_spec(config: VectorConfig, projection: ProjectionSpec, parts: int) -> VectorSpec:
-    """Decide the shape of a volume's vectors."""
+    """The shape of the vectors of a volume of so many parts."""
     return VectorSpec(
         parts=parts,
         segment_parts=choose_segment_parts(parts, config.dimension * config.bits // 8),
@@ -51,17 +54,13 @@ def vector_spec(config: VectorConfig, projection: ProjectionSpec, parts: int) ->
     )
 
 
-@dataclass(kw_only=True, eq=False)
-class VectorWork:
-    """What the vectors of a volume are computed from.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VectorSetup:
+    """What the vectors of every volume of an index are computed with.
 
     Attributes:
         layout: The index.
-        number: The volume.
-        first_part: Ordinal of the volume's first part.
-        spec: Shape of its vectors.
-        engine: The model.
-        table: Where the parts' tokens are.
+        model: The model.
         config: All settings.
         layers: The tracked layers with their ranks.
         projection: The projection.
@@ -70,34 +69,82 @@ class VectorWork:
     """
 
     layout: Layout
-    number: int
-    first_part: int
-    spec: VectorSpec
-    engine: Engine
-    table: DocumentTable
+    model: TrackedModel
     config: BuildConfig
     layers: Sequence[LayerRecord]
     projection: ProjectionSpec
     index_damping: float
     strict: bool = False
-    _path: VectorPath | None = None
+
+    @classmethod
+    def recorded(cls, snapshot: Snapshot, model: TrackedModel, config: BuildConfig, *, strict: bool) -> Self:
+        """What a finished index was built with."""
+        return cls(
+            layout=snapshot.layout,
+            model=model,
+            config=config,
+            layers=snapshot.manifest.layers,
+            projection=snapshot.projection,
+            index_damping=snapshot.manifest.damping.index,
+            strict=strict,
+        )
+
+    @cached_property
+    def factors(self) -> FactorReader:
+        """What loads the factors of a layer."""
+        return FactorReader.of(self.layout, self.layers, self.model)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What makes vectors, prepared when it is first asked for."""
+        return self.factors.encoder(self.model, self.projection, self.index_damping)
+
+    def work(self, number: int, first_part: int, table: DocumentTable, spec: VectorSpec | None = None) -> "VectorWork":
+        """The vectors of a volume, to be computed.
+
+        Args:
+            number: The volume.
+            first_part: Ordinal of its first part.
+            table: Where the tokens of its parts are.
+            spec: Shape of its vectors; None takes what suits the table, which is then the volume's alone.
+        """
+        return VectorWork(
+            setup=self,
+            number=number,
+            first_part=first_part,
+            spec=vector_spec(self.config.vectors, self.projection, table.counts().parts) if spec is None else spec,
+            table=table,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class VectorWork:
+    """The vectors of a volume that are computed.
+
+    Attributes:
+        setup: What with.
+        number: The volume.
+        first_part: Ordinal of the volume's first part.
+        spec: Shape of its vectors.
+        table: Where the parts' tokens are.
+    """
+
+    setup: VectorSetup
+    number: int
+    first_part: int
+    spec: VectorSpec
+    table: DocumentTable
 
     @cached_property
     def batch_sizes(self) -> ByPhase[BatchSize]:
         """The batches of each phase."""
-        return batch_sizes(self.engine, self.config, self.spec.parts, int(self.table.part_lengths().max()))
+        longest = int(self.table.part_lengths().max())
+        return batch_sizes(self.setup.model, self.setup.config, self.spec.parts, longest)
 
     @property
     def volume(self) -> VolumeLayout:
         """Where the vectors go."""
-        return self.layout.volume(self.number)
-
-    @property
-    def path(self) -> VectorPath:
-        """The path from passes to vectors, prepared when it is first asked for."""
-        if self._path is None:
-            self._path = self.engine.vector_path(self.layout, self.layers, self.projection, self.index_damping)
-        return self._path
+        return self.setup.layout.volume(self.number)
 
     def compute(self, progress: Progress, segments: Sequence[int] | None = None) -> dict[int, SegmentRecord]:
         """Compute and publish every segment that isn't there yet; all, or those asked for.
@@ -129,7 +176,7 @@ class VectorWork:
     def _claim(self, writer: VectorWriter, number: int, wait: bool, phase: Phase, writing: "_Writing") -> None:
         """Compute a segment and begin to write it, unless another process has claimed it, or is done with it."""
         with ExitStack() as claim:
-            if not claim.enter_context(claimed(self.layout, self.number, number, wait)):
+            if not claim.enter_context(claimed(self.setup.layout, self.number, number, wait)):
                 return
             found = writer.finished(number)
             if found is not None:
@@ -139,21 +186,21 @@ class VectorWork:
             writing.begin(number, lambda: writer.write(number, coded, skipped), claim.pop_all())
 
     def _segment(self, number: int, phase: Phase) -> tuple[CodedVectors, dict[int, str]]:
-        """Return the codes of a segment, and the parts that have none, with the reason."""
+        """The codes of a segment, and the parts that have none, with the reason."""
         rows = self.spec.segment_range(number)
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
         tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
         size = self.batch_sizes.vectors
         finish: Callable[[], None] = lambda: None  # noqa: E731
-        with size.passes(self.engine):
-            for positions, batch in self.engine.encode_batches(self.path, tokens, first_targets, size.tokens):
+        with size.passes(self.setup.model):
+            for positions, batch in self.setup.encoder.encode_batches(tokens, first_targets, size.tokens):
                 fetch = _code(batch, self.spec)
                 finish()  # the batch before this one, once this one has been begun
                 finish = partial(_store, fetch, coded, finite_N, positions, phase)
             finish()
         bad = [parts[position] for position in np.flatnonzero(~finite_N)]
-        return coded, _name_skipped(self.table, bad, self.strict)
+        return coded, _name_skipped(self.table, bad, self.setup.strict)
 
 
 class _Writing:
@@ -195,7 +242,7 @@ class _Writing:
 
 
 def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dict[int, str]:
-    """Return the parts whose loss or gradient is not finite, with the reason."""
+    """The parts whose loss or gradient is not finite, with the reason."""
     skipped = {}
     for part in table.parts(bad):
         bad_part = {

@@ -1,36 +1,38 @@
 """Adding documents to a finished index: same factors, same projection, a new volume and a new version."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gindex.ann.spec import import_faiss, spec_of
-from gindex.build.run import load_engine
+from gindex.ann.library import import_faiss
+from gindex.build.run import load_tracked
 from gindex.build.state import check_same_model
-from gindex.build.vector_phase import VectorWork, vector_spec
+from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.change.delete import marked
 from gindex.change.distance import is_far, mean_whitened_norm, norm_ratio
 from gindex.config import BuildConfig, ModelConfig
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.records import Document
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.documents.filling import fill_table
 from gindex.documents.table import DocumentTable
-from gindex.engine import recorded_projection
 from gindex.errors import CorpusError
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import make_search_index, search_files
+from gindex.search.search_index import deriving_from
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.pending import finish_volume, start_volume
-from gindex.store.version import Version
-from gindex.store.versions import commit, next_version, writing
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.records import Operation, OperationKind
+from gindex.store.snapshot import Snapshot
+from gindex.store.unfinished_volumes import finish_volume, start_volume
+from gindex.store.values import values_of
+from gindex.store.versions import writing
+from gindex.store.volume_records import volume_files, volume_record
+from gindex.store.writer import write_version
 
 _BATCH = 500
 
@@ -81,55 +83,42 @@ def run_add(
     progress = progress or Silent()
     import_faiss()
     with writing(layout):
-        version = Version.open(layout)
-        version.check_factors()
-        projection = recorded_projection(layout, version.manifest)
-        recorded = version.manifest
-        engine = load_engine(config, recorded, lambda loaded: check_same_model(layout, recorded.model, loaded.identity))
-        origin = [asdict(source) for source in fingerprint_sources(sources)]
+        snapshot = Snapshot.open(layout)
+        snapshot.check_factors()
+        manifest, fingerprints = snapshot.manifest, fingerprint_sources(sources)
+        recorded = values_of(manifest.model)
+        model = load_tracked(config, manifest, lambda loaded: check_same_model(layout, recorded, loaded.identity))
+        setup = VectorSetup.recorded(snapshot, model, config, strict=strict)
         started = {
             "replace": replace_ids,
-            "sources": origin,
-            "corpus": asdict(config.corpus),
-            "volumes": [asdict(volume) for volume in version.manifest.volumes],
+            "sources": values_of(fingerprints),
+            "corpus": values_of(config.corpus),
+            "volumes": values_of(manifest.volumes),
         }
         number = start_volume(layout, started)
         place = layout.volume(number)
-        with version.table() as old:
+        with snapshot.table() as old:
             if not place.documents.is_file():
                 documents = read_corpus(sources, config.corpus)
                 fill_table(
                     place.documents,
                     documents if replace_ids else _unknown(documents, old),
-                    engine.loaded.tokenizer,
+                    model.loaded.tokenizer,
                     config.corpus,
                     progress,
-                    first_document=version.manifest.stored_documents,
-                    first_part=version.manifest.stored_parts,
+                    first_document=manifest.stored_documents,
+                    first_part=manifest.stored_parts,
                 )
             with DocumentTable.open(place.documents) as table:
-                replaced = _replaced(old, table)
-                deleted = marked(version.manifest, old, replaced)
-                work = VectorWork(
-                    layout=layout,
-                    number=number,
-                    first_part=version.manifest.stored_parts,
-                    spec=vector_spec(config.vectors, projection, table.counts().parts),
-                    engine=engine,
-                    table=table,
-                    config=config,
-                    layers=version.manifest.layers,
-                    projection=projection,
-                    index_damping=version.manifest.damping["index"],
-                    strict=strict,
-                )
-                fitted = version.manifest.fit["whitened_norm"]
+                work = setup.work(number, manifest.stored_parts, table)
+                fitted = manifest.fit.whitened_norm
                 if fitted is None:
-                    fitted = mean_whitened_norm(work, old, _first_volume(version), progress)
+                    fitted = mean_whitened_norm(work, old, _first_volume(snapshot), progress)
                 added = np.arange(work.first_part, work.first_part + work.spec.parts)
                 ratio = norm_ratio(mean_whitened_norm(work, table, added, progress), fitted)
-                changes = deleted | {"fit": version.manifest.fit | {"whitened_norm": fitted}}
-                return _commit(version, work, changes, ratio, origin, progress)
+                draft = marked(manifest, old, _replaced(old, table))
+                draft = replace(draft, fit=replace(manifest.fit, whitened_norm=fitted))
+                return _commit(snapshot, draft, work, ratio, fingerprints, progress)
 
 
 def add_config(
@@ -139,8 +128,8 @@ def add_config(
     id_field: str | None = None,
     batch_tokens: int | None = None,
 ) -> BuildConfig:
-    """Return the settings of an index for an add; the fields may have other names than in the build."""
-    config = manifest.config
+    """The settings of an index for an add; the fields may have other names than in the build."""
+    config = manifest.settings
     corpus = replace(
         config.corpus,
         text_field=text_field or config.corpus.text_field,
@@ -164,7 +153,7 @@ def _unknown(documents: Iterator[Document], old: DocumentTable) -> Iterator[Docu
 
 
 def _replaced(old: DocumentTable, table: DocumentTable) -> list[int]:
-    """Return the documents of the index, by their ordinals, that have the id of a new one."""
+    """The documents of the index, by their ordinals, that have the id of a new one."""
     documents: list[int] = []
     ids = table.document_ids()
     while batch := list(islice(ids, _BATCH)):
@@ -172,48 +161,31 @@ def _replaced(old: DocumentTable, table: DocumentTable) -> list[int]:
     return documents
 
 
-def _first_volume(version: Version) -> npt.NDArray[np.int64]:
-    """Return the parts [N] of the build, but for those that are deleted or have no vector."""
-    volume = version.manifest.volumes[0]
-    return np.setdiff1d(np.arange(volume.first_part, volume.first_part + volume.parts), version.excluded)
+def _first_volume(snapshot: Snapshot) -> npt.NDArray[np.int64]:
+    """The parts [N] of the build, but for those that are deleted or have no vector."""
+    volume = snapshot.manifest.volumes[0]
+    return np.setdiff1d(np.arange(volume.first_part, volume.first_part + volume.parts), snapshot.excluded)
 
 
 def _commit(
-    version: Version,
+    snapshot: Snapshot,
+    draft: Manifest,
     work: VectorWork,
-    changes: dict[str, Any],
     ratio: float,
-    sources: list[dict[str, Any]],
+    sources: Sequence[SourceFingerprint],
     progress: Progress,
 ) -> Addition:
-    layout, manifest = work.layout, version.manifest
+    layout, manifest = snapshot.layout, snapshot.manifest
     segments = work.compute(progress)
     counts = work.table.counts()
     volume = volume_record(
-        work.number,
-        manifest.stored_documents,
-        work.first_part,
-        counts,
-        work.spec,
-        segments,
-        sources,
+        work.number, manifest.stored_documents, work.first_part, counts, work.spec, segments, sources
     )
     files = volume_files(layout, work.number, segments)
-    volumes = [*manifest.volumes, volume]
-    grown = Version(layout, replace(manifest, volumes=volumes, files=[*manifest.files, *files], **changes))
-    path = layout.faiss(next_version(layout))
-    old = spec_of(manifest.search), version.checked(version.faiss)
-    search = make_search_index(
-        layout, path, grown.vectors(), work.projection, grown.excluded, progress, old=old, mu=manifest.mu
-    )
-    replaced = grown.manifest.deleted_documents - manifest.deleted_documents
-    committed = commit(
-        layout,
-        grown.manifest,
-        {"kind": "add", "documents": counts.documents, "replaced": replaced, "norm_ratio": ratio},
-        search=search,
-        files=[*grown.manifest.lasting, *search_files(layout, search)],
-    )
+    draft = replace(draft, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files])
+    replaced = draft.deleted_documents - manifest.deleted_documents
+    operation = Operation(kind=OperationKind.ADD, documents=counts.documents, replaced=replaced, norm_ratio=ratio)
+    committed = write_version(layout, draft, operation, deriving_from(snapshot, progress))
     finish_volume(layout, work.number)
     return Addition(
         manifest=committed,

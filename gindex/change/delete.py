@@ -1,14 +1,16 @@
 """Deleting documents: a new version in which they are marked, and that no search returns."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
 
 from gindex.documents.table import DocumentTable
 from gindex.errors import StoreError
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
-from gindex.store.versions import commit, writing
+from gindex.store.records import Operation, OperationKind
+from gindex.store.snapshot import Snapshot
+from gindex.store.versions import writing
+from gindex.store.writer import write_version
 
 Ranges = list[tuple[int, int]]
 
@@ -21,28 +23,29 @@ def delete_documents(layout: Layout, document_ids: Sequence[str]) -> Manifest:
         StoreError: Every document would be deleted, or the index cannot be written.
     """
     with writing(layout):
-        version = Version.open(layout)
-        with version.table() as table:
+        snapshot = Snapshot.open(layout)
+        with snapshot.table() as table:
             documents = list(table.ordinals(list(dict.fromkeys(document_ids))).values())
-            changes = marked(version.manifest, table, documents)
-        if changes["deleted_documents"] == version.manifest.stored_documents:
+            draft = marked(snapshot.manifest, table, documents)
+        if draft.deleted_documents == draft.stored_documents:
             raise StoreError(
                 field=layout.root, expected="at least one document to be left", found="none", remedy="remove the index"
             )
-        return commit(layout, version.manifest, {"kind": "delete", "documents": len(documents)}, **changes)
+        return write_version(layout, draft, Operation(kind=OperationKind.DELETE, documents=len(documents)))
 
 
-def marked(manifest: Manifest, table: DocumentTable, documents: Sequence[int]) -> dict[str, Any]:
-    """Return the fields of a manifest that change when documents, by their ordinals, are deleted as well."""
-    return {
-        "deleted": merged([*manifest.deleted, *table.part_ranges(documents)]),
-        "deleted_documents": manifest.deleted_documents + len(documents),
-        "deleted_tokens": manifest.deleted_tokens + table.token_count(documents),
-    }
+def marked(manifest: Manifest, table: DocumentTable, documents: Sequence[int]) -> Manifest:
+    """A manifest of an index in which documents, by their ordinals, are deleted as well."""
+    return replace(
+        manifest,
+        deleted=merged([*manifest.deleted, *table.part_ranges(documents)]),
+        deleted_documents=manifest.deleted_documents + len(documents),
+        deleted_tokens=manifest.deleted_tokens + table.token_count(documents),
+    )
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return ranges of ordinals in order, those that touch made one."""
+    """Ranges of ordinals in order, those that touch made one."""
     out: Ranges = []
     for start, stop in sorted(ranges):
         if out and start <= out[-1][1]:

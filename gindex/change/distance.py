@@ -28,7 +28,7 @@ PARTS, TOKENS = 24, 128
 def mean_whitened_norm(
     work: VectorWork, table: DocumentTable, parts: npt.NDArray[np.int64], progress: Progress
 ) -> float:
-    """Return the geometric mean over some of the parts of |V| / root of the predicted tokens; 0 where none has one.
+    """The geometric mean over some of the parts of |V| / root of the predicted tokens; 0 where none has one.
 
     The geometric one, because norms are heavy-tailed: a single part of a sample must not decide.
 
@@ -38,17 +38,16 @@ def mean_whitened_norm(
         parts: Ordinals [N] to draw from, with the seed of the build.
         progress: Where the work is reported.
     """
-    drawn = np.random.default_rng(work.config.seed).permutation(parts)[:PARTS]
+    setup, model, size = work.setup, work.setup.model, work.batch_sizes.fit
+    drawn = np.random.default_rng(setup.config.seed).permutation(parts)[:PARTS]
     tokens = [part[:TOKENS] for part in table.tokens(np.sort(drawn)) if len(part) > 1]
-    factors = work.engine.factors(work.layout, work.layers)
-    damping, count = work.config.curvature.damping_scale, len(tokens)
+    damping, count = setup.config.curvature.damping_scale, len(tokens)
     norms = np.zeros(count)
-    size = work.batch_sizes.fit
-    batches = work.engine.batches(tokens, np.arange(count), np.ones(count, np.int64), size.tokens)
-    with progress.phase("compare with the fit", count, "parts") as phase, size.passes(work.engine):
+    batches = model.batches(tokens, np.arange(count), np.ones(count, np.int64), size.tokens)
+    with progress.phase("compare with the fit", count, "parts") as phase, size.passes(model):
         for batch in batches:
-            losses = partial(work.engine.task.losses, batch)
-            found = whitened_norms(work.engine.table.layers, factors.load, damping, len(batch.ordinals), losses)
+            losses = partial(model.task.losses, batch)
+            found = whitened_norms(model.table.layers, setup.factors.load, damping, len(batch.ordinals), losses)
             norms[batch.ordinals] = found.numpy()
             phase.advance(len(batch.ordinals))
     each = norms / np.sqrt([len(part) - 1 for part in tokens])
@@ -57,7 +56,7 @@ def mean_whitened_norm(
 
 
 def norm_ratio(new: float, fitted: float) -> float:
-    """Return the ratio of two mean whitened norms, 1 where one is missing; warns where it is far from 1."""
+    """The ratio of two mean whitened norms, 1 where one is missing; warns where it is far from 1."""
     ratio = round(new / fitted, 3) if new and fitted else 1.0
     if is_far(ratio):
         logger.warning(
@@ -71,5 +70,5 @@ def norm_ratio(new: float, fitted: float) -> float:
 
 
 def is_far(ratio: float) -> bool:
-    """Say whether a ratio of norms is that of text that the factors do not suit."""
+    """Whether a ratio of norms is that of text that the factors do not suit."""
     return not 1 / FAR <= ratio <= FAR

@@ -1,4 +1,4 @@
-"""The versions of an index: list them, go back to one, remove old ones."""
+"""The versions of an index: which there are, and the removal of old ones."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ from gindex.errors import ConfigError, CorruptStoreError
 from gindex.files.atomic import sync
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.versions import commit, latest_version, require_version, version_numbers, writing
+from gindex.store.values import values_of
+from gindex.store.versions import latest_version, version_numbers, writing
 
 
 def list_versions(layout: Layout) -> list[dict[str, Any]]:
@@ -18,21 +19,6 @@ def list_versions(layout: Layout) -> list[dict[str, Any]]:
     """
     latest_version(layout)
     return [_describe(layout, number) for number in version_numbers(layout)]
-
-
-def rollback(layout: Layout, version: int) -> Manifest:
-    """Commit a new version that is what an earlier one was. The newest may be damaged.
-
-    Raises:
-        VersionError: There is no such version.
-        CorruptStoreError: One of its files is damaged.
-    """
-    with writing(layout):
-        require_version(layout, version)
-        manifest = Manifest.read(layout, version)
-        for file in manifest.files:
-            file.check_length(layout.root)
-        return commit(layout, manifest, {"kind": "rollback", "to": version})
 
 
 def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
@@ -69,7 +55,7 @@ def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
 
 
 def unnamed_files(layout: Layout, named: set[Path]) -> list[Path]:
-    """Return the files in the folders of an index that are not among those named."""
+    """The files in the folders of an index that are not among those named."""
     folders = (layout.manifests, layout.volumes, layout.factors, layout.search)
     found = (path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*")))
     return [path for path in found if path.is_file() and path not in named]
@@ -90,7 +76,7 @@ def _describe(layout: Layout, number: int) -> dict[str, Any]:
     return {
         "version": number,
         "created": manifest.created,
-        "operation": manifest.operation,
+        "operation": values_of(manifest.operation),
         "documents": manifest.documents["documents"],
         "parts": manifest.documents["parts"],
         "deleted_documents": manifest.deleted_documents,

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, replace
 
-from gindex.change.reindex import new_search_index
 from gindex.documents.checksums import write_row_checksums
 from gindex.errors import CorruptStoreError
 from gindex.files.atomic import sync
 from gindex.model.passes import plain
 from gindex.progress import Progress, Silent
+from gindex.search.search_index import deriving_again
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import segment_files
-from gindex.store.versions import commit, latest_version, writing
+from gindex.store.records import Operation, OperationKind
+from gindex.store.snapshot import segment_paths
+from gindex.store.versions import latest_version, writing
+from gindex.store.writer import write_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +45,24 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
         manifest = Manifest.read(layout, latest_version(layout))
         problems = _damaged(layout, manifest)
         rewritten = _write_row_checksums(layout, manifest, problems)
-        derived = [name for name in sorted(manifest.derived) if problems.pop(name, None) is not None]
+        derived = [name for name in manifest.derived if problems.pop(name, None) is not None]
         lost: dict[int, list[int]] = {}
         for volume in manifest.volumes:
-            segments = segment_files(layout, manifest, volume)
+            segments = segment_paths(layout, manifest, volume)
             names = {n: {path.relative_to(layout.root).as_posix() for path in paths} for n, paths in segments.items()}
             lost[volume.number] = [n for n in segments if n in volume.lost or names[n] & problems.keys()]
             for name in set().union(*(names[n] for n in lost[volume.number])):
                 problems.pop(name, None)
-        volumes = [replace(volume, lost=lost[volume.number]) for volume in manifest.volumes]
-        changes: dict[str, object] = {} if volumes == manifest.volumes else {"volumes": volumes}
-        if derived and not problems:
-            kind = str(manifest.search["kind"])
-            marked = replace(manifest, volumes=volumes)
-            changes |= new_search_index(layout, marked, kind, manifest.mu, progress or Silent())
+        draft = replace(manifest, volumes=[replace(volume, lost=lost[volume.number]) for volume in manifest.volumes])
+        again = deriving_again(manifest.search, progress or Silent()) if derived and not problems else None
         _remove_records(layout, lost)
-        if changes:
-            operation = {"kind": "repair", "lost_segments": sum(len(numbers) for numbers in lost.values())}
-            manifest = commit(layout, manifest, operation, **changes)
+        if draft != manifest or again is not None:
+            lost_segments = sum(len(numbers) for numbers in lost.values())
+            operation = Operation(kind=OperationKind.REPAIR, lost_segments=lost_segments)
+            manifest = write_version(layout, draft, operation, again)
         return Repair(
             manifest=manifest,
-            rebuilt=(*rewritten, *(sorted(manifest.derived) if "search" in changes else ())),
+            rebuilt=(*rewritten, *(manifest.derived if again is not None else ())),
             lost=sum(len(parts) for parts in manifest.lost_parts),
             beyond=tuple(problems.values()),
         )
@@ -92,7 +91,7 @@ def _remove_records(layout: Layout, lost: dict[int, list[int]]) -> None:
 
 
 def _damaged(layout: Layout, manifest: Manifest) -> dict[str, str]:
-    """Return what is wrong with each damaged file, by its path."""
+    """What is wrong with each damaged file, by its path."""
     problems = {}
     for file in manifest.files:
         try:

@@ -9,25 +9,20 @@ from typing import Any
 import numpy as np
 import zarr
 
-from gindex.ann.index import FaissIndex
+from gindex.ann.file import open_index
 from gindex.ann.spec import spec_of
 from gindex.change.history import unnamed_files
 from gindex.documents.checksums import row_checksums
 from gindex.documents.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
-from gindex.engine import recorded_projection
 from gindex.errors import StoreError
-from gindex.model.passes import plain
 from gindex.store.files import read_json
 from gindex.store.layout import REMEDY, Layout
-from gindex.store.manifest import Manifest, VolumeRecord
-from gindex.store.version import Version, volume_spec
+from gindex.store.manifest import Manifest
+from gindex.store.records import VolumeRecord
+from gindex.store.snapshot import Snapshot, volume_spec
 from gindex.store.versions import latest_version, require_version, version_numbers
 
-TOLERANCE = 1e-3
-"""Of FAISS's vectors, relative to their length: float16 rounds each coordinate by up to 2^-11 of itself."""
 
-
-@plain()
 def verify(layout: Layout, version: int | None = None, *, deep: bool = False) -> dict[str, Any]:
     """Check a version, the newest where None.
 
@@ -205,29 +200,22 @@ def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
             found, wanted = array.shape, (rows.rows, rows.width) if rows.width else (rows.rows,)  # type: ignore[union-attr]
             if found != wanted:
                 yield f"{place / name}: expected shape {wanted}, found {found}"
-    reader = Version(layout, manifest).vectors()
-    for number in range(reader.spec.segments if deep else 0):
-        ordinals = np.array(reader.spec.segment_range(number), np.int64)
-        try:
-            if not (reader.decoded(ordinals).isfinite().all() and np.isfinite(reader.self_influence(ordinals)).all()):
-                yield f"{layout.volumes}: expected finite vectors, found others in segment {number}"
-        except StoreError as error:
-            yield str(error)
+    if deep:
+        from gindex.change.vector_checks import vector_problems  # loads torch
+
+        yield from vector_problems(Snapshot(layout, manifest))
 
 
 def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
-    version = Version(layout, manifest)
+    snapshot, search = Snapshot(layout, manifest), manifest.search
     try:
-        projection = recorded_projection(layout, manifest)
-        index = FaissIndex(version.faiss, spec_of(manifest.search), projection, manifest.stored_parts)
-        index.open()
-        level = version.second_level()
+        open_index(snapshot.faiss, spec_of(search), snapshot.projection, manifest.stored_parts)
+        if deep or search.transform is not None:
+            from gindex.change.vector_checks import check_transform, faiss_problems  # loads torch
+
+            check_transform(snapshot)
     except StoreError as error:
         yield str(error)
         return
-    reader = version.vectors()
-    for number in range(reader.spec.segments if deep else 0):
-        ordinals = np.array(reader.spec.segment_range(number), np.int64)
-        off = index.deviation(ordinals, reader, level)
-        if off > TOLERANCE:
-            yield f"{version.faiss}: expected the stored vectors, found others in segment {number} (off by {off:.2g})"
+    if deep:
+        yield from faiss_problems(snapshot)

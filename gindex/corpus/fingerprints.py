@@ -2,29 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gindex.corpus.folders import list_files
+from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import Kind, Source, expand
 from gindex.errors import CorpusChangedError, CorpusError
 
 _REMEDY = "restore the file or give another `out`"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceFingerprint:
-    """What one corpus file held.
-
-    Attributes:
-        path: The path as given, or the name of a hub dataset.
-        bytes: Size of the file; None for a hub dataset, whose content is not checked.
-        sha256: Hexadecimal digest of the content; None for a hub dataset.
-    """
-
-    path: str
-    bytes: int | None
-    sha256: str | None
 
 
 def fingerprint_sources(sources: Sequence[str]) -> list[SourceFingerprint]:

@@ -11,17 +11,17 @@ from gindex.corpus.batches import pad
 from gindex.corpus.tokens import tokenize
 from gindex.documents.selection import parts_of_id
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.exact.explanation import Explanation as Explanation
 from gindex.exact.explanation import PartExplanation as PartExplanation
 from gindex.exact.explanation import TokenInfluence as TokenInfluence
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
 from gindex.vectors.token_influence import token_influence
 
 
 def explain(
-    engine: Engine,
+    model: TrackedModel,
     table: DocumentTable,
     preconditioned: Mapping[str, Any],
     document_id: str,
@@ -33,7 +33,7 @@ def explain(
     """Recompute one document exactly, a part at a time.
 
     Args:
-        engine: The model.
+        model: The model.
         table: The documents.
         preconditioned: H^-1 G [1, O, I] of the query by layer name.
         document_id: The document.
@@ -44,16 +44,16 @@ def explain(
     Raises:
         StoreError: There is no such document.
     """
-    tracked = engine.table.layers
+    tracked = model.table.layers
     by_layer = np.zeros(len(tracked))
     parts, stored = [], parts_of_id(table, document_id)
     ids = [int(token) for number, (_, tokens) in enumerate(stored) for token in tokens[min(number, 1) :]]
-    own_texts = iter(_token_texts(engine.loaded.tokenizer, table.document(document_id).text, ids))
+    own_texts = iter(_token_texts(model.loaded.tokenizer, table.document(document_id).text, ids))
     last = ""
     with (progress or Silent()).phase("explanation", len(stored), "parts") as phase:
         for number, (ordinal, tokens) in enumerate(stored):
             batch = pad([tokens], np.array([ordinal]), np.ones(1, np.int64))
-            influence_LNT = token_influence(tracked, preconditioned, 1, partial(engine.task.losses, batch))
+            influence_LNT = token_influence(tracked, preconditioned, 1, partial(model.task.losses, batch))
             influence_LT = influence_LNT[:, 0].double().cpu().numpy()
             by_layer += influence_LT.sum(1)
             context = [last] if number else []

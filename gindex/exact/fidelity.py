@@ -20,7 +20,7 @@ from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.statistics import Interval, agreement, summarise
 from gindex.store.reader import VectorReader
-from gindex.vectors.path import VectorPath
+from gindex.vectors.encoder import Encoder
 
 CHUNK = 4096
 """Stored vectors that are decoded at once."""
@@ -109,7 +109,7 @@ def sample_parts(usable: npt.NDArray[np.int64], most: int | None, seed: int) -> 
 def measure_fidelity(
     queries: FidelityQueries,
     parts: npt.NDArray[np.int64],
-    path: VectorPath,
+    encoder: Encoder,
     reader: VectorReader,
     reranker: Reranker,
     progress: Progress,
@@ -119,7 +119,7 @@ def measure_fidelity(
     Args:
         queries: The queries.
         parts: Ordinals of the parts to rank [N].
-        path: Turns queries into vectors.
+        encoder: Turns queries into vectors.
         reader: The stored vectors.
         reranker: Computes exact influence.
         progress: Where the work is reported.
@@ -137,7 +137,7 @@ def measure_fidelity(
             found=least,
             remedy="index more documents, or rank more of them with `parts`",
         )
-    scores_QN = _stored_scores(_vectors(queries, path, reranker), reader, parts)
+    scores_QN = _stored_scores(_vectors(queries, encoder, reranker.batch_tokens), reader, parts)
     influence_QN = np.stack(reranker.influence(queries.tokens, [parts] * len(queries.tokens), progress))
     values = [agreement(s[own], i[own]) for s, i, own in zip(scores_QN, influence_QN, ranked_QN, strict=True)]
     return Fidelity(
@@ -150,9 +150,9 @@ def measure_fidelity(
     )
 
 
-def _vectors(queries: FidelityQueries, path: VectorPath, reranker: Reranker) -> Tensor:
+def _vectors(queries: FidelityQueries, encoder: Encoder, batch_tokens: int) -> Tensor:
     ids = [query.ids for query in queries.tokens]
-    batch = reranker.engine.encode_all(path, ids, first_targets(queries.tokens), reranker.batch_tokens)
+    batch = encoder.encode_all(ids, first_targets(queries.tokens), batch_tokens)
     if not batch.finite.all():
         number = int(torch.nonzero(~batch.finite)[0])
         raise NonFiniteError(

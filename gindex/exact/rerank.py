@@ -8,6 +8,7 @@ Axes: L layers, Q queries, N candidates.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from torch import Tensor
 from gindex.corpus.batches import pad
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
+from gindex.exact.refiner import Refiner, RefinerKind
 from gindex.model.passes import plain, throughout
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens, first_targets
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
@@ -37,7 +39,7 @@ class Reranker:
 
     def __init__(
         self,
-        engine: Engine,
+        model: TrackedModel,
         factors: FactorLoader,
         damping_scale: float,
         table: DocumentTable,
@@ -47,15 +49,19 @@ class Reranker:
         """Prepare for one index.
 
         Args:
-            engine: The model.
+            model: The model.
             factors: Loads a layer's factors.
             damping_scale: Multiple of each layer's mean eigenvalue.
             table: Where the parts' tokens are.
             batch_tokens: Most tokens in a batch; 0 takes what suits the device.
             block_bytes: Most bytes of preconditioned query gradients that are held at once.
         """
-        self.engine, self.table, self.batch_tokens = engine, table, batch_tokens
+        self.model, self.table, self.batch_tokens = model, table, batch_tokens
         self._factors, self._damping_scale, self._block_bytes = factors, damping_scale, block_bytes
+
+    def refiner(self, kind: RefinerKind, settings: Any) -> Refiner:
+        """A refiner of a kind, with its own settings, for the queries of this index."""
+        return kind.refiner(self.model, self._factors, self._damping_scale, self.table, settings)
 
     def influence(
         self,
@@ -91,7 +97,7 @@ class Reranker:
 
     def blocks(self, queries: int, more_bytes: int = 0) -> Iterator[slice]:
         """Cut queries into blocks whose preconditioned gradients, and more bytes of each, may be held at once."""
-        each = more_bytes + self.engine.dtype.itemsize * sum(layer.parameters for layer in self.engine.table.layers)
+        each = more_bytes + self.model.dtype.itemsize * sum(layer.parameters for layer in self.model.table.layers)
         size = max(1, self._block_bytes // each)
         for start in range(0, queries, size):
             yield slice(start, start + size)
@@ -128,20 +134,20 @@ class Reranker:
         Returns:
             [Q, N]; by layer [L, Q, N], in the order of the tracked layers.
         """
-        layers = self.engine.table.layers
+        layers = self.model.table.layers
         measure, axes = (layer_influence, (len(layers),)) if by_layer else (exact_influence, ())
         influence = np.zeros((*axes, *wanted_QN.shape), np.float32)
         positions, every_token = np.arange(len(tokens)), np.ones(len(tokens), np.int64)
-        for batch in self.engine.batches(tokens, positions, every_token, self.batch_tokens):
+        for batch in self.model.batches(tokens, positions, every_token, self.batch_tokens):
             wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
-            columns = measure(layers, preconditioned, wanted, partial(self.engine.task.losses, batch))
+            columns = measure(layers, preconditioned, wanted, partial(self.model.task.losses, batch))
             influence[..., batch.ordinals] = columns.cpu().numpy()
             phase.advance(len(batch.ordinals))
         return influence
 
     def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
         """Return H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""
-        with progress.phase("query curvature", len(self.engine.table.layers), "layers") as phase:
+        with progress.phase("query curvature", len(self.model.table.layers), "layers") as phase:
             return self._precondition(queries, phase)
 
     def _precondition(self, queries: Sequence[QueryTokens], phase: Phase) -> dict[str, Tensor]:
@@ -152,5 +158,5 @@ class Reranker:
             phase.advance()
             return self._factors(name)
 
-        losses = partial(self.engine.task.losses, batch)
-        return precondition_queries(self.engine.table.layers, load, self._damping_scale, count, losses)
+        losses = partial(self.model.task.losses, batch)
+        return precondition_queries(self.model.table.layers, load, self._damping_scale, count, losses)

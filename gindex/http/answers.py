@@ -6,16 +6,18 @@ Neither torch nor FAISS is loaded.
 import json
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from msgspec import convert
+from msgspec import ValidationError, convert
 
 from gindex import errors
 from gindex.errors import GindexError, ServiceError
 from gindex.exact.explanation import Explanation
 from gindex.progress import Phase, Progress
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.hit import Outcome, SearchResult
+from gindex.search.result import Outcome, SearchResult
+
+Answer = TypeVar("Answer")
 
 NDJSON = "application/x-ndjson"
 """Media type of an answer in lines."""
@@ -92,28 +94,49 @@ class Listener:
         self._done = done
 
 
-def result_of(record: dict[str, Any], version: int) -> SearchResult:
-    """Result in a record that `result_record` made."""
-    query = dict(record["query"])
-    more = {"query": query, "tokens": query.pop("tokens"), "version": version}
-    return convert(record | more, SearchResult)
+def result_of(record: dict[str, Any], version: int, where: str) -> SearchResult:
+    """Result in a record that `result_record` made.
+
+    Raises:
+        ServiceError: The record is none.
+    """
+    query = record["query"]
+    more = {"query": query, "tokens": query.get("tokens"), "version": version}
+    return _as(SearchResult, record | more, where)
 
 
 def outcome_of(record: dict[str, Any], version: int, where: str) -> Outcome:
-    """Return the result, or the failure, of one of many queries."""
+    """Result of one of many queries, or its failure."""
     error = record.get("error")
     if error is None:
-        return result_of(record, version)
-    return FailedQuery(query=convert(record["query"], Query), error=error_of(error, where, "a result"))
+        return result_of(record, version, where)
+    return FailedQuery(query=_as(Query, record["query"], where), error=error_of(error, where, "a result"))
 
 
-def explanation_of(record: dict[str, Any]) -> Explanation:
-    """Explanation in a record that `explanation_record` made."""
-    return convert(record, Explanation)
+def explanation_of(record: dict[str, Any], where: str) -> Explanation:
+    """Explanation in a record that `explanation_record` made.
+
+    Raises:
+        ServiceError: The record is none.
+    """
+    return _as(Explanation, record, where)
+
+
+def _as(kind: type[Answer], record: dict[str, Any], where: str) -> Answer:
+    """Dataclass that a record was made of; what a newer service tells beside it is passed over."""
+    try:
+        return convert(record, kind)
+    except ValidationError as error:
+        raise ServiceError(
+            field=where,
+            expected=f"a {kind.__name__} that this gindex can read",
+            found=f"another ({error})",
+            remedy="install the service's version of gindex",
+        ) from error
 
 
 def error_of(content: Any, where: str, expected: str) -> GindexError:
-    """Return the error in an answer: the class that the service raised, where it is one of gindex's."""
+    """Error in an answer: of the class that the service raised, where it is one of gindex's."""
     problem = content if isinstance(content, dict) else {}
     kind = getattr(errors, str(problem.get("type", "")).rpartition(":")[2], None)
     if not (isinstance(kind, type) and issubclass(kind, GindexError)):

@@ -17,7 +17,7 @@ from gindex.exact.explanation import Explanation
 from gindex.http.answers import NDJSON, error_of, explanation_of, outcome_of
 from gindex.http.loopback import is_loopback
 from gindex.queries.query import Query
-from gindex.search.hit import Outcome
+from gindex.search.result import Outcome
 
 Result = TypeVar("Result")
 
@@ -41,7 +41,7 @@ class Response(Protocol):
         ...
 
     def json(self) -> Any:
-        """Return the body, which has been read."""
+        """The body, which has been read."""
         ...
 
 
@@ -91,7 +91,7 @@ class Calls:
         self.retries = retries
 
     def path(self, rest: str = "") -> str:
-        """Return an address below that of the index."""
+        """Address below that of the index."""
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
     def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Call[list[Outcome]]":
@@ -106,7 +106,7 @@ class Calls:
         if long_queries != DEFAULT_OPTIONS.long_queries:
             body["long_queries"] = long_queries
         content = yield Request("POST", self.path("/explain"), body, lines=True)
-        return explanation_of(content)
+        return explanation_of(content, self.base)
 
     def info(self) -> "Call[dict[str, Any]]":
         """Ask what the index is."""
@@ -130,7 +130,7 @@ class Calls:
         return int(content["version"])
 
     def sent(self, request: Request) -> dict[str, Any]:
-        """Return a request as the HTTP library takes it.
+        """Request as the HTTP library takes it.
 
         Raises:
             ConfigError: It holds half a surrogate pair, NaN or infinity.
@@ -148,7 +148,7 @@ class Calls:
         return {"method": request.method, "url": request.url, "content": content, "headers": headers}
 
     def wait(self, attempt: int, response: "Response | None") -> float | None:
-        """Return the seconds to wait before the next attempt; None where there is no use in one."""
+        """Seconds to wait before the next attempt; None where there is no use in one."""
         if attempt >= self.retries or (response is not None and response.status_code not in _AGAIN):
             return None
         asked = "" if response is None else str(response.headers.get("retry-after", ""))
@@ -156,7 +156,7 @@ class Calls:
         return min(max(backoff, float(asked) if asked.isdecimal() else 0.0), _LONGEST_WAIT)
 
     def read(self, response: "Response") -> Any:
-        """Return what an answer holds.
+        """Content of an answer.
 
         Raises:
             GindexError: It tells of an error.
@@ -171,7 +171,7 @@ class Calls:
         raise error_of(content, self.base, f"an answer, found {response.status_code}")
 
     def unreachable(self, error: Exception) -> UnavailableError:
-        """Return what is raised where no answer came."""
+        """Error of a request that nobody answered."""
         found = str(error) or type(error).__name__
         return UnavailableError(
             field=self.base, expected="a service", found=found, remedy="check the address and that it runs"
@@ -201,5 +201,5 @@ def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:
 
 
 def in_lines(response: Response) -> bool:
-    """Say whether an answer comes in lines."""
+    """Whether an answer comes in lines."""
     return str(response.headers.get("content-type", "")).startswith(NDJSON)

@@ -18,11 +18,15 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, SolverConfig, VectorConfig
+from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import (
+from gindex.curvature.kinds import curvature_kind, fit_in_memory
+from gindex.curvature.ranks import ranks
+from gindex.errors import NonFiniteError
+from gindex.lab.refine.config import CgConfig, SolverConfig
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import (
     CgInverse,
     Damping,
     DenseInverse,
@@ -31,10 +35,7 @@ from gindex.curvature.inverse import (
     LissaInverse,
     iterative_inverse,
 )
-from gindex.curvature.kinds import curvature_kind, fit_in_memory
-from gindex.curvature.ranks import ranks
-from gindex.curvature.second_level import fit_second_level
-from gindex.errors import NonFiniteError
+from gindex.lab.second_level.curvature import fit_second_level
 from gindex.model.choice import LayerChoice
 from gindex.model.layers import LayerTable, TrackedLayer, resourced
 from gindex.model.losses import OutputTask
@@ -217,7 +218,7 @@ class Attribution(Generic[Batch]):
         """
         curvature = GaussNewton(self.layers, self.task, documents, done)
         preconditioner = self.factored_inverse(damping_scale)
-        return iterative_inverse(curvature, self._damping(damping_scale), config or SolverConfig(), preconditioner)
+        return iterative_inverse(curvature, self._damping(damping_scale), config or CgConfig(), preconditioner)
 
     def influence_by(self, inverse: InverseCurvature, queries: Sequence[Batch], documents: Sequence[Batch]) -> Tensor:
         """Influence [Q, N] by an inverse of the curvature that one of the methods above gives.

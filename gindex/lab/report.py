@@ -26,13 +26,13 @@ class Source:
     @classmethod
     def of(cls, index: GradientIndex) -> Self:
         """What a report says of an index."""
-        manifest, usable = index.manifest, index.usable_parts
+        manifest, usable = index.manifest, index.snapshot.usable_parts
         return cls(
             path=str(index.path),
             version=manifest.version,
-            model=str(manifest.model["name"]),
+            model=str(manifest.model.name),
             weights=sum(layer.inputs * layer.outputs for layer in manifest.layers),
-            documents=len(np.unique(index.documents.part_documents()[usable])),
+            documents=len(np.unique(index.snapshot.documents.part_documents()[usable])),
             parts=len(usable),
         )
 

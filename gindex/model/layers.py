@@ -11,6 +11,8 @@ from typing import overload
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from gindex.model.records import UntrackedWeight
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackedLayer:
@@ -43,16 +45,6 @@ class TrackedLayer:
     def parameters(self) -> int:
         """Number of weights, bias included."""
         return self.inputs * self.outputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class UntrackedWeight:
-    """A parameter that takes no part, with the reason, and whether it is of the model's body."""
-
-    name: str
-    parameters: int
-    reason: str
-    body: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

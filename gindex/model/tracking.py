@@ -21,7 +21,6 @@ from gindex.model.differences import is_same_product
 from gindex.model.layers import (
     LayerTable,
     TrackedLayer,
-    UntrackedWeight,
     affine_output,
     affine_parameters,
     affine_shape,
@@ -30,6 +29,7 @@ from gindex.model.layers import (
 )
 from gindex.model.passes import alone, own, share_turns
 from gindex.model.proof import Probe, disproved
+from gindex.model.records import UntrackedWeight
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""

@@ -71,43 +71,53 @@ def tokenize_query(
     Raises:
         QueryError: It has nothing to predict, too many tokens, or is not Unicode text.
     """
-    name = name_of(query)
-    for part in (query.prompt, query.completion or ""):
-        if not _is_unicode(part):
-            raise QueryError(field=name, expected="Unicode text", found="half a surrogate pair", remedy="correct it")
+    _check_text(query)
     (encoding,) = encode_texts(loaded.tokenizer, [query.text])
     end = len(encoding.tokens) - encoding.after
-    first = min(encoding.before, end)
-    if query.completion is not None and query.prompt:
-        first = next((n for n in range(first, end) if encoding.offsets[n][1] > len(query.prompt)), end)
-    if first == end and query.completion is not None:
-        raise QueryError(
-            field=name, expected="a completion with at least one token", found="none", remedy="leave it out or fill it"
-        )
+    first = _first_counted(query, encoding, end)
     notes = [] if query.completion is None else _boundary_notes(query, encoding, first)
-    found = QueryTokens(np.array(encoding.tokens[:end], np.uint32), max(1, first), tuple(notes))
-    if end <= found.first_target:
+    tokens = QueryTokens(np.array(encoding.tokens[:end], np.uint32), max(1, first), tuple(notes))
+    if end <= tokens.first_target:
         raise QueryError(
-            field=name,
+            field=name_of(query),
             expected="a token to predict after the first",
             found=f"{end} in all",
             remedy="give a longer prompt",
         )
     most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
     if end <= most:
-        return found
+        return tokens
     limit = f"{most} tokens, which {'the model takes' if most == loaded.max_tokens else 'are allowed here'}"
     if long_queries == REFUSE:
-        raise QueryError(field=name, expected=f"at most {limit}", found=end, remedy="shorten it")
-    counted, beginning = end - found.first_target, max(1, encoding.before)
-    if query.completion is not None and counted > most - beginning:
+        raise QueryError(field=name_of(query), expected=f"at most {limit}", found=end, remedy="shorten it")
+    return _shortened(query, encoding, tokens, most, limit)
+
+
+def _check_text(query: Query) -> None:
+    for part in (query.prompt, query.completion or ""):
+        if not _is_unicode(part):
+            raise QueryError(
+                field=name_of(query), expected="Unicode text", found="half a surrogate pair", remedy="correct it"
+            )
+
+
+def _first_counted(query: Query, encoding: Encoding, end: int) -> int:
+    """Position of the first token that holds a character of the completion; of a prompt alone, the first of the text.
+
+    Raises:
+        QueryError: The completion has no token.
+    """
+    first = min(encoding.before, end)
+    if query.completion is not None and query.prompt:
+        first = next((n for n in range(first, end) if encoding.offsets[n][1] > len(query.prompt)), end)
+    if first == end and query.completion is not None:
         raise QueryError(
-            field=name,
-            expected=f"at most {limit}, {beginning} of them before the completion",
-            found=f"{counted} in the completion",
-            remedy="shorten it",
+            field=name_of(query),
+            expected="a completion with at least one token",
+            found="none",
+            remedy="leave it out or fill it",
         )
-    return _shortened(query, encoding, found, most, limit)
+    return first
 
 
 def tokenize_all(queries: Sequence[Query], loaded: LoadedModel) -> list[QueryTokens]:
@@ -129,17 +139,17 @@ def log_notes(notes: Sequence[tuple[str, ...]]) -> None:
 
 
 def name_of(query: Query) -> str:
-    """Return what messages call a query."""
+    """What messages call a query."""
     return f"query {query.id}" if query.id else "query"
 
 
 def first_targets(queries: Sequence[QueryTokens]) -> npt.NDArray[np.int64]:
-    """Return the first position of each query [Q] that counts in its loss."""
+    """First position of each query [Q] that counts in its loss."""
     return np.array([query.first_target for query in queries], np.int64)
 
 
 def _boundary_notes(query: Query, encoding: Encoding, first: int) -> list[str]:
-    """Return what is to be told of where the completion begins.
+    """What is to be told of where the completion begins.
 
     White space that no offset covers belongs to the token after it: byte-level tokenizers may leave it out of offsets.
     """
@@ -170,20 +180,33 @@ def _boundary_notes(query: Query, encoding: Encoding, first: int) -> list[str]:
 
 
 def _is_lettered(character: str) -> bool:
-    """Say whether a character is a digit, or a letter of a script with two cases: those put spaces between words."""
+    """Whether a character is a digit, or a letter of a script with two cases: those put spaces between words."""
     return character.isdecimal() or character.lower() != character.upper()
 
 
-def _shortened(query: Query, encoding: Encoding, found: QueryTokens, most: int, limit: str) -> QueryTokens:
-    """Leave out the first tokens after the text's beginning, and say so."""
-    before, left_out = encoding.before, len(found.ids) - most
-    ids = np.concatenate([found.ids[:before], found.ids[before + left_out :]])
+def _shortened(query: Query, encoding: Encoding, tokens: QueryTokens, most: int, limit: str) -> QueryTokens:
+    """Leave out the first tokens after the text's beginning, and say so.
+
+    Raises:
+        QueryError: The completion alone has too many.
+    """
+    before, end = encoding.before, len(tokens.ids)
+    counted, beginning = end - tokens.first_target, max(1, before)
+    if query.completion is not None and counted > most - beginning:
+        raise QueryError(
+            field=name_of(query),
+            expected=f"at most {limit}, {beginning} of them before the completion",
+            found=f"{counted} in the completion",
+            remedy="shorten it",
+        )
+    left_out = end - most
+    ids = np.concatenate([tokens.ids[:before], tokens.ids[before + left_out :]])
     rest = query.text[encoding.offsets[before + left_out][0] :]
     note = (
-        f"of {len(found.ids)} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
+        f"of {end} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
         f", to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"
     )
-    return QueryTokens(ids, max(1, before, found.first_target - left_out), (*found.notes, note))
+    return QueryTokens(ids, max(1, before, tokens.first_target - left_out), (*tokens.notes, note))
 
 
 def _quoted(text: str) -> str:

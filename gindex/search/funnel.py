@@ -5,7 +5,6 @@ Axes: Q queries, N parts, D dimension.
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,79 +12,68 @@ from torch import Tensor
 
 from gindex.ann.index import Candidates, FaissIndex
 from gindex.errors import MismatchError, NonFiniteError
-from gindex.search.rescoring import Rescorer
+from gindex.search.ranking import Ranking, best_of
+from gindex.search.rescorer import Rescorer
 from gindex.search.scan import scan
-from gindex.search.scored import Scored, best_of
+from gindex.search.selection import EVERYTHING, Selection
+from gindex.search.weights import Weights, strata
 from gindex.store.reader import VectorReader
-from gindex.store.second_level import StoredLevel
-from gindex.store.weights import Weights, strata
+from gindex.store.transform import Transform
 
 OVERFETCH, LEAST_CANDIDATES = 20, 200
 """A lossy index gives this many candidates for each hit asked for, and at least so many."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
-    """What a search is confined to, and how its scores are weighted.
-
-    Attributes:
-        parts: Ordinals of the only parts to be found, ascending; None where all may be.
-        weights: What the score of each part of the index is multiplied by [N]; None where by nothing.
-    """
-
-    parts: npt.NDArray[np.int64] | None = None
-    weights: Weights | None = None
-
-
-EVERYTHING = Selection()
 
 
 class Funnel:
     """Candidates from FAISS, scores from the stored vectors."""
 
     def __init__(
-        self, index: FaissIndex, reader: VectorReader, skipped: Collection[int], level: StoredLevel | None = None
+        self,
+        index: FaissIndex,
+        reader: VectorReader,
+        skipped: Collection[int],
+        transform: Transform | None = None,
     ) -> None:
         """Join an index with the vectors it was derived from.
 
         Args:
-            index: The FAISS index, of R v where there is a second level.
-            reader: The stored vectors v.
+            index: The FAISS index.
+            reader: The stored vectors.
             skipped: Parts that have no vector.
-            level: The second level; None for none.
+            transform: What is compared in the place of vectors and queries; None for themselves.
         """
-        self.index, self.level, self._reader = index, level, reader
+        self.index, self.transform, self._reader = index, transform, reader
         self._skipped = np.array(sorted(skipped), np.int64)
 
-    def prepared(self, queries_QD: Tensor) -> Tensor:
-        """Return what the stored vectors are scored with for queries [Q, D]: R^2 q, float32; q without a second level.
+    def scoring_queries(self, queries_QD: Tensor) -> Tensor:
+        """What the stored vectors are scored with for queries [Q, D], float32, on the CPU: themselves, or transformed.
 
         Raises:
-            MismatchError: See `check`, which is left to `search` where nothing is to be done.
+            MismatchError: See `check`, which is left to `search` where there is no transform.
             NonFiniteError: See `check`.
         """
-        if self.level is None:
+        if self.transform is None:
             return queries_QD.float().cpu()
         self.check(queries_QD)
-        return self.level.apply(queries_QD.float().cpu(), 2)
+        return self.transform.queries(queries_QD.float().cpu())
 
-    def asked(self, prepared_QD: Tensor) -> Tensor:
-        """Return what the index is asked, R q, of prepared queries."""
-        return prepared_QD if self.level is None else self.level.apply(prepared_QD, -1)
+    def index_queries(self, scoring_QD: Tensor) -> Tensor:
+        """What the FAISS index is asked for queries that `scoring_queries` gave [Q, D]."""
+        return scoring_QD if self.transform is None else self.transform.index_queries(scoring_QD)
 
     def search(
         self,
-        prepared_QD: Tensor,
+        scoring_QD: Tensor,
         k: int,
         selection: Selection = EVERYTHING,
         *,
         shortlist: int | None = None,
         full: bool = False,
-    ) -> list[Scored]:
-        """Return the k parts with the largest scores for each query [Q, D].
+    ) -> list[Ranking]:
+        """The k parts with the largest scores for each query [Q, D].
 
         Args:
-            prepared_QD: Queries, as `prepared` returns them.
+            scoring_QD: Queries, as `scoring_queries` gives them.
             k: Parts to return; fewer where there are fewer.
             selection: Which parts, and their weights.
             shortlist: Candidates that a lossy index gives for re-scoring; None takes the default for k.
@@ -95,23 +83,24 @@ class Funnel:
             MismatchError: See `check`.
             NonFiniteError: See `check`.
         """
-        self.check(prepared_QD)
-        parts = self._parts(selection.parts)
-        lossless = self.index.spec.lossless and selection.weights is None
-        count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
+        self.check(scoring_QD)
+        spec, weights, parts = self.index.spec, selection.weights, self._parts(selection.parts)
+        count = k if spec.lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
         total = self._reader.spec.parts if parts is None else len(parts)
-        if full or total <= count or (self.index.spec.lossless and selection.weights is not None):
-            found = scan(self._reader, prepared_QD, k, parts=parts, weights=selection.weights)
-            return [Scored(*pair) for pair in zip(*found, strict=True)]
-        allowed = self._allowed(parts, selection.weights)
-        candidates = self._candidates(self.asked(prepared_QD), count, allowed, selection.weights)
-        if lossless:
+        # A lossless index is small: where its order is not that of the weighted scores, all of it is scored.
+        if full or total <= count or (spec.lossless and weights is not None):
+            found = scan(self._reader, scoring_QD, k, parts=parts, weights=weights)
+            return [Ranking(*pair) for pair in zip(*found, strict=True)]
+        allowed = self._allowed(parts, weights)
+        candidates = self._candidates(self.index_queries(scoring_QD), count, allowed, weights)
+        if spec.lossless:
             return [best_of(ordinals, scores, k) for ordinals, scores in candidates]
-        largest = [n for n in self.index.spec.largest if allowed is None or allowed[n]]
-        return Rescorer(self._reader, prepared_QD, selection.weights).best(candidates, k, np.array(largest, np.int64))
+        largest = np.array(spec.largest, np.int64)
+        common = largest if allowed is None else largest[allowed[largest]]
+        return Rescorer(self._reader, scoring_QD, weights).best(candidates, k, common)
 
     def permitted(self, parts: npt.NDArray[np.int64], selection: Selection) -> npt.NDArray[np.int64]:
-        """Return those of the parts that may be found."""
+        """Those of the parts that may be found."""
         selected = self._parts(selection.parts)
         return parts if selected is None else parts[np.isin(parts, selected)]
 
@@ -135,7 +124,7 @@ class Funnel:
             raise NonFiniteError(field="query vector", expected="finite numbers", found="NaN or infinity")
 
     def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
-        """Return the parts that may be found, ascending; None where all may."""
+        """Ordinals of the parts that may be found, ascending; None where all may."""
         if not len(self._skipped):
             return selected
         if selected is None:
@@ -143,7 +132,7 @@ class Funnel:
         return selected[~np.isin(selected, self._skipped)]
 
     def _allowed(self, parts: npt.NDArray[np.int64] | None, weights: Weights | None) -> npt.NDArray[np.bool_] | None:
-        """Return which parts may be found [N]; None where all may, and there are no weights to divide them by."""
+        """Which parts may be found [N]; None where all may, and there are no weights to divide them by."""
         if parts is None and weights is None:
             return None
         allowed = np.full(self._reader.spec.parts, parts is None)
@@ -154,7 +143,7 @@ class Funnel:
     def _candidates(
         self, queries_QD: Tensor, count: int, allowed: npt.NDArray[np.bool_] | None, weights: Weights | None
     ) -> list[Candidates]:
-        """Return candidates and their scores by the index for each query."""
+        """Candidates and their scores by the index for each query."""
         if allowed is None or weights is None:
             return self.index.candidates(queries_QD, count, allowed)
         found = [self.index.candidates(queries_QD, count, stratum) for stratum in strata(weights, allowed)]

@@ -3,32 +3,16 @@
 Axes: Q queries.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
+from gindex.store.records import Recall
 
 QUERIES = 32
 DEPTHS = (10, 100)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """Share of the exhaustive search's best that the funnel finds with its default settings, means over queries.
-
-    Attributes:
-        at_10: Of the best 10.
-        at_100: Of the best 100.
-        queries: How many stored vectors were the queries; each one's own part doesn't count.
-    """
-
-    at_10: float
-    at_100: float
-    queries: int
 
 
 def measure_recall(funnel: Funnel, reader: VectorReader, excluded: npt.NDArray[np.int64], seed: int) -> Recall:
@@ -37,12 +21,12 @@ def measure_recall(funnel: Funnel, reader: VectorReader, excluded: npt.NDArray[n
     if not len(usable):
         return Recall(at_10=1.0, at_100=1.0, queries=0)
     drawn = np.random.default_rng(seed).choice(usable, min(QUERIES, len(usable)), replace=False)
-    queries_QD = funnel.prepared(reader.decoded(np.sort(drawn)))
+    queries_QD = funnel.scoring_queries(reader.decoded(np.sort(drawn)))
     own = np.sort(drawn)[:, None]
     best, _ = scan(reader, queries_QD, max(DEPTHS) + 1, parts=usable)
     shares = []
     for depth in DEPTHS:
-        found = [scored.ordinals for scored in funnel.search(queries_QD, depth + 1)]
+        found = [ranking.ordinals for ranking in funnel.search(queries_QD, depth + 1)]
         wanted = [row[row != part][:depth] for row, part in zip(best, own, strict=True)]
         shares.append(np.mean([np.isin(w, f).mean() if len(w) else 1.0 for w, f in zip(wanted, found, strict=True)]))
     return Recall(at_10=round(float(shares[0]), 4), at_100=round(float(shares[1]), 4), queries=len(drawn))

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
-from gindex.store.weights import Weights
-from gindex.vectors.scores import ReadyQueries, ready
+from gindex.vectors.scores import QueryScorer, query_scorer
 
-BLOCK = 256
+PARTS_AT_ONCE = 256
 """Parts scored at once: their decoded slices stay in the processor's cache."""
 
 
@@ -40,10 +40,10 @@ def scan(
         parts = np.arange(reader.spec.parts)
     best_QK = torch.empty(len(queries_QD), 0, dtype=torch.float32, device="cpu")
     ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64, device="cpu")
-    queries = ready_for(reader, queries_QD)
-    for start in range(0, len(parts), BLOCK):
-        block = parts[start : start + BLOCK]
-        scores_QN = part_scores(reader, block, queries, weights)
+    scorer = scorer_of(reader, queries_QD)
+    for start in range(0, len(parts), PARTS_AT_ONCE):
+        block = parts[start : start + PARTS_AT_ONCE]
+        scores_QN = part_scores(reader, block, scorer, weights)
         best_QK = torch.cat([best_QK, scores_QN], 1)
         ordinals_QK = torch.cat([ordinals_QK, torch.from_numpy(block).expand(len(queries_QD), -1)], 1)
         order = best_QK.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -51,19 +51,19 @@ def scan(
     return ordinals_QK.numpy(), best_QK.numpy()
 
 
-def ready_for(reader: VectorReader, queries_QD: Tensor) -> ReadyQueries:
-    """Prepare queries for products with the stored vectors."""
-    return ready(queries_QD, reader.spec.bits, reader.spec.slices)
+def scorer_of(reader: VectorReader, queries_QD: Tensor) -> QueryScorer:
+    """Scorer of the stored vectors for queries [Q, D]."""
+    return query_scorer(queries_QD, reader.spec.bits, reader.spec.slices)
 
 
 def part_scores(
-    reader: VectorReader, parts: npt.NDArray[np.int64], queries: ReadyQueries, weights: Weights | None = None
+    reader: VectorReader, parts: npt.NDArray[np.int64], scorer: QueryScorer, weights: Weights | None = None
 ) -> Tensor:
-    """Return the scores [Q, N] of parts, weighted."""
-    scores_QN = part_slice_scores(reader, parts, queries).sum(0)
+    """Scores [Q, N] of parts, weighted."""
+    scores_QN = part_slice_scores(reader, parts, scorer).sum(0)
     return scores_QN if weights is None else scores_QN * torch.from_numpy(weights[parts])
 
 
-def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], queries: ReadyQueries) -> Tensor:
-    """Return the scores [S, Q, N] of parts, each slice (layer group) apart."""
-    return queries.slice_scores(*reader.coded(parts))
+def part_slice_scores(reader: VectorReader, parts: npt.NDArray[np.int64], scorer: QueryScorer) -> Tensor:
+    """Scores [S, Q, N] of parts, each slice (layer group) apart."""
+    return scorer.slice_scores(*reader.coded(parts))

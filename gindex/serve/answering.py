@@ -11,8 +11,8 @@ from gindex.errors import GindexError
 from gindex.index import GradientIndex
 from gindex.progress import pausing
 from gindex.queries.query import FailedQuery
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import Outcome
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import Outcome
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
 from gindex.serve.jobs import AbandonedError, ExplainJob, Job, SearchJob, Watch

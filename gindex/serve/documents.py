@@ -20,6 +20,7 @@ from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentB
 from gindex.serve.searching import body_of
 from gindex.serve.served import ServedIndex
 from gindex.serve.service import Service
+from gindex.store.values import values_of
 
 _SHOWN = 500
 """Most characters that an error quotes of what is wrong with documents."""
@@ -130,25 +131,25 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         return found | {"reason": served.reason}
     manifest = served.current.manifest
     spec = spec_of(manifest.search)
-    recall = manifest.search.get("recall")
+    recall = manifest.search.recall
     return found | {
         "version": manifest.version,
         "created": manifest.created,
         "documents": manifest.documents["documents"],
         "parts": manifest.documents["parts"],
-        "dimension": manifest.projection["dimension"],
-        "projection": manifest.projection["fingerprint"],
+        "dimension": manifest.projection.dimension,
+        "projection": manifest.projection.fingerprint,
         "search_index": spec.kind,
         "lossless": spec.lossless,
-        "recall": recall and {key: float(recall[key]) for key in ("at_10", "at_100")},
-        "fidelity": manifest.fidelity,
-        "layer_groups": list(manifest.slices),
+        "recall": recall and {"at_10": recall.at_10, "at_100": recall.at_100},
+        "fidelity": values_of(manifest.fidelity),
+        "layer_groups": list(manifest.projection.slices),
         "coverage": manifest.coverage.record(),
     }
 
 
 def _named(served: ServedIndex, document_id: str, text: str) -> dict[str, str]:
-    fields = served.current.manifest.config.corpus
+    fields = served.current.manifest.settings.corpus
     return {fields.id_field: document_id, fields.text_field: check_unicode(text)}
 
 

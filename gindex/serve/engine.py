@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from gindex.errors import OverloadedError, UnavailableError
 from gindex.index import GradientIndex
 from gindex.queries.query import Query
-from gindex.search.hit import answered
+from gindex.search.result import answered
 from gindex.serve.answering import Answering
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import Job, SearchJob

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from gindex.index import GradientIndex
-from gindex.search.encoded import EncodedQuery
+from gindex.search.query_vectors import EncodedQuery
 
 BINS = 60
 POINTS = 40

@@ -12,7 +12,7 @@ from gindex.errors import TimeLimitError
 from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.encoded import EncodedQuery
+from gindex.search.query_vectors import EncodedQuery
 from gindex.serve.turns import Turns
 
 

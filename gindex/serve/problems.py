@@ -34,7 +34,7 @@ from gindex.errors import (
     UnknownIndexError,
 )
 from gindex.queries.query import FailedQuery
-from gindex.search.hit import failure_record
+from gindex.search.result import failure_record
 
 logger = logging.getLogger("gindex.serve")
 

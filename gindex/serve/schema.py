@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from gindex.config import SearchOptions
 from gindex.exact.explanation import Explanation
 from gindex.queries.query import Query
-from gindex.search.hit import SearchResult
+from gindex.search.result import SearchResult
 from gindex.serve.histogram import Histogram
 from gindex.serve.models import LONGEST_TEXT, described, model_of, setting_field, setting_fields
 from gindex.store.coverage import Coverage

@@ -13,8 +13,8 @@ from gindex.exact.explain import explanation_record
 from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
-from gindex.search.encoded import EncodedQuery
-from gindex.search.hit import result_record
+from gindex.search.query_vectors import EncodedQuery
+from gindex.search.result import result_record
 from gindex.serve.answering import Answer
 from gindex.serve.jobs import ExplainJob, Job, SearchJob
 from gindex.serve.lines import answer_lines, wants_lines
@@ -57,6 +57,8 @@ def _query_parameters() -> Iterator[dict[str, Any]]:
     """Describe the options as they stand beside a vector in NumPy's format."""
     for name, option in AllOptions.model_json_schema()["properties"].items():
         schema = next((kind for kind in option.get("anyOf", []) if kind["type"] != "null"), option)
+        if schema["type"] == "object":
+            continue  # settings of an exact re-rank, which a vector alone has not
         if "maxLength" in schema:
             schema = schema | {"maxLength": LONGEST_IN_URL}
         words = f"Beside {NPY} alone. {option.get('description', '')}"
@@ -73,7 +75,7 @@ def search_routes(service: Service) -> APIRouter:
         index = served.current
         queries = [_query(index, query, prompts=service.prompts) for query in asked] if isinstance(asked, list) else []
         if isinstance(asked, bytearray):
-            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection["dimension"]))
+            vectors = torch.from_numpy(decode_npy(asked, index.manifest.projection.dimension))
             queries = [EncodedQuery(query=Query(prompt="", id=str(n)), vector_D=v) for n, v in enumerate(vectors)]
         if not queries or (len(queries) > 1 and not batch):
             raise ConfigError(field="queries", expected="at least one" if batch else "one", found=len(queries))
@@ -157,7 +159,7 @@ def _query(index: GradientIndex, body: QueryBody, *, prompts: bool) -> Query | E
         return Query(prompt=body.prompt, completion=body.completion, id=body.id)
     if body.completion is not None:
         raise ConfigError(field="completion", expected="a prompt beside it", found="a vector", remedy="leave it out")
-    vector = decode_base64(body.vector or "", index.manifest.projection["dimension"])
+    vector = decode_base64(body.vector or "", index.manifest.projection.dimension)
     return EncodedQuery(query=Query(prompt="", id=body.id), vector_D=torch.from_numpy(vector.copy()))
 
 

@@ -202,10 +202,10 @@ class ServedIndex:
         self._metrics.ready.labels(self.name).set(1)
         self._metrics.version.labels(self.name).set(opened.manifest.version)
         self._metrics.reloads.labels(self.name).inc()
-        recall = opened.manifest.search.get("recall") or {}
-        for depth in ("at_10", "at_100"):
-            if depth in recall:
-                self._metrics.recall.labels(self.name, depth.removeprefix("at_")).set(recall[depth])
+        recall = opened.manifest.search.recall
+        if recall is not None:
+            for depth, share in (("10", recall.at_10), ("100", recall.at_100)):
+                self._metrics.recall.labels(self.name, depth).set(share)
 
     def _newest(self) -> tuple[int, int, int]:
         """Return what tells the newest version from any other: its number, and its manifest's inode and time."""
@@ -227,7 +227,7 @@ class ServedIndex:
                 self._layout.root, model=self._model_place, device=self._device, resident=True, **self._permissions
             )
         opened.warm(model=self.model)
-        opened.documents.most_seconds = self._most_seconds
+        opened.snapshot.documents.most_seconds = self._most_seconds
         if self.model and old is None:
             self.engine.call(lambda: warm_query(opened)).result()
         return opened

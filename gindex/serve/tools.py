@@ -12,7 +12,7 @@ from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
 from gindex.keywords import SearchKeywords
-from gindex.search.hit import SearchResult, result_record
+from gindex.search.result import SearchResult, result_record
 
 INSTRUCTIONS = (
     "Finds the training documents that made a language model say something, by the influence of their gradients. "

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gindex.config import LEAST_SHARE
+from gindex.model.records import UntrackedWeight
 
 BLOCK_NUMBER = r"(?<=\.)\d+(?=\.)"
 
@@ -66,32 +67,27 @@ class Coverage:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Coverage":
-        """Return what `record` was made of."""
+        """What `record` was made of."""
         untracked = tuple(UntrackedWeights(**weights) for weights in record["untracked"])
         return cls(share=record["share"], of=record["of"], untracked=untracked)
 
 
-def coverage(model: Mapping[str, Any], untracked: Iterable[Mapping[str, Any]]) -> Coverage:
-    """Say what an index sees of its model.
+def coverage(whole: int, tracked: int, of: str, untracked: Iterable[UntrackedWeight]) -> Coverage:
+    """How much of a model is tracked.
 
     Args:
-        model: `Manifest.model`.
-        untracked: `Manifest.untracked`.
+        whole: Number of its body's weights, or of all where they aren't told apart.
+        tracked: Those of them that are tracked.
+        of: `body` or `model`: which of the two it is.
+        untracked: Every weight that is not.
     """
-    is_body = "body_parameters" in model
-    whole, tracked = (
-        model[name]
-        for name in (
-            ("body_parameters", "tracked_body_parameters") if is_body else ("parameters", "tracked_parameters")
-        )
-    )
-    grouped: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
+    grouped: dict[tuple[str, bool], list[UntrackedWeight]] = {}
     for weight in untracked:
-        grouped.setdefault((weight["reason"], weight.get("body", True)), []).append(weight)
+        grouped.setdefault((weight.reason, weight.body), []).append(weight)
     found = []
     for (reason, inside), weights in grouped.items():
-        parameters = sum(weight["parameters"] for weight in weights)
-        names = dict.fromkeys(re.sub(BLOCK_NUMBER, "*", weight["name"]) for weight in weights)
+        parameters = sum(weight.parameters for weight in weights)
+        names = dict.fromkeys(re.sub(BLOCK_NUMBER, "*", weight.name) for weight in weights)
         share = parameters / whole if inside and whole else None
         found.append(
             UntrackedWeights(
@@ -99,4 +95,4 @@ def coverage(model: Mapping[str, Any], untracked: Iterable[Mapping[str, Any]]) -
             )
         )
     found.sort(key=lambda weights: -weights.parameters)
-    return Coverage(share=tracked / whole if whole else 0.0, of="body" if is_body else "model", untracked=tuple(found))
+    return Coverage(share=tracked / whole if whole else 0.0, of=of, untracked=tuple(found))

@@ -8,10 +8,10 @@ Eigenvectors are stored as rows, leading first, so the leading part of a basis i
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,12 +23,16 @@ from gindex.errors import CorruptStoreError, StoreError
 from gindex.files.atomic import publish
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.passes import plain
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
 from gindex.store.layout import REMEDY, Layout
-from gindex.store.manifest import LayerRecord
+from gindex.vectors.encoder import Encoder
+from gindex.vectors.path import VectorPath
+from gindex.vectors.projection import ProjectionSpec, make_projection
 
 
 def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:
-    """Return the tracked layers of each group, groups in forward order."""
+    """The tracked layers of each group, groups in forward order."""
     return [[layer for layer in table.layers if layer.group == group] for group in table.groups]
 
 
@@ -94,6 +98,11 @@ class FactorReader:
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {layer.name: groups[layer.group] for layer in layers}
 
+    @classmethod
+    def of(cls, layout: Layout, layers: Sequence[LayerRecord], model: TrackedModel) -> Self:
+        """Read for the gradients of a model, onto its device and in its number format."""
+        return cls(layout, layers, model.device, model.dtype)
+
     @plain()
     def load(self, name: str, activation_rank: int | None = None, gradient_rank: int | None = None) -> LayerFactors:
         """Load a layer's factors with as many leading eigenvectors as asked; all where None.
@@ -116,6 +125,17 @@ class FactorReader:
             mean_eigenvalue=layer.mean_eigenvalue,
         )
 
+    def encoder(self, model: TrackedModel, projection: ProjectionSpec, damping: float) -> Encoder:
+        """Prepare the path from passes to vectors, at the ranks of the index.
+
+        Args:
+            model: The model that this reads for.
+            projection: The projection.
+            damping: Multiple of each layer's mean eigenvalue.
+        """
+        projected = make_projection(projection, self._device)
+        return Encoder(model=model, path=VectorPath(model.table.layers, self.truncated(), damping, projected))
+
     def truncated(self) -> dict[str, LayerFactors]:
         """Load all layers at the ranks of the index; layers that share activations share the basis in memory."""
         factors: dict[str, LayerFactors] = {}
@@ -130,13 +150,6 @@ class FactorReader:
                 )
             factors[name] = loaded
         return factors
-
-
-def factor_files(layout: Layout, groups: int) -> Iterable[Path]:
-    """All factor files of an index."""
-    for number in range(groups):
-        yield layout.eigenbases(number)
-        yield layout.eigenvalues(number)
 
 
 @contextmanager

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT_VERSION = 2
-"""Raised when a reader of the version before would misread the files."""
+FORMAT_VERSION = 3
+"""Newest version that is read; raised when a reader of the version before would misread the files."""
+
+TRANSFORMED, PLAIN = 3, 2
+"""Version that is written of an index whose vectors are transformed before they are searched, and of any other one."""
 
 
 REMEDY = "restore it, or see what gindex verify and gindex repair can do"
@@ -64,7 +67,7 @@ class Layout:
     factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
         factors/calibration.json  what was expected of other ranks and dampings, where they were chosen
     search/00000001.faiss     FAISS index, derived from the vectors, named after the version that made it
-        search/00000001.second-level.safetensors  second level of curvature, where it is on; derived as well
+        search/00000001.KIND.safetensors  what vectors are transformed by, where they are; derived as well
     build.json                what a build was started with, until it is finished
     .lock, .lock-*            held by running writers
     """
@@ -129,3 +132,7 @@ class Layout:
     def eigenvalues(self, group: int) -> Path:
         """Corrected eigenvalues of a layer group."""
         return self.factors / f"eigenvalues-{group:05d}.safetensors"
+
+    def factor_files(self, groups: int) -> list[Path]:
+        """All factor files of an index of so many layer groups."""
+        return [file for group in range(groups) for file in (self.eigenbases(group), self.eigenvalues(group))]

@@ -1,15 +1,14 @@
 """Where an index's model is: what a build records of it, and where it is looked for afterwards."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gindex.errors import ModelError
+from gindex.store.records import ModelRecord
 
 
 def model_place(name: str, root: Path) -> dict[str, str]:
-    """Return what the manifest records of where a model is.
+    """What the manifest records of where a model is.
 
     Args:
         name: Folder or hub name, as it was given.
@@ -24,8 +23,8 @@ def model_place(name: str, root: Path) -> dict[str, str]:
     return {"folder": folder, "relative": os.path.relpath(folder, os.path.abspath(root))}
 
 
-def model_places(model: Mapping[str, Any], root: Path) -> list[str]:
-    """Return the places in which the model of an index is, to be tried in turn: folders that are there, or a hub name.
+def model_places(model: ModelRecord, root: Path) -> list[str]:
+    """The places in which the model of an index is, to be tried in turn: folders that are there, or a hub name.
 
     Args:
         model: What the manifest says of the model. Older ones have its name alone, as it was given to the build: it is
@@ -36,13 +35,13 @@ def model_places(model: Mapping[str, Any], root: Path) -> list[str]:
         ModelError: None of the recorded folders is there; names them.
     """
     above = Path(os.path.abspath(root))
-    if "hub" in model:
-        return [str(model["hub"])]
-    if "folder" not in model:
-        name = str(model["name"])
+    if model.hub is not None:
+        return [model.hub]
+    if model.folder is None or model.relative is None:
+        name = model.name
         tried = list(dict.fromkeys(str(folder / name) for folder in above.parents))
         return [place for place in (name, *tried) if Path(place).is_dir()] or [name]
-    tried = list(dict.fromkeys([str(model["folder"]), os.path.normpath(above / str(model["relative"]))]))
+    tried = list(dict.fromkeys([model.folder, os.path.normpath(above / model.relative)]))
     found = [place for place in tried if Path(place).is_dir()]
     if not found:
         raise ModelError(

@@ -16,6 +16,9 @@ from gindex.vectors.codes import decode
 
 Ordinals = npt.NDArray[np.int64]
 
+DECODED = 4096
+"""Vectors that are decoded at once where their norms cannot be told from their scales."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
@@ -68,7 +71,7 @@ class VectorReader:
 
         Args:
             volumes: In the order of the ordinals.
-            lost: Parts whose vectors are known to be lost: they read as zeros, and `Version.excluded` keeps them out
+            lost: Parts whose vectors are known to be lost: they read as zeros, and `Snapshot.excluded` keeps them out
                 of every search.
         """
         self.spec = StoreSpec(volumes=tuple(volume.spec for volume in volumes))
@@ -76,7 +79,7 @@ class VectorReader:
         self._starts = np.cumsum([0, *(volume.spec.parts for volume in volumes)])
 
     def decoded(self, ordinals: Ordinals) -> Tensor:
-        """Return the vectors [N, D] of part ordinals [N], float32.
+        """The vectors [N, D] of part ordinals [N], float32.
 
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
@@ -84,19 +87,28 @@ class VectorReader:
         return decode(*self.coded(ordinals), self.spec.bits, self.spec.slices)
 
     def coded(self, ordinals: Ordinals) -> tuple[Tensor, Tensor]:
-        """Return codes [N, B] and scales [N, S] of part ordinals [N]."""
+        """Codes [N, B] and scales [N, S] of part ordinals [N]."""
         return torch.from_numpy(self._read("codes", ordinals)), self.scales(ordinals)
 
     def scales(self, ordinals: Ordinals) -> Tensor:
-        """Return the scales [N, S] of part ordinals [N]."""
+        """The scales [N, S] of part ordinals [N]."""
         return torch.from_numpy(self._read("scales", ordinals))
 
     def self_influence(self, ordinals: Ordinals) -> npt.NDArray[np.float32]:
-        """Return the self-influence [N] of part ordinals [N]."""
+        """The self-influence [N] of part ordinals [N]."""
         return self._read("self_influence", ordinals).astype(np.float32)
 
+    def norms(self) -> npt.NDArray[np.float64]:
+        """Lengths of all stored vectors [N]."""
+        spec, every = self.spec, np.arange(self.spec.parts)
+        if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
+            widths = np.array([b - a for a, b in spec.slices], np.float64)
+            return np.asarray(np.sqrt(self.scales(every).numpy().astype(np.float64) ** 2 @ widths))
+        blocks: Sequence[Ordinals] = np.array_split(every, -(-len(every) // DECODED))
+        return np.concatenate([self.decoded(block).double().norm(dim=1).numpy() for block in blocks])
+
     def stored(self, ordinals: Ordinals) -> CodedVectors:
-        """Return everything that is stored of part ordinals [N], as it is stored."""
+        """Everything that is stored of part ordinals [N], as it is stored."""
         return CodedVectors(
             codes=self._read("codes", ordinals),
             scales=self._read("scales", ordinals).astype(np.float32),
@@ -104,7 +116,7 @@ class VectorReader:
         )
 
     def is_lost(self, ordinals: Ordinals) -> npt.NDArray[np.bool_]:
-        """Say which of the parts [N] are in a lost segment."""
+        """Which of the parts [N] are in a lost segment."""
         lost = np.zeros(len(ordinals), bool)
         for parts in self._lost:
             lost |= (parts.start <= ordinals) & (ordinals < parts.stop)

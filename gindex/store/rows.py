@@ -62,11 +62,11 @@ class RowsSpec:
         return -(-self.rows // self.shard_rows)
 
     def rows_in(self, shard: int) -> int:
-        """Return how many rows a shard holds."""
+        """How many rows a shard holds."""
         return min(self.shard_rows, self.rows - shard * self.shard_rows)
 
     def shard_path(self, array: Path, shard: int) -> Path:
-        """Return the file of a shard."""
+        """The file of a shard."""
         return array / "c" / str(shard) / "0" if self.width else array / "c" / str(shard)
 
 
@@ -97,7 +97,7 @@ class MappedRows:
         self._starts = np.zeros(len(self._checked), np.int64)
 
     def read(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-        """Return rows [len(ordinals), width] in the order asked; it is quicker where they ascend.
+        """Rows [len(ordinals), width] in the order asked; it is quicker where they ascend.
 
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
@@ -154,7 +154,7 @@ class MappedRows:
 
 
 def chunk_checksums(path: Path, spec: RowsSpec) -> bytes:
-    """Return the CRC-32C of each of a shard's chunks, four bytes each.
+    """The CRC-32C of each of a shard's chunks, four bytes each.
 
     Raises:
         CorruptStoreError: It is no shard.
@@ -163,7 +163,7 @@ def chunk_checksums(path: Path, spec: RowsSpec) -> bytes:
 
 
 def combined(checksums: bytes) -> str:
-    """Return the CRC-32C of the checksums of a shard's chunks, eight hexadecimal digits."""
+    """The CRC-32C of the checksums of a shard's chunks, eight hexadecimal digits."""
     return f"{google_crc32c.value(checksums):08x}"
 
 
@@ -220,7 +220,7 @@ class _Shard:
         rows[:] = self._windows[starts]
 
     def _read_index(self) -> npt.NDArray[np.int64]:
-        """Return each chunk's offset."""
+        """Each chunk's offset."""
         chunks = self._spec.shard_chunks
         tail = self._bytes[-(chunks * 16 + _CRC_BYTES) :]
         if len(tail) != chunks * 16 + _CRC_BYTES or not _crc_matches(tail):

@@ -5,7 +5,7 @@ written aside through Zarr, then renamed into the arrays.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from gindex.errors import CorruptStoreError
 from gindex.files.atomic import make_folder, publish_written, remove_tree, sync
 from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import VolumeLayout
-from gindex.store.parse import parse
 from gindex.store.rows import MappedRows, RowsSpec, chunk_checksums, combined
-from gindex.vectors.codes import code_bytes
+from gindex.store.values import record_of, values_of
 
 CHUNK_ROWS = 64
 """Rows of codes in a chunk; segments are multiples of it."""
@@ -27,8 +26,13 @@ SHARD_BYTES = 64 << 20
 """Most bytes of codes in a shard."""
 
 
+def code_bytes(dimension: int, bits: int) -> int:
+    """Bytes of a part's codes, scales apart."""
+    return dimension * bits // 8
+
+
 def choose_segment_parts(parts: int, row_bytes: int) -> int:
-    """Return how many parts make a segment: about a sixteenth of the corpus, in shards of at most `SHARD_BYTES`."""
+    """How many parts make a segment: about a sixteenth of the corpus, in shards of at most `SHARD_BYTES`."""
     most = max(CHUNK_ROWS, SHARD_BYTES // row_bytes // CHUNK_ROWS * CHUNK_ROWS)
     return int(min(most, max(CHUNK_ROWS, -(-parts // 16 // CHUNK_ROWS) * CHUNK_ROWS)))
 
@@ -84,7 +88,7 @@ class CodedVectors:
 
 
 def empty_coded(spec: VectorSpec, parts: int) -> CodedVectors:
-    """Return room for so many parts, all zeros."""
+    """Room for so many parts, all zeros."""
     codes = spec.arrays["codes"]
     return CodedVectors(
         codes=np.zeros((parts, codes.width), codes.dtype),
@@ -118,9 +122,9 @@ class VectorWriter:
             self._create()
 
     def finished(self, number: int) -> SegmentRecord | None:
-        """Return the record of a segment that is published, its files whole; None where it must be written."""
+        """The record of a segment that is published, its files whole; None where it must be written."""
         try:
-            found = parse(SegmentRecord, read_json(self._volume.segment(number)))
+            found = record_of(SegmentRecord, read_json(self._volume.segment(number)))
             for file in found.files:
                 file.check_content(self._volume.folder)
         except (CorruptStoreError, ValueError):
@@ -152,7 +156,7 @@ class VectorWriter:
             skipped={str(ordinal): reason for ordinal, reason in sorted(skipped.items())},
             chunks=chunks,
         )
-        write_json(self._volume.segment(number), asdict(segment))
+        write_json(self._volume.segment(number), values_of(segment))
         remove_tree(staging)
         return segment
 
@@ -197,23 +201,23 @@ class VolumeReader:
         }
 
     def read(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-        """Return rows of the array `name` as they are stored."""
+        """Rows of the array `name` as they are stored."""
         return self._rows[name].read(rows)
 
     def _chunks_of(self, shard: Path, number: int) -> bytes | None:
-        """Return the checksums of a shard's chunks as the segment's record lists them; None where it doesn't."""
+        """The checksums of a shard's chunks as the segment's record lists them; None where it doesn't."""
         return self._listed(number).get(shard.relative_to(self._volume.folder).as_posix())
 
     def _read_listed(self, segment: int) -> dict[str, bytes]:
         try:
-            chunks = parse(SegmentRecord, read_json(self._volume.segment(segment))).chunks
+            chunks = record_of(SegmentRecord, read_json(self._volume.segment(segment))).chunks
             return {name: bytes.fromhex(checksums) for name, checksums in chunks.items()}
         except (CorruptStoreError, ValueError):
             return {}  # the shards can do without
 
 
 def vector_metadata(volume: VolumeLayout) -> list[Path]:
-    """Return the files that describe the arrays to Zarr."""
+    """The files that describe the arrays to Zarr."""
     return sorted(volume.vectors.rglob("zarr.json"))
 
 

@@ -1,30 +1,24 @@
-"""The versions of an index: which there are, and how a new one is committed."""
+"""The versions of an index: which there are, and who may write the next one."""
 
 import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from gindex.distribution import VERSION
 from gindex.errors import NotAnIndexError, StoreError, VersionError
-from gindex.files.atomic import publish_new
 from gindex.files.locks import held
-from gindex.store.files import encode_json
-from gindex.store.layout import FORMAT_VERSION, Layout
-from gindex.store.manifest import Manifest
+from gindex.store.layout import Layout
 
 
 def version_numbers(layout: Layout) -> list[int]:
-    """Return the numbers of all versions, the oldest first."""
+    """The numbers of all versions, the oldest first."""
     found = (re.fullmatch(r"(\d{8})\.json", path.name) for path in _listing(layout))
     return sorted(int(match[1]) for match in found if match)
 
 
 def latest_version(layout: Layout) -> int:
-    """Return the number of the newest version.
+    """The number of the newest version.
 
     Raises:
         NotAnIndexError: There is no finished index.
@@ -68,36 +62,8 @@ def require_version(layout: Layout, version: int) -> None:
 
 
 def next_version(layout: Layout) -> int:
-    """Return the number that the next version will have."""
+    """The number that the next version will have."""
     return max(version_numbers(layout), default=0) + 1
-
-
-def commit(layout: Layout, manifest: Manifest, operation: dict[str, Any], **changes: Any) -> Manifest:
-    """Commit the next version: `manifest` with these changes. All its files must be published.
-
-    Raises:
-        VersionError: Another writer committed the number first; its version stands.
-    """
-    made = replace(
-        manifest,
-        format_version=FORMAT_VERSION,
-        version=next_version(layout),
-        operation=operation,
-        gindex_version=VERSION,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **changes,
-    )
-    path = layout.manifest(made.version)
-    try:
-        publish_new(path, encode_json(made.content()))
-    except FileExistsError as error:
-        raise VersionError(
-            field=path,
-            expected=f"to commit version {made.version}",
-            found="that another process did",
-            remedy="nothing of it is changed: run this again to go on from there",
-        ) from error
-    return made
 
 
 @contextmanager

@@ -21,11 +21,6 @@ _STEPS = {2: (0.4979, 0.6, 0.8), 4: (0.1676, 0.22, 0.3), 8: (0.0154, 0.02, 0.03)
 for heavy tails. The best of them and of the one that just reaches the largest coordinate is taken, slice by slice."""
 
 
-def code_bytes(dimension: int, bits: int) -> int:
-    """Bytes B of one document's codes, scales apart."""
-    return dimension * bits // 8
-
-
 def encode(vectors_ND: Tensor, bits: int, slices: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """Code vectors.
 

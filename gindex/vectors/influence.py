@@ -7,18 +7,38 @@ want takes the second form; one that many want forms its gradient once.
 Axes: L layers, Q queries, N documents, T tokens, I layer inputs, O layer outputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import FactorLoader, rotated_gradients
-from gindex.curvature.gauss_newton import WeightSpace
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
 FORMED_VALUES = 1 << 24
 """Most values of document gradients that are formed at once: 64 MiB in float32."""
+
+
+class WeightSpace:
+    """The tracked weights as one axis: layers in forward order, each [O, I] by rows."""
+
+    def __init__(self, layers: Sequence[TrackedLayer]) -> None:
+        """Lay the layers out one behind the other."""
+        self._layers = layers
+        self.size = sum(layer.parameters for layer in layers)
+
+    def split(self, v_QW: Tensor) -> dict[str, Tensor]:
+        """Return views [Q, O, I] of vectors [Q, W] by layer name."""
+        parts = v_QW.split([layer.parameters for layer in self._layers], 1)
+        return {
+            layer.name: part.unflatten(1, (layer.outputs, layer.inputs))
+            for layer, part in zip(self._layers, parts, strict=True)
+        }
+
+    def join(self, parts: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
+        """Return vectors [Q, W] of their parts [Q, O, I] by layer name."""
+        return torch.cat([parts[layer.name].flatten(1).to(dtype) for layer in self._layers], 1)
 
 
 def precondition_queries(

@@ -4,6 +4,7 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs, R and P kept eigen
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,12 @@ class VectorPath:
         self.projection = projection
         self._factors = factors
         self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
+
+    def through(self, layers: Sequence[TrackedLayer]) -> "VectorPath":
+        """The same path from the passes of other modules, which have the same weights."""
+        path = copy(self)
+        path.layers = layers
+        return path
 
     def encode(self, documents: int, losses: Callable[[], Tensor]) -> VectorBatch:
         """Run one pass over N documents and return their vectors.

@@ -12,14 +12,17 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from gindex.config import PROJECTIONS
 from gindex.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SLICE_UNIT = 8
 """Slice widths are multiples of this, so a slice of 1-bit codes ends on a byte and folds three times."""
@@ -107,11 +110,11 @@ class Projection(ABC):
     spec: ProjectionSpec
 
     @abstractmethod
-    def add(self, out_ND: Tensor, name: str, V_NPR: Tensor) -> None:
+    def add(self, out_ND: "Tensor", name: str, V_NPR: "Tensor") -> None:
         """Add the projection of one layer's whitened gradients [N, P, R] into vectors [N, D], in place."""
 
 
-def make_projection(spec: ProjectionSpec, device: torch.device) -> Projection:
+def make_projection(spec: ProjectionSpec, device: "torch.device") -> Projection:
     """The projection of a spec, ready to run on a device."""
     projection: Projection = PROJECTIONS.get(spec.kind)(spec, device)
     return projection
@@ -122,7 +125,7 @@ def signs_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
     return np.unpackbits(hashes.astype("<u8").view(np.uint8), bitorder="little")
 
 
-def fold(vectors_ND: Tensor, spec: ProjectionSpec, times: int) -> Tensor:
+def fold(vectors_ND: "Tensor", spec: ProjectionSpec, times: int) -> "Tensor":
     """Add the halves of every slice `times` times: an unbiased projection to half (a quarter, ...) of the dimension.
 
     Args:
@@ -133,6 +136,8 @@ def fold(vectors_ND: Tensor, spec: ProjectionSpec, times: int) -> Tensor:
     Returns:
         Vectors [N, D / 2**times].
     """
+    import torch  # here alone, so that what an index records of a projection is read without it
+
     factor = 2**times
     parts = [vectors_ND[:, a:b].reshape(len(vectors_ND), factor, -1).sum(1) for a, b in spec.slices.values()]
     return torch.cat(parts, dim=1)

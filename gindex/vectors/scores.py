@@ -31,7 +31,7 @@ Numbers = npt.NDArray[Any]
 
 
 def slice_scores(codes: Tensor, scales_NS: Tensor, bits: int, slices: Slices, queries_QD: Tensor) -> Tensor:
-    """Return the inner products of queries with what codes stand for, each slice apart.
+    """The inner products of queries with what codes stand for, each slice apart.
 
     Args:
         codes: As `codes.encode` returns them, [N, B].
@@ -43,39 +43,39 @@ def slice_scores(codes: Tensor, scales_NS: Tensor, bits: int, slices: Slices, qu
     Returns:
         [S, Q, N]; its sum over S is `queries_QD @ decode(...).T` up to rounding.
     """
-    return ready(queries_QD, bits, slices).slice_scores(codes, scales_NS)
+    return query_scorer(queries_QD, bits, slices).slice_scores(codes, scales_NS)
 
 
-def ready(queries_QD: Tensor, bits: int, slices: Slices) -> "ReadyQueries":
-    """Prepare queries, once, for any number of products with vectors of so many bits and such slices."""
-    return RoundedQueries.of(queries_QD, slices) if bits == 1 else WideQueries(queries_QD, bits, slices)
+def query_scorer(queries_QD: Tensor, bits: int, slices: Slices) -> "QueryScorer":
+    """Scorer of vectors of so many bits and such slices for queries [Q, D], which are made ready once."""
+    return RoundedScorer.of(queries_QD, slices) if bits == 1 else WideScorer(queries_QD, bits, slices)
 
 
-class ReadyQueries(ABC):
-    """Queries [Q, D] that are ready for products with coded vectors."""
+class QueryScorer(ABC):
+    """Scores coded vectors for queries [Q, D]."""
 
     @abstractmethod
-    def one(self, query: int) -> "ReadyQueries":
-        """Return one of them alone."""
+    def one(self, query: int) -> "QueryScorer":
+        """Scorer for one of the queries alone."""
 
     @abstractmethod
     def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
-        """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
+        """The inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
 
 
-class WideQueries(ReadyQueries):
-    """Queries that coded vectors are decoded for."""
+class WideScorer(QueryScorer):
+    """Scores vectors that are decoded first."""
 
     def __init__(self, queries_QD: Tensor, bits: int, slices: Slices) -> None:
         """Keep the queries; see `slice_scores` for what they are."""
         self._queries_QD, self._bits, self._slices = queries_QD, bits, slices
 
-    def one(self, query: int) -> "WideQueries":
-        """Return one of them alone."""
-        return WideQueries(self._queries_QD[query : query + 1], self._bits, self._slices)
+    def one(self, query: int) -> "WideScorer":
+        """Scorer for one of the queries alone."""
+        return WideScorer(self._queries_QD[query : query + 1], self._bits, self._slices)
 
     def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
-        """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
+        """The inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart."""
         bits, scores_SQN = self._bits, self._queries_QD.new_empty(len(self._slices), len(self._queries_QD), len(codes))
         for position, (a, b) in enumerate(self._slices):
             piece = codes[:, a:b] if bits == 16 else codes[:, a * bits // 8 : b * bits // 8]
@@ -84,8 +84,8 @@ class WideQueries(ReadyQueries):
         return scores_SQN
 
 
-class RoundedQueries(ReadyQueries):
-    """Queries of vectors of one bit, rounded to 1/65,278 of the range of each slice."""
+class RoundedScorer(QueryScorer):
+    """Scores vectors of one bit for queries that are rounded to 1/65,278 of the range of each slice."""
 
     def __init__(self, halves_2QD: Tensor, steps_SQ1: Numbers, totals_SQ1: Numbers, slices: Slices) -> None:
         """Join rounded queries.
@@ -100,7 +100,7 @@ class RoundedQueries(ReadyQueries):
         self._made: list[tuple[int, int, Tensor]] = []
 
     @classmethod
-    def of(cls, queries_QD: Tensor, slices: Slices) -> "RoundedQueries":
+    def of(cls, queries_QD: Tensor, slices: Slices) -> "RoundedScorer":
         """Round queries [Q, D], float32."""
         q_QD, starts, widths = queries_QD.numpy(), [a for a, _ in slices], [b - a for a, b in slices]
         steps_QS = np.maximum.reduceat(np.abs(q_QD), starts, axis=1) / np.float32(256 * HALF + HALF)
@@ -111,14 +111,14 @@ class RoundedQueries(ReadyQueries):
         totals_QS = np.add.reduceat(v_QD, starts, axis=1, dtype=np.int64)
         return cls(halves_2QD, steps_QS.T[..., None].astype(np.float64), totals_QS.T[..., None], slices)
 
-    def one(self, query: int) -> "RoundedQueries":
-        """Return one of them alone."""
+    def one(self, query: int) -> "RoundedScorer":
+        """Scorer for one of the queries alone."""
         some = slice(query, query + 1)
         halves_21D, steps_S11 = self._halves_2QD[:, some], self._steps_SQ1[:, some]
-        return RoundedQueries(halves_21D, steps_S11, self._totals_SQ1[:, some], self._slices)
+        return RoundedScorer(halves_21D, steps_S11, self._totals_SQ1[:, some], self._slices)
 
     def slice_scores(self, codes: Tensor, scales_NS: Tensor) -> Tensor:
-        """Return the inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart.
+        """The inner products [S, Q, N] with what codes [N, B] and scales [N, S] stand for, each slice apart.
 
         For bits c, <q, 2 c - 1>, exact but for the rounding of q.
         """

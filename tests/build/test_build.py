@@ -13,14 +13,14 @@ import torch
 from gindex import GradientIndex
 from gindex.build.run import plan_build, run_build
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.errors import ConfigError, MissingDependencyError, NonFiniteError
 from gindex.search.scan import scan
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.reader import VectorReader
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
+from gindex.vectors.encoder import Encoder
 
 ROUNDING = 5e-6
 """Of a vector, relative to its length: the passes sum up to 32 tokens over widths of up to 41 in float32 (6e-8 an
@@ -31,11 +31,11 @@ HALF = 2.0**-11
 
 
 def manifest_of(folder: Path) -> Manifest:
-    return Version.open(Layout(folder)).manifest
+    return Snapshot.open(Layout(folder)).manifest
 
 
 def open_vectors(folder: Path) -> VectorReader:
-    return Version.open(Layout(folder)).vectors()
+    return Snapshot.open(Layout(folder)).vectors
 
 
 def vectors_of(folder: Path) -> tuple[torch.Tensor, np.ndarray]:
@@ -72,11 +72,11 @@ def test_manifest_describes_the_build(built, corpus_file, make_config):
     assert (
         len(lengths) > 3 * manifest.volumes[0].segment_parts > 0
     )  # the tests of segments have several, the last one partial
-    assert manifest.settings == make_config().settings()
-    assert manifest.fit["documents"] == 40
-    assert [source["path"] for source in manifest.sources] == [str(corpus_file)]
-    assert manifest.model["parameters"] == manifest.model["tracked_parameters"] + sum(
-        weight["parameters"] for weight in manifest.untracked
+    assert manifest.settings.settings() == make_config().settings()
+    assert manifest.fit.documents == 40
+    assert [source.path for source in manifest.sources] == [str(corpus_file)]
+    assert manifest.model.parameters == manifest.model.tracked_parameters + sum(
+        weight.parameters for weight in manifest.untracked
     )
     assert manifest.skipped == {}
 
@@ -85,7 +85,7 @@ def test_faiss_index_is_that_of_the_stored_vectors(index, built):
     reader = open_vectors(built)
     query = torch.randn(3, reader.spec.dimension, generator=torch.Generator().manual_seed(0))
     ordinals, scores = scan(reader, query, 5)
-    for got, best, score in zip(index._funnel.search(query, 5), ordinals, scores, strict=True):
+    for got, best, score in zip(index.searcher.funnel.search(query, 5), ordinals, scores, strict=True):
         np.testing.assert_array_equal(got.ordinals, best)
         np.testing.assert_allclose(got.scores, score, rtol=1e-4)  # float32 sums of 512 products in another order
 
@@ -153,7 +153,7 @@ def test_a_vector_depends_on_its_document_alone(stopped, tmp_path, corpus_file, 
 
 def test_seed_decides_the_projection_and_the_fit(tmp_path, built, corpus_file, make_config):
     manifest = run_build([str(corpus_file)], tmp_path / "index", make_config(seed=1))
-    assert manifest.projection["fingerprint"] != manifest_of(built).projection["fingerprint"]
+    assert manifest.projection.fingerprint != manifest_of(built).projection.fingerprint
 
 
 def test_more_bits_are_closer(stopped, corpus_file, make_config, built):
@@ -245,7 +245,7 @@ def test_planned_disk_is_what_is_used(tmp_path, corpus_file, make_config, index)
     ],
 )
 def test_settings_that_do_not_suit_the_model(tmp_path, corpus_file, make_config, monkeypatch, changes, named):
-    monkeypatch.setattr(Engine, "encode", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("work was done"))
     for act in (
         lambda: plan_build([str(corpus_file)], make_config(**changes)),
         lambda: run_build([str(corpus_file)], tmp_path / "index", make_config(**changes)),
@@ -260,7 +260,7 @@ def test_parts_are_as_long_as_the_model_takes_where_nothing_is_said(tmp_path, co
     config = make_config(max_tokens=None)
     assert plan_build([str(corpus_file)], config).parts < plan_build([str(corpus_file)], make_config()).parts
     manifest = run_build([str(corpus_file)], tmp_path / "index", config)
-    assert manifest.settings["corpus"]["max_tokens"] == 64
+    assert manifest.settings.corpus.max_tokens == 64
     assert max(volume.longest_part for volume in manifest.volumes) == 64
     for same in (config, make_config(max_tokens=64)):
         assert run_build([str(corpus_file)], tmp_path / "index", same).created == manifest.created

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from gindex import GradientIndex
 from gindex.errors import CorpusError
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 DEAD = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -92,7 +92,7 @@ def test_dead_layer_has_no_influence_and_spoils_none(tmp_path, corpus_file, make
     folder = tmp_path / "index"
     config = make_config(name=str(dead_model), bits=16, rank_fraction=None, index_damping=None)
     index = GradientIndex.build([str(corpus_file)], folder, config)
-    means = {layer.name: layer.mean_eigenvalue for layer in Version.open(Layout(folder)).manifest.layers}
+    means = {layer.name: layer.mean_eigenvalue for layer in Snapshot.open(Layout(folder)).manifest.layers}
     dead = {name for name, mean in means.items() if mean == 0}
     assert dead == {f"model.layers.0.{name}" for name in DEAD}
     hits = index.search(PROMPT, COMPLETION, k=20, exact=True, candidates=150).hits

@@ -41,7 +41,7 @@ def chosen(tmp_path_factory, corpus_file, make_config):
 def test_the_choice_is_kept_by_search_add_and_a_repeated_build(chosen, tmp_path, corpus_file, make_config):
     names = [layer.name for layer in chosen.manifest.layers]
     assert len(names) == 8 and [name for name in names if name.startswith(BLOCK)] == [f"{BLOCK}mlp.down_proj"]
-    assert [layer.name for layer in GradientIndex.open(chosen.path).engine.table] == names
+    assert [layer.name for layer in GradientIndex.open(chosen.path).model.tracked.table] == names
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "n1", "text": "the compiler race bug the stack"}\n')
     grown = GradientIndex.open(shutil.copytree(chosen.path, tmp_path / "index"))
@@ -107,8 +107,8 @@ def test_what_is_untracked_is_told_by_info_results_and_plan(built, corpus_file, 
     embedding, norms = coverage["untracked"]
     assert embedding["share"] is None and embedding["weights"] == "model.embed_tokens.weight"
     assert (norms["count"], norms["parameters"]) == (5, 80)
-    assert coverage["share"] == 1 - norms["share"] == model["tracked_body_parameters"] / model["body_parameters"]
-    assert model["body_parameters"] == model["parameters"] - embedding["parameters"]
+    assert coverage["share"] == 1 - norms["share"] == model.tracked_body_parameters / model.body_parameters
+    assert model.body_parameters == model.parameters - embedding["parameters"]
     result = index.search(PROMPT, COMPLETION)
     assert result.coverage == index.manifest.coverage and result.coverage.record() == coverage
     assert plan_build([str(corpus_file)], make_config()).coverage == index.manifest.coverage
@@ -189,7 +189,7 @@ def test_a_state_space_model_in_bfloat16(tmp_path, small_tokenizer, corpus_file,
     for dtype in ("float32", "bfloat16"):
         settings = make_config(name=name, dtype=dtype, curvature="identity", fit_documents=10)
         index = GradientIndex.build([str(corpus_file)], tmp_path / dtype, settings)
-        assert index.engine.task.head is not None
+        assert index.model.tracked.task.head is not None
         found[dtype] = index.explain("d5", PROMPT, COMPLETION).influence
     # Two passes of bfloat16 through two blocks: some per cent.
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)

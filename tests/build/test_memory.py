@@ -20,13 +20,13 @@ from gindex.build.memory import (
 )
 from gindex.config import BuildConfig, FidelityConfig, ModelConfig
 from gindex.corpus.batches import pad
-from gindex.engine import Engine
 from gindex.errors import ConfigError
+from gindex.model.tracked import TrackedModel
 
 
 @pytest.fixture(scope="module")
-def engine(model_folder) -> Engine:
-    return Engine.load(ModelConfig(name=str(model_folder), device="cpu"))
+def engine(model_folder) -> TrackedModel:
+    return TrackedModel.load(ModelConfig(name=str(model_folder), device="cpu"))
 
 
 def test_batches_as_large_as_suit_the_device_where_they_fit(engine):

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.build.memory import GIGABYTE, SPARE_BYTES, BatchSize, batch_sizes, memory_needs, model_and_factors
 from gindex.config import BuildConfig, ModelConfig
-from gindex.engine import CPU_BATCH_TOKENS, Engine
+from gindex.model.tracked import CPU_BATCH_TOKENS, TrackedModel
 
 LENGTH = 128
 # The peak is that of the program alone: Linux's `ru_maxrss` begins with that of the process which started it.
@@ -58,7 +58,7 @@ def peak(folder, out, memory=0.0):
 
 @pytest.fixture(scope="module")
 def engine(deep):
-    return Engine.load(ModelConfig(name=str(deep / "model"), device="cpu"))
+    return TrackedModel.load(ModelConfig(name=str(deep / "model"), device="cpu"))
 
 
 def test_build_takes_a_gigabyte_beside_model_and_factors(deep, engine, tmp_path):

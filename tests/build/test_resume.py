@@ -15,7 +15,6 @@ import pytest
 from gindex.build import vector_phase as vectors
 from gindex.build.run import run_build
 from gindex.build.state import building
-from gindex.engine import Engine
 from gindex.errors import (
     BusyError,
     CorpusChangedError,
@@ -27,6 +26,7 @@ from gindex.errors import (
 )
 from gindex.files.locks import held
 from gindex.store.layout import Layout
+from gindex.vectors.encoder import Encoder
 
 GINDEX = Path(sys.executable).with_name("gindex")
 
@@ -128,13 +128,13 @@ def times(folder: Path) -> dict[str, int]:
 def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monkeypatch, phases):
     folder = stopped("vectors", phases["vectors"])  # all but the last segment is published
     parts: list[int] = []
-    encode_batches = Engine.encode_batches
+    encode_batches = Encoder.encode_batches
 
-    def count(self: Engine, path: object, tokens: list[object], *rest: object) -> object:
+    def count(self: Encoder, tokens: list[object], *rest: object) -> object:
         parts.append(len(tokens))
-        return encode_batches(self, path, tokens, *rest)
+        return encode_batches(self, tokens, *rest)
 
-    monkeypatch.setattr(Engine, "encode_batches", count)
+    monkeypatch.setattr(Encoder, "encode_batches", count)
     for name in ("fit_covariances", "fit_eigenvalues", "decomposition"):
         monkeypatch.setattr(f"gindex.build.fit_phase.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
     monkeypatch.setattr("gindex.build.run.fill_table", lambda *_args: pytest.fail("read again"))

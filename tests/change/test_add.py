@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gindex import GradientIndex
-from gindex.ann.index import build_faiss, follow_faiss
+from gindex.ann.build import build_faiss, follow_faiss
 from gindex.build.run import run_build
 from gindex.change.verify import verify
 from gindex.corpus.batches import pad
@@ -17,7 +17,7 @@ from gindex.progress import Silent
 from gindex.queries.tokens import QueryTokens
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 from gindex.store.versions import version_numbers
 from gindex.vectors.norms import whitened_norms
 
@@ -59,9 +59,9 @@ def test_vectors_are_those_that_a_build_over_the_same_text_gives(opened, folder,
     """The texts of the index once more, under other ids: equal vectors up to the rounding of 1-bit codes' scales."""
     records = [json.loads(line) for line in corpus_file.read_text().splitlines()]
     opened.add([str(more({f"again {record['id']}": record["text"] for record in records}))])
-    version = Version.open(Layout(folder))
+    version = Snapshot.open(Layout(folder))
     first, second = version.manifest.volumes
-    reader = version.vectors()
+    reader = version.vectors
     old, new = (reader.decoded(np.arange(v.first_part, v.first_part + v.parts)) for v in (first, second))
     # The same parts in batches of other neighbours: float32 sums in another order, which may turn a sign near zero.
     assert (old.sign() == new.sign()).float().mean() > 0.999
@@ -79,7 +79,7 @@ def test_ids_that_are_there_are_refused_whole_or_replaced(opened, folder, more):
     assert ids(grown).count("d3") == 1
     (hit,) = [hit for hit in grown.search(PROMPT, k=10_000).hits if hit.document_id == "d3"]
     assert hit.text == "the stack"
-    with Version.open(Layout(folder)).table() as table:
+    with Snapshot.open(Layout(folder)).table() as table:
         assert table.document("d3").text == "the stack"
     assert verify(Layout(folder), deep=True)["problems"] == []
 
@@ -134,7 +134,7 @@ def test_damaged_factors_are_refused_before_they_are_used(opened, folder, more):
 
 
 def test_after_a_rollback_another_add_takes_other_files(opened, folder, more):
-    from gindex.change.history import rollback
+    from gindex.change.rollback import rollback
 
     opened.add([str(more(TEXTS))])
     rollback(Layout(folder), 1)
@@ -159,12 +159,12 @@ def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
     opened, folder, more, monkeypatch, tmp_path, before, after
 ):
     """A type that takes additions takes them, flat becomes another when it has grown: always as if built anew."""
-    version = Version.open(Layout(folder))
-    projection = opened._projection
-    old = build_faiss(tmp_path / "old", version.vectors(), projection, kind=before)
+    version = Snapshot.open(Layout(folder))
+    projection = opened.snapshot.projection
+    old = build_faiss(tmp_path / "old", version.vectors, projection, kind=before)
     opened.add([str(more(TEXTS))])
     monkeypatch.setattr("gindex.ann.spec.FLAT_BYTES", 0 if after == "rabitq" else 1 << 30)
-    grown = Version.open(Layout(folder)).vectors()
+    grown = Snapshot.open(Layout(folder)).vectors
     followed = follow_faiss(tmp_path / "new", old, tmp_path / "old", grown, projection)
     fresh = build_faiss(tmp_path / "fresh", grown, projection, kind=after)
     assert followed.kind == after and followed.largest == fresh.largest
@@ -177,12 +177,12 @@ def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
 def test_whitened_norm_is_the_root_of_a_documents_influence_on_itself(index):
     """Both are <G, H^-1 G>: one whitens in the eigenbasis, the other preconditions and never rotates the document."""
     ordinals = np.array([0, 3, 7])
-    tokens = index._documents.tokens(ordinals)
+    tokens = index.snapshot.documents.tokens(ordinals)
     queries = [QueryTokens(ids=part, first_target=1) for part in tokens]
-    influence = index._reranker.influence(queries, [ordinals[[n]] for n in range(3)], Silent())
-    factors = FactorReader(index._layout, index.manifest.layers, torch.device("cpu"))
-    damping, losses = index.manifest.damping["exact"], index._engine.task.losses
+    influence = index.reranker.influence(queries, [ordinals[[n]] for n in range(3)], Silent())
+    factors = FactorReader(index.snapshot.layout, index.manifest.layers, torch.device("cpu"))
+    damping, losses = index.manifest.damping.exact, index.model.tracked.task.losses
     for part, expected in zip(tokens, influence, strict=True):
         batch = pad([part], np.arange(1), np.ones(1, np.int64))
-        found = whitened_norms(index._engine.table.layers, factors.load, damping, 1, lambda b=batch: losses(b))
+        found = whitened_norms(index.model.tracked.table.layers, factors.load, damping, 1, lambda b=batch: losses(b))
         assert float(found[0]) ** 2 == pytest.approx(float(expected[0]), rel=1e-4)

@@ -10,13 +10,15 @@ from gindex import GradientIndex
 from gindex.build.run import run_build
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents, merged
-from gindex.change.history import list_versions, prune, rollback
+from gindex.change.history import list_versions, prune
 from gindex.change.repair import repair
+from gindex.change.rollback import rollback
 from gindex.change.verify import verify
 from gindex.documents.selection import lexical_documents
 from gindex.errors import CorruptStoreError, StoreError, UnknownDocumentError, VersionError
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.records import Operation
+from gindex.store.snapshot import Snapshot
 from gindex.store.versions import version_numbers
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -66,7 +68,7 @@ def test_delete_refuses_whole(folder):
 def test_deleted_id_may_be_added_again(folder, opened, more):
     opened.delete(["d3"])
     assert opened.add([str(more({"d3": "the stack again"}))]).replaced == 0
-    with Version.open(Layout(folder)).table() as table:
+    with Snapshot.open(Layout(folder)).table() as table:
         assert table.document("d3").text == "the stack again"
         assert [document for document, _ in lexical_documents(table, "again", 5)] == [table.ordinals(["d3"])["d3"]]
 
@@ -151,7 +153,7 @@ def lost(folder) -> list[str]:
     """Ids of documents in a segment that is damaged."""
     path = folder / "volumes/00000/vectors/codes/c/1/0"
     path.write_bytes(path.read_bytes()[:-1])
-    with Version(Layout(folder), GradientIndex.open(folder.parent / "whole").manifest).table() as table:
+    with Snapshot(Layout(folder), GradientIndex.open(folder.parent / "whole").manifest).table() as table:
         return [part.document_id for part in table.parts(range(64, 128))]
 
 
@@ -167,7 +169,7 @@ def test_degraded_search_is_asked_for_and_says_so(folder, lost, run):
     assert len(index.problems) == 1 and "codes/c/1/0" in index.problems[0]
     complete = hits(GradientIndex.open(folder.parent / "whole", device="cpu"))
     kept = {hit[:2] for hit in hits(index)}
-    with Version(Layout(folder), index.manifest).table() as table:
+    with Snapshot(Layout(folder), index.manifest).table() as table:
         missing = {(part.document_id, part.part) for part in table.parts(range(64, 128))}
     assert kept == {hit[:2] for hit in complete} - missing
     result = run("search", folder, PROMPT, "-k", "2", "--allow-degraded", "--json")
@@ -183,7 +185,7 @@ def test_repair_marks_lost_segments_and_build_computes_them_alone(folder, lost, 
         GradientIndex.open(folder)
     assert verify(layout)["problems"]
     manifest = run_build([str(corpus_file)], folder, make_config())
-    assert manifest.operation == {"kind": "build", "recomputed": 1} and not manifest.lost_parts
+    assert manifest.operation == Operation(kind="build", recomputed=1) and not manifest.lost_parts
     assert verify(layout, deep=True)["problems"] == []
     for name, content in files(built).items():
         if not name.startswith("manifests/"):

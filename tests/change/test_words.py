@@ -43,10 +43,10 @@ def old(tmp_path, make_config, monkeypatch) -> Path:
     return tmp_path / "index"
 
 
-def found(folder: Path, words: str, **more: object) -> list[str]:
+def found(folder: Path, text: str, **more: object) -> list[str]:
     hits = (
         GradientIndex.open(folder, device="cpu")
-        .search("the stack", k=99, **{"words": "filter"} | more, words_text=words)
+        .search("the stack", k=99, **{"words": "filter"} | more, words_text=text)
         .hits
     )
     return sorted({hit.document_id for hit in hits if hit.lexical})

@@ -45,17 +45,15 @@ def test_build_prints_the_plan_then_what_it_made(run, tmp_path, corpus_file, opt
     assert again.exit_code == 0 and again.stdout.splitlines() == lines[-1:]
 
 
-def test_full_rank_keeps_all_of_both_eigenbases(run, tmp_path, corpus_file, options):
+def test_a_rank_fraction_of_one_keeps_all_of_both_eigenbases(run, tmp_path, corpus_file, options):
     given = list(options)
     at = given.index("--rank-fraction")
-    given[at : at + 2] = ["--full-rank"]
+    given[at : at + 2] = ["--rank-fraction", "1"]
     assert run("build", corpus_file, "--out", tmp_path, *given).exit_code == 0
     layers = json.loads(next(tmp_path.glob("manifests/*.json")).read_text())["layers"]
     assert layers and all(
         (la["activation_rank"], la["gradient_rank"]) == (la["inputs"], la["outputs"]) for la in layers
     )
-    both = run("build", corpus_file, "--out", tmp_path / "other", *options, "--full-rank")
-    assert both.exit_code == 2 and "--full-rank and --rank-fraction exclude each other" in both.stderr
 
 
 def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file, options, monkeypatch):
@@ -240,12 +238,12 @@ def test_every_command_prepares_the_process():
 
 def test_index_switches_the_second_level(run, built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "index")
-    on = run("reindex", folder, "--second-level", "on", "--mu", "0.3")
+    on = run("reindex", folder, "--transform", "second-level", "--transform-mu", "0.3")
     assert on.exit_code == 0, on.output
-    assert re.search(r"second level: mu 0.3, 512 directions with 100.0% of the second moment", on.stdout)
-    assert re.search(r"curvature +ekfac; second level mu 0.3, 512 directions", run("info", folder).stdout)
-    assert json.loads(run("info", folder, "--json").stdout)["second_level"]["mu"] == 0.3
+    assert re.search(r"transform: second-level, mu 0.3, directions 512, share 1$", on.stdout, re.MULTILINE)
+    assert re.search(r"transform +second-level, mu 0.3, directions 512", run("info", folder).stdout)
+    assert json.loads(run("info", folder, "--json").stdout)["transform"]["settings"] == {"mu": 0.3}
     kept = json.loads(run("reindex", folder, "--type", "rabitq", "--json").stdout)
-    assert kept["kind"] == "rabitq" and kept["second_level"]["mu"] == 0.3
-    assert "second level: off" in run("reindex", folder, "--second-level", "off").stdout
-    assert re.search(r"curvature +ekfac; second level off", run("info", folder).stdout)
+    assert kept["kind"] == "rabitq" and kept["transform"]["settings"] == {"mu": 0.3}
+    assert "transform: none" in run("reindex", folder, "--transform", "none").stdout
+    assert re.search(r"transform +none", run("info", folder).stdout)

@@ -10,7 +10,7 @@ import torch
 from gindex import GradientIndex
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,7 +22,7 @@ QUERY = {"prompt": "the compiler race", "completion": " bug the stack"}
 
 
 def decoded(folder: Path) -> torch.Tensor:
-    reader = Version.open(Layout(folder)).vectors()
+    reader = Snapshot.open(Layout(folder)).vectors
     return reader.decoded(np.arange(reader.spec.parts))
 
 

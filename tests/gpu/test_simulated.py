@@ -17,7 +17,7 @@ from torch.utils import backend_registration
 from gindex import GradientIndex
 from gindex.config import BuildConfig
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -33,7 +33,7 @@ def device() -> Iterator[ProcessPoolExecutor]:
 
 
 def decoded(folder: Path) -> torch.Tensor:
-    reader = Version.open(Layout(folder)).vectors()
+    reader = Snapshot.open(Layout(folder)).vectors
     return reader.decoded(np.arange(reader.spec.parts))
 
 

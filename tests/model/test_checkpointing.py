@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from gindex.config import ModelConfig
 from gindex.corpus.batches import pad
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.engine import Engine
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
 from gindex.model.layers import TrackedLayer
+from gindex.model.tracked import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
 
@@ -21,8 +21,8 @@ BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9]], [0, 1, 2], [1, 1, 1])
 
 
 @pytest.fixture(scope="module")
-def engine(model_folder) -> Engine:
-    return Engine.load(ModelConfig(name=str(model_folder), dtype="float32", device="cpu"))
+def engine(model_folder) -> TrackedModel:
+    return TrackedModel.load(ModelConfig(name=str(model_folder), dtype="float32", device="cpu"))
 
 
 class Order(Observer):

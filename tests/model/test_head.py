@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from gindex.corpus.batches import pad
-from gindex.engine import Engine
 from gindex.model import head as head_module
 from gindex.model.head import head_losses, plain_head
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.tracked import TrackedModel
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -144,10 +144,10 @@ def test_a_capped_models_losses_are_those_of_its_logits():
 
 
 def test_engine_passes_by_the_logits_only_where_the_head_is_not_tracked(make_config, tmp_path, small_tokenizer):
-    assert Engine.load(make_config().model).task.head is not None
+    assert TrackedModel.load(make_config().model).task.head is not None
     config = GPT2Config(vocab_size=len(small_tokenizer), n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=False)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     small_tokenizer.save_pretrained(tmp_path)
-    engine = Engine.load(make_config(name=str(tmp_path)).model)
+    engine = TrackedModel.load(make_config(name=str(tmp_path)).model)
     assert "lm_head" in [layer.name for layer in engine.table.layers]
     assert engine.task.head is None

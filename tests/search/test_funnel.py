@@ -1,26 +1,19 @@
 """Candidates from FAISS, scores from the stored vectors: the funnel against the exhaustive scan."""
 
 import re
-import sys
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gindex.ann import spec as faiss_types
-from gindex.ann.index import FaissIndex, build_faiss
-from gindex.ann.spec import MAX_FOLDS, FaissSpec, choose_spec, spec_of, spec_record
-from gindex.distribution import install_hint
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
+from gindex.ann.spec import choose_spec
 from gindex.errors import (
-    ConfigError,
-    CorruptStoreError,
     MismatchError,
-    MissingDependencyError,
     NonFiniteError,
-    StoreError,
 )
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
@@ -121,23 +114,6 @@ def test_query_of_another_shape(tmp_path, make_reader, projection, shape):
         funnel.search(torch.zeros(shape), 1)
 
 
-def test_spec_is_chosen_by_size_and_comes_back_from_json():
-    flat = choose_spec(500, 30720, 3.0)
-    assert flat == FaissSpec(kind="flat", folds=0, scale=1.0)
-    coarse = choose_spec(100_000, 30720, 4.0)
-    assert (coarse.kind, coarse.folds) == ("rabitq", 2)
-    assert choose_spec(1_000_000, 30720, 4.0).folds == MAX_FOLDS
-    assert choose_spec(40_000_000, 30720, 4.0).kind == "ivf"
-    assert choose_spec(100_000, 16384, 4.0, "fp16") == FaissSpec(kind="fp16", folds=3, scale=0.25)
-    assert choose_spec(100_000, 16384, 0.0, "fp16").scale == 1.0
-    for spec in (flat, coarse, choose_spec(40_000_000, 30720, 4.0)):
-        assert spec_of(spec_record(spec)) == spec
-    with pytest.raises(CorruptStoreError, match="expected a kind of FAISS index, found 'hnsw'"):
-        spec_of(spec_record(flat) | {"kind": "hnsw"})
-    with pytest.raises(ConfigError, match="type: expected auto, flat, fp16, gpu, rabitq, ivf, found 'hnsw'"):
-        choose_spec(10, 64, 1.0, "hnsw")
-
-
 def test_float16_holds_large_and_small_vectors(tmp_path, make_reader, projection, queries, monkeypatch):
     """Unscaled, coordinates above 65,504 would overflow, and those of a small index vanish."""
     reader = make_reader(300, segment_parts=64)
@@ -147,68 +123,3 @@ def test_float16_holds_large_and_small_vectors(tmp_path, make_reader, projection
         found = make_funnel(tmp_path / "search.faiss", reader, projection, "fp16").search(queries, 5, shortlist=20)
         expected, _ = scan(reader, queries, 5)
         np.testing.assert_array_equal([got.ordinals for got in found], expected)
-
-
-def test_failing_write_leaves_the_index_that_was_there(tmp_path, make_reader, projection, monkeypatch):
-    path, reader = tmp_path / "search.faiss", make_reader(3)
-    build_faiss(path, reader, projection)
-    before = path.read_bytes()
-
-    def fail(_index: object, name: str) -> None:
-        Path(name).write_bytes(b"half")
-        raise RuntimeError("no space")
-
-    monkeypatch.setattr(faiss, "write_index", fail)
-    with pytest.raises(StoreError, match=r"search.faiss: expected to write the FAISS index, found no space"):
-        build_faiss(path, reader, projection)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_missing_faiss_names_the_extra(tmp_path, make_reader, projection, monkeypatch):
-    reader = make_reader(3)
-    spec = build_faiss(tmp_path / "search.faiss", reader, projection)
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    for act in (
-        lambda: build_faiss(tmp_path / "other.faiss", reader, projection),
-        lambda: FaissIndex(tmp_path / "search.faiss", spec, projection, 3),
-    ):
-        with pytest.raises(MissingDependencyError, match=re.escape(install_hint("cpu"))):
-            act()
-
-
-def foreign(index: faiss.Index, count: int = 3) -> bytes:
-    index.add(np.ones((count, index.d), np.float32))
-    return faiss.serialize_index(index).tobytes()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"garbage",
-        b"IxF2" + bytes(100),
-        foreign(faiss.IndexFlatIP(768))[:-1],
-        foreign(faiss.IndexFlatIP(767)),
-        foreign(faiss.IndexFlatIP(768), 4),
-        foreign(faiss.IndexFlatL2(768)),
-    ],
-    ids=["empty", "garbage", "header", "truncated", "dimension", "count", "metric"],
-)
-def test_file_that_is_not_the_index(tmp_path, make_reader, projection, content):
-    path = tmp_path / "search.faiss"
-    spec = build_faiss(path, make_reader(3), projection)
-    path.write_bytes(content)
-    with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
-        FaissIndex(path, spec, projection, 3).open()
-
-
-def test_missing_file(tmp_path, projection):
-    with pytest.raises(CorruptStoreError, match=re.escape(str(tmp_path / "none"))):
-        FaissIndex(tmp_path / "none", FaissSpec(kind="flat", folds=0, scale=1.0), projection, 3).open()
-
-
-def test_candidates_are_best_first(tmp_path, reader, projection, queries: Tensor):
-    path = tmp_path / "search.faiss"
-    index = FaissIndex(path, build_faiss(path, reader, projection), projection, 2000)
-    for ordinals, scores in index.candidates(queries, 5000):
-        assert ordinals.shape == scores.shape == (2000,) and (np.diff(scores) <= 0).all()

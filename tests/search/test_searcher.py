@@ -24,7 +24,7 @@ class Brute:
     """Scores of all parts by a matrix product in float64, and what is known of the parts."""
 
     def __init__(self, index: GradientIndex, built) -> None:
-        reader = index._vectors_reader
+        reader = index.snapshot.vectors
         self.X = reader.decoded(np.arange(reader.spec.parts)).double().numpy()
         self.self_influence = reader.self_influence(np.arange(reader.spec.parts)).astype(np.float64)
         self.q = np.random.default_rng(3).standard_normal((4, reader.spec.dimension)) + 20 * self.X[[3, 9, 20, 60]] / (
@@ -57,7 +57,7 @@ def typed(request, built, tmp_path_factory):
 
     copy = shutil.copytree(built, tmp_path_factory.mktemp(request.param) / "index")
     search = reindex(Layout(copy), request.param).search
-    assert search["kind"] == request.param and 0.9 <= search["recall"]["at_10"] <= 1
+    assert search.kind == request.param and 0.9 <= search.recall.at_10 <= 1
     return GradientIndex.open(copy, device="cpu")
 
 
@@ -72,7 +72,7 @@ def test_recall_of_every_type_on_real_vectors(index, built, tmp_path, kind):
     copy = shutil.copytree(built, tmp_path / "index")
     reindex(Layout(copy), kind)
     opened = GradientIndex.open(copy, device="cpu")
-    texts = [index.documents.parts([part])[0].text for part in range(0, 120, 4)]
+    texts = [index.snapshot.documents.parts([part])[0].text for part in range(0, 120, 4)]
     encoded = index.encode([Query(prompt=f"the {text} bug") for text in texts])
     best = opened.search_encoded(encoded, k=10, scan=True)
     found = opened.search_encoded(encoded, k=10, shortlist=60)
@@ -100,7 +100,7 @@ def test_best_of_all(typed, brute, scan):
 def test_both_ends_from_one_pass(typed, brute):
     for row, result in zip(brute.scores, typed.search_vectors(vectors(brute), k=5, both=True), strict=True):
         got = [row[brute.names.index((hit.document_id, hit.part))] for hit in result.negative_hits]
-        if typed.manifest.search["kind"] != "ivf":  # which searches a quarter of its lists
+        if typed.manifest.search.kind != "ivf":  # which searches a quarter of its lists
             assert names(result) == brute.best(row, 5)
             np.testing.assert_allclose(got, np.sort(row)[:5], rtol=ROUNDING)
         np.testing.assert_allclose([hit.score for hit in result.negative_hits], got, rtol=ROUNDING)
@@ -118,7 +118,7 @@ def test_filters_of_any_selectivity(typed, brute, low):
         got = np.array([row[brute.names.index(name)] for name in names(result)])
         shares.append(np.mean(got >= best[-1] - ROUNDING * np.abs(best).max()))
     # Of at most 40 parts, all are scored. Of more, the 512 signs of a lossy type miss a twelfth of the best at times.
-    exact = allowed.sum() < 40 or typed.manifest.search["kind"] == "flat"
+    exact = allowed.sum() < 40 or typed.manifest.search.kind == "flat"
     assert np.mean(shares) >= (1 if exact else 0.9)
 
 
@@ -159,7 +159,7 @@ def test_layers_are_the_slices(index, brute):
     (result, *_) = index.search_vectors(vectors(brute), k=3, negative=True, layers=True)
     for hit in result.hits:
         x = brute.X[brute.names.index((hit.document_id, hit.part))]
-        expected = {g: brute.q[0][a:b] @ x[a:b] for g, (a, b) in index.manifest.slices.items()}
+        expected = {g: brute.q[0][a:b] @ x[a:b] for g, (a, b) in index.manifest.projection.slices.items()}
         # Relative to the sizes of the slices, since slices of either sign cancel.
         assert hit.layers == pytest.approx(expected, abs=ROUNDING * max(map(abs, expected.values())))
 
@@ -284,7 +284,7 @@ def test_gradients_take_the_path_of_the_queries(index):
     from gindex.vectors.influence import Observer
 
     prompt = "the compiler race bug"
-    engine, found = index._engine, {}
+    engine, found = index.model.tracked, {}
 
     class Keep(Observer):
         def activations(self, layer, a_NTI):
@@ -349,7 +349,7 @@ def test_options_are_documented_once():
 
 
 def test_record_of_a_plain_search_is_the_contract(index):
-    from gindex.search.hit import result_record
+    from gindex.search.result import result_record
 
     record = json.loads(json.dumps(result_record(index.search("the stack", k=1))))
     assert list(record["hits"][0]) == ["rank", "document_id", "part", "score", "influence", "text", "metadata"]

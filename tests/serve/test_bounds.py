@@ -277,7 +277,7 @@ def test_the_pattern_of_the_report_is_refused(served):
 
 def test_a_filter_that_takes_too_long_is_ended(start, built):
     running = start(f"index={built}", prompts=False)
-    documents = running.service.indexes["index"].current.documents
+    documents = running.service.indexes["index"].current.snapshot.documents
     assert documents.most_seconds == running.service.config.search_seconds
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n WHERE ?1 <> ''"
     documents.most_seconds = 0.2

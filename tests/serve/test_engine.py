@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gindex.search.hit import result_record
+from gindex.search.result import result_record
 from gindex.serve.config import ServeConfig
 from gindex.serve.engine import LONGEST_WAIT, Engine
 from gindex.serve.metrics import Metrics

@@ -146,7 +146,7 @@ def test_slow_work_has_its_share_between_batches_without_end():
         lambda index: index.search(BODY["prompt"], BODY["completion"], k=5, exact=True, candidates=20),
         lambda index: index.explain("d3", BODY["prompt"], BODY["completion"]),
         lambda index: index.search(
-            "the heap", k=5, exact=True, candidates=20, refine="cg", refine_parts=8, refine_iterations=2
+            "the heap", k=5, exact=True, candidates=20, refine="cg", refine_parts=8, refine_settings={"iterations": 2}
         ),
     ],
     ids=["exact", "explain", "refine"],
@@ -182,7 +182,7 @@ def test_wherever_slow_work_stands_still_a_search_runs_and_both_answer_as_alone(
         return replace(result, timing_ms=alone.timing_ms, refinement=refinement)
 
     assert untimed(between) == untimed(alone)
-    assert len(stops) > 2 * len(index.engine.table.layers)  # forward and backward in every layer, at least
+    assert len(stops) > 2 * len(index.model.tracked.table.layers)  # forward and backward in every layer, at least
     for result in found:
         assert replace(result, timing_ms=expected.timing_ms) == expected
 
@@ -208,7 +208,7 @@ def test_slow_work_ended_at_any_stop_leaves_nothing_behind(built, stop):
 
 def test_a_twin_has_the_same_weights_in_other_modules(built):
     index = GradientIndex.open(built, device="cpu")
-    own, twin = index.engine, index.twin.engine
+    own, twin = index.model.tracked, index.twin.model.tracked
     assert {id(p) for p in own.loaded.model.parameters()} == {id(p) for p in twin.loaded.model.parameters()}
     assert not {id(m) for m in own.loaded.model.modules()} & {id(m) for m in twin.loaded.model.modules()}
     assert [layer.module for layer in twin.table.layers] == [

@@ -142,7 +142,7 @@ def test_without_a_model_prompts_are_refused(start, built):
     assert running.search({"vector": VECTOR}).status_code == 200
     refused = running.search({"prompt": "the heap"})
     assert refused.status_code == 422 and "no model" in refused.json()["detail"]
-    assert "_engine" not in running.service.indexes["index"].current.__dict__
+    assert not running.service.indexes["index"].current.model.is_loaded
 
 
 def test_why_an_index_is_not_ready_is_told(start, built, folder, tmp_path, until):

@@ -12,7 +12,7 @@ import pytest
 from gindex.config import SearchOptions
 from gindex.errors import PARTS, message_of
 from gindex.options import default_of
-from gindex.search.hit import result_record
+from gindex.search.result import result_record
 from gindex.serve.schema import AllOptions
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -288,7 +288,8 @@ def test_large_bodies(served):
 
 
 def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
-    settings = {"k": 3, "exact": True, "candidates": 8, "refine": "cg", "refine_parts": 6, "refine_iterations": 2}
+    refined = {"refine": "cg", "refine_parts": 6, "refine_settings": {"iterations": 2}}
+    settings = {"k": 3, "exact": True, "candidates": 8, **refined}
     answer = served.search({"prompt": PROMPT, "completion": COMPLETION, **settings}).json()
     expected = json.loads(json.dumps(result_record(index.search(PROMPT, COMPLETION, **settings))))
     assert answer["hits"] == expected["hits"]
@@ -299,5 +300,8 @@ def test_a_refined_search_is_the_librarys_and_is_bounded(served, index):
         ({"refine": "newton"}, "expected one of cg, lissa"),
         ({"refine_parts": None}, "refine_parts: expected from 1 to 1000 over HTTP"),
         ({"refine_parts": 5000}, "refine_parts: expected at most 1000"),
+        ({"refine_settings": {"iterations": 0.5}}, "refine_iterations: expected int, found 0.5"),
+        ({"refine_settings": {"scale": 1}}, "refine_scale: expected a setting of cg: iterations, tolerance"),
+        ({"refine": None, "refine_parts": 64}, "refine_settings: expected `refine` beside it"),
     ]:
         refused(served.search({"prompt": PROMPT, **settings, **changes}), 422, words)

@@ -3,14 +3,26 @@
 import pytest
 
 from gindex.config import BuildConfig
+from gindex.corpus.source_fingerprint import SourceFingerprint
+from gindex.model.records import LayerRecord, UntrackedWeight
 from gindex.store.files import FileRecord
 from gindex.store.layout import FORMAT_VERSION, Layout
-from gindex.store.manifest import LayerRecord, Manifest, VolumeRecord
+from gindex.store.manifest import Manifest
+from gindex.store.records import (
+    DampingRecord,
+    FitRecord,
+    ModelRecord,
+    Operation,
+    OperationKind,
+    ProjectionRecord,
+    SearchRecord,
+    VolumeRecord,
+)
 
 LAYER = LayerRecord(
     name="0.a", group="0", source="0.a", inputs=4, outputs=3, activation_rank=2, gradient_rank=1, mean_eigenvalue=0.1
 )
-SOURCE = {"path": "c.jsonl", "bytes": 1, "sha256": "00"}
+SOURCE = SourceFingerprint(path="c.jsonl", bytes=1, sha256="00")
 
 
 @pytest.fixture
@@ -41,22 +53,31 @@ def draft(layout) -> Manifest:
     return Manifest(
         format_version=FORMAT_VERSION,
         version=0,
-        operation={"kind": "build"},
+        operation=Operation(kind=OperationKind.BUILD),
         gindex_version="0",
         created="2026-01-01T00:00:00+00:00",
-        settings=BuildConfig().settings(),
+        settings=BuildConfig(),
         sources=[SOURCE],
-        model={"name": "m", "model": "00", "tokenizer": "11", "dtype": "f", "parameters": 9, "tracked_parameters": 5},
+        model=ModelRecord(name="m", model="00", tokenizer="11", dtype="f", parameters=9, tracked_parameters=5),
         layers=[LAYER],
-        untracked=[{"name": "w", "parameters": 4, "reason": "tëxt"}],
-        projection={"kind": "count-sketch", "seed": 0, "dimension": 8, "fingerprint": "22", "slices": {"0": (0, 8)}},
-        damping={"exact": 0.1, "index": 10.0},
-        fit={"documents": 1, "parts": 1, "tokens": 2, "whitened_norm": None},
+        untracked=[UntrackedWeight(name="w", parameters=4, reason="tëxt")],
+        projection=ProjectionRecord(kind="count-sketch", seed=0, dimension=8, fingerprint="22", slices={"0": (0, 8)}),
+        damping=DampingRecord(exact=0.1, index=10.0),
+        fit=FitRecord(documents=1, parts=1, tokens=2, whitened_norm=None),
         volumes=[volume],
         deleted=[(4, 6)],
         deleted_documents=1,
         deleted_tokens=4,
-        search={"kind": "flat", "folds": 0, "scale": 1.0, "file": "search/00000001.faiss", "parts": 70},
+        search=SearchRecord(
+            kind="flat",
+            folds=0,
+            scale=1.0,
+            lists=0,
+            probes=0,
+            largest=(),
+            file="search/00000001.faiss",
+            parts=70,
+        ),
         fidelity=None,
         files=[FileRecord.of(layout.root, layout.faiss(1))],
     )

@@ -9,16 +9,15 @@ from torch import nn
 
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.records import LayerRecord
 from gindex.store.factors import (
     FactorReader,
-    factor_files,
     layers_by_group,
     mean_eigenvalues,
     read_bases,
     write_tensors,
 )
 from gindex.store.layout import Layout
-from gindex.store.manifest import LayerRecord
 
 CPU = torch.device("cpu")
 # name, group, source, inputs, outputs: two layers share activations, and the groups differ in size.
@@ -62,7 +61,7 @@ def layout(tmp_path) -> Layout:
 
 def test_files(layout):
     found = sorted(path for path in layout.factors.iterdir())
-    assert found == sorted(factor_files(layout, 2)) and len(found) == 4
+    assert found == sorted(layout.factor_files(2)) and len(found) == 4
 
 
 def test_whole_factors_have_eigenvectors_as_columns(layout):

@@ -12,13 +12,15 @@ from gindex.errors import CorruptStoreError, FormatVersionError, NotAnIndexError
 from gindex.store.files import encode_json, read_json, write_json
 from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
-from gindex.store.versions import commit, latest_version, require_version, version_numbers
+from gindex.store.records import Operation, OperationKind, TransformRecord
+from gindex.store.snapshot import Snapshot
+from gindex.store.versions import latest_version, require_version, version_numbers
+from gindex.store.writer import write_version
 
 
 @pytest.fixture
 def manifest(layout, draft) -> Manifest:
-    return commit(layout, draft, {"kind": "build"})
+    return write_version(layout, draft, Operation(kind=OperationKind.BUILD))
 
 
 def path_of(layout):
@@ -26,30 +28,30 @@ def path_of(layout):
 
 
 def test_round_trip(layout, manifest):
-    assert Version.open(layout).manifest == manifest
-    assert manifest.version == 1 and manifest.slices == {"0": (0, 8)}
+    assert Snapshot.open(layout).manifest == manifest
+    assert manifest.version == 1 and manifest.projection.slices == {"0": (0, 8)}
     assert manifest.documents == {"documents": 1, "parts": 68, "tokens": 136, "longest_part": 2}
     assert manifest.file(layout.root, layout.faiss(1)) == manifest.files[0]
     assert sorted(path.name for path in layout.manifests.iterdir()) == ["00000001.json"]
-    assert Version.open(layout).excluded.tolist() == [3, 4, 5]
+    assert Snapshot.open(layout).excluded.tolist() == [3, 4, 5]
 
 
 def test_versions_are_numbered_and_stay(layout, manifest):
     first = path_of(layout).read_bytes()
-    second = commit(layout, manifest, {"kind": "delete"}, deleted=[(0, 9)])
+    second = write_version(layout, replace(manifest, deleted=[(0, 9)]), Operation(kind=OperationKind.DELETE))
     assert version_numbers(layout) == [1, 2] and latest_version(layout) == second.version == 2
-    assert Version.open(layout).manifest.deleted == [(0, 9)] and Version.open(layout, 1).manifest == manifest
+    assert Snapshot.open(layout).manifest.deleted == [(0, 9)] and Snapshot.open(layout, 1).manifest == manifest
     assert path_of(layout).read_bytes() == first
     with pytest.raises(VersionError, match=r"expected version 3, found 1 to 2; see gindex versions"):
         require_version(layout, 3)
 
 
 def test_one_of_two_commits_of_a_number_wins(layout, manifest, monkeypatch):
-    monkeypatch.setattr("gindex.store.versions.next_version", lambda _layout: 2)
-    commit(layout, manifest, {"kind": "delete"}, deleted=[(0, 1)])
+    monkeypatch.setattr("gindex.store.writer.next_version", lambda _layout: 2)
+    write_version(layout, replace(manifest, deleted=[(0, 1)]), Operation(kind=OperationKind.DELETE))
     with pytest.raises(VersionError, match=r"00000002.json: expected to commit version 2, found that another process"):
-        commit(layout, manifest, {"kind": "delete"}, deleted=[(5, 6)])
-    assert Version.open(layout).manifest.deleted == [(0, 1)]
+        write_version(layout, replace(manifest, deleted=[(5, 6)]), Operation(kind=OperationKind.DELETE))
+    assert Snapshot.open(layout).manifest.deleted == [(0, 1)]
     assert sorted(path.name for path in layout.manifests.iterdir()) == ["00000001.json", "00000002.json"]
 
 
@@ -58,10 +60,10 @@ def test_file_system_without_hard_links(layout, draft, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("gindex.files.atomic.os.link", fail)
-    commit(layout, draft, {"kind": "build"})
-    monkeypatch.setattr("gindex.store.versions.next_version", lambda _layout: 1)
+    write_version(layout, draft, Operation(kind=OperationKind.BUILD))
+    monkeypatch.setattr("gindex.store.writer.next_version", lambda _layout: 1)
     with pytest.raises(VersionError):
-        commit(layout, draft, {"kind": "build"})
+        write_version(layout, draft, Operation(kind=OperationKind.BUILD))
     assert os.listdir(layout.manifests) == ["00000001.json"]
 
 
@@ -70,7 +72,7 @@ def test_missing_field_is_named(layout, manifest, name):
     content = read_json(path_of(layout))
     del content[name]
     write_json(path_of(layout), content)
-    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(path_of(layout)))}.*no field {name}"):
+    with pytest.raises(CorruptStoreError, match=f"{re.escape(str(path_of(layout)))}.*missing required field `{name}`"):
         Manifest.read(layout, 1)
 
 
@@ -78,10 +80,6 @@ def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object,
     """All places of a nested value, lists and dicts included."""
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
-
-
-FREE = {("operation",), ("search",), ("fidelity",), ("created",), ("settings", "model", "name")}
-"""What is free text or checked where it is used."""
 
 
 def test_nested_values_of_another_type_are_refused(layout, manifest):
@@ -94,22 +92,78 @@ def test_nested_values_of_another_type_are_refused(layout, manifest):
             parent = parent[key]
         parent[place[-1]] = [[None]]
         write_json(path_of(layout), changed)
-        if place[:1] == ("settings",) or any(place[: len(free)] == free for free in FREE):
-            with_settings = place[:1] == ("settings",)
-            try:
-                Manifest.read(layout, 1)
-            except (CorruptStoreError, NotAnIndexError):
-                continue
-            assert with_settings or place[0] in ("operation", "search", "fidelity"), place
-        else:
-            with pytest.raises((CorruptStoreError, NotAnIndexError), match=re.escape(str(path_of(layout)))):
-                Manifest.read(layout, 1)
+        with pytest.raises((CorruptStoreError, NotAnIndexError), match=re.escape(str(path_of(layout)))):
+            Manifest.read(layout, 1)
 
 
 def test_unknown_field_is_named(layout, manifest):
     write_json(path_of(layout), read_json(path_of(layout)) | {"surprise": 1})
-    with pytest.raises(CorruptStoreError, match="an unknown field surprise"):
+    with pytest.raises(CorruptStoreError, match="unknown field `surprise`"):
         Manifest.read(layout, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "unknown"), [(("model",), "model"), (("volumes", 0), "volumes[0]"), (("fit",), "fit")]
+)
+def test_unknown_field_within_is_named_with_its_place(layout, manifest, place, unknown):
+    content = read_json(path_of(layout))
+    inner = content
+    for key in place:
+        inner = inner[key]
+    inner["surprise"] = 1
+    write_json(path_of(layout), content)
+    with pytest.raises(CorruptStoreError, match=re.escape(f"unknown field `{unknown}.surprise`")):
+        Manifest.read(layout, 1)
+
+
+def test_unknown_setting_is_refused_and_so_is_a_component_that_is_missing(layout, manifest):
+    content = read_json(path_of(layout))
+    for changed in (
+        content["settings"] | {"curvature": content["settings"]["curvature"] | {"surprise": 1}},
+        content["settings"] | {"surprise": {}},
+        {name: of for name, of in content["settings"].items() if name != "vectors"},
+    ):
+        write_json(path_of(layout), content | {"settings": changed})
+        with pytest.raises(CorruptStoreError, match="expected the manifest of an index"):
+            Manifest.read(layout, 1)
+    allowing = content["settings"]["model"] | {"trust_remote_code": True}  # an index allows the next caller nothing
+    write_json(path_of(layout), content | {"settings": content["settings"] | {"model": allowing}})
+    assert not Manifest.read(layout, 1).settings.model.trust_remote_code
+
+
+LEVEL = {"file": "search/00000001.second-level.safetensors", "mu": 0.1, "directions": 7, "share": 0.5}
+
+
+@pytest.mark.parametrize("format_version", [1, 2])
+def test_older_manifests_are_read(layout, manifest, format_version):
+    """Version 1 knew no second level; version 2 had it under a name of its own."""
+    content = read_json(path_of(layout)) | {"format_version": format_version}
+    if format_version == 2:
+        content["search"]["second_level"] = None
+    write_json(path_of(layout), content)
+    assert Manifest.read(layout, 1) == replace(manifest, format_version=format_version)
+    if format_version == 2:
+        content["search"]["second_level"] = LEVEL
+        write_json(path_of(layout), content)
+        read = Manifest.read(layout, 1)
+        assert read.search.transform == TransformRecord(
+            kind="second-level", file=LEVEL["file"], settings={"mu": 0.1}, measures={"directions": 7, "share": 0.5}
+        )
+        assert read.derived == ["search/00000001.faiss", LEVEL["file"]]
+        content["search"]["second_level"] = {"mu": 0.1}
+        write_json(path_of(layout), content)
+        with pytest.raises(CorruptStoreError, match="missing required field `file`"):
+            Manifest.read(layout, 1)
+
+
+def test_the_format_is_raised_where_an_older_reader_would_misread(layout, draft):
+    transform = TransformRecord(kind="second-level", file="search/00000001.second-level.safetensors")
+    plain = write_version(layout, draft, Operation(kind=OperationKind.BUILD))
+    search = replace(draft.search, transform=transform)
+    transformed = write_version(layout, replace(draft, search=search), Operation(kind=OperationKind.REINDEX))
+    assert (plain.format_version, transformed.format_version) == (2, FORMAT_VERSION)
+    assert "transform" not in read_json(layout.manifest(1))["search"]
+    assert Manifest.read(layout, 2) == transformed
 
 
 def test_every_flipped_byte_and_every_truncation_is_found(layout, manifest):
@@ -130,26 +184,26 @@ def test_every_flipped_byte_and_every_truncation_is_found(layout, manifest):
 def test_manifest_of_another_version_is_refused(layout, manifest):
     layout.manifest(2).write_bytes(path_of(layout).read_bytes())
     with pytest.raises(CorruptStoreError, match=r"00000002.json: expected version 2, found 1"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 def test_newer_format_is_refused_even_with_other_fields(layout, manifest):
     path_of(layout).write_text(json.dumps({"format_version": FORMAT_VERSION + 1}))
     with pytest.raises(FormatVersionError, match="install a newer gindex"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 def test_manifest_of_something_else(layout, manifest):
     path_of(layout).write_text('{"name": "an app", "start_url": "/"}')
     with pytest.raises(NotAnIndexError, match="expected the manifest of an index"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"null", b"[" * 100_000])
 def test_manifest_that_is_no_json_object(layout, manifest, content):
     path_of(layout).write_bytes(content)
     with pytest.raises(CorruptStoreError, match=re.escape(str(path_of(layout)))):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 @pytest.mark.parametrize("content", [{}, {"a": 'x",\n "crc32c": "y'}, {"b": [1.5, None, "ë"], "c": {}}])
@@ -165,40 +219,41 @@ def test_json_carries_its_checksum(tmp_path, content):
 def test_file_with_another_length(layout, manifest, content):
     layout.faiss(1).write_bytes(content)
     with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: expected 7 bytes"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 def test_missing_file(layout, manifest):
     layout.faiss(1).unlink()
     with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: .*no file"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 def test_content_is_checked_against_the_checksum_once(layout, manifest, monkeypatch):
-    version = Version.open(layout)
+    version = Snapshot.open(layout)
     version.checked(layout.faiss(1))
     layout.faiss(1).write_bytes(b"c0ntent")
     version.checked(layout.faiss(1))  # read before
     with pytest.raises(CorruptStoreError, match=f"{re.escape(str(layout.faiss(1)))}: expected CRC-32C"):
-        Version.open(layout).checked(layout.faiss(1))
+        Snapshot.open(layout).checked(layout.faiss(1))
     with pytest.raises(CorruptStoreError, match="no record"):
         replace(manifest, files=[]).file(layout.root, layout.faiss(1))
 
 
 def test_segments_that_wait_for_recomputation_are_named(layout, manifest):
-    commit(layout, manifest, {"kind": "repair"}, volumes=[replace(manifest.volumes[0], lost=[1])])
+    marked = replace(manifest, volumes=[replace(manifest.volumes[0], lost=[1])])
+    write_version(layout, marked, Operation(kind=OperationKind.REPAIR))
     with pytest.raises(CorruptStoreError, match="found 6 parts waiting to be computed again; run the gindex build"):
-        Version.open(layout)
+        Snapshot.open(layout)
 
 
 def test_no_index(tmp_path):
     with pytest.raises(NotAnIndexError, match="no such folder"):
-        Version.open(Layout(tmp_path / "none"))
+        Snapshot.open(Layout(tmp_path / "none"))
     with pytest.raises(NotAnIndexError, match="no manifests in it"):
-        Version.open(Layout(tmp_path))
+        Snapshot.open(Layout(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(NotAnIndexError, match="found a file"):
-        Version.open(Layout(tmp_path / "file"))
+        Snapshot.open(Layout(tmp_path / "file"))
     (tmp_path / "build.json").write_text("{}")
     with pytest.raises(NotAnIndexError, match="unfinished build"):
-        Version.open(Layout(tmp_path))
+        Snapshot.open(Layout(tmp_path))

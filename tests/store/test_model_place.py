@@ -1,6 +1,7 @@
 """An index finds its model where the build left it, beside itself where both have moved, or on the hub."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,10 @@ def moved(tmp_path, corpus_file, model_folder, make_config, monkeypatch) -> Path
 
 def test_what_a_build_records(moved, tmp_path):
     model = GradientIndex.open(moved / "runs/index").manifest.model
-    assert model["name"] == "models/small" and "hub" not in model
-    assert model["folder"] == str(tmp_path / "before/models/small") and model["relative"] == "../../models/small"
+    assert model.name == "models/small" and model.hub is None
+    assert model.folder == str(tmp_path / "before/models/small") and model.relative == "../../models/small"
     assert model_place("owner/name", moved) == {"hub": "owner/name"}
-    assert model_places({"name": "owner/name", "hub": "owner/name"}, moved) == ["owner/name"]
+    assert model_places(replace(model, name="owner/name", hub="owner/name"), moved) == ["owner/name"]
 
 
 def test_a_model_that_moved_with_its_index_is_found(run, moved):
@@ -44,7 +45,7 @@ def test_a_stranger_in_the_old_place_is_passed_over(moved, tmp_path, small_token
     make_small_model(len(small_tokenizer), seed=7).save_pretrained(stranger)
     small_tokenizer.save_pretrained(stranger)
     index = GradientIndex.open(moved / "runs/index", device="cpu")
-    assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
+    assert index.search(PROMPT, k=1).hits and index.model.config.name == str(moved / "models/small")
     shutil.rmtree(moved / "models")
     with pytest.raises(MismatchError, match=f"{stranger}: expected the model .* give that one with `model`"):
         GradientIndex.open(moved / "runs/index", device="cpu").search(PROMPT)
@@ -66,7 +67,7 @@ def test_documents_are_added_with_the_model_that_is_found(moved, tmp_path):
     more.write_text('{"id": "new", "text": "the kernel page fault in the parser", "number": 1}\n')
     index = GradientIndex.open(moved / "runs/index", device="cpu")
     assert index.add([str(more)]).documents == 1
-    assert index.refresh().manifest.model["relative"] == "../../models/small"
+    assert index.refresh().manifest.model.relative == "../../models/small"
 
 
 def test_an_index_from_before_places_were_recorded(moved, monkeypatch):
@@ -77,7 +78,11 @@ def test_an_index_from_before_places_were_recorded(moved, monkeypatch):
         del content["model"][name]
     write_json(path, content)
     index = GradientIndex.open(moved / "runs/index", device="cpu")
-    assert index.search(PROMPT, k=1).hits and index.model_config.name == str(moved / "models/small")
-    assert model_places({"name": "none/such"}, moved) == ["none/such"]
+    assert index.search(PROMPT, k=1).hits and index.model.config.name == str(moved / "models/small")
+    nameless = replace(index.manifest.model, name="none/such")
+    assert model_places(nameless, moved) == ["none/such"]
     monkeypatch.chdir(moved)
-    assert model_places({"name": "models/small"}, moved / "runs/index") == ["models/small", str(moved / "models/small")]
+    assert model_places(replace(nameless, name="models/small"), moved / "runs/index") == [
+        "models/small",
+        str(moved / "models/small"),
+    ]

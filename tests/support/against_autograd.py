@@ -18,9 +18,9 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, pad
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.engine import Engine
 from gindex.errors import GindexError
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.model.tracked import TrackedModel
 from gindex.vectors.influence import document_gradients
 
 Gradients = dict[str, Tensor]
@@ -73,9 +73,9 @@ class Refused:
 Outcome = Right | Refused
 
 
-def load(folder: Path, allowed: Sequence[str] = (), dtype: str = "float32") -> Engine:
+def load(folder: Path, allowed: Sequence[str] = (), dtype: str = "float32") -> TrackedModel:
     """Load a folder as a build does, with what the caller allows."""
-    return Engine.load(ModelConfig(name=str(folder), device="cpu", dtype=dtype, **dict.fromkeys(allowed, True)))
+    return TrackedModel.load(ModelConfig(name=str(folder), device="cpu", dtype=dtype, **dict.fromkeys(allowed, True)))
 
 
 def outcome_of(folder: Path, model: nn.Module, allowed: Sequence[str] = ()) -> Outcome:
@@ -121,13 +121,13 @@ def wide(model: nn.Module) -> nn.Module:
     return model.double().eval()
 
 
-def error_of(engine: Engine, tokens: Sequence[np.ndarray], expected: Sequence[Gradients]) -> float:
+def error_of(engine: TrackedModel, tokens: Sequence[np.ndarray], expected: Sequence[Gradients]) -> float:
     """Return the relative error of an engine's gradients of documents in one batch, and of each alone."""
     alone = [gradients(engine, [part])[0] for part in tokens]
     return max(relative_error(gradients(engine, tokens), expected), relative_error(alone, expected))
 
 
-def gradients(engine: Engine, tokens: Sequence[np.ndarray]) -> list[Gradients]:
+def gradients(engine: TrackedModel, tokens: Sequence[np.ndarray]) -> list[Gradients]:
     """Return the gradients of documents from one padded batch."""
     losses = partial(engine.task.losses, _batch(tokens))
     G_NW, space = document_gradients(engine.table.layers, len(tokens), losses)
@@ -155,7 +155,7 @@ def weight_gradients(model: nn.Module, names: Sequence[str], loss: Tensor, *, ag
     return joined
 
 
-def product_error_of(engine: Engine, model: nn.Module, tokens: Sequence[np.ndarray]) -> float:
+def product_error_of(engine: TrackedModel, model: nn.Module, tokens: Sequence[np.ndarray]) -> float:
     """Return the relative error of the Gauss-Newton matrix of documents times a random vector."""
     generator = torch.Generator().manual_seed(1)
     curvature = GaussNewton(engine.table.layers, engine.task, [_batch(tokens)])
@@ -192,7 +192,7 @@ def relative_error(found: Sequence[Gradients], expected: Sequence[Gradients]) ->
 
 
 def half_cosine_of(
-    make: Callable[[], Engine], tokens: Sequence[np.ndarray], expected: Sequence[Gradients]
+    make: Callable[[], TrackedModel], tokens: Sequence[np.ndarray], expected: Sequence[Gradients]
 ) -> float | None:
     """Return the cosine of all gradients in bfloat16, taken as one vector; None where that format is refused."""
     try:
@@ -209,7 +209,7 @@ def _joined(gradients: Sequence[Gradients], names: Iterable[str]) -> Tensor:
     return torch.cat([G[name].double().flatten() for G in gradients for name in names])
 
 
-def body_share(engine: Engine) -> float:
+def body_share(engine: TrackedModel) -> float:
     """Return the share of the weights that is tracked, embeddings and output head apart."""
     model = engine.loaded.model
     ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]

@@ -11,13 +11,15 @@ from simulated_device import DEVICE
 from torch import Tensor, nn
 
 from gindex import GradientIndex
-from gindex.config import BuildConfig, ModelConfig, SolverConfig, VectorConfig
+from gindex.config import BuildConfig, ModelConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.engine import Engine
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
+from gindex.lab.refine.config import CgConfig, LissaConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import tensor_batches
+from gindex.model.tracked import TrackedModel
+from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
@@ -39,7 +41,7 @@ def found(folder: Path, device: str) -> list[tuple[str, int, float]]:
 
 def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     """Return what crosses for a batch in each kind of pass, with so many of the model's layers tracked."""
-    engine = Engine.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
+    engine = TrackedModel.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
     tokens = [np.arange(1, n, dtype=np.uint32) for n in (9, 12, 12, 14)]
     batch, *more = engine.batches(tokens, np.arange(4), np.ones(4, np.int64), 64)
     assert not more
@@ -63,7 +65,7 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     passes = {
         "covariances": partial(fit_covariances, layers, engine.task, [batch], 0),
         "eigenvalues": partial(fit_eigenvalues, layers, engine.task, [batch], bases, 0),
-        "vectors": partial(engine.encode, path, batch),
+        "vectors": partial(Encoder(model=engine, path=path).encode, batch),
     }
     result = {}
     for name, act in passes.items():
@@ -87,8 +89,8 @@ def attributed(device: str) -> dict[str, Tensor]:
     documents = tensor_batches(x[:15].to(device), y[:15].to(device))
     queries = tensor_batches(x[15:].to(device), y[15:].to(device))
     attribution = Attribution.fit(task, tracked_layers(task, documents), documents)
-    cg = attribution.iterative_inverse(documents, config=SolverConfig(method="cg", iterations=5))
-    lissa = attribution.iterative_inverse(documents, config=SolverConfig(method="lissa", iterations=5))
+    cg = attribution.iterative_inverse(documents, config=CgConfig(iterations=5))
+    lissa = attribution.iterative_inverse(documents, config=LissaConfig(iterations=5))
     path = attribution.vector_path(VectorConfig(dimension=64), 0.1)
     q, v = attribution.vectors(path, queries).vectors, attribution.vectors(path, documents).vectors
     found = {

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gindex.errors import ShapeError
-from gindex.vectors.codes import code_bytes, decode, encode
+from gindex.store.vectors import code_bytes
+from gindex.vectors.codes import decode, encode
 
 BITS = (1, 2, 4, 8, 16)
 SLICES = [(0, 64), (64, 72), (72, 128)]

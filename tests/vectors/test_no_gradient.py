@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gindex.config import CURVATURES, SolverConfig, VectorConfig
+from gindex.config import CURVATURES, VectorConfig
 from gindex.lab.attribution import Attribution, tracked_layers
+from gindex.lab.refine.config import CgConfig
 from gindex.model.tasks import Classification
 from gindex.model.tensors import TensorBatch, tensor_batches
 from gindex.vectors.calibration import Budget, Setting, calibrate
@@ -100,7 +101,7 @@ def test_vectors_are_those_of_the_other_layers(made):
 
 
 def test_refined_influence_takes_it(made):
-    inverse = made.attribution.iterative_inverse(made.documents, 0.1, SolverConfig(iterations=4))
+    inverse = made.attribution.iterative_inverse(made.documents, 0.1, CgConfig(iterations=4))
     assert torch.isfinite(made.attribution.influence_by(inverse, made.documents, made.documents)).all()
 
 

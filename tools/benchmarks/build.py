@@ -27,11 +27,13 @@ from gindex.config import ModelConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
-from gindex.engine import Engine, projection_of
 from gindex.model.attention import NAME
 from gindex.model.layers import TrackedLayer
-from gindex.store.manifest import LayerRecord
+from gindex.model.records import LayerRecord
+from gindex.model.tracked import TrackedModel
+from gindex.store.snapshot import projection_of
 from gindex.vectors.codes import encode
+from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import make_projection
 
@@ -48,7 +50,7 @@ def model_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def token_stream(engine: Engine, text: Path) -> np.ndarray:
+def token_stream(engine: TrackedModel, text: Path) -> np.ndarray:
     """Return the tokens of a corpus of JSON lines, one document after another."""
     entries = [json.loads(line)["text"] for line in text.read_text(encoding="utf-8").splitlines()[:3000]]
     return np.concatenate([np.array(ids, np.uint32) for ids in engine.loaded.tokenizer(entries)["input_ids"]])
@@ -61,7 +63,7 @@ def cut(stream: np.ndarray, length: int, documents: int, tokens: int) -> list[To
     return [pad(parts[n : n + each], range(n, n + each), [1] * each) for n in range(0, documents - each + 1, each)]
 
 
-def make_path(engine: Engine, fraction: float, damping: float, config: VectorConfig) -> VectorPath:
+def make_path(engine: TrackedModel, fraction: float, damping: float, config: VectorConfig) -> VectorPath:
     """Return the whole path with made-up factors of the right shapes: what they hold costs nothing."""
     records, factors, bases = [], {}, {}
     for layer in engine.table.layers:
@@ -158,7 +160,7 @@ def bergson_work(model: torch.nn.Module) -> Callable[[TokenBatch], None] | None:
     return work
 
 
-def frozen_pass(engine: Engine, batches: list[TokenBatch]) -> None:
+def frozen_pass(engine: TrackedModel, batches: list[TokenBatch]) -> None:
     """Run forward and backward passes without gradients of weights."""
     with gradients_of_embeddings(engine.loaded.model), plain_attention(engine.loaded.model):
         for batch in batches:
@@ -190,7 +192,7 @@ def print_table(title: str, seconds: dict[str, list[float]], tokens: int) -> Non
         print(f"| {name} | {tokens / statistics.median(times):,.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} |", flush=True)
 
 
-def measure_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, fractions: list[float]) -> None:
+def measure_vectors(engine: TrackedModel, batches: list[TokenBatch], rounds: int, fractions: list[float]) -> None:
     """Compare one pass over the batches by every kind of work."""
     model, config = engine.loaded.model, VectorConfig()
 
@@ -204,7 +206,7 @@ def measure_vectors(engine: Engine, batches: list[TokenBatch], rounds: int, frac
 
         def work() -> None:
             for batch in batches:
-                vectors = engine.encode(path, batch).vectors
+                vectors = Encoder(model=engine, path=path).encode(batch).vectors
                 encode(vectors, config.bits, slices)[0].cpu()
 
         return work
@@ -224,12 +226,12 @@ def measure_formats(options: argparse.Namespace) -> None:
     """Compare the vectors of both number formats, of the same documents with the same made-up factors."""
     vectors = []
     for dtype in ("float32", "bfloat16"):
-        engine = Engine.load(ModelConfig(name=options.model, dtype=dtype, device=options.device))
+        engine = TrackedModel.load(ModelConfig(name=options.model, dtype=dtype, device=options.device))
         torch.manual_seed(0)
         path = make_path(engine, options.fractions[0], 3.0, VectorConfig())
         length = options.lengths[0]
         batches = cut(token_stream(engine, options.text), length, options.tokens // length, options.batch_tokens)
-        vectors.append(torch.cat([engine.encode(path, batch).vectors for batch in batches]).cpu())
+        vectors.append(torch.cat([Encoder(model=engine, path=path).encode(batch).vectors for batch in batches]).cpu())
     wide_ND, narrow_ND = vectors
     cosines_N = torch.nn.functional.cosine_similarity(wide_ND, narrow_ND)
     signs = float((wide_ND.sign() == narrow_ND.sign()).float().mean())
@@ -255,7 +257,7 @@ def main() -> None:
     if options.formats:
         measure_formats(options)
         return
-    engine = Engine.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
+    engine = TrackedModel.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
     stream = token_stream(engine, options.text)
     print(f"{options.model}, {engine.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
     for length in options.lengths:

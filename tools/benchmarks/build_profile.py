@@ -21,8 +21,9 @@ from build import cut, frozen_pass, make_path, model_parser, token_stream
 import gindex.model.losses
 import gindex.vectors.path
 from gindex.config import ModelConfig, VectorConfig
-from gindex.engine import Engine
+from gindex.model.tracked import TrackedModel
 from gindex.vectors.codes import encode
+from gindex.vectors.encoder import Encoder
 
 MODEL, HEAD = "model, forward and backward", "head: losses and their gradients"
 ROTATION, WHITENING = "rotation of activations", "gradients of documents, rotated and whitened"
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, help="tokens of a batch; as a build takes them by default")
     parser.add_argument("--fraction", type=float, default=0.25, help="leading part of each eigenbasis")
     options = parser.parse_args()
-    engine = Engine.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
+    engine = TrackedModel.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
     path, config = make_path(engine, options.fraction, 3.0, VectorConfig()), VectorConfig()
     size = max(options.length, options.batch_tokens or engine.usual_batch_tokens)
     batches = cut(token_stream(engine, options.text), options.length, options.documents, size)
@@ -97,7 +98,7 @@ def main() -> None:
     def run(stopwatch: Stopwatch) -> None:
         for batch in batches:
             with stopwatch.part(MODEL):
-                vectors = engine.encode(path, batch).vectors
+                vectors = Encoder(model=engine, path=path).encode(batch).vectors
             with stopwatch.part(CODES):
                 encode(vectors, config.bits, slices)[0].cpu()
 

@@ -29,10 +29,10 @@ from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
 from gindex.documents.selection import documents_of, lexical_documents
 from gindex.documents.table import DocumentTable
-from gindex.engine import Engine
 from gindex.exact.rerank import Reranker
 from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.tracked import TrackedModel
 from gindex.options import default_of
 from gindex.progress import Silent
 from gindex.queries.query import Query
@@ -41,7 +41,7 @@ from gindex.search.candidates import Candidate, fused
 from gindex.statistics import WINDOWS, agreement, overlap, summarise
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 BATCH_TOKENS = 1024
 EXACT_BYTES = 10 << 30  # preconditioned queries held at once: one pass for all
@@ -84,8 +84,8 @@ class Setting:
         if not (work / "index" / "manifests").is_dir():
             GradientIndex.build([str(work / "documents.jsonl")], work / "index", config)
         self.layout = Layout(work / "index")
-        self.manifest = Version.open(self.layout).manifest
-        self.engine = Engine.load(model)
+        self.manifest = Snapshot.open(self.layout).manifest
+        self.engine = TrackedModel.load(model)
         self.layers: Sequence[TrackedLayer] = self.engine.table.layers
         self.table = DocumentTable.open(self.layout.volume(0).documents)
         self.parts = np.arange(self.table.counts().parts)
@@ -103,7 +103,7 @@ class Setting:
         """Return exact influence [Q, N], computed once."""
         if not path.is_file():
             print("exact influence", file=sys.stderr)
-            factors = self.engine.factors(self.layout, self.manifest.layers)
+            factors = FactorReader.of(self.layout, self.manifest.layers, self.engine)
             reranker = Reranker(self.engine, factors.load, 0.1, self.table, BATCH_TOKENS, EXACT_BYTES)
             found = reranker.influence(self.queries, [self.parts] * len(self.queries), Silent())
             np.save(path, np.stack(found))

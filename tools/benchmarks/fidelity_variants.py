@@ -15,7 +15,8 @@ from torch import Tensor
 from gindex.curvature.ekfac import whitening_scale
 from gindex.model.capture import Observer, append_one
 from gindex.model.layers import TrackedLayer
-from gindex.vectors.codes import code_bytes, decode, encode
+from gindex.store.vectors import code_bytes
+from gindex.vectors.codes import decode, encode
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection
 
 Ranks = Mapping[str, tuple[int, int]]

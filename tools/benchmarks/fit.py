@@ -26,7 +26,7 @@ from build import cut, frozen_pass, in_turns, model_parser, plain_attention, tok
 from gindex.build.fit_phase import fit_factors
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch
-from gindex.engine import Engine
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Phase, Silent
 from gindex.store.layout import Layout
 
@@ -47,7 +47,7 @@ class PhaseTimes(Silent):
         self.seconds[name].append(time.perf_counter() - start)
 
 
-def gindex_fit(engine: Engine, batches: Sequence[TokenBatch], times: PhaseTimes) -> Callable[[], None]:
+def gindex_fit(engine: TrackedModel, batches: Sequence[TokenBatch], times: PhaseTimes) -> Callable[[], None]:
     """Return gindex's fit."""
 
     def work() -> None:
@@ -59,7 +59,7 @@ def gindex_fit(engine: Engine, batches: Sequence[TokenBatch], times: PhaseTimes)
     return work
 
 
-def kronfluence_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
+def kronfluence_fit(engine: TrackedModel, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
     """Return kronfluence's fit of the same layers, in batches of so many documents."""
     try:
         import kronfluence
@@ -100,7 +100,7 @@ def kronfluence_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Ca
     return work
 
 
-def bergson_fit(engine: Engine, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
+def bergson_fit(engine: TrackedModel, tokens_NT: np.ndarray, documents: int) -> Callable[[], None] | None:
     """Return bergson's fit of the same layers, in batches of so many documents."""
     try:
         from bergson.config import IndexConfig
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--warm-up", action="store_true", help="run every kind once before the first round")
     parser.add_argument("--no-peers", action="store_true", help="gindex alone")
     options = parser.parse_args()
-    engine = Engine.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
+    engine = TrackedModel.load(ModelConfig(name=options.model, dtype=options.dtype, device=options.device))
     batches = cut(token_stream(engine, options.text), options.length, options.documents, options.batch_tokens)
     tokens_NT = np.concatenate([batch.tokens for batch in batches])
     each, times = len(batches[0].tokens), PhaseTimes()

@@ -24,13 +24,14 @@ from gindex.documents.filling import new_table
 from gindex.documents.schema import index_words
 from gindex.documents.table import DocumentTable
 from gindex.progress import Progress
-from gindex.search.search_index import make_search_index
+from gindex.search.search_index import deriving
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.reader import VectorReader
-from gindex.store.vectors import CodedVectors, SegmentRecord, VectorSpec, VectorWriter, VolumeReader
-from gindex.store.versions import commit
-from gindex.store.volume import volume_files, volume_record
+from gindex.store.records import Operation, OperationKind
+from gindex.store.vectors import CodedVectors, SegmentRecord, VectorSpec, VectorWriter
+from gindex.store.volume_records import volume_files, volume_record
+from gindex.store.writer import write_version
 
 SPREAD = 0.1
 SEGMENT_PARTS = 16384
@@ -121,9 +122,9 @@ def multiply_index(path: Path, parts: int, out: Path, progress: Progress) -> Non
     layout, opened = Layout(out), GradientIndex.open(path)
     if layout.manifest(1).is_file():
         return
-    source, manifest, volume = opened._version.layout, opened.manifest, layout.volume(0)
+    source, manifest, volume = opened.snapshot.layout, opened.manifest, layout.volume(0)
     write_documents(source.volume(0).documents, volume.documents, parts, progress)
-    real = opened._vectors_reader
+    real = opened.snapshot.vectors
     spec = VectorSpec(
         parts=parts,
         segment_parts=SEGMENT_PARTS,
@@ -132,21 +133,17 @@ def multiply_index(path: Path, parts: int, out: Path, progress: Progress) -> Non
         slices=real.spec.slices,
     )
     segments = write_vectors(real, volume, spec, progress)
-    reader = VectorReader([VolumeReader(volume, spec)])
-    nothing = np.zeros(0, np.int64)
-    search = make_search_index(layout, layout.faiss(1), reader, opened._projection, nothing, progress)
-    plain = [layout.faiss(1), *copied(source, layout)]
+    plain = list(copied(source, layout))
     with DocumentTable.open(volume.documents) as table:
         record = volume_record(0, 0, 0, table.counts(), spec, segments, manifest.sources)
-    name = str(Path(manifest.model["name"]).resolve()) if os.path.isdir(manifest.model["name"]) else None
-    commit(
-        layout,
-        replace(manifest, model=manifest.model | ({"name": name} if name else {})),
-        {"kind": "build", "documents": record.documents},
+    name = str(Path(manifest.model.name).resolve()) if os.path.isdir(manifest.model.name) else None
+    draft = replace(
+        manifest,
+        model=replace(manifest.model, name=name or manifest.model.name),
         volumes=[record],
-        search=search,
         files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),
     )
+    write_version(layout, draft, Operation(kind=OperationKind.BUILD, documents=record.documents), deriving(progress))
 
 
 def main() -> None:

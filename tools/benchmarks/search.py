@@ -27,15 +27,17 @@ from gindex_cli.progress import Lines
 from multiply_index import mask
 
 from gindex import GradientIndex
-from gindex.ann.index import FaissIndex, build_faiss
-from gindex.ann.spec import FaissSpec, import_faiss, spec_of
+from gindex.ann.build import build_faiss
+from gindex.ann.index import FaissIndex
+from gindex.ann.library import import_faiss
+from gindex.ann.spec import FaissSpec, spec_of
 from gindex.exact.fidelity import sample_queries
 from gindex.exact.stopping import expected_misses
 from gindex.progress import Silent
-from gindex.queries.query import Query
+from gindex.queries.tokens import first_targets
+from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
-from gindex.search.searcher import STOPPING_BLOCK
 from gindex.store.reader import VectorReader
 from gindex.vectors.codes import decode
 from gindex.vectors.projection import ProjectionSpec
@@ -60,7 +62,7 @@ index = GradientIndex.open(sys.argv[1])
 index.warm(model=False)
 opened = time.perf_counter()
 after = resident("RssAnon:"), resident("RssFile:")
-vectors = index._vectors_reader.decoded(torch.tensor([0]).numpy())
+vectors = index.snapshot.vectors.decoded(torch.tensor([0]).numpy())
 searching = time.perf_counter()
 index.search_vectors(vectors, k=10)
 done = time.perf_counter()
@@ -127,7 +129,7 @@ class Bench:
 
     def open(self) -> tuple[FaissIndex, Funnel, VectorReader]:
         """Open all anew."""
-        reader = GradientIndex.open(self.path)._version.vectors()
+        reader = GradientIndex.open(self.path).snapshot.vectors
         index = FaissIndex(self.faiss, self.spec, self.projection, reader.spec.parts)
         return index, Funnel(index, reader, ()), reader
 
@@ -223,7 +225,7 @@ def opening(path: Path) -> None:
 
 def exact(index: GradientIndex, repeats: int) -> None:
     """Print what the exact re-rank costs beside a plain pass forward and backward over the same parts."""
-    engine, reranker = index._engine, index._reranker
+    engine, reranker = index.model.tracked, index.reranker
     generator = np.random.default_rng(0)
     print(
         "\n| threads | queries | candidates of each | parts in all | plain pass, s | re-rank, s | ratio "
@@ -234,11 +236,11 @@ def exact(index: GradientIndex, repeats: int) -> None:
     for threads in THREADS:
         set_threads(threads)
         for queries, count in ((1, 100), (8, 100)):
-            asked = sample_queries(index._documents, queries, np.arange(total), 0).tokens
+            asked = sample_queries(index.snapshot.documents, queries, np.arange(total), 0).tokens
             pool = np.sort(generator.choice(total, min(total, 2 * count), replace=False))
             candidates = [np.sort(generator.choice(pool, count, replace=False)) for _ in range(queries)]
             ordinals = np.unique(np.concatenate(candidates))
-            tokens = index._documents.tokens(ordinals)
+            tokens = index.snapshot.documents.tokens(ordinals)
             batches = engine.batches(tokens, np.arange(len(ordinals)), np.ones(len(ordinals), np.int64), 0)
 
             def plain(batches: list = batches) -> None:
@@ -270,12 +272,13 @@ def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -
     Each query has the parts of other documents with the best scores as candidates; what a search does is done on
     influence that is computed once.
     """
-    asked = sample_queries(index.documents, queries, index.usable_parts, 0)
-    documents, everything = index.documents.part_documents(), index.usable_parts
-    vectors = index._vectors([Query(prompt="")] * len(asked.tokens), asked.tokens)
+    asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable_parts, 0)
+    documents, everything = index.snapshot.documents.part_documents(), index.snapshot.usable_parts
+    ids, first = [query.ids for query in asked.tokens], first_targets(asked.tokens)
+    vectors = index.model.encoder.encode_all(ids, first, 0).vectors.cpu()
     scores_QN = index.scores(vectors)
     influence_QN = index.reranker.influence(asked.tokens, [everything] * len(asked.tokens), Lines())
-    sizes_N = np.sqrt(index.vectors.self_influence(everything).astype(np.float64))
+    sizes_N = np.sqrt(index.snapshot.vectors.self_influence(everything).astype(np.float64))
     print(f"\n{len(asked.tokens)} queries, {most} candidates of each, the best {k}\n")
     print("| --stop-early | re-ranked | of the best missed, as stated | as counted | most of one query |")
     print("|---|---|---|---|---|")
@@ -319,18 +322,23 @@ def main() -> None:
     if arguments.exact or arguments.stopping:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
-    reader = index._vectors_reader
+    reader = index.snapshot.vectors
     drawn = np.sort(np.random.default_rng(2).choice(reader.spec.parts, QUERIES, replace=False))
     codes, scales = reader.coded(drawn)
     turned_codes = torch.from_numpy(turned(codes.numpy(), np.random.default_rng(1)))
     queries = decode(turned_codes, scales, 1, reader.spec.slices)
-    name = f"{arguments.index.name}-{index.manifest.projection['fingerprint'][:12]}"
+    name = f"{arguments.index.name}-{index.manifest.projection.fingerprint[:12]}"
     best = truth(reader, queries, arguments.work / f"{name}.npy")
-    benches = [Bench(arguments.index, index._version.faiss, spec_of(index.manifest.search), index._projection)]
+    benches = [Bench(arguments.index, index.snapshot.faiss, spec_of(index.manifest.search), index.snapshot.projection)]
     for kind in arguments.type:
         path = arguments.work / f"{name}.{kind}.faiss"
         benches.append(
-            Bench(arguments.index, path, build_faiss(path, reader, index._projection, kind=kind), index._projection)
+            Bench(
+                arguments.index,
+                path,
+                build_faiss(path, reader, index.snapshot.projection, kind=kind),
+                index.snapshot.projection,
+            )
         )
     if arguments.prepare:
         return

@@ -16,7 +16,6 @@ from pathlib import Path
 from torch import Tensor
 
 from gindex.config import VectorConfig
-from gindex.curvature.second_level import SecondLevel, SecondMoment, second_level
 from gindex.lab.attribution import coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import load_experiment
@@ -24,6 +23,7 @@ from gindex.lab.evaluations.lds import evaluate_lds
 from gindex.lab.evaluations.methods import TensorMethods
 from gindex.lab.evaluations.training import Method, Scores
 from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.second_level.curvature import SecondLevel, SecondMoment, second_level
 from gindex.progress import Silent
 
 MUS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -103,7 +103,7 @@ def load(folder: Path, counts: list[int], seconds: float, kinds: list[str], pin:
     from gindex import GradientIndex, Query
 
     index = GradientIndex.open(folder)
-    dimension = index.manifest.projection["dimension"]
+    dimension = index.manifest.projection.dimension
     vectors = np.random.default_rng(0).standard_normal((32, dimension)).astype(np.float32)
     queries = [Query(prompt=TEXTS[n % len(TEXTS)], completion=f" {n}") for n in range(32)]
 
@@ -261,7 +261,7 @@ def soak(folder: Path, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as place:
         copy = Path(shutil.copytree(folder, Path(place, "index")))
         index = GradientIndex.open(copy)
-        dimension = index.manifest.projection["dimension"]
+        dimension = index.manifest.projection.dimension
         (found,) = index.search_vectors(np.ones((1, dimension), "f4"), k=100, group_by="document")
         ids = [hit.document_id for hit in found.hits]
         more = Path(place, "more.jsonl")

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 from gindex.config import VectorConfig
-from gindex.curvature.gauss_newton import DENSE_WEIGHTS
-from gindex.curvature.second_level import fit_second_level
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.lds import Lds, evaluate_lds
 from gindex.lab.evaluations.methods import TensorMethods
 from gindex.lab.evaluations.training import Method, Scores
 from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS
+from gindex.lab.second_level.curvature import fit_second_level
 from gindex.progress import Silent
 from gindex.vectors.codes import decode, encode
 

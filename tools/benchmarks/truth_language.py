@@ -24,18 +24,19 @@ import numpy as np
 import torch
 from gindex_cli.progress import terminal_progress
 
-from gindex.config import SolverConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
-from gindex.curvature.gauss_newton import GaussNewton
-from gindex.curvature.inverse import Damping, iterative_inverse
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import MethodLds, ceiling, compare, draw_subsets
 from gindex.lab.evaluations.work_folder import WorkFolder
+from gindex.lab.refine.config import CgConfig
+from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.lab.statistics import interval
 from gindex.queries.tokens import first_targets, tokenize_query
-from gindex.vectors.codes import code_bytes
+from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
 
 BATCH = 8  # documents or queries of a batch
@@ -72,7 +73,7 @@ class Methods:
         """Take the experiment; its index is built where it isn't yet."""
         self.function = experiment.function
         self.opened = self.function.index(terminal_progress())
-        self.engine = self.opened.engine
+        self.engine = self.opened.model.tracked
         self.layers, self.task = self.engine.table.layers, self.engine.task
         self._products: dict[int, Remembered] = {}
 
@@ -131,7 +132,7 @@ class Methods:
         return scores.numpy().astype(np.float64)
 
     def second_level(self, damping: float, config: VectorConfig, mu: float) -> np.ndarray:
-        """Return the scores of stored vectors with the second level, as `gindex reindex --second-level on` has it."""
+        """Scores of stored vectors with the second level, as `gindex reindex --transform second-level` has it."""
         queries_QD, documents, spec = self.vectors(config, damping)
         return coded_scores(queries_QD, documents.vectors, config.bits, spec, mu).numpy().astype(np.float64)
 
@@ -152,7 +153,7 @@ class Methods:
             count: Documents whose Gauss-Newton matrix it is, the first ones.
         """
         start, fitted = time.monotonic(), self.fitted("ekfac")
-        config = SolverConfig(iterations=iterations, tolerance=1e-6)
+        config = CgConfig(iterations=iterations, tolerance=1e-6)
         damped = Damping(self.layers, fitted.factors.__getitem__, damping)
         inverse = iterative_inverse(self._curvature(count), damped, config, fitted.factored_inverse(damping))
         batches = self.queries[: REFINED // BATCH]
@@ -183,7 +184,7 @@ def bytes_of(config: VectorConfig, groups: int) -> int:
 
 def rows(methods: Methods) -> Iterator[Row]:
     """Yield what is compared."""
-    groups, documents = len(methods.opened.manifest.slices), len(methods.tokens)
+    groups, documents = len(methods.opened.manifest.projection.slices), len(methods.tokens)
 
     def projected(name: str, damping: float, kind: str = "ekfac", normalise: str = "none", **changes) -> Row:
         config = VectorConfig(**{"dimension": DIMENSION, "rank_fraction": 1.0} | changes)
@@ -207,7 +208,7 @@ def rows(methods: Methods) -> Iterator[Row]:
         what = f"refined by CG, damping {damping:g}, {iterations} iterations, {count} documents, {REFINED} queries"
         return what, None, lambda: methods.refined(damping, iterations, count)
 
-    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping["index"]
+    usual, chosen = bytes_of(VectorConfig(), groups), methods.opened.manifest.damping.index
     kronecker = {"kind": "identity", "projection": "kronecker", "dimension": 256 * len(methods.layers)}
     yield exact(0.1)  # what the others are a share of
     yield f"the index as `gindex build` makes it, damping {chosen:g}", usual, lambda: methods.function.scores("index")

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gindex.config import SolverConfig, VectorConfig
+from gindex.config import VectorConfig
 from gindex.lab.attribution import DAMPING, Attribution, coded_scores, tracked_layers
 from gindex.lab.evaluations.training import Scores
+from gindex.lab.refine.config import CgConfig
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import TensorBatch
 from gindex.vectors.path import VectorPath
@@ -78,7 +79,7 @@ class TensorMethods:
 
     def refined(self, damping_scale: float, iterations: int = 20) -> Scores:
         """Influence by conjugate gradients on the exact Gauss-Newton matrix, preconditioned by EK-FAC."""
-        attribution, config = self.fitted("ekfac"), SolverConfig(iterations=iterations, tolerance=1e-3)
+        attribution, config = self.fitted("ekfac"), CgConfig(iterations=iterations, tolerance=1e-3)
         inverse = attribution.iterative_inverse(self.documents, damping_scale, config)
         return _scores(attribution.influence_by(inverse, self.queries, self.documents))
 

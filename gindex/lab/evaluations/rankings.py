@@ -22,7 +22,7 @@ from gindex.lab.evaluations.config import BM25, EXACT, INDEX, METHODS, RANDOM, R
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import log_notes
-from gindex.search.hit import SearchResult
+from gindex.search.result import SearchResult
 
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""

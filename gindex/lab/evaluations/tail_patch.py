@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from gindex.corpus.batches import form_batches, pad
-from gindex.engine import Engine
 from gindex.errors import NonFiniteError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import TailPatchConfig
@@ -29,6 +28,7 @@ from gindex.lab.plots import draw_intervals
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
 from gindex.lab.statistics import mean_interval
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
@@ -178,9 +178,9 @@ class Stepper:
     def __init__(self, index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> None:
         """Load the model in float32: small steps are lost in fewer bits."""
         self._index, self._config = index, config
-        self._engine = Engine.load(replace(index.model_config, dtype="float32"), index.manifest.layers)
-        self._task = CausalLanguageModel(self._engine.loaded.model)  # the engine's own gives its head no gradient
-        self._tokens = tokenize_all(queries, self._engine.loaded)
+        self._model = TrackedModel.load(replace(index.model.config, dtype="float32"), index.manifest.layers)
+        self._task = CausalLanguageModel(self._model.loaded.model)  # the loaded model's own gives its head no gradient
+        self._tokens = tokenize_all(queries, self._model.loaded)
         self.before = self._losses(range(len(queries)))
 
     def gains(self, document_id: str, queries: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -204,7 +204,7 @@ class Stepper:
     @contextmanager
     def _stepped(self, document_id: str) -> Iterator[None]:
         """Hold the model as it is after a step on a document."""
-        model = self._engine.loaded.model.requires_grad_(True)
+        model = self._model.loaded.model.requires_grad_(True)
         weights = list(model.parameters())
         initial = [weight.detach().clone() for weight in weights]
         optimizer = self._optimizer(weights)
@@ -231,7 +231,7 @@ class Stepper:
         parts = self._index.tokens(document_id)
         count = max(1, sum(len(part) - 1 for part in parts))
         positions = np.arange(len(parts))
-        for batch in self._engine.batches(parts, positions, np.ones_like(positions), 0):
+        for batch in self._model.batches(parts, positions, np.ones_like(positions), 0):
             (self._task.losses(batch).sum() / count).backward()
 
     def _losses(self, queries: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -239,7 +239,7 @@ class Stepper:
         losses = np.zeros(len(asked))
         lengths = [len(query.ids) for query in asked]
         with torch.no_grad():
-            for group in form_batches(np.arange(len(asked)), lengths, self._engine.usual_batch_tokens):
+            for group in form_batches(np.arange(len(asked)), lengths, self._model.usual_batch_tokens):
                 losses[group] = self._pass(asked, group)
         return losses
 
@@ -280,5 +280,5 @@ def _summary(rankings: Sequence[Ranking], gains: Mapping[tuple[str, int], float]
 
 def _experiment(index: GradientIndex, queries: Sequence[Query], config: TailPatchConfig) -> Experiment:
     """The experiment that finished steps belong to."""
-    what = [index.manifest.model["model"], config.optimizer, config.rate, [asdict(query) for query in queries]]
+    what = [index.manifest.model.model, config.optimizer, config.rate, [asdict(query) for query in queries]]
     return Experiment(name="tail-patch", source=key_of(*what), function=None, documents=len(index.ids()))

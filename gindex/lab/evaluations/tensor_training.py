@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from gindex.config import VectorConfig
-from gindex.curvature.second_level import MU
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.lab.attribution import DAMPING
 from gindex.lab.evaluations.methods import TensorMethods
 from gindex.lab.evaluations.perceptrons import PerceptronRecipe, by_size, train_perceptrons
 from gindex.lab.evaluations.training import Losses, Method, Ordinals
+from gindex.lab.second_level.curvature import MU
 from gindex.model.tasks import TensorTask
 from gindex.model.tensors import tensor_batches
 

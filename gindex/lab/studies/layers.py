@@ -88,7 +88,7 @@ def _drawn(material: Material, config: LayersConfig) -> tuple[FidelityQueries, l
     third = len(order) / 3
     types = [("well predicted", "middling", "badly predicted")[int(place / third)] for place in order]
     generator = np.random.default_rng(config.seed)
-    tokenizer = material.index.engine.loaded.tokenizer
+    tokenizer = material.index.model.tracked.loaded.tokenizer
     shuffled, documents = [], []
     for query, document in zip(drawn.tokens, drawn.documents, strict=True):
         words = tokenizer.decode(query.ids, skip_special_tokens=True).split()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gindex.config import USUAL_TOKENS
 from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
@@ -44,7 +45,7 @@ class Material:
     def __init__(self, index: GradientIndex, progress: Progress | None = None) -> None:
         """Join an index with where its work is reported."""
         self.index, self.progress = index, progress or Silent()
-        self.table, self.usable = index.documents, index.usable_parts
+        self.table, self.usable = index.snapshot.documents, index.snapshot.usable_parts
 
     @property
     def source(self) -> Source:
@@ -78,25 +79,26 @@ class Material:
 
     def tokens_of(self, text: str) -> Tokens:
         """The tokens of a text, as many as a part may have; empty where it has none to predict."""
-        ((ids, _),) = tokenize(self.index.engine.loaded.tokenizer, [text])
-        most = min(self.index.engine.loaded.max_tokens, int(self.index.manifest.settings["corpus"]["max_tokens"]))
+        ((ids, _),) = tokenize(self.index.model.tracked.loaded.tokenizer, [text])
+        longest = self.index.manifest.settings.corpus.max_tokens or USUAL_TOKENS
+        most = min(self.index.model.tracked.loaded.max_tokens, longest)
         return np.array(ids[:most] if len(ids) > 1 else [], np.uint32)
 
     def asked(self, query: Query) -> QueryTokens:
         """The tokens of a query."""
-        return tokenize_query(query, self.index.engine.loaded)
+        return tokenize_query(query, self.index.model.tracked.loaded)
 
     def losses(self, queries: Sequence[QueryTokens]) -> npt.NDArray[np.float64]:
         """The mean loss [Q] of the tokens that count, in nats."""
         import torch
 
-        engine = self.index.engine
+        model = self.index.model.tracked
         counted = np.array([len(query.ids) - query.first_target for query in queries], np.float64)
         result = np.zeros(len(queries))
         first = np.array([query.first_target for query in queries], np.int64)
-        for batch in engine.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
-            with engine.alone(), torch.no_grad():
-                result[batch.ordinals] = engine.task.losses(batch).double().cpu().numpy()
+        for batch in model.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
+            with model.alone(), torch.no_grad():
+                result[batch.ordinals] = model.task.losses(batch).double().cpu().numpy()
         means: npt.NDArray[np.float64] = result / counted
         return means
 

@@ -58,7 +58,7 @@ def study_memorization(index: GradientIndex, config: MemorizationConfig, progres
     parts = _drawn(material, config)
     right_NC, losses = completion(material, parts, config)
     lengths = material.table.part_lengths()[parts]
-    self_influence = index.vectors.self_influence(parts).astype(np.float64) / np.maximum(lengths - 1, 1)
+    self_influence = index.snapshot.vectors.self_influence(parts).astype(np.float64) / np.maximum(lengths - 1, 1)
     return _report(material, config, parts, right_NC, losses, self_influence)
 
 
@@ -84,15 +84,15 @@ def completion(
     Returns:
         Whether the most likely token is the document's [N, C], and the mean loss of these tokens in nats [N].
     """
-    engine, start = material.index.engine, config.prompt_tokens
+    model, start = material.index.model.tracked, config.prompt_tokens
     stop = start + config.completion_tokens
     tokens = [own[:stop] for own in material.table.tokens(parts)]
     right_NC = np.zeros((len(parts), stop - start), bool)
     losses = np.zeros(len(parts))
     with material.progress.phase("completions", len(parts), "documents") as phase:
-        for batch in engine.batches(tokens, np.arange(len(parts)), np.full(len(parts), start), 0):
-            with engine.alone(), torch.no_grad():
-                logits_NCV = engine.task.logits(batch)[:, start - 1 : stop - 1].float()
+        for batch in model.batches(tokens, np.arange(len(parts)), np.full(len(parts), start), 0):
+            with model.alone(), torch.no_grad():
+                logits_NCV = model.task.logits(batch)[:, start - 1 : stop - 1].float()
             labels_NC = torch.from_numpy(batch.tokens[:, start:stop].astype(np.int64)).to(logits_NCV.device)
             right_NC[batch.ordinals] = (logits_NCV.argmax(-1) == labels_NC).cpu().numpy()
             chosen = logits_NCV.log_softmax(-1).gather(-1, labels_NC[..., None])[..., 0]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.engine import Engine
 from gindex.errors import ConfigError, NonFiniteError, SettingsMismatchError, UnknownDocumentError
 from gindex.lab.evaluations import poison, recall
 from gindex.lab.evaluations.config import EXACT, FUNNEL, INDEX, RANDOM, RankingsConfig, TailPatchConfig
@@ -13,6 +12,7 @@ from gindex.lab.evaluations.recall import Sought, evaluate_recall, ranks_of
 from gindex.lab.evaluations.tail_patch import Stepper, evaluate_tail_patch, tail_patch_report
 from gindex.lab.report import Source
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.tracked import TrackedModel
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
@@ -78,7 +78,7 @@ def test_a_step_changes_the_loss_as_its_gradient_says(index):
     """A small step of SGD raises the log-likelihood by rate times the inner product of the two gradients."""
     rate = 2e-4
     stepper = Stepper(index, QUERIES, TailPatchConfig(optimizer="sgd", rate=rate))
-    engine = Engine.load(index.model_config)
+    engine = TrackedModel.load(index.model.config)
     task = CausalLanguageModel(engine.loaded.model)
     weights = list(engine.loaded.model.requires_grad_(True).parameters())
 

@@ -22,7 +22,7 @@ def test_completion_is_what_the_model_generates(index):
     parts = material.first_parts()
     parts = parts[lengths[parts] >= 7][:12]
     # A model that knows nothing is never right: its own most likely words stand in for those of half the documents.
-    model = index.engine.loaded.model
+    model = index.model.tracked.loaded.model
     tokens = [own[:7].astype(np.int64) for own in material.table.tokens(parts)]
     generated = []
     for own in tokens:
@@ -59,7 +59,7 @@ def test_report(study, built, index):
     parts = material.first_parts()
     parts = parts[lengths[parts] >= 6]
     assert numbers["documents"] == len(parts) == sum(group["documents"] for group in numbers["by_self_influence"])
-    per_token = index.vectors.self_influence(parts) / (lengths[parts] - 1)
+    per_token = index.snapshot.vectors.self_influence(parts) / (lengths[parts] - 1)
     _, losses = completion(material, parts, MemorizationConfig(prompt_tokens=2, completion_tokens=4))
     assert numbers["self_influence_and_loss"]["mean"] == pytest.approx(spearman(per_token, losses))
 

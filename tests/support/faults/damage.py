@@ -9,7 +9,7 @@ import numpy as np
 from gindex.errors import StoreError
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
 
 from .scenarios import DONE, Workshop, in_fork, search_all, small_store
 from .writers import prepared
@@ -24,7 +24,7 @@ def damage_cases(shop: Workshop, searched: int, random: np.random.Generator) -> 
     root = cases.folder / "damaged"
     shutil.copytree(cases.expected, root)
     layout = Layout(root)
-    manifest = Version.open(layout).manifest
+    manifest = Snapshot.open(layout).manifest
     path = layout.manifest(manifest.version)
     files = [path, *(root / file.path for file in manifest.files)]
     total = sum(file.stat().st_size for file in files)

@@ -29,12 +29,13 @@ from gindex.change.delete import delete_documents
 from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
-from gindex.engine import Engine, recorded_projection
 from gindex.errors import GindexError, NotAnIndexError
+from gindex.model.tracked import TrackedModel
 from gindex.search.funnel import Funnel
 from gindex.store import vectors
 from gindex.store.layout import Layout
-from gindex.store.version import Version
+from gindex.store.snapshot import Snapshot
+from gindex.store.values import values_of
 from gindex.store.versions import latest_version, version_numbers
 
 from .layer import Fault, installed
@@ -92,12 +93,12 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
 
 
 @cache
-def engine_of(name: str) -> Engine:
+def engine_of(name: str) -> TrackedModel:
     """Load the model once; forks inherit it."""
     from gindex.config import ModelConfig
 
     torch.set_num_threads(1)
-    return Engine.load(ModelConfig(name=name, device="cpu"))
+    return TrackedModel.load(ModelConfig(name=name, device="cpu"))
 
 
 @cache
@@ -113,8 +114,8 @@ def small_store(config: BuildConfig) -> Iterator[None]:
     engine = engine_of(config.model.name)
     with (
         mock.patch.object(vectors, "CHUNK_ROWS", 4),
-        mock.patch.object(run_module, "load_engine", lambda *_args: engine),
-        mock.patch.object(add_module, "load_engine", lambda *_args: engine),
+        mock.patch.object(run_module, "load_tracked", lambda *_args: engine),
+        mock.patch.object(add_module, "load_tracked", lambda *_args: engine),
         mock.patch.object(run_module, "make_plan", lambda *_args: None),
     ):
         yield
@@ -238,7 +239,7 @@ class Cases:
             self._same(self._state(root), self.after if found else self.before, "after the fault")
         if not versions:
             with suppress(NotAnIndexError):
-                Version.open(Layout(root))
+                Snapshot.open(Layout(root))
         if not found:
             self.scenario.command(self.shop, root)
         self._same(self._state(root), self.after, "after the same command again")
@@ -252,8 +253,8 @@ class Cases:
         wrong = [problem for problem in report["problems"] if not any(word in problem for word in expected)]
         if wrong and self.scenario.damage is None:
             raise AssertionError(f"verify: {wrong}")
-        manifest = Version.open(layout, allow_degraded=self.scenario.damage is not None).manifest
-        box["manifest"] = manifest.content() | {"created": None}
+        manifest = Snapshot.open(layout, allow_degraded=self.scenario.damage is not None).manifest
+        box["manifest"] = values_of(manifest) | {"created": None}
         for file in manifest.files:
             path = root / file.path
             box[file.path] = path.read_bytes() if path.exists() else None
@@ -292,15 +293,14 @@ class Cases:
 
 def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, float]]:
     """Search with fixed query vectors, without the model, and return ordinals and scores."""
-    version = Version.open(Layout(root), allow_degraded=allow_degraded)
+    version = Snapshot.open(Layout(root), allow_degraded=allow_degraded)
     manifest = version.manifest
-    projection = recorded_projection(version.layout, manifest)
     spec, parts = spec_of(manifest.search), manifest.stored_parts
-    index = FaissIndex(version.faiss, spec, projection, parts, check=version.checked)
-    reader = version.vectors()
+    index = FaissIndex(version.faiss, spec, version.projection, parts, check=version.checked)
+    reader = version.vectors
     funnel = Funnel(index, reader, version.excluded)
     version.check_factors()
-    queries = torch.randn(2, projection.dimension, generator=torch.Generator().manual_seed(0))
+    queries = torch.randn(2, version.projection.dimension, generator=torch.Generator().manual_seed(0))
     hits = []
     with version.table() as table:
         for found in funnel.search(queries, 5):

@@ -1,0 +1,188 @@
+"""A loaded model with its tracked layers: what gradients of parts and queries are taken of.
+
+Axes: N parts.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from gindex.config import ModelConfig
+from gindex.corpus.batches import TokenBatch, form_batches, pad
+from gindex.errors import MismatchError
+from gindex.model.causality import check_long, ordinary_tokens
+from gindex.model.choice import LayerChoice
+from gindex.model.devices import to_device
+from gindex.model.head import plain_head
+from gindex.model.layers import LayerTable
+from gindex.model.load import LoadedModel, load_model
+from gindex.model.losses import CausalLanguageModel
+from gindex.model.passes import alone, plain, share_turns
+from gindex.model.records import LayerRecord
+from gindex.model.tracking import track_layers
+
+Tokens = npt.NDArray[np.uint32]
+
+PROBE_TOKENS, PROBE_VOCABULARY = 3, 1024
+"""Tokens of each document that a model is tried on, and how many of its tokens, the first ones, they are taken from."""
+
+CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
+
+TWIN_BATCH_TOKENS = 2048
+"""Most tokens of a batch of a twin: on an accelerator a pass stands still between batches alone."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackedModel:
+    """A model, its loss, and its tracked layers. Builds and searches use the same."""
+
+    loaded: LoadedModel
+    task: CausalLanguageModel
+    table: LayerTable
+    most_batch_tokens: int = ACCELERATOR_BATCH_TOKENS
+
+    @classmethod
+    @plain()
+    def load(
+        cls,
+        config: ModelConfig,
+        recorded: Sequence[LayerRecord] | None = None,
+        check: Callable[[LoadedModel], None] = lambda _loaded: None,
+    ) -> "TrackedModel":
+        """Load a model and find its layers.
+
+        Args:
+            config: Which model, and which of its layers to track.
+            recorded: The layers of an index, which are taken in the place of those that `config` chooses.
+            check: Called with the model before its layers are looked for: raises where it is not the one wanted.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+            TokenizerError: It has no usable tokenizer.
+            ConfigError: A pattern of layers to track or not to track does nothing.
+            NothingToTrackError: It has no layer to track.
+            MismatchError: A layer of the index can not be tracked.
+        """
+        loaded = load_model(config)
+        check(loaded)
+        task = CausalLanguageModel(loaded.model)
+        names = None if recorded is None else tuple(layer.name for layer in recorded)
+        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names)
+        table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
+        if recorded is not None:
+            _check_layers(config.name, table, recorded)
+        with alone(loaded.model):
+            head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
+        if head is not None and all(layer.module is not head for layer in table.layers):
+            task = CausalLanguageModel(loaded.model, head)
+        return cls(loaded=loaded, task=task, table=table)
+
+    def check_length(self, tokens: int) -> None:
+        """Check that the model takes parts of so many tokens, and is causal over them.
+
+        Raises:
+            ModelError: It does not, or is not.
+        """
+        loaded = self.loaded
+        ordinary = ordinary_tokens(loaded.tokenizer, self.task.vocabulary)
+        with self.alone():
+            check_long(type(loaded.model).__name__, self.task.losses, ordinary, tokens, self.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.task.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the tracked weights."""
+        return next(self.table.layers[0].module.parameters()).dtype
+
+    @property
+    def usual_batch_tokens(self) -> int:
+        """Tokens of a batch that keep the device busy; more only take memory, which a CPU's caches don't reward."""
+        return CPU_BATCH_TOKENS if self.device.type == "cpu" else self.most_batch_tokens
+
+    @cached_property
+    def twin(self) -> "TrackedModel":
+        """The same weights in modules of their own, whose passes may stand still while one of this model runs."""
+        model = self.loaded.model
+        copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        with self.alone():  # or it would take the hooks of a pass along
+            twin = deepcopy(model, copies)
+        share_turns(twin, ours=True)
+        layers = tuple(
+            replace(layer, module=copies[id(layer.module)], beside=layer.beside and copies[id(layer.beside)])
+            for layer in self.table.layers
+        )
+        return replace(
+            self,
+            loaded=replace(self.loaded, model=twin),
+            task=CausalLanguageModel(twin, None if self.task.head is None else copies[id(self.task.head)]),
+            table=replace(self.table, layers=layers),
+            most_batch_tokens=TWIN_BATCH_TOKENS,
+        )
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that can be checkpointed: the layer groups that hold more than one layer."""
+        own = {layer.name for layer in self.table.layers}
+        return [self.loaded.model.get_submodule(group) for group in self.table.groups if group not in own]
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Run the model otherwise than by the methods here: while no other thread does, in a neutral state."""
+        return alone(self.loaded.model)
+
+    def batches(
+        self,
+        tokens: Sequence[Tokens],
+        ordinals: npt.NDArray[np.int64],
+        first_targets: npt.NDArray[np.int64],
+        batch_tokens: int,
+    ) -> list[TokenBatch]:
+        """Cut parts into batches of like lengths.
+
+        Args:
+            tokens: Token ids of each part.
+            ordinals: What each part is called in its batch [N].
+            first_targets: First token of each that counts in the loss [N].
+            batch_tokens: Most tokens in a batch, padding included; 0 takes what suits the device.
+        """
+        lengths = np.array([len(part) for part in tokens], np.int64)
+        groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens or self.usual_batch_tokens)
+        return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
+
+
+def _probe(model: nn.Module, documents: int) -> TokenBatch:
+    """Documents of a few different tokens to try a model on; none whose embedding is not finite."""
+    weight_VH = model.get_input_embeddings().weight  # type: ignore[operator]
+    usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
+    usable = usable if len(usable) else np.arange(1)
+    tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
+    parts = list(tokens.reshape(documents, PROBE_TOKENS))
+    return pad(parts, np.arange(documents), np.ones(documents, np.int64))
+
+
+def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:
+    """See that the layers of an index are there as they were when it was built."""
+    found = {layer.name: (layer.group, layer.source, layer.inputs, layer.outputs) for layer in table.layers}
+    why = {weight.name.rpartition(".")[0]: weight.reason for weight in table.untracked}
+    for layer in recorded:
+        expected = layer.group, layer.source, layer.inputs, layer.outputs
+        if found.get(layer.name) != expected:
+            reason = why.get(layer.name, "other layers read the same activations, or its shape is another")
+            raise MismatchError(
+                field=name,
+                expected=f"the layer {layer.name} that the index was built with",
+                found=f"that it cannot be used: {reason}",
+                remedy="take the versions of gindex and transformers that it was built with, or build it anew",
+            )

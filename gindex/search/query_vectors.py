@@ -1,0 +1,96 @@
+"""Queries that have become vectors: what stands between the gradient pass and the search.
+
+Axes: Q queries, D dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gindex.config import SearchOptions
+from gindex.documents.words import words_of
+from gindex.errors import NonFiniteError, QueryError
+from gindex.queries.query import FailedQuery, Query
+from gindex.queries.tokens import QueryTokens, first_targets, name_of
+from gindex.search.lexical import words_order
+from gindex.vectors.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedQuery:
+    """One query vector.
+
+    Attributes:
+        query: The query; its prompt is empty where a vector was given.
+        vector_D: Its vector.
+        tokens: Its tokens, which exact re-ranking needs; None where a vector was given.
+    """
+
+    query: Query
+    vector_D: Tensor
+    tokens: QueryTokens | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of its tokens; 0 where a vector was given."""
+        return 0 if self.tokens is None else len(self.tokens.ids)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be told of how it became tokens."""
+        return () if self.tokens is None else self.tokens.notes
+
+    @property
+    def words(self) -> str | None:
+        """The query's text, whose words are looked for; None where a vector was given."""
+        return None if self.tokens is None else self.query.text
+
+
+def encode_queries(
+    encoder: Encoder, queries: Sequence[Query], tokens: Sequence[QueryTokens | FailedQuery]
+) -> list[EncodedQuery | FailedQuery]:
+    """Turn queries into vectors in one gradient pass; a query that failed, or fails here, stays in its place.
+
+    Args:
+        encoder: The model, and the path from its passes to vectors.
+        queries: Q queries.
+        tokens: The tokens of each.
+    """
+    usable = [found for found in tokens if isinstance(found, QueryTokens)]
+    if not usable:
+        return [found for found in tokens if isinstance(found, FailedQuery)]
+    batch = encoder.encode_all([found.ids for found in usable], first_targets(usable), 0)
+    encoded = zip(batch.vectors, batch.finite.tolist(), strict=True)
+    results: list[EncodedQuery | FailedQuery] = []
+    for query, found in zip(queries, tokens, strict=True):
+        if isinstance(found, FailedQuery):
+            results.append(found)
+            continue
+        vector_D, finite = next(encoded)
+        results.append(EncodedQuery(query=query, vector_D=vector_D, tokens=found) if finite else _not_finite(query))
+    return results
+
+
+def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> EncodedQuery | FailedQuery:
+    """The query as it is, or a failure where the options ask for words that it does not have."""
+    wanted = words_order(options) and options.words_text is None
+    if not wanted or isinstance(encoded, FailedQuery) or encoded.words is None or words_of(encoded.words):
+        return encoded
+    error = QueryError(
+        field=name_of(encoded.query),
+        expected="at least one word for `words` rank to look for",
+        found="none",
+        remedy="give `words_text`",
+    )
+    return FailedQuery(query=encoded.query, error=error)
+
+
+def _not_finite(query: Query) -> FailedQuery:
+    error = NonFiniteError(
+        field=f"query {query.id or query.prompt!r}",
+        expected="a finite loss and gradient",
+        found="NaN or infinity",
+        remedy="rephrase it, or build with `dtype` float32",
+    )
+    return FailedQuery(query=query, error=error)

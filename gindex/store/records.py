@@ -1,0 +1,240 @@
+"""What a manifest says of each thing that a version is made of: plain values, one class a thing.
+
+A field that is None by default is one that not every index has, and is left out of the file while it is None.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gindex.corpus.source_fingerprint import SourceFingerprint
+
+
+class OperationKind(StrEnum):
+    """What makes a version."""
+
+    BUILD = "build"
+    ADD = "add"
+    DELETE = "delete"
+    COMPACT = "compact"
+    REINDEX = "reindex"
+    ROLLBACK = "rollback"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What made a version, and what is to be said of it.
+
+    Attributes:
+        kind: One of `OperationKind`; a newer gindex may know more.
+        documents: Documents that were built, added or deleted.
+        recomputed: Segments that a build computed again.
+        replaced: Documents of the index in whose place an add put others.
+        norm_ratio: Mean whitened norm of added text over that of the build's text.
+        parts_removed: Parts of deleted documents that a compact left out.
+        type: Kind of FAISS index that a reindex was asked for.
+        to: Version that a rollback went back to.
+        lost_segments: Segments that a repair marked to be computed again.
+    """
+
+    kind: str
+    documents: int | None = None
+    recomputed: int | None = None
+    replaced: int | None = None
+    norm_ratio: float | None = None
+    parts_removed: int | None = None
+    type: str | None = None
+    to: int | None = None
+    lost_segments: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The model of an index.
+
+    Attributes:
+        name: Its folder or hub name, as it was given to the build.
+        model: Fingerprint of its weights.
+        tokenizer: Fingerprint of its tokenizer.
+        dtype: Number format of its passes.
+        parameters: Number of its weights.
+        tracked_parameters: Those of them that are tracked.
+        buffers: Fingerprint of what the checkpoint holds beside weights; older indexes have none of this and the rest.
+        code: `transformers`, or the fingerprint of the model's own code.
+        folder: Absolute path of its folder; see `store.model_place`.
+        relative: The same from the index.
+        hub: Its name on the hub, in the place of a folder.
+        body_parameters: Number of weights of its body, which embeddings and the output head are not of.
+        tracked_body_parameters: Those of them that are tracked.
+    """
+
+    name: str
+    model: str
+    tokenizer: str
+    dtype: str
+    parameters: int
+    tracked_parameters: int
+    buffers: str | None = None
+    code: str | None = None
+    folder: str | None = None
+    relative: str | None = None
+    hub: str | None = None
+    body_parameters: int | None = None
+    tracked_body_parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionRecord:
+    """The projection: what it is made from, its fingerprint, and start and stop of each layer group's slice."""
+
+    kind: str
+    seed: int
+    dimension: int
+    fingerprint: str
+    slices: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DampingRecord:
+    """Damping of exact influence and of stored vectors, as multiples of each layer's mean eigenvalue."""
+
+    exact: float
+    index: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """What EK-FAC was fitted on.
+
+    Attributes:
+        documents: Number of documents.
+        parts: Number of their parts.
+        tokens: Tokens of those.
+        whitened_norm: Mean whitened norm of the build's text, from the first add on; None before.
+    """
+
+    documents: int
+    parts: int
+    tokens: int
+    whitened_norm: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeRecord:
+    """What one build, add or compact wrote.
+
+    Attributes:
+        number: Its folder.
+        first_document: Ordinal of its first document.
+        first_part: Ordinal of its first part.
+        documents: Documents in it, deleted ones included.
+        parts: Their parts.
+        tokens: Tokens of the parts, the context of later parts included.
+        longest_part: Tokens of the longest part.
+        segment_parts: Parts in a segment, the last one excepted; also the rows of a Zarr shard.
+        skipped: Parts without a vector, by ordinal, with the reason.
+        lost: Segments that must be computed again.
+        sources: Fingerprints of the corpus files.
+    """
+
+    number: int
+    first_document: int
+    first_part: int
+    documents: int
+    parts: int
+    tokens: int
+    longest_part: int
+    segment_parts: int
+    skipped: dict[str, str]
+    lost: list[int]
+    sources: list[SourceFingerprint]
+
+    def segment_range(self, number: int) -> range:
+        """Part ordinals of a segment."""
+        start = self.first_part + number * self.segment_parts
+        return range(start, min(start + self.segment_parts, self.first_part + self.parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Share of an exhaustive search's best that the search index finds with its default settings, means over queries.
+
+    Attributes:
+        at_10: Of the best 10.
+        at_100: Of the best 100.
+        queries: How many stored vectors were the queries; each one's own part doesn't count.
+    """
+
+    at_10: float
+    at_100: float
+    queries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformRecord:
+    """What vectors and queries are transformed by before they are compared, derived from the stored vectors.
+
+    Attributes:
+        kind: Its name among the registered transforms.
+        file: Its file, relative to the index's root.
+        settings: What it was made with.
+        measures: What is to be said of it.
+    """
+
+    kind: str
+    file: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """The search index: how the FAISS index is made, and what was measured of it.
+
+    Attributes:
+        kind: Kind of FAISS index; this and the next five are those of `ann.spec.FaissSpec`.
+        folds: How often vectors are halved.
+        scale: What they are multiplied by.
+        lists: Lists of an ivf index.
+        probes: Those of them that a query searches.
+        largest: Parts of largest norm.
+        file: File of the FAISS index, relative to the index's root.
+        parts: How many parts it holds.
+        recall: What it finds of an exhaustive search; None where that was not measured.
+        transform: What its vectors are transformed by; None where by nothing.
+    """
+
+    kind: str
+    folds: int
+    scale: float
+    lists: int
+    probes: int
+    largest: tuple[int, ...]
+    file: str
+    parts: int
+    recall: Recall | None = None
+    transform: TransformRecord | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that it is in, in order."""
+        return sorted([self.file] + ([] if self.transform is None else [self.transform.file]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRecord:
+    """A mean with its 95% confidence interval; see `gindex.statistics`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityRecord:
+    """What a build measured at its end: how many queries ranked how many parts, and each measure with its interval."""
+
+    queries: int
+    parts: int
+    measures: dict[str, MeasureRecord]

@@ -1,0 +1,56 @@
+"""Volumes that are being written: found again by the command that began them, removed by any other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gindex.errors import StoreError
+from gindex.files.atomic import remove_tree
+from gindex.store.files import read_json, write_json
+from gindex.store.layout import Layout
+from gindex.store.manifest import Manifest
+from gindex.store.versions import version_numbers
+
+
+def start_volume(layout: Layout, started: Mapping[str, Any]) -> int:
+    """The number of the volume to write, that of an interrupted command where it was started with the same.
+
+    The caller is the only writer, so what no version names is a dead writer's, and is removed.
+    """
+    folders = {int(path.name) for path in layout.volumes.iterdir() if path.name.isdecimal()}
+    named = _named(layout, folders)
+    for number in sorted(folders - named):
+        if _pending(layout, number) == started:
+            return number
+        remove_tree(layout.volume(number).folder)
+    number = max(named, default=-1) + 1
+    write_json(layout.volume(number).pending, dict(started))
+    return number
+
+
+def finish_volume(layout: Layout, number: int) -> None:
+    """Remove what only an unfinished volume needs."""
+    layout.volume(number).pending.unlink(missing_ok=True)
+    remove_tree(layout.volume(number).staging)
+    remove_claims(layout)
+
+
+def remove_claims(layout: Layout) -> None:
+    """Remove the lock files that dead builders left at segments: all segments are finished, so no one needs them."""
+    for path in layout.root.glob(f"{layout.lock.name}-[0-9]*"):
+        path.unlink(missing_ok=True)
+
+
+def _named(layout: Layout, folders: set[int]) -> set[int]:
+    """The volumes that a version names; all, where a manifest cannot be read."""
+    try:
+        manifests = [Manifest.read(layout, version) for version in version_numbers(layout)]
+    except StoreError:
+        return folders
+    return {volume.number for manifest in manifests for volume in manifest.volumes}
+
+
+def _pending(layout: Layout, number: int) -> dict[str, Any] | None:
+    try:
+        return read_json(layout.volume(number).pending)
+    except StoreError:
+        return None
