@@ -44,10 +44,14 @@ class GindexCommand(click.Command):
                 shown = each.get_help_record(ctx) if isinstance(each, click.Option) else None
                 if shown is not None:
                     sections.setdefault(getattr(each, "group", ""), []).append((shown[0], in_options(shown[1])))
-        rest = sections.pop("", [])
-        laboratory = sections.pop(LABORATORY, [])
-        for title, options in (*sections.items(), ("other options" if sections else "options", rest)):
+        plain, laboratory = sections.pop("", []), sections.pop(LABORATORY, [])
+        help_alone = bool(sections) and len(plain) == 1
+        if not help_alone:
+            _write_section(formatter, "options", plain)
+        for title, options in sections.items():
             _write_section(formatter, title, options)
+        if help_alone:
+            _write_section(formatter, "other options", plain)
         _write_section(formatter, LABORATORY, laboratory)
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from .command import GindexGroup
 from .evaluate_fidelity import fidelity
 from .evaluate_lds import lds
 from .evaluate_mislabel import mislabel
@@ -11,7 +12,13 @@ from .evaluate_removal import removal
 from .evaluate_tail_patch import tail_patch
 
 
-@click.group()
+@click.group(
+    cls=GindexGroup,
+    sections={
+        "evaluations of an index": [fidelity, recall, poison, tail_patch],
+        "evaluations that train": [lds, removal, mislabel],
+    },
+)
 def evaluate() -> None:
     """Measure how far an index, and influence itself, can be trusted.
 
@@ -27,7 +34,3 @@ def evaluate() -> None:
         gindex evaluate removal digits --work runs/digits
         gindex evaluate mislabel digits --work runs/digits
     """  # noqa: D301 \b keeps click from wrapping the lines
-
-
-for command in (fidelity, recall, poison, tail_patch, lds, removal, mislabel):
-    evaluate.add_command(command)

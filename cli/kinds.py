@@ -25,7 +25,7 @@ def kind_options(registry: Registry, name: str) -> Callable[[Decorated], Decorat
             config = registry.get(kinds[0]).settings
             needs = tuple(f"{name}={kind}" for kind in kinds)
             shown = str(default_of(config, field))
-            command = setting(config, field, prefix=f"{name}_", needs=needs, default=None, show_default=shown)(command)
+            command = setting(config, field, prefix=f"{name}_", needs=needs, default=None, unset=shown)(command)
         return command
 
     return decorate

@@ -70,10 +70,10 @@ class SettingOption(click.Option):
         return extra
 
 
-class OrWord(click.ParamType[Any]):
+class OrWord(click.ParamType):  # type: ignore[type-arg]  # older ones take none
     """A value, or a word that stands for None, as `all`."""
 
-    def __init__(self, of: click.ParamType[Any], word: str) -> None:
+    def __init__(self, of: "click.ParamType[Any]", word: str) -> None:
         """Take the type of the values, and the word."""
         self.of, self.word, self.name = of, word, f"{of.name}|{word}"
 

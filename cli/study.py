@@ -15,7 +15,7 @@ from gindex.lab.studies.config import (
     WordOrderConfig,
 )
 
-from .command import GindexCommand
+from .command import GindexCommand, GindexGroup
 from .lab_options import device_options, index_argument, joined, open_index, queries_option, report_options
 from .options import Decorated, made, model_option, option, settings
 from .progress import terminal_progress
@@ -26,29 +26,12 @@ if TYPE_CHECKING:
     from gindex.queries.query import Query
 
 
-@click.group()
-def study() -> None:
-    """Repeat a published study of influence on an index of yours, and write a report.
-
-    Each study writes one page, which loads nothing from elsewhere, and its numbers beside it as JSON.
-
-    \b
-    Example:
-        gindex study sparsity runs/corpus --out sparsity.html
-        gindex study layers runs/corpus --out layers.html
-        gindex study word-order runs/corpus
-        gindex study cross-lingual runs/manpages
-        gindex study scale runs/corpus-small runs/corpus-large
-        gindex study memorization runs/corpus
-    """  # noqa: D301 \b keeps click from wrapping the lines
-
-
 def study_options(config: type, name: str) -> Callable[[Decorated], Decorated]:
     """Give a command the options of a study's settings, and those that all studies have."""
     return joined(settings(config), device_options, report_options(f"{name}.html"))
 
 
-@study.command(cls=GindexCommand)
+@click.command(cls=GindexCommand)
 @index_argument
 @queries_option
 @study_options(SparsityConfig, "sparsity")
@@ -73,7 +56,7 @@ def sparsity(index: Path, queries: Path | None, **given: Any) -> None:
     deliver(study_sparsity(open_index(index, given), config, asked, terminal_progress()), given)
 
 
-@study.command(cls=GindexCommand)
+@click.command(cls=GindexCommand)
 @index_argument
 @option(
     "--queries",
@@ -103,7 +86,7 @@ def layers(index: Path, queries: tuple[str, ...], **given: Any) -> None:
     deliver(study_layers(open_index(index, given), config, asked, terminal_progress()), given)
 
 
-@study.command("word-order", cls=GindexCommand)
+@click.command("word-order", cls=GindexCommand)
 @index_argument
 @option(
     "--pairs",
@@ -132,7 +115,7 @@ def word_order(index: Path, pairs: Path | None, **given: Any) -> None:
     deliver(study_word_order(open_index(index, given), config, phrases, terminal_progress()), given)
 
 
-@study.command("cross-lingual", cls=GindexCommand)
+@click.command("cross-lingual", cls=GindexCommand)
 @index_argument
 @study_options(CrossLingualConfig, "cross-lingual")
 @model_option
@@ -154,7 +137,7 @@ def cross_lingual(index: Path, **given: Any) -> None:
     deliver(study_cross_lingual(open_index(index, given), config, terminal_progress()), given)
 
 
-@study.command(cls=GindexCommand)
+@click.command(cls=GindexCommand)
 @click.argument("smaller", type=click.Path(path_type=Path))
 @click.argument("larger", type=click.Path(path_type=Path))
 @study_options(ScaleConfig, "scale")
@@ -183,7 +166,7 @@ def scale(smaller: Path, larger: Path, models: tuple[str, str] | None, **given: 
     deliver(study_scale(*indexes, config, terminal_progress()), given)
 
 
-@study.command(cls=GindexCommand)
+@click.command(cls=GindexCommand)
 @index_argument
 @study_options(MemorizationConfig, "memorization")
 @model_option
@@ -211,3 +194,26 @@ def _typed_queries(given: Sequence[str]) -> "dict[str, list[Query]] | None":
             raise click.BadParameter(f"expected TYPE=FILE, found {entry!r}", param_hint="--queries")
         found.setdefault(name, []).extend(read_queries(Path(file)))
     return found or None
+
+
+@click.group(
+    cls=GindexGroup,
+    sections={
+        "studies of an index": [sparsity, layers, word_order, cross_lingual, memorization],
+        "studies of two indexes": [scale],
+    },
+)
+def study() -> None:
+    """Repeat a published study of influence on an index of yours, and write a report.
+
+    Each study writes one page, which loads nothing from elsewhere, and its numbers beside it as JSON.
+
+    \b
+    Example:
+        gindex study sparsity runs/corpus --out sparsity.html
+        gindex study layers runs/corpus --out layers.html
+        gindex study word-order runs/corpus
+        gindex study cross-lingual runs/manpages
+        gindex study scale runs/corpus-small runs/corpus-large
+        gindex study memorization runs/corpus
+    """  # noqa: D301 \b keeps click from wrapping the lines

@@ -29,7 +29,7 @@ class WeightSpace:
         self.size = sum(layer.parameters for layer in layers)
 
     def split(self, v_QW: Tensor) -> dict[str, Tensor]:
-        """Return views [Q, O, I] of vectors [Q, W] by layer name."""
+        """Views [Q, O, I] of vectors [Q, W] by layer name."""
         parts = v_QW.split([layer.parameters for layer in self._layers], 1)
         return {
             layer.name: part.unflatten(1, (layer.outputs, layer.inputs))
@@ -37,7 +37,7 @@ class WeightSpace:
         }
 
     def join(self, parts: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
-        """Return vectors [Q, W] of their parts [Q, O, I] by layer name."""
+        """Vectors [Q, W] of their parts [Q, O, I] by layer name."""
         return torch.cat([parts[layer.name].flatten(1).to(dtype) for layer in self._layers], 1)
 
 
@@ -71,7 +71,7 @@ def exact_influence(
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
 ) -> Tensor:
-    """Return the influence [Q, N] of a batch of documents on preconditioned queries, 0 where it isn't wanted.
+    """The influence [Q, N] of a batch of documents on preconditioned queries, 0 where it isn't wanted.
 
     Positive means that training on the document raises the query's log-likelihood. Not divided by the number of
     documents.
@@ -93,7 +93,7 @@ def layer_influence(
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
 ) -> Tensor:
-    """Return `exact_influence` with each layer apart, [L, Q, N] in the order of the layers; takes the same."""
+    """The same as `exact_influence` with each layer apart, [L, Q, N] in the order of the layers."""
     observer = _LayerObserver(preconditioned, wanted_QN)
     observe(layers, observer, wanted_QN.shape[1], losses)
     return torch.stack([observer.by_layer[layer.name] for layer in layers])
@@ -102,7 +102,7 @@ def layer_influence(
 def document_gradients(
     layers: Sequence[TrackedLayer], documents: int, losses: Callable[[], Tensor]
 ) -> tuple[Tensor, WeightSpace]:
-    """Return the gradients [N, W] of documents or queries, float32 or wider, and the weights as one axis.
+    """The gradients [N, W] of documents or queries, float32 or wider, and the weights as one axis.
 
     Args:
         layers: Tracked layers.

@@ -148,7 +148,7 @@ class RoundedScorer(QueryScorer):
 
 
 def _sums(codes_NB: npt.NDArray[np.uint8], first: int, last: int, columns_SCW: Tensor) -> npt.NDArray[np.int32]:
-    """Return sums of the bits of adjacent slices, from `first` to `last`, times columns, [S, C, N], by one product."""
+    """Sums of the bits of adjacent slices, from `first` to `last`, times columns, [S, C, N], by one product."""
     columns = columns_SCW.flatten(0, 1).T
     sums, rows = np.empty((len(codes_NB), columns.shape[1]), np.int32), max(1, UNPACKED // (last - first))
     for start in range(0, len(codes_NB), rows):

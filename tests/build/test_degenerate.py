@@ -66,7 +66,7 @@ def test_repeats_crowd_nothing_out_of_the_sample(tmp_path, make_config):
     others = ["a kernel test", "loop the parser", "the bug file", "page cache lock", "a thread race"]
     corpus = write(tmp_path / "corpus.jsonl", ["the stack the heap"] * 50 + others)
     index = GradientIndex.build([corpus], tmp_path / "index", make_config())
-    hits = index.search(PROMPT, COMPLETION, k=10, candidates=55, dedupe=0.9).hits
+    hits = index.search(PROMPT, COMPLETION, k=10, dedupe=0.9).hits
     assert len(hits) == 6
     assert {hit.document_id for hit in hits} >= {f"d{n}" for n in range(50, 55)}
 

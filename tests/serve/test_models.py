@@ -3,7 +3,6 @@
 from dataclasses import asdict, fields, replace
 
 import pytest
-from gindex.search.hit import Hit, SearchResult, Timing, result_record
 
 from gindex.config import SearchOptions
 from gindex.errors import ServiceError
@@ -11,6 +10,7 @@ from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluenc
 from gindex.http.answers import explanation_of, result_of
 from gindex.options import options_of
 from gindex.queries.query import Query
+from gindex.search.result import Hit, SearchResult, Timing, result_record
 from gindex.serve.models import model_of
 from gindex.serve.schema import AllOptions, ExplainAnswer, SearchAnswer, SearchBody
 

@@ -31,7 +31,7 @@ class Curvature(Protocol):
     """A positive semidefinite matrix [W, W] that vectors can be multiplied with."""
 
     def product(self, v_QW: Tensor) -> Tensor:
-        """Return the matrix times each vector [Q, W]."""
+        """The matrix times each vector [Q, W]."""
         ...
 
 
@@ -65,7 +65,7 @@ class GaussNewton(Generic[Batch]):
         self._forward = True
 
     def product(self, v_QW: Tensor) -> Tensor:
-        """Return the matrix times each vector [Q, W].
+        """The matrix times each vector [Q, W].
 
         Raises:
             NonFiniteError: See `batch_product`.
@@ -76,7 +76,7 @@ class GaussNewton(Generic[Batch]):
         return total_QW
 
     def batch_product(self, v_QW: Tensor, number: int) -> Tensor:
-        """Return what one batch adds to the matrix, times the number of batches, times each vector [Q, W].
+        """One batch's part of the matrix, times the number of batches, times each vector [Q, W].
 
         The mean over the batches is the matrix, however many documents each has.
 

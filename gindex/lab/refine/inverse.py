@@ -30,7 +30,7 @@ class InverseCurvature(Protocol):
     """The inverse of a damped curvature."""
 
     def apply(self, b_QW: Tensor) -> Tensor:
-        """Return the inverse times each vector [Q, W]."""
+        """The inverse times each vector [Q, W]."""
         ...
 
 
@@ -43,7 +43,7 @@ class SplitCurvature(Curvature, Protocol):
         ...
 
     def batch_product(self, v_QW: Tensor, number: int) -> Tensor:
-        """Return the curvature of one batch times each vector [Q, W]."""
+        """The curvature of one batch times each vector [Q, W]."""
         ...
 
 
@@ -73,7 +73,7 @@ class FactoredInverse:
 
     @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
-        """Return the inverse times each vector [Q, W]; one layer's factors are held at a time."""
+        """The inverse times each vector [Q, W]; one layer's factors are held at a time."""
         result_QW = torch.empty_like(b_QW)
         results, parts = self._space.split(result_QW), self._space.split(b_QW)
         for layer in self._layers:
@@ -104,7 +104,7 @@ class DenseInverse:
 
     @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
-        """Return the inverse times each vector [Q, W]."""
+        """The inverse times each vector [Q, W]."""
         return torch.cholesky_solve(b_QW.double().T, self._factor).T.to(b_QW.dtype)
 
 
@@ -120,12 +120,12 @@ class CgInverse:
 
     @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
-        """Return the inverse times each vector [Q, W], as closely as the iterations come."""
+        """The inverse times each vector [Q, W], as closely as the iterations come."""
         return self.solve(b_QW.clone()).x_QW
 
     @neutral()
     def solve(self, b_QW: Tensor) -> Solution:
-        """Return the same with what the solver reports; the vectors are overwritten."""
+        """The same with what the solver reports; the vectors are overwritten."""
         return conjugate_gradients(
             lambda v_QW: self._damping.add(self._curvature.product(v_QW), v_QW),
             b_QW,
@@ -151,12 +151,12 @@ class LissaInverse:
 
     @neutral()
     def apply(self, b_QW: Tensor) -> Tensor:
-        """Return the inverse times each vector [Q, W], as closely as the iterations come."""
+        """The inverse times each vector [Q, W], as closely as the iterations come."""
         return self.solve(b_QW).x_QW
 
     @neutral()
     def solve(self, b_QW: Tensor) -> Solution:
-        """Return the same with what the solver reports.
+        """The same with what the solver reports.
 
         Raises:
             DivergenceError: The iterates grow, or end further from the solution than 0 is.

@@ -172,7 +172,7 @@ def _diverged(found: str, iterations: int, scale: float) -> DivergenceError:
 
 
 def _dots(x_QW: Tensor, y_QW: Tensor) -> Tensor:
-    """Return inner products [Q], summed in float64."""
+    """Inner products [Q], summed in float64."""
     total_Q = x_QW.new_zeros(len(x_QW), dtype=torch.float64)
     for x, y in zip(x_QW.split(CHUNK, 1), y_QW.split(CHUNK, 1), strict=True):
         total_Q += (x * y).sum(1, dtype=torch.float64)
@@ -184,7 +184,7 @@ def _residuals(r_QW: Tensor, first_Q: Tensor, precondition: Product) -> Tensor:
 
 
 def _relative(rz_Q: Tensor, first_Q: Tensor) -> Tensor:
-    """Return relative residuals [Q]; 0 where there was nothing to solve."""
+    """Relative residuals [Q]; 0 where there was nothing to solve."""
     return torch.where(first_Q > 0, rz_Q.clamp(min=0) / first_Q, torch.zeros_like(rz_Q)).sqrt()
 
 

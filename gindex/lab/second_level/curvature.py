@@ -121,7 +121,7 @@ class SecondLevel:
     mu: float
 
     def apply(self, vectors_ND: Tensor, power: int = 1) -> Tensor:
-        """Return R v, or R^2 v with `power` 2, of vectors [N, D], in their format and on their device."""
+        """R v, or R^2 v with `power` 2, of vectors [N, D], in their format and on their device."""
         outer = ((1 + self.mu) / (self.rest + self.mu)) ** (power / 2)
         inner_K = ((1 + self.mu) / (self.values_K + self.mu)) ** (power / 2) - outer
         directions_KD = self.directions_KD.to(vectors_ND)
@@ -130,7 +130,7 @@ class SecondLevel:
 
 
 def second_level(moment: SecondMoment, mu: float = MU, rank: int | None = None) -> SecondLevel:
-    """Return R for a second moment.
+    """R for a second moment.
 
     Args:
         moment: The sums.
@@ -154,7 +154,7 @@ def second_level(moment: SecondMoment, mu: float = MU, rank: int | None = None) 
 
 
 def leading_directions(moment: SecondMoment) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues [K] of the sum, largest first, and its eigenvectors [D, K], both float64.
+    """The eigenvalues [K] of the sum, largest first, and its eigenvectors [D, K], both float64.
 
     With a basis those of Nystroem's approximation, without directions that are rounding; none where the sum is zero.
     """
@@ -180,7 +180,7 @@ def fit_second_level(
     rank: int = RANK,
     passes: int | None = None,
 ) -> SecondLevel:
-    """Return R for vectors that are given in blocks, as often as asked for.
+    """R for vectors that are given in blocks, as often as asked for.
 
     Args:
         blocks: Gives the vectors, float32 [N, D] each, from the first on.
@@ -216,12 +216,12 @@ def fit_second_level(
 
 
 def suited_passes(dimension: int) -> int:
-    """Return how often the vectors of D dimensions are gone through."""
+    """Number of passes over vectors of D dimensions."""
     return 1 if dimension <= DENSE_DIMENSION else PASSES
 
 
 def first_basis(dimension: int, rank: int, seed: int = 0) -> Tensor:
-    """Return a random basis [D, K], float32, that no vector was looked at for; the same for the same seed."""
+    """A random basis [D, K], float32, that no vector was looked at for; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     shape = dimension, min(rank, dimension)
     basis_DK: Tensor = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
