@@ -290,9 +290,8 @@ class SearchOptions(Settings):
     )
     words: str = option(
         "candidates",
-        "What the documents that match some words best, by BM25, are in the search: candidates for `exact`, beside "
-        "those with the best scores; a filter, which lets no others through; one of two ranks, that by influence being "
-        "the other; or nothing, off.",
+        "Use of the documents that match the words best, by BM25: candidates, re-ranked by `exact` beside those with "
+        "the best scores; filter, no others are searched; rank, their rank is fused with that by influence; or off.",
         group=FILTERS,
         choices=WORDS,
     )

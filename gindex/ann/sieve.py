@@ -79,11 +79,11 @@ class Sieve:
         self._factors_N = self._codes_NB[:, -4:].view(np.float32)[:, 0]
 
     def serves(self, queries: int, count: int, total: int) -> bool:
-        """Say whether it is worth while for so many queries, candidates of each, and parts to choose from."""
+        """Whether it is worth while for so many queries, candidates of each, and parts to choose from."""
         return count <= MOST_CANDIDATES and _passing(count, total) <= total * MOST_PASSING[queries >= BATCH]
 
     def passed(self, queries_QF: Queries, count: int, allowed: Flags | None) -> list[Bits]:
-        """Return which parts pass for each query, a bit each, lowest first.
+        """Which parts pass for each query, a bit each, lowest first.
 
         Args:
             queries_QF: Queries as they are asked of the index.
@@ -133,7 +133,7 @@ class Sieve:
         sums_Q = rounded_QK.sum(1, dtype=np.int32)
 
         def scores(words_MW: npt.NDArray[np.uint32], factors_M: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            """Return scores [M, Q], each query's in a scale of its own."""
+            """Scores [M, Q], each query's in a scale of its own."""
             bits_MK = np.unpackbits(np.ascontiguousarray(words_MW).view(np.uint8), axis=1, bitorder="little")
             products_MQ = torch._int_mm(torch.from_numpy(bits_MK).view(torch.int8), columns_KQ).numpy()
             scores_MQ: npt.NDArray[np.float32] = (2 * products_MQ - sums_Q).astype(np.float32) * factors_M[:, None]
@@ -153,7 +153,7 @@ class Sieve:
         return list(np.concatenate(blocks, axis=1))
 
     def _empty(self) -> Any:
-        """Return a RaBitQ index of the coordinates that are looked at, about zero."""
+        """A RaBitQ index of the coordinates that are looked at, about zero."""
         dimension = len(self._coordinates)
         index = self._faiss.IndexRaBitQ(dimension, self._faiss.METRIC_INNER_PRODUCT)
         index.train(np.zeros((1, dimension), np.float32))
@@ -161,7 +161,7 @@ class Sieve:
 
 
 def part_selector(faiss: Any, bounds: Range, bits: Bits | None) -> Any:
-    """Return the selector of the parts between two ordinals, or whose bit is set, or both; None for all."""
+    """The selector of the parts between two ordinals, or whose bit is set, or both; None for all."""
     selectors = [] if bits is None else [faiss.IDSelectorBitmap(bits)]
     if bounds is not None:
         selectors.append(faiss.IDSelectorRange(*bounds))

@@ -85,7 +85,7 @@ def explain(
 
 
 def _token_texts(tokenizer: Any, text: str, ids: list[int]) -> list[str]:
-    """Return the characters of each token of a document; of special tokens their names."""
+    """The characters of each token of a document; of special tokens their names."""
     ((found, offsets),) = tokenize(tokenizer, [text])
     if found != ids:  # another version of the tokenizer cuts otherwise: what it calls the tokens has to do
         return [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
@@ -97,7 +97,7 @@ def _token_texts(tokenizer: Any, text: str, ids: list[int]) -> list[str]:
 
 
 def explanation_record(explanation: Explanation) -> dict[str, Any]:
-    """Return an explanation as the plain values that `gindex explain` prints as JSON."""
+    """An explanation as the plain values that `gindex explain` prints as JSON."""
     return asdict(explanation)
 
 

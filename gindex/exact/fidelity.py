@@ -50,7 +50,7 @@ class Fidelity:
     ranked: npt.NDArray[np.bool_]
 
     def record(self) -> dict[str, Any]:
-        """Return what the manifest keeps and JSON prints: all but the scores."""
+        """What the manifest keeps and JSON prints: all but the scores."""
         return {
             "queries": self.queries,
             "parts": self.parts,
@@ -94,7 +94,7 @@ def sample_queries(table: DocumentTable, count: int, usable: npt.NDArray[np.int6
 
 
 def is_measurable(table: DocumentTable, usable: npt.NDArray[np.int64]) -> bool:
-    """Say whether every document leaves enough parts of others to rank."""
+    """Whether every document leaves enough parts of others to rank."""
     _, counts = np.unique(table.part_documents()[usable], return_counts=True)
     return len(usable) - int(counts.max(initial=0)) >= LEAST_PARTS
 

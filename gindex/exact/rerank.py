@@ -72,7 +72,7 @@ class Reranker:
         precondition: Precondition | None = None,
         query_bytes: int = 0,
     ) -> list[npt.NDArray[np.float32]]:
-        """Return the influence of each query's candidate parts on it.
+        """The influence of each query's candidate parts on it.
 
         Args:
             queries: Q queries.
@@ -122,7 +122,7 @@ class Reranker:
         *,
         by_layer: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Return the influence of any texts, in the index or not.
+        """The influence of any texts, in the index or not.
 
         Args:
             preconditioned: What `precondition` returned for the Q queries.
@@ -146,7 +146,7 @@ class Reranker:
         return influence
 
     def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-        """Return H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""
+        """H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""
         with progress.phase("query curvature", len(self.model.table.layers), "layers") as phase:
             return self._precondition(queries, phase)
 

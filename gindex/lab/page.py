@@ -1,6 +1,7 @@
 """The page of a report: one file, which loads nothing from elsewhere."""
 
 from html import escape
+from typing import Any
 
 from gindex.lab.plots import check_matplotlib, svg
 from gindex.lab.report import Figure, Quote, Report, Section, Source, Table
@@ -36,14 +37,22 @@ def report_page(report: Report) -> str:
     check_matplotlib()
     findings = "".join(f"<li>{escape(finding)}</li>" for finding in report.findings)
     caveats = "".join(f"<li>{escape(caveat)}</li>" for caveat in report.caveats)
-    settings = ", ".join(f"{name} {value}" for name, value in report.settings.items())
+    settings = ", ".join(f"{name} {_value(value)}" for name, value in report.settings.items())
     body = (
-        f"<h1>{escape(report.title)}</h1>\n<ul "
-        f"class=findings>{findings}</ul>\n{''.join(map(_section, report.sections))}<section><h2>What this does not "
-        f"show</h2><ul>{caveats}</ul></section>\n<footer "
-        f"class=note>{''.join(map(_source, report.sources))}<div>Settings: {escape(settings)}.</div></footer>\n"
+        f"<h1>{escape(report.title)}</h1>\n<ul class=findings>{findings}</ul>\n"
+        f"{''.join(map(_section, report.sections))}"
+        f"<section><h2>What this does not show</h2><ul>{caveats}</ul></section>\n"
+        f"<footer class=note>{''.join(map(_source, report.sources))}"
+        f"<div>Settings: {escape(settings)}.</div></footer>\n"
     )
     return html_page(report.title, STYLE, body)
+
+
+def _value(value: Any) -> str:
+    """A setting for readers: None stands for all there is."""
+    if isinstance(value, (list, tuple)):
+        return " and ".join(map(str, value))
+    return "all" if value is None else str(value)
 
 
 def _section(section: Section) -> str:

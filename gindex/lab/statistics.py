@@ -110,7 +110,8 @@ def _weighted_correlations(predicted_QM: Floats, measured_QM: Floats, weights_BM
     covariance = weights_BM @ (x_QM * y_QM).T - mean_x * mean_y
     variance_x = weights_BM @ (x_QM**2).T - mean_x**2
     variance_y = weights_BM @ (y_QM**2).T - mean_y**2
-    spread = np.sqrt(np.clip(variance_x, 0, None) * np.clip(variance_y, 0, None))
-    # Below this the spread of ranks up to M is rounding alone.
-    result_BQ: Floats = np.where(spread > 1e-6, covariance / np.where(spread > 1e-6, spread, 1), 0.0)
+    negligible = 1e-14 * predicted_QM.shape[1] ** 2  # below it, the variance of ranks up to M is rounding alone
+    varied = (variance_x > negligible) & (variance_y > negligible)
+    spread = np.sqrt(np.where(varied, variance_x * variance_y, 1))
+    result_BQ: Floats = np.where(varied, covariance / spread, 0.0)
     return result_BQ

@@ -49,7 +49,7 @@ def find_outliers(
     *,
     per_token: bool = False,
 ) -> list[Outlier]:
-    """Return the k parts of largest self-influence, largest first, ties by ordinal.
+    """The k parts of largest self-influence, largest first, ties by ordinal.
 
     Args:
         reader: The stored vectors.

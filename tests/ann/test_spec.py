@@ -1,9 +1,14 @@
 """Which FAISS index serves which corpus."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from gindex.ann.spec import MAX_FOLDS, FaissSpec, choose_spec, spec_of, spec_record
+from gindex.ann.spec import MAX_FOLDS, FaissSpec, choose_spec, search_record, spec_of
 from gindex.errors import ConfigError, CorruptStoreError
+from gindex.store.records import SearchRecord
+from gindex.store.values import record_of, values_of
 
 
 def test_spec_is_chosen_by_size_and_comes_back_from_json():
@@ -16,8 +21,9 @@ def test_spec_is_chosen_by_size_and_comes_back_from_json():
     assert choose_spec(100_000, 16384, 4.0, "fp16") == FaissSpec(kind="fp16", folds=3, scale=0.25)
     assert choose_spec(100_000, 16384, 0.0, "fp16").scale == 1.0
     for spec in (flat, coarse, choose_spec(40_000_000, 30720, 4.0)):
-        assert spec_of(spec_record(spec)) == spec
+        values = json.loads(json.dumps(values_of(search_record(spec, "search/1.faiss", 10))))
+        assert spec_of(record_of(SearchRecord, values)) == spec
     with pytest.raises(CorruptStoreError, match="expected a kind of FAISS index, found 'hnsw'"):
-        spec_of(spec_record(flat) | {"kind": "hnsw"})
+        spec_of(replace(search_record(flat, "search/1.faiss", 10), kind="hnsw"))
     with pytest.raises(ConfigError, match="type: expected auto, flat, fp16, gpu, rabitq, ivf, found 'hnsw'"):
         choose_spec(10, 64, 1.0, "hnsw")

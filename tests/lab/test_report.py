@@ -3,6 +3,7 @@
 import pytest
 
 from gindex.errors import ConfigError
+from gindex.lab.page import report_page
 from gindex.lab.plots import LIGHT, NAMES, check_picture, draw_intervals, save_picture, svg
 from gindex.lab.report import Figure, Report, Section, Table, spread
 from gindex.statistics import Interval
@@ -43,3 +44,9 @@ def test_a_figure_takes_the_pages_colours_and_a_picture_the_light_ones(tmp_path)
 def test_a_picture_of_another_format_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"plot: expected a file ending in \.pdf, \.png, \.svg, found .*gif"):
         check_picture(tmp_path / "picture.gif")
+
+
+def test_settings_on_the_page_are_words():
+    settings = {"parts": None, "methods": ("index", "bm25"), "seed": 0}
+    page = report_page(Report(name="x", title="X?", findings=(), sections=(), caveats=(), settings=settings))
+    assert "Settings: parts all, methods index and bm25, seed 0." in page
