@@ -135,7 +135,7 @@ def test_finished_work_is_not_done_again(stopped, corpus_file, make_config, monk
         return encode_batches(self, tokens, *rest)
 
     monkeypatch.setattr(Encoder, "encode_batches", count)
-    for name in ("fit_covariances", "fit_eigenvalues", "decomposition"):
+    for name in ("fit_covariances", "fit_eigenvalues", "_decompose"):
         monkeypatch.setattr(f"gindex.build.fit_phase.{name}", lambda *_args, **_more: pytest.fail("fitted again"))
     monkeypatch.setattr("gindex.build.run.fill_table", lambda *_args: pytest.fail("read again"))
     before = times(folder)
