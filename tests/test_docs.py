@@ -79,6 +79,23 @@ def test_commands_and_options_that_are_shown_exist(page):
             assert not missing, f"{shlex.join(words)}: no option {missing}"
 
 
+def options_of(command: click.Command) -> set[str]:
+    """Options of a command, and of those below it."""
+    found = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    if isinstance(command, click.Group):
+        found |= {flag for below in command.commands.values() for flag in options_of(below)}
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_options_in_running_text_exist(page):
+    """Of a command, a tool, or the tests."""
+    tools = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tools").rglob("*.py"))
+    known = options_of(gindex) | set(re.findall(r'"(--[a-z-]+)"', tools)) | {"--help", "--version", "--write-table"}
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text(encoding="utf-8")))
+    assert named <= known, f"no option {named - known}"
+
+
 def decisions() -> list[Path]:
     return sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
 
