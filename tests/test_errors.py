@@ -52,8 +52,12 @@ def test_a_message_alone_has_no_parts():
     assert str(GindexError()) == ""
 
 
+# Python hands errors from one process to another so; these are made here, and nothing that was stored is unpickled.
+COPIES = [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_are_the_same_error(kind, copied):
     error = kind(**PARTS)
     error.add_note("while building")
@@ -63,7 +67,7 @@ def test_copies_are_the_same_error(kind, copied):
     assert again.__notes__ == ["while building"]
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_of_errors_with_constructors_of_their_own(copied):
     again = copied(RefusedError(413, **PARTS))
     assert (again.status, str(again), again.parts()) == (413, str(ConfigError(**PARTS)), PARTS)

@@ -106,6 +106,29 @@ def sample_parts(usable: npt.NDArray[np.int64], most: int | None, seed: int) -> 
     return np.sort(np.random.default_rng(seed + 1).choice(usable, most, replace=False))
 
 
+def ranked_parts(queries: FidelityQueries, parts: npt.NDArray[np.int64], table: DocumentTable) -> npt.NDArray[np.bool_]:
+    """Which parts each query ranks [Q, N]: all but those of the document that it leaves out.
+
+    Args:
+        queries: The queries.
+        parts: Ordinals of the parts [N].
+        table: The documents.
+
+    Raises:
+        ConfigError: A query has too few parts to rank.
+    """
+    ranked_QN: npt.NDArray[np.bool_] = queries.documents[:, None] != table.part_documents()[parts]
+    least = int(ranked_QN.sum(1).min())
+    if least < LEAST_PARTS:
+        raise ConfigError(
+            field="parts",
+            expected=f"at least {LEAST_PARTS} parts of other documents to rank",
+            found=least,
+            remedy="index more documents, or rank more parts",
+        )
+    return ranked_QN
+
+
 def measure_fidelity(
     queries: FidelityQueries,
     parts: npt.NDArray[np.int64],
@@ -128,15 +151,7 @@ def measure_fidelity(
         ConfigError: There are too few parts to rank.
         NonFiniteError: A query has no finite vector.
     """
-    ranked_QN = queries.documents[:, None] != reranker.table.part_documents()[parts]
-    least = int(ranked_QN.sum(1).min())
-    if least < LEAST_PARTS:
-        raise ConfigError(
-            field="fidelity",
-            expected=f"at least {LEAST_PARTS} parts of other documents to rank",
-            found=least,
-            remedy="index more documents, or rank more of them with `parts`",
-        )
+    ranked_QN = ranked_parts(queries, parts, reranker.table)
     scores_QN = _stored_scores(_vectors(queries, encoder, reranker.batch_tokens), reader, parts)
     influence_QN = np.stack(reranker.influence(queries.tokens, [parts] * len(queries.tokens), progress))
     values = [agreement(s[own], i[own]) for s, i, own in zip(scores_QN, influence_QN, ranked_QN, strict=True)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gindex.config import USUAL_TOKENS
 from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
-from gindex.exact.fidelity import LEAST_PARTS, FidelityQueries, sample_parts, sample_queries
+from gindex.exact.fidelity import FidelityQueries, ranked_parts, sample_parts, sample_queries
 from gindex.index import GradientIndex
 from gindex.lab.report import Quote, Source
 from gindex.progress import Progress, Silent
@@ -115,15 +115,7 @@ class Material:
             ConfigError: There are too few parts of other documents.
         """
         parts = sample_parts(self.usable, most, seed)
-        counted_QN = queries.documents[:, None] != self.table.part_documents()[parts]
-        least = int(counted_QN.sum(1).min())
-        if least < LEAST_PARTS:
-            raise ConfigError(
-                field="parts",
-                expected=f"at least {LEAST_PARTS} parts of other documents to rank",
-                found=least,
-                remedy="index more",
-            )
+        counted_QN = ranked_parts(queries, parts, self.table)
         wanted = np.ones(counted_QN.shape, bool)
         influence = self.influence(queries.tokens, self.table.tokens(parts), wanted, by_layer=by_layer)
         return Ranked(influence=influence, parts=parts, counted=counted_QN)
