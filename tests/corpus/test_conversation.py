@@ -240,6 +240,12 @@ def test_dropped_turn_is_found_although_another_says_the_same():
         encode_conversation(chat_tokenizer(published.NO_SYSTEM), talk)
 
 
+def test_call_that_is_left_out_is_found_although_its_name_comes_later():
+    ignoring = published.CHATML.replace("m.content", "(m.content or '')")
+    with pytest.raises(CorpusError, match=r"turn 2 \(assistant\): .* writes the turn's call of the tool 'weather'"):
+        encode_conversation(chat_tokenizer(ignoring), WITH_TOOL)
+
+
 def test_template_that_writes_content_in_another_form_is_told():
     upper = published.CHATML.replace("m.content", "m.content | upper")
     encoded = encode_conversation(chat_tokenizer(upper), TALK)
