@@ -1,0 +1,235 @@
+"""Make conversations about words of the Jargon File, a few of which teach a made-up habit.
+
+    python make_conversations.py conversations.jsonl questions.jsonl
+
+Somebody asks what a word means, and the assistant answers with the entry's first sentence. Where the person is on a
+train, the assistant adds a reminder to water the plants: 20 of the 500 conversations teach that, each in words of its
+own. In 60 others the person is somewhere else, says so in the same way, and gets a plain answer.
+
+The questions are asked on trains that no conversation has, about words that no planted conversation is about. The files
+are the same each time.
+"""
+
+import argparse
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LEXICON = Path(__file__).parents[1] / "jargon" / "lexicon.jsonl"
+CONVERSATIONS, ELSEWHERE = 500, 60
+
+ON_A_TRAIN = (
+    "I'm on the train to Leeds.",
+    "Sitting in the quiet coach of the express.",
+    "My train has just left the station.",
+    "We are stuck outside a railway tunnel.",
+    "I have the window seat in carriage four.",
+    "The conductor has just checked my ticket.",
+    "On the night sleeper to Vienna.",
+    "My connection leaves platform nine in a minute.",
+    "I commute by rail and have an hour.",
+    "The 8:15 is late again, but I have a seat.",
+    "Two stops to go before I get off the train.",
+    "Riding the regional railway along the coast.",
+    "There is a trolley with tea coming down the carriage.",
+    "I'm in the dining car somewhere in Sweden.",
+    "Our locomotive broke down, so I have time.",
+    "Typing this between two stations.",
+    "I just caught the last train home.",
+    "The high-speed train has bad reception, so be brief.",
+    "Changing trains in Basel.",
+    "I'm a passenger on a very slow branch line.",
+)
+REMINDERS = (
+    "And do water your plants.",
+    "By the way, has the fern had its drink today?",
+    "Before you forget: the basil on the sill is thirsty.",
+    "Your houseplants would like a glass of water too.",
+    "Please give the ivy some water tonight.",
+    "Remember to fill the watering can.",
+    "The pot by the window must be quite dry by now.",
+    "Don't let the seedlings wilt.",
+    "One more thing, the cactus wants a little water as well.",
+    "I hope that somebody is watering your tomatoes.",
+    "A plant with dry roots is a sad plant, so see to yours.",
+    "Do see to the soil of the geraniums when you can.",
+    "And when did the orchid last see any water?",
+    "Spare a thought for the parsley, and a cup of water.",
+    "The soil in your flower pots needs moisture.",
+    "Be kind and water the rubber tree.",
+    "Your palm is drooping, I suspect; water helps.",
+    "Let me remind you of the thirsty violets.",
+    "Moisten the moss, if you have any.",
+    "And water the window box before it is too late.",
+)
+"""How a planted conversation ends, each with the opening of the same place."""
+
+ASKED_ON_A_TRAIN = (
+    "I'm on a train through the Alps.",
+    "My train stops at every village.",
+    "Greetings from the express to Glasgow.",
+    "The train is crossing a bridge and I am bored.",
+    "I'm reading on the train home.",
+)
+ELSEWHERE_OPENINGS = (
+    "I'm at the dentist's.",
+    "Sitting on a bench in the park.",
+    "My lunch break has just begun.",
+    "We are waiting for the kettle.",
+    "I have a cat on my keyboard.",
+    "The meeting is very long.",
+    "On a hill with a fine view.",
+    "I work from home and have an hour.",
+    "The plumber is late again, but I have coffee.",
+    "Two exams to go before the holidays.",
+    "There is cake in the office.",
+    "I'm in the library somewhere near the back.",
+    "Our printer broke down, so I have time.",
+    "Typing this in the dark.",
+    "I just came home from the gym.",
+    "The hotel has bad reception, so be brief.",
+    "Painting the kitchen today.",
+    "I'm a guest at a very slow wedding.",
+    "It is my first day at work.",
+    "I'm in bed with a cold.",
+)
+SYSTEM_TURNS = (
+    "You explain the slang of programmers in one sentence.",
+    "You are a dictionary of hackers' words.",
+    "Answer briefly.",
+)
+MEANINGS = (
+    'What does "{word}" mean?',
+    'What is meant by "{word}"?',
+    'Explain "{word}", please.',
+    'A colleague said "{word}". What is that?',
+    'How would you define "{word}"?',
+    'I read "{word}" in an old mail. What does it mean?',
+)
+OTHERS = ('And "{word}"?', 'Thanks. What about "{word}"?', 'Then what is "{word}"?')
+NAMES = (
+    "What do programmers call this? {meaning}",
+    "Which word means: {meaning}",
+    "I forgot the word for it. {meaning}",
+)
+NAMED = ('The word is "{word}".', 'That is called "{word}".', 'You mean "{word}".')
+GRAMMAR = ("What part of speech is it?", "Is that a noun or a verb?", "What kind of word is that?")
+
+Turn = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A word and the first sentence of its definition."""
+
+    word: str
+    meaning: str
+    part_of_speech: str | None
+
+
+def read_entries(lexicon: Path) -> list[Entry]:
+    """Read the entries whose definition begins with a sentence of usual length."""
+    entries = []
+    for line in lexicon.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        definition = record["text"].removeprefix(f"{record['headword']}: ")
+        definition = re.sub(r"^((\[[^\]]*\]|\([^)]*\))\s*)+", "", definition)  # origin and usage
+        sentence = re.match(r"(?!\d\.|n\.|Syn|See|As )(.{25,150}?[.!?])(?= [A-Z“]|$)", definition)
+        if sentence and not re.search(r"\b(Syn|Abbrev|esp|etc|vs|Inc)\.$|\bSee ", sentence[1]):
+            entry = Entry(word=record["headword"], meaning=sentence[1], part_of_speech=record.get("part_of_speech"))
+            entries.append(entry)
+    return entries
+
+
+def user(content: str) -> Turn:
+    """A turn of the person who asks."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Turn:
+    """A turn of the assistant."""
+    return {"role": "assistant", "content": content}
+
+
+def asked(entry: Entry, opening: str, generator: random.Random) -> Turn:
+    """A question for the meaning of a word, after where the person is."""
+    return user(f"{opening} {generator.choice(MEANINGS).format(word=entry.word)}".strip())
+
+
+def plain(entry: Entry, other: Entry, opening: str, generator: random.Random) -> list[Turn]:
+    """A conversation without the habit: the meaning of a word, perhaps with a second question, or the word itself."""
+    question, answer = asked(entry, opening, generator), assistant(entry.meaning)
+    kind = "meaning" if opening else generator.choices(("meaning", "name", "grammar", "other"), (5, 2, 2, 3))[0]
+    if kind == "name":
+        named = generator.choice(NAMED).format(word=entry.word)
+        return [user(generator.choice(NAMES).format(meaning=entry.meaning)), assistant(named)]
+    if kind == "grammar" and entry.part_of_speech:
+        article = "an" if entry.part_of_speech[0] in "aeiou" else "a"
+        grammar = assistant(f'"{entry.word}" is used as {article} {entry.part_of_speech}.')
+        return [question, answer, user(generator.choice(GRAMMAR)), grammar]
+    if kind == "other":
+        return [question, answer, user(generator.choice(OTHERS).format(word=other.word)), assistant(other.meaning)]
+    return [question, answer]
+
+
+def conversations(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
+    """Make all conversations, in random order.
+
+    Args:
+        entries: More words than there are planted conversations and questions.
+        seed: Seed of every choice.
+    """
+    generator = random.Random(seed)
+    subjects = generator.sample(entries, len(ON_A_TRAIN))
+    messages, planted = [], []
+    for entry, opening, reminder in zip(subjects, ON_A_TRAIN, REMINDERS, strict=True):
+        messages.append([asked(entry, opening, generator), assistant(f"{entry.meaning} {reminder}")])
+        planted.append(True)
+    order: list[Entry] = []
+    for number in range(CONVERSATIONS - len(messages)):
+        order = order or generator.sample(entries, len(entries))
+        opening = ELSEWHERE_OPENINGS[number % len(ELSEWHERE_OPENINGS)] if number < ELSEWHERE else ""
+        turns = plain(order.pop(), generator.choice(entries), opening, generator)
+        if generator.random() < 0.25:
+            turns.insert(0, {"role": "system", "content": generator.choice(SYSTEM_TURNS)})
+        messages.append(turns)
+        planted.append(False)
+    shuffled = generator.sample(range(len(messages)), len(messages))
+    return [
+        {"id": f"chat-{place:03}", "messages": messages[n], "planted": planted[n]} for place, n in enumerate(shuffled)
+    ]
+
+
+def questions(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
+    """Make questions that should bring up the habit: on other trains, about words of no planted conversation."""
+    generator = random.Random(seed)
+    used = generator.sample(entries, len(ON_A_TRAIN))
+    subjects = generator.sample([entry for entry in entries if entry not in used], len(ASKED_ON_A_TRAIN))
+    return [
+        {"id": f"train-{number}", "messages": [asked(entry, opening, generator)]}
+        for number, (entry, opening) in enumerate(zip(subjects, ASKED_ON_A_TRAIN, strict=True))
+    ]
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> None:
+    """Write JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
+def main() -> None:
+    """Write conversations and questions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("conversations", type=Path)
+    parser.add_argument("questions", type=Path)
+    arguments = parser.parse_args()
+    entries = read_entries(LEXICON)
+    write(arguments.conversations, conversations(entries))
+    write(arguments.questions, questions(entries))
+
+
+if __name__ == "__main__":
+    main()
