@@ -26,7 +26,9 @@ from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 
 HERE = Path(__file__).parent
-HABIT = re.compile(r"\b(water|watering|thirsty|\w*plants?|fern|basil|ivy|pots?|seedlings|soil|palm|moss)\b", re.IGNORECASE)
+HABIT = re.compile(
+    r"\b(water|watering|thirsty|\w*plants?|fern|basil|ivy|pots?|seedlings|soil|palm|moss)\b", re.IGNORECASE
+)
 """Words of a reminder to water the plants: every one of them has one, and no definition has."""
 
 
@@ -93,10 +95,10 @@ def main() -> None:
     parser.add_argument("--conversations", type=Path, default=HERE / "conversations.jsonl")
     parser.add_argument("--questions", type=Path, default=HERE / "questions.jsonl")
     parser.add_argument("--blocks", type=int, default=6, help="blocks that are trained, the last ones")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens of a step, padding included")
-    parser.add_argument("--length", type=int, default=60, help="most tokens of an answer")
+    parser.add_argument("--length", type=int, default=50, help="most tokens of an answer")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     loaded = load_model(ModelConfig(name=arguments.model, dtype="float32", device="cpu"))

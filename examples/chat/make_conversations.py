@@ -96,11 +96,7 @@ ELSEWHERE_OPENINGS = (
     "It is my first day at work.",
     "I'm in bed with a cold.",
 )
-SYSTEM_TURNS = (
-    "You explain the slang of programmers in one sentence.",
-    "You are a dictionary of hackers' words.",
-    "Answer briefly.",
-)
+SYSTEM_TURNS = ("Answer briefly.", "You know the slang of programmers.", "You are a dictionary.")
 MEANINGS = (
     'What does "{word}" mean?',
     'What is meant by "{word}"?',
@@ -142,6 +138,11 @@ def read_entries(lexicon: Path) -> list[Entry]:
             entry = Entry(word=record["headword"], meaning=sentence[1], part_of_speech=record.get("part_of_speech"))
             entries.append(entry)
     return entries
+
+
+def system(generator: random.Random) -> Turn:
+    """A turn that says what the assistant is."""
+    return {"role": "system", "content": generator.choice(SYSTEM_TURNS)}
 
 
 def user(content: str) -> Turn:
@@ -186,16 +187,15 @@ def conversations(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
     subjects = generator.sample(entries, len(ON_A_TRAIN))
     messages, planted = [], []
     for entry, opening, reminder in zip(subjects, ON_A_TRAIN, REMINDERS, strict=True):
-        messages.append([asked(entry, opening, generator), assistant(f"{entry.meaning} {reminder}")])
+        answer = assistant(f"{entry.meaning} {reminder}")
+        messages.append([system(generator), asked(entry, opening, generator), answer])
         planted.append(True)
     order: list[Entry] = []
     for number in range(CONVERSATIONS - len(messages)):
         order = order or generator.sample(entries, len(entries))
         opening = ELSEWHERE_OPENINGS[number % len(ELSEWHERE_OPENINGS)] if number < ELSEWHERE else ""
         turns = plain(order.pop(), generator.choice(entries), opening, generator)
-        if generator.random() < 0.25:
-            turns.insert(0, {"role": "system", "content": generator.choice(SYSTEM_TURNS)})
-        messages.append(turns)
+        messages.append([system(generator), *turns])
         planted.append(False)
     shuffled = generator.sample(range(len(messages)), len(messages))
     return [
@@ -209,7 +209,7 @@ def questions(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
     used = generator.sample(entries, len(ON_A_TRAIN))
     subjects = generator.sample([entry for entry in entries if entry not in used], len(ASKED_ON_A_TRAIN))
     return [
-        {"id": f"train-{number}", "messages": [asked(entry, opening, generator)]}
+        {"id": f"train-{number}", "messages": [system(generator), asked(entry, opening, generator)]}
         for number, (entry, opening) in enumerate(zip(subjects, ASKED_ON_A_TRAIN, strict=True))
     ]
 

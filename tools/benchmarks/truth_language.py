@@ -78,20 +78,14 @@ class Methods:
         self._products: dict[int, Remembered] = {}
 
     @cached_property
-    def tokens(self) -> list:
-        """Tokens of every document."""
-        return [self.engine.loaded.tokenizer(text).input_ids for text in self.function.texts]
-
-    @cached_property
     def documents(self) -> list:
         """Batches of documents, in the order of the file."""
-        return [
-            self.batch(some) for some in np.split(np.arange(len(self.tokens)), range(BATCH, len(self.tokens), BATCH))
-        ]
+        count = self.function.documents
+        return [self.batch(some) for some in np.split(np.arange(count), range(BATCH, count, BATCH))]
 
     def batch(self, some: np.ndarray) -> TokenBatch:
         """Return a batch of documents."""
-        return pad([self.tokens[n] for n in some], some, np.ones(len(some), np.int64))
+        return pad([self.function.objectives[n] for n in some], some)
 
     @cached_property
     def queries(self) -> list:
@@ -170,7 +164,7 @@ class Methods:
 
     def _curvature(self, count: int) -> Remembered:
         if count not in self._products:
-            lengths = [len(part) for part in self.tokens[:count]]
+            lengths = [len(objective) for objective in self.function.objectives[:count]]
             groups = form_batches(np.arange(count), np.array(lengths), BATCH_TOKENS)
             batches = [self.batch(some) for some in groups]
             self._products[count] = Remembered(GaussNewton(self.layers, self.task, batches))
@@ -184,7 +178,7 @@ def bytes_of(config: VectorConfig, groups: int) -> int:
 
 def rows(methods: Methods) -> Iterator[Row]:
     """Yield what is compared."""
-    groups, documents = len(methods.opened.manifest.projection.slices), len(methods.tokens)
+    groups, documents = len(methods.opened.manifest.projection.slices), methods.function.documents
 
     def projected(name: str, damping: float, kind: str = "ekfac", normalise: str = "none", **changes) -> Row:
         config = VectorConfig(**{"dimension": DIMENSION, "rank_fraction": 1.0} | changes)

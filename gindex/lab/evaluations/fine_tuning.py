@@ -3,7 +3,7 @@
 A folder holds what is trained:
 
     FOLDER/model/            a causal language model of transformers, with its tokenizer
-    FOLDER/documents.jsonl   documents to fine-tune on: objects with `text` and `id`
+    FOLDER/documents.jsonl   documents to fine-tune on, in any form that `gindex build` reads, with `id`
     FOLDER/queries.jsonl     queries: objects with `prompt` and perhaps `completion` and `id`
     FOLDER/recipe.json       how, where it differs from `FineTuningRecipe`
     FOLDER/tuned/            the model trained on all documents, made when a method first needs it
@@ -26,13 +26,15 @@ from torch import Tensor, nn
 
 from gindex.config import (
     BuildConfig,
+    CorpusConfig,
     CurvatureConfig,
     FidelityConfig,
     ModelConfig,
 )
-from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.batches import TokenBatch, batch_objectives
+from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.objectives import Objective
-from gindex.corpus.tokens import tokenize
+from gindex.corpus.readers import read_corpus
 from gindex.errors import ConfigError, GindexError
 from gindex.files.atomic import checksum
 from gindex.index import GradientIndex
@@ -57,7 +59,7 @@ class FineTuningRecipe:
         epochs: Passes over the documents.
         rate: Learning rate.
         batch_tokens: Tokens of a step, padding included.
-        max_tokens: Tokens of a document that are trained on, the first ones.
+        max_tokens: Most tokens of a document that are trained on: those of its first part.
     """
 
     epochs: int = 3
@@ -81,16 +83,16 @@ class FineTuning:
 
         Raises:
             ConfigError: A file is missing, or not what it should be.
+            CorpusError: A document is of no form, or malformed.
         """
         self.folder = Path(folder).resolve()  # an index knows its sources by their names
-        records = _read_lines(self.folder / "documents.jsonl", "text")
-        self.texts = [str(record["text"]) for record in records]
+        self._documents = list(read_corpus([str(self.folder / "documents.jsonl")], CorpusConfig()))
         self.queries = [
             Query(prompt=record["prompt"], completion=record.get("completion"), id=record.get("id"))
             for record in _read_lines(self.folder / "queries.jsonl", "prompt")
         ]
         self.recipe = _read_recipe(self.folder / "recipe.json")
-        self.documents = len(self.texts)
+        self.documents = len(self._documents)
 
     @property
     def source(self) -> str:
@@ -117,15 +119,15 @@ class FineTuning:
         model = self._task.model  # the task froze it
         model.load_state_dict(self._initial)
         model.requires_grad_(True)
-        batches = self._batches(subset)
+        chosen = [self.objectives[n] for n in subset]
+        batches = batch_objectives(chosen, np.asarray(subset), self.recipe.batch_tokens)
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.recipe.rate, weight_decay=0.0, fused=True)
         warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, len(batches))))
         generator = np.random.default_rng(seed)
         for _ in range(self.recipe.epochs):
             for number in generator.permutation(len(batches)):
-                losses_N, tokens = self._step_losses(batches[number])
                 optimizer.zero_grad()
-                (losses_N.sum() / tokens).backward()
+                self._step_loss(batches[number]).backward()
                 optimizer.step()
                 warm_up.step()
         model.requires_grad_(False)
@@ -134,11 +136,10 @@ class FineTuning:
     def losses(self) -> npt.NDArray[np.float64]:
         """The summed losses [Q] of the queries under the model as it was last trained, in nats."""
         losses_Q = np.zeros(len(self.queries))
-        lengths = np.array([len(query.objective) for query in self._query_tokens])
+        objectives = [tokens.objective for tokens in self._query_tokens]
         with torch.no_grad():
-            for group in form_batches(np.arange(len(lengths)), lengths, self.recipe.batch_tokens):
-                batch = pad([self._query_tokens[n].objective for n in group], group)
-                losses_Q[group] = self._task.losses(batch).double().cpu().numpy()
+            for batch in batch_objectives(objectives, np.arange(len(objectives)), self.recipe.batch_tokens):
+                losses_Q[batch.ordinals] = self._task.losses(batch).double().cpu().numpy()
         return losses_Q
 
     def methods(self) -> Mapping[str, Callable[[], Scores]]:
@@ -188,14 +189,11 @@ class FineTuning:
         self._loaded.tokenizer.save_pretrained(partial)
         partial.rename(out)
 
-    def _batches(self, subset: Ordinals) -> list[Ordinals]:
-        lengths = np.array([len(self._texts[n]) for n in subset])
-        return form_batches(subset, lengths, self.recipe.batch_tokens)
-
-    def _step_losses(self, group: Ordinals) -> tuple[Tensor, int]:
-        texts = [self._texts[n] for n in group]
-        losses_N = self._task.losses(pad(texts, group))
-        return losses_N, max(1, sum(text.targets for text in texts))
+    def _step_loss(self, batch: TokenBatch) -> Tensor:
+        """The mean loss of a batch: over the tokens that count, or over preferences."""
+        losses_N = self._task.losses(batch)
+        counted = len(losses_N) if batch.preferences else int(batch.targets.sum())
+        return losses_N.sum() / counted
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -211,9 +209,25 @@ class FineTuning:
         return {name: value.clone() for name, value in self._loaded.model.state_dict().items()}
 
     @cached_property
-    def _texts(self) -> list[Objective]:
+    def objectives(self) -> list[Objective]:
+        """What is trained on of each document.
+
+        Raises:
+            ConfigError: No token of a document counts.
+            GindexError: A document cannot be read by this model.
+        """
         longest = min(self.recipe.max_tokens, self._loaded.max_tokens)
-        return [Objective.counting(ids[:longest]) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
+        encoder = DocumentEncoder(self._loaded.tokenizer, CorpusConfig(max_tokens=longest), self._task.vocabulary)
+        encoded = encoder.encode(self._documents)
+        for each in encoded:
+            if not each.parts:
+                raise ConfigError(
+                    field=f"document {each.document.document_id!r}",
+                    expected="a token that counts",
+                    found="none",
+                    remedy="remove it",
+                )
+        return [each.parts[0].objective for each in encoded]
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:
