@@ -11,14 +11,16 @@ class SearchKeywords(TypedDict, total=False):
     negative: bool
     both: bool
     normalise: str
-    group_by: str
-    group_score: str
+    hits: str
+    document_score: str
     dedupe: float | None
     long_queries: str
     where: str | None
     words: str
     words_text: str | None
     words_documents: int
+    group_by: str | None
+    groups: int
     exact: bool
     candidates: int
     layers: bool
