@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
-from gindex.options import LABORATORY, Option, Settings, option
+from gindex.options import LABORATORY, Option, Settings, as_in, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
@@ -423,3 +423,34 @@ class SearchOptions(Settings):
             ConfigError: There is no such kind, or a setting is unknown or out of range.
         """
         return REFINERS.settings(str(self.refine), self.refine_settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Settings):
+    """What the scores of all documents are: of which documents, and how they are computed."""
+
+    hits: str = as_in(
+        SearchOptions,
+        "hits",
+        default="document",
+        help="What has a score: a part, or a document, the sum over its parts.",
+    )
+    normalise: str = as_in(SearchOptions, "normalise")
+    long_queries: str = as_in(SearchOptions, "long_queries")
+    where: str | None = as_in(SearchOptions, "where")
+    exact: bool = option(
+        False,
+        "Exact EK-FAC influence, unprojected, in the place of scores: the gradients of all documents are recomputed, "
+        "once for as many queries as fit in memory.",
+        group=EXACT,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exact and self.normalise == "unit":
+            raise ConfigError(
+                field="normalise",
+                expected="none, relatif or length beside `exact`",
+                found="unit, the norm of stored vectors",
+                remedy="leave one of them out",
+            )
