@@ -61,7 +61,7 @@ def read_field_values(table: DocumentTable, field: str) -> FieldValues:
     """
     column = field_column(field)
     if column is None:
-        raise _error(table, field, "`id` is each document's own" if field == "id" else repr(field[:SHOWN_CHARACTERS]))
+        raise _error(table, field, "`id` is each document's own" if field == "id" else repr(field))
     places: dict[Key, int] = {}
     shown: list[Value | None] = []
     places_of: dict[str | None, list[int]] = {}
@@ -119,5 +119,6 @@ def _shown(value: Value | None) -> Value | None:
 
 
 def _error(table: DocumentTable, field: str, found: str) -> FilterError:
+    found = found if len(found) <= SHOWN_CHARACTERS else f"{found[:SHOWN_CHARACTERS]}..."
     remedy = f"`hits` {field} says what a hit is" if field in HITS else "write it as in a filter"
     return FilterError(field="group_by", expected=known_fields(table), found=found, remedy=remedy)

@@ -21,12 +21,13 @@ from gindex.progress import Phase, Progress, Silent
 from gindex.search.scan import PARTS_AT_ONCE, part_scores, scorer_of
 from gindex.search.weights import Weights
 from gindex.store.reader import VectorReader
+from gindex.thread_pool import spread
 
 BLOCK_PARTS, EXACT_BLOCK_PARTS = 16384, 256
 """About as many parts are in a block: of stored vectors some tenths of a second, of recomputed gradients a minute."""
 
-QUERIES_AT_ONCE = 64
-"""Queries that a block of vectors is multiplied by at once."""
+QUERIES_AT_ONCE, PIECES_AT_ONCE = 64, 16
+"""Queries that vectors are multiplied by at once, and pieces of `PARTS_AT_ONCE` that threads share before it is said."""
 
 Ordinals = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -111,14 +112,18 @@ class StoredScores:
 
     def __call__(self, parts: Ordinals) -> Scores:
         """Scores [Q, P] of parts [P]."""
-        scores_QP = np.empty((len(self._scales_Q), len(parts)), np.float32)
-        for start in range(0, len(parts), PARTS_AT_ONCE):
-            some = slice(start, start + PARTS_AT_ONCE)
-            blocks = [part_scores(self._reader, parts[some], scorer, self._weights) for scorer in self._scorers]
-            np.concatenate([block.numpy() for block in blocks], out=scores_QP[:, some])
+        pieces = np.split(parts, np.arange(PARTS_AT_ONCE, len(parts), PARTS_AT_ONCE))
+        scores: list[Scores] = []
+        for start in range(0, len(pieces), PIECES_AT_ONCE):
+            some = pieces[start : start + PIECES_AT_ONCE]
+            scores += spread(self._piece, some)
             if self._phase is not None:
-                self._phase.advance(len(parts[some]))
-        return scores_QP * self._scales_Q[:, None]
+                self._phase.advance(sum(map(len, some)))
+        return np.concatenate(scores, 1) * self._scales_Q[:, None]
+
+    def _piece(self, parts: Ordinals) -> Scores:
+        blocks = [part_scores(self._reader, parts, scorer, self._weights).numpy() for scorer in self._scorers]
+        return np.concatenate(blocks)
 
 
 class ExactScores:
