@@ -27,7 +27,7 @@ BLOCK_PARTS, EXACT_BLOCK_PARTS = 16384, 256
 """About as many parts are in a block: of stored vectors some tenths of a second, of recomputed gradients a minute."""
 
 QUERIES_AT_ONCE, PIECES_AT_ONCE = 64, 16
-"""Queries that vectors are multiplied by at once, and pieces of `PARTS_AT_ONCE` that threads share before it is said."""
+"""Queries that vectors are multiplied by at once, and pieces of `PARTS_AT_ONCE` parts that threads share at once."""
 
 Ordinals = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
