@@ -187,8 +187,7 @@ def _identity(snapshot: Snapshot, queries: Sequence[Query], options: ScoreOption
         "index": checksum(snapshot.layout.manifest(snapshot.manifest.version)),
         "queries": hashlib.sha256(asked).hexdigest(),
         **asdict(options),
-        "blocks": [[some.start, some.stop] for some in sweep.query_blocks],
-        "tiles": sweep.tile_count,
+        "division into blocks": [[some.start, some.stop] for some in sweep.query_blocks] + [[sweep.tile_count]],
         "gindex": VERSION,
     }
 
