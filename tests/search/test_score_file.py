@@ -1,4 +1,4 @@
-"""Files of scores, of every format, against float64 over the stored vectors and against searches; cut off and resumed."""
+"""Files of scores of every format, against float64 over the stored vectors and searches; cut off and resumed."""
 
 import json
 import os
