@@ -10,17 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gindex.config import ALL_TOKENS, ASSISTANT_TURNS, LAST_TURN, LOSSES
 from gindex.corpus.chat_template import ChatTemplate, ChatTokenizer
 from gindex.corpus.conversation_text import REMEDY, Content, ConversationText, SaidSpan, Span, quoted
 from gindex.corpus.messages import Message, assistant_turns, common_beginning
 from gindex.corpus.tokens import Offsets
 from gindex.errors import ConfigError, CorpusError, QueryError, TokenizerError
-
-ASSISTANT_TURNS = "assistant"
-LAST_TURN = "last-turn"
-ALL_TOKENS = "all"
-LOSSES = (ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS)
-"""Which tokens of a conversation count: the assistant's turns, the last of them alone, or all."""
 
 
 @dataclass(frozen=True, eq=False)
