@@ -92,7 +92,7 @@ def run_build(
     """Build an index, or finish an unfinished one.
 
     Args:
-        sources: Corpus files, folders, or hub dataset names.
+        sources: Corpus files, folders, addresses, or hub dataset names.
         out: The index directory.
         config: All settings.
         strict: Stop at the first document whose loss or gradient is not finite, where it would be passed over.
@@ -218,7 +218,8 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            fill_table(path, read_corpus(sources, config.corpus), model.loaded.tokenizer, config.corpus, progress)
+            documents = read_corpus(sources, config.corpus, config.seed)
+            fill_table(path, documents, model.loaded.tokenizer, config.corpus, progress)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
