@@ -103,7 +103,7 @@ def _values(arrow: Any, column: Any, name: str, location: str, count: int) -> li
             return whole
         except UnicodeDecodeError:
             raise
-        except (ArithmeticError, KeyError, ValueError, TypeError):  # some value is out of the range of Python's type
+        except (ArithmeticError, ValueError, TypeError):  # some value is out of the range of Python's type
             pass
     values = []
     for number, scalar in enumerate(column, count + 1):
@@ -111,7 +111,7 @@ def _values(arrow: Any, column: Any, name: str, location: str, count: int) -> li
             values.append(_value(arrow, scalar))
         except UnicodeDecodeError:
             raise
-        except (ArithmeticError, KeyError, ValueError, TypeError) as error:
+        except (ArithmeticError, ValueError, TypeError) as error:
             raise CorpusError(
                 field=f"{location}: record {number}",
                 expected=f"a value that can be written out in the field {name!r}",

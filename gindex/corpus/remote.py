@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from gindex.corpus.folders import Listing, sort_names
 from gindex.corpus.packages import require
@@ -22,12 +22,15 @@ from gindex.errors import CorpusError, GindexError, MissingDependencyError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WITHIN_TEXT = re.compile(_ADDRESS.pattern + r"[^\s'\"<>]*")
+_HOST = re.compile(r"([^:]*|\[.*\])(:\d*)?")
 _WEB = ("http", "https")
 _INSTALLED = (*_WEB, "s3", "s3a")  # what the extra `remote` is enough for
 _CONNECT_SECONDS, _READ_SECONDS = 20, 60
 # What stores call the tag, checksum or time by which a change of a file is told, the surest first.
 _VERSIONS = ("etag", "md5hash", "contentmd5", "versionid", "lastmodified", "updated", "mtime")
 _PIECE = 1 << 20
+# Shorter parts of an address would be taken out of words that have them by chance.
+_SECRET_LENGTH = 4
 
 
 def is_address(given: str) -> bool:
@@ -39,6 +42,8 @@ def shown_address(address: str) -> str:
     """Return an address without what may be secret: user and password, query and fragment."""
     scheme, _, rest = address.partition("://")
     host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    if "@" not in host and "@" in rest and not _HOST.fullmatch(host):  # a password that is not percent-encoded
+        return f"{scheme}://..."
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
@@ -142,14 +147,14 @@ class RemotePath:
         whole = {"block_size": 0} if self._is_of_the_web() else {}
         with _told(self.location, self.address):
             stream = self.store.open(self.path, "rb", **whole)
-        file = io.BufferedReader(_Content(stream, self), _PIECE)
+        file: io.BufferedReader = io.BufferedReader(_Content(stream, self), _PIECE)
         if not seekable:
             return file
         with file:
             copy = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
             shutil.copyfileobj(file, copy, _PIECE)
         copy.seek(0)
-        return io.BufferedReader(copy)  # type: ignore[type-var]
+        return io.BufferedReader(copy)
 
     def _is_of_the_web(self) -> bool:
         return _scheme(self.location) in _WEB
@@ -250,8 +255,10 @@ def _scrubbed(text: str, address: str) -> str:
 
 def _secrets(address: str) -> list[str]:
     """The parts of an address that may be secret, as they are written and as they are meant; the longest first."""
-    parts = urlsplit(address)
-    userinfo = parts.netloc.rpartition("@")[0]
-    written = [parts.query, parts.fragment, userinfo, *userinfo.split(":", 1)]
-    written += [value for _, value in parse_qsl(parts.query)]
-    return sorted({form for part in written for form in (part, unquote(part)) if form}, key=len, reverse=True)
+    rest = address.partition("://")[2]
+    userinfo = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
+    query = rest.partition("?")[2]
+    written = [userinfo, *userinfo.split(":", 1), query, rest.partition("#")[2]]
+    written += [value for _, value in parse_qsl(query)]
+    forms = {form for part in written for form in (part, unquote(part)) if len(form) >= _SECRET_LENGTH}
+    return sorted(forms, key=len, reverse=True)

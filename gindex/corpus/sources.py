@@ -45,7 +45,7 @@ _TABLES = (SourceKind.PARQUET, SourceKind.ARROW)
 _FILE_ENDINGS = (*_KINDS, *ENDINGS, ".txt", ".md")
 # Archives, and compression that no reader here opens: as text such a file would be one senseless document.
 _ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar", ".lz4", ".lzma", ".z")
-_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(/[\w.+-]+)?(:[\w.-]+)?")
+_HUB_NAME = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(/(?P<configuration>[\w.+-]+))?(:[\w.-]+)?")
 # What `datasets` writes beside its .arrow files: no documents.
 _DATASET_STATE = ("dataset_info.json", "state.json")
 
@@ -103,11 +103,19 @@ def expand(given: str, tell: Callable[[str], None] = lambda _line: None) -> list
         found = "something that is neither" if path.exists() else "nothing there"
         if path.is_symlink() and not path.exists():
             found = "a link that leads nowhere"
-        elif not path.exists() and _HUB_NAME.fullmatch(given) and not given.lower().endswith(_FILE_ENDINGS):
+        elif not path.exists() and _is_hub_name(given):
             return [Source(kind=SourceKind.HUB_DATASET, location=given, name=given)]
     except OSError as error:
         found = error.strerror or str(error)
     raise CorpusError(field=given, expected="a file, a folder or a hub dataset", found=found, remedy="check the path")
+
+
+def _is_hub_name(given: str) -> bool:
+    """Say whether a missing source may be a dataset; what would lie in a folder that is here is a mistyped path."""
+    match = _HUB_NAME.fullmatch(given)
+    if match is None or given.lower().endswith(_FILE_ENDINGS):
+        return False
+    return match["configuration"] is None or not Path(match["name"]).is_dir()
 
 
 def is_saved_dataset(folder: Path) -> bool:

@@ -63,6 +63,13 @@ def test_other_names_are_missing_files(tmp_path, monkeypatch, name):
         expand(name)
 
 
+def test_a_missing_file_of_a_folder_is_no_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    with pytest.raises(CorpusError, match=r"data/train/part: expected .* found nothing there"):
+        expand("data/train/part")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -80,7 +80,10 @@ def error_of(*sources: str) -> str:
         ("https://host?token=secret", "https://host"),
         ("ftp://secret@host", "ftp://host"),
         ("https://host/a@b/c", "https://host/a@b/c"),
-        ("https://me:sec/ret@host/c", "https://me:sec/ret@host/c"),  # no user: a slash ends the host
+        ("https://me:sec/ret@host/c", "https://..."),  # by the syntax, a slash ends the host
+        ("https://me:sec?ret@host/c", "https://..."),
+        ("https://[::1]:80/@c", "https://[::1]:80/@c"),
+        ("s3://arn:aws:s3:eu:1:accesspoint/one/c", "s3://arn:aws:s3:eu:1:accesspoint/one/c"),
     ],
 )
 def test_shown_address(address, shown):
