@@ -1,6 +1,6 @@
 """Parts of conversations that are longer than what the model takes: cut at turns where possible.
 
-A conversation is a row of exchanges: what is asked, and the assistant's turns after it. Parts are made of whole
+A conversation is a row of exchanges: what is asked, and the turns of the assistant and its tools after it. Parts are made of whole
 exchanges. One that is too long is cut at a turn, or else within one, and goes on with as much of it as fits as context.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gindex.corpus.conversation import EncodedConversation
-from gindex.corpus.messages import ASSISTANT
+from gindex.corpus.messages import ASSISTANT, TOOL
 from gindex.errors import ConfigError
 
 
@@ -66,7 +66,9 @@ def _beginnings(encoded: EncodedConversation) -> tuple[list[int], list[int]]:
     starts = [start for start, _ in encoded.turns]
     turns = sorted({0, *starts, total})
     asked = {
-        start for start, (before, role) in zip(starts[1:], pairwise(roles), strict=True) if before == ASSISTANT != role
+        start
+        for start, (before, role) in zip(starts[1:], pairwise(roles), strict=True)
+        if before == ASSISTANT and role not in (ASSISTANT, TOOL)
     }
     return sorted({0, *asked, total}), turns
 

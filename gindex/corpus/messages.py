@@ -14,7 +14,7 @@ from gindex.errors import CorpusError
 Message = dict[str, Any]
 """One turn: `role`, `content` (a string, left out where there is none), and what else the chat template reads."""
 
-ASSISTANT = "assistant"
+ASSISTANT, TOOL = "assistant", "tool"
 _SHARE_GPT = {"human": "user", "gpt": ASSISTANT}
 """Roles of ShareGPT's style that have another name in OpenAI's; others keep theirs."""
 
