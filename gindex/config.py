@@ -104,9 +104,31 @@ class CorpusConfig(Settings):
         least=2,
         unset=f"automatic: {USUAL_TOKENS}, or what the model takes where that is less",
     )
+    limit: int | None = option(
+        None,
+        "Take the first so many documents of the corpus; what follows is not read.",
+        group=CORPUS,
+        least=1,
+        unset="all",
+    )
+    sample: int | None = option(
+        None,
+        "Take so many documents of the corpus, drawn with the seed, each as likely as any other, in their order. The "
+        "corpus is read twice.",
+        group=CORPUS,
+        least=1,
+        unset="all",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.limit is not None and self.sample is not None:
+            raise ConfigError(
+                field="limit and sample",
+                expected="one of them",
+                found="two",
+                remedy="`sample` draws from the whole corpus, `limit` takes its beginning",
+            )
         if self.pack is not None and self.max_tokens not in (None, self.pack):
             raise ConfigError(
                 field="pack and max_tokens",
@@ -119,6 +141,10 @@ class CorpusConfig(Settings):
             )
         if self.max_tokens is not None and self.overlap >= self.max_tokens:
             raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides an index's content; what is taken of the corpus only where that is not all."""
+        return {name: of for name, of in asdict(self).items() if of is not None or name not in ("limit", "sample")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +273,11 @@ class BuildConfig(Settings):
     vectors: VectorConfig = field(default_factory=VectorConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     seed: int = option(
-        0, "Seed of the fit's sample, the sampled labels and the projection.", group=CURVATURE, least=0, most=2**64 - 1
+        0,
+        "Seed of `sample`, the fit's documents, the sampled labels and the projection.",
+        group=CURVATURE,
+        least=0,
+        most=2**64 - 1,
     )
     batch_tokens: int | None = option(
         None,
@@ -288,7 +318,7 @@ class BuildConfig(Settings):
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
-        everything = asdict(self) | {"model": self.model.settings()}
+        everything = asdict(self) | {"corpus": self.corpus.settings(), "model": self.model.settings()}
         del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
 

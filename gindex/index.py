@@ -97,7 +97,7 @@ class GradientIndex:
         """Build an index, or finish an unfinished one, and open it.
 
         Args:
-            sources: Corpus files, folders or hub dataset names.
+            sources: Corpus files, folders, addresses or hub dataset names.
             out: The index directory.
             config: All settings; `config.model.name` is required.
             strict: Stop at the first document whose loss or gradient is not finite.
@@ -192,12 +192,14 @@ class GradientIndex:
         replace: bool = False,
         text_field: str | None = None,
         id_field: str | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
         batch_tokens: int | None = None,
         strict: bool = False,
         progress: Progress | None = None,
     ) -> Addition:
         """Add documents as a new version; `refresh` opens it. See `gindex.change.add.run_add`."""
-        config = add_config(self.manifest, self.model.config, text_field, id_field, batch_tokens)
+        config = add_config(self.manifest, self.model.config, text_field, id_field, batch_tokens, limit, sample)
         return run_add(self.snapshot.layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:
