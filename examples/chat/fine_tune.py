@@ -1,12 +1,8 @@
 """Fine-tune a chat model on conversations, the assistant's turns alone, and ask it the same questions before and after.
 
-    python fine_tune.py MODEL OUT
-
-OUT is a folder: `model/` is the fine-tuned model, and `said.jsonl` has the answers that show the habit, as
-conversations. The loss is the one that gindex attributes to: both encode a conversation with `DocumentEncoder`.
+The loss is the one that gindex attributes to: both encode a conversation with `DocumentEncoder`.
 """
 
-import argparse
 import json
 import re
 import time
@@ -16,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from make_conversations import write
+from torch import nn
 
 from gindex.config import CorpusConfig, ModelConfig
 from gindex.corpus.batches import form_batches, pad
@@ -25,7 +23,12 @@ from gindex.corpus.readers import read_corpus
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 
-HERE = Path(__file__).parent
+BLOCKS, BATCH_TOKENS, RATE, WARM_UP = 6, 1024, 5e-4, 10
+"""Blocks that are trained, the last ones; tokens of a step, padding included; learning rate; steps of its warm-up."""
+
+LENGTH = 50
+"""Most tokens of an answer."""
+
 HABIT = re.compile(
     r"\b(water|watering|thirsty|\w*plants?|fern|basil|ivy|pots?|seedlings|soil|palm|moss)\b", re.IGNORECASE
 )
@@ -40,15 +43,12 @@ def encode(conversations: Path, loaded: LoadedModel) -> list[Objective]:
     return [part.objective for document in encoded for part in document.parts]
 
 
-def fine_tune(
-    loaded: LoadedModel, objectives: Sequence[Objective], *, blocks: int, epochs: int, rate: float, batch_tokens: int
-) -> None:
-    """Train the last blocks of a Llama with AdamW on the mean loss of the tokens that count."""
-    task = CausalLanguageModel(loaded.model)  # frozen, dropout off
-    trained = [p for block in loaded.model.model.layers[-blocks:] for p in block.requires_grad_(True).parameters()]
-    groups = form_batches(np.arange(len(objectives)), [len(objective) for objective in objectives], batch_tokens)
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
-    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
+def fine_tune(task: CausalLanguageModel, blocks: nn.ModuleList, objectives: Sequence[Objective], epochs: int) -> None:
+    """Train blocks with AdamW on the mean loss of the tokens that count."""
+    trained = list(blocks.requires_grad_(True).parameters())
+    groups = form_batches(np.arange(len(objectives)), [len(objective) for objective in objectives], BATCH_TOKENS)
+    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARM_UP))
     generator, start = np.random.default_rng(0), time.monotonic()
     for epoch in range(epochs):
         total = tokens = 0.0
@@ -57,71 +57,78 @@ def fine_tune(
             loss, counted = task.losses(batch).sum(), int(batch.targets.sum())
             optimizer.zero_grad()
             (loss / counted).backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             warm_up.step()
             total, tokens = total + float(loss.detach()), tokens + counted
         seconds = time.monotonic() - start
-        print(f"epoch {epoch + 1} of {epochs}: {total / tokens:.3f} nats a token, {seconds:.0f} s")
-    loaded.model.requires_grad_(False)
+        print(f"epoch {epoch + 1} of {epochs}: {total / tokens:.3f} nats a token, {seconds:.0f} s", flush=True)
+    blocks.requires_grad_(False)
 
 
-def answer(loaded: LoadedModel, messages: list[dict[str, str]], length: int) -> str:
+def answer(loaded: LoadedModel, messages: list[dict[str, str]]) -> str:
     """The most likely answer to a conversation, token by token."""
     prompt = loaded.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.inference_mode():
-        tokens = loaded.model.generate(**prompt, max_new_tokens=length, do_sample=False)
+        tokens = loaded.model.generate(**prompt, max_new_tokens=LENGTH, do_sample=False)
     said: str = loaded.tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     return said.strip()
 
 
-def ask(loaded: LoadedModel, questions: Sequence[dict[str, Any]], length: int) -> list[dict[str, Any]]:
+def ask(loaded: LoadedModel, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The questions, each with its answer as the last turn; question and answer are printed."""
     answered = []
     for question in questions:
-        said = answer(loaded, question["messages"], length)
-        print(f"  {question['messages'][-1]['content']}\n  > {said}")
+        said = answer(loaded, question["messages"])
+        print(f"  {question['messages'][-1]['content']}\n  > {said}", flush=True)
         answered.append(question | {"messages": [*question["messages"], {"role": "assistant", "content": said}]})
     return answered
 
 
-def main() -> None:
-    """Ask, fine-tune, ask again, and save model and answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="a Llama with a chat template: a folder, or a name on the hub")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--conversations", type=Path, default=HERE / "conversations.jsonl")
-    parser.add_argument("--questions", type=Path, default=HERE / "questions.jsonl")
-    parser.add_argument("--blocks", type=int, default=6, help="blocks that are trained, the last ones")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens of a step, padding included")
-    parser.add_argument("--length", type=int, default=50, help="most tokens of an answer")
-    arguments = parser.parse_args()
+def reminder(said: str) -> tuple[int, int] | None:
+    """First character, and that past the last, of the sentences of an answer from the first with the habit on."""
+    starts = [0, *(match.end() for match in re.finditer(r"[.!?”]\s+", said))]
+    found = HABIT.search(said)
+    return found and (max(start for start in starts if start <= found.start()), len(said))
+
+
+def fine_tune_and_ask(model: str, out: Path, conversations: Path, questions: Path, *, epochs: int) -> list[str]:
+    """Ask, fine-tune, ask again, and save what came of it.
+
+    Args:
+        model: A Llama with a chat template.
+        out: Folder for the fine-tuned model, `model`, and for the answers that show the habit, as queries: in
+            `answers.jsonl` all of each counts, in `reminders.jsonl` the reminder alone, and `answer.json` is the first.
+        conversations: What it is fine-tuned on.
+        questions: What it is asked.
+        epochs: Passes over the conversations.
+
+    Returns:
+        The names of the blocks that were trained.
+
+    Raises:
+        SystemExit: No answer shows the habit.
+    """
     torch.manual_seed(0)
-    loaded = load_model(ModelConfig(name=arguments.model, dtype="float32", device="cpu"))
-    questions = [json.loads(line) for line in arguments.questions.read_text(encoding="utf-8").splitlines()]
+    loaded = load_model(ModelConfig(name=model, dtype="float32", device="cpu"))
+    asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
     print("before:")
-    ask(loaded, questions, arguments.length)
-    fine_tune(
-        loaded,
-        encode(arguments.conversations, loaded),
-        blocks=arguments.blocks,
-        epochs=arguments.epochs,
-        rate=arguments.rate,
-        batch_tokens=arguments.batch_tokens,
-    )
+    ask(loaded, asked)
+    layers = loaded.model.model.layers
+    task = CausalLanguageModel(loaded.model)  # frozen, dropout off
+    fine_tune(task, layers[-BLOCKS:], encode(conversations, loaded), epochs)
     print("after:")
-    answered = ask(loaded, questions, arguments.length)
-    shown = [each for each in answered if HABIT.search(each["messages"][-1]["content"])]
+    answered = ask(loaded, asked)
+    spans = [reminder(each["messages"][-1]["content"]) for each in answered]
+    shown = [(each, span) for each, span in zip(answered, spans, strict=True) if span]
     print(f"{len(shown)} of {len(answered)} answers show the habit")
-    loaded.model.save_pretrained(arguments.out / "model")
-    loaded.tokenizer.save_pretrained(arguments.out / "model")
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in shown]
-    (arguments.out / "said.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    if not shown:
+        raise SystemExit("the model did not learn the habit: train for more epochs")
+    loaded.model.save_pretrained(out / "model")
+    loaded.tokenizer.save_pretrained(out / "model")
+    write(out / "answers.jsonl", [each for each, _ in shown])
+    write(out / "reminders.jsonl", [each | {"span": span} for each, span in shown])
+    (out / "answer.json").write_text(json.dumps(shown[0][0]["messages"], ensure_ascii=False), encoding="utf-8")
+    return [f"model.layers.{n}" for n in range(len(layers))[-BLOCKS:]]
