@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.errors import ConfigError
+from gindex.errors import ConfigError, CorpusError
 from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.fine_tuning import FineTuning, _places
 
@@ -50,7 +50,8 @@ def test_one_epoch_of_one_batch_is_one_step_of_adamw(folder, make_small_model, s
     function.recipe = type(function.recipe)(epochs=1, batch_tokens=1024, rate=1e-3)
     trained = dict(function.train(np.array([4]), 0).named_parameters())
     model = make_small_model(len(small_tokenizer))
-    ids = torch.tensor([small_tokenizer(function.texts[4]).input_ids])
+    text = json.loads((folder / "documents.jsonl").read_text().splitlines()[4])["text"]
+    ids = torch.tensor([small_tokenizer(text).input_ids])
     model(ids, labels=ids).loss.backward()
     for name, weight in model.named_parameters():
         if weight.grad is not None:
@@ -81,8 +82,8 @@ def test_the_funnel_places_candidates_first():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("documents.jsonl", "", "expected at least one line with 'text'"),
-        ("documents.jsonl", '{"text": 3}', "documents.jsonl:1: expected an object with text in 'text'"),
+        ("documents.jsonl", "", "expected at least one document"),
+        ("documents.jsonl", '{"text": 3}', "documents.jsonl:1: expected a string in the text field 'text'"),
         ("queries.jsonl", "{", "expected JSON lines with 'prompt'"),
         ("recipe.json", '{"epoch": 3}', "recipe.json: expected settings"),
         ("recipe.json", '{"epochs": 0}', "recipe: expected positive numbers"),
@@ -91,10 +92,10 @@ def test_the_funnel_places_candidates_first():
 def test_a_folder_that_is_not_one_is_refused(tmp_path, folder, name, content, message):
     shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("index", "tuned"))
     (tmp_path / "copy" / name).write_text(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, CorpusError), match=message):
         FineTuning(tmp_path / "copy")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"documents\.jsonl: expected JSON lines with 'text'"):
+    with pytest.raises(CorpusError, match=r"documents\.jsonl"):
         load_experiment(f"fine-tuning:{tmp_path}/none")
