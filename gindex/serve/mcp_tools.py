@@ -12,6 +12,7 @@ from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
 from gindex.keywords import SearchKeywords
+from gindex.queries.query import Query
 from gindex.search.result import SearchResult, result_record
 
 INSTRUCTIONS = (
@@ -27,7 +28,7 @@ class Searchable(Protocol):
 
     def search(
         self,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         options: SearchOptions = ...,
         **settings: Unpack[SearchKeywords],
@@ -35,7 +36,7 @@ class Searchable(Protocol):
         """See `GradientIndex.search`."""
         ...
 
-    def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    def explain(self, document_id: str, query: str | Query, completion: str | None = None) -> Explanation:
         """See `GradientIndex.explain`."""
         ...
 
