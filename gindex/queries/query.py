@@ -7,9 +7,6 @@ from typing import Any
 from gindex.corpus.messages import Message
 from gindex.errors import ConfigError, GindexError
 
-AGGREGATES = MEAN, SUM = "mean", "sum"
-"""How the queries of a set become one: by their mean, or by their sum."""
-
 OTHER_FORMS = frozenset({"messages", "input_ids", "chosen", "rejected", "queries"})
 """Fields that no prompt with its completion has."""
 

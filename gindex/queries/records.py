@@ -5,12 +5,13 @@ from dataclasses import fields
 from typing import Any
 
 from gindex.errors import QueryError
-from gindex.queries.query import Query
+from gindex.queries.query import OTHER_FORMS, Query
 
 FIELDS = tuple(each.name for each in fields(Query))
 """What a query may say."""
 
 _SHARE_GPT_FIELD = "conversations"
+_QUERY = "an object with prompt, or with messages, input_ids, chosen and rejected, or queries"
 _TEXT = "a text"
 _INTEGER = "an integer"
 _NUMBER = "a number"
@@ -43,17 +44,16 @@ def read_query(record: object, place: str, also: Sequence[str] = ()) -> Query:
         QueryError: It is no object, has an unknown field, or a value of another kind than the field takes.
     """
     if not isinstance(record, Mapping):
-        raise QueryError(field=place, expected="a query, which is an object", found=_kind(record))
+        raise QueryError(field=place, expected=_QUERY, found=_kind(record))
     given = {name: value for name, value in record.items() if value is not None and name not in also}
     if _SHARE_GPT_FIELD in given and "messages" not in given:
         given["messages"] = given.pop(_SHARE_GPT_FIELD)
     unknown = sorted(given.keys() - set(FIELDS))
     if unknown:
-        raise QueryError(
-            field=place, expected=f"an object with some of the fields {', '.join((*FIELDS, *also))}", found=unknown
-        )
-    if not given.keys() - {"id", "weight"}:
-        raise QueryError(field=place, expected="a prompt, or the fields of another form of query", found=sorted(record))
+        known = f"its fields are {', '.join((*FIELDS, *also))}"
+        raise QueryError(field=place, expected=_QUERY, found=f"the field {', '.join(unknown)}", remedy=known)
+    if not given.keys() & {"prompt", *OTHER_FORMS}:
+        raise QueryError(field=place, expected=_QUERY, found=f"the fields {', '.join(sorted(given)) or 'none'}")
     if isinstance(given.get("prompt"), list):
         given = _with_joined_prompt(given, place)
     for name, value in given.items():

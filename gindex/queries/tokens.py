@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from gindex.config import COMPLETION, LAST_TURN, MESSAGES, PREFERENCE, REFUSE, TOKENS
+from gindex.config import COMPLETION, LAST_TURN, MEAN, MESSAGES, PREFERENCE, REFUSE, TOKENS
 from gindex.corpus.messages import ASSISTANT, Message, assistant_turns, parse_messages, parse_tools
 from gindex.corpus.objectives import Objective
 from gindex.errors import CorpusError, QueryError, TokenizerError
@@ -16,7 +16,7 @@ from gindex.queries.counted_text import CountedText, TokenLimit, token_limit
 from gindex.queries.forms import SET, form_of, name_of
 from gindex.queries.preferences import encode_preference
 from gindex.queries.prepared_tokens import encode_prepared, words_of_tokens
-from gindex.queries.query import MEAN, FailedQuery, Query
+from gindex.queries.query import FailedQuery, Query
 from gindex.queries.sums import Term, difference, shares, weighted_sum
 
 logger = logging.getLogger(__name__)
