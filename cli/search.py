@@ -101,7 +101,8 @@ def search(
         gindex search runs/corpus "A compiler is" --completion " a program" --contrast " a person"
         gindex search runs/corpus --messages conversation.json --span 0:12
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"
-        gindex search runs/corpus "A compiler is" --words rank --group-by document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --words rank --hits document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --completion " a program" --group-by source
         gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
     if [prompt, given["messages"], queries].count(None) != 2:

@@ -1,4 +1,4 @@
-"""Queries of every form: their vectors and influence are those of the loss that a reference loop takes with autograd."""
+"""Queries of every form: vectors and influence are those of the loss that a reference loop takes with autograd."""
 
 import copy
 import json
