@@ -375,8 +375,8 @@ class SearchOptions(Settings):
     )
     long_queries: str = option(
         CUT,
-        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
-        "A completion is never cut.",
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, or the earliest turns of "
+        "its conversation, and say so; or refuse it. A completion is never cut.",
         group=LOOK_FOR,
         choices=LONG_QUERIES,
     )

@@ -1,6 +1,8 @@
 """A text of a query as the model reads it, and how long one may be."""
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from gindex.config import CUT
 from gindex.corpus.objectives import WeightedTokens
@@ -44,6 +46,23 @@ def token_limit(loaded: LoadedModel, long_queries: str, max_tokens: int | None) 
     most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
     which = "the model takes" if most == loaded.max_tokens else "are allowed here"
     return TokenLimit(most=most, cuts=long_queries == CUT, text=f"{most} tokens, which {which}")
+
+
+def encode_alike(encoders: Sequence[Callable[[TokenLimit], CountedText]], limit: TokenLimit) -> list[CountedText]:
+    """Encode what follows the same beginning in several ways: where one is too long, all lose as much of it.
+
+    Args:
+        encoders: What encodes each text within a limit.
+        limit: The limit of the longest.
+
+    Raises:
+        QueryError: One is too long and cannot be cut.
+    """
+    if not limit.cuts or len(encoders) == 1:
+        return [encode(limit) for encode in encoders]
+    lengths = [len(encode(replace(limit, most=sys.maxsize)).tokens) for encode in encoders]
+    spare = [max(lengths) - length for length in lengths]
+    return [encode(replace(limit, most=limit.most - less)) for encode, less in zip(encoders, spare, strict=True)]
 
 
 def quoted(text: str) -> str:

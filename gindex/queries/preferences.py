@@ -1,16 +1,19 @@
 """Queries of a preference: the loss of DPO of one answer over another."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gindex.config import ASSISTANT_TURNS, PREFERENCE, CorpusConfig
 from gindex.corpus.forms import read_form
+from gindex.corpus.messages import assistant_turns
 from gindex.corpus.objectives import Objective, Preference
 from gindex.errors import ConfigError, QueryError
 from gindex.model.load import LoadedModel
 from gindex.options import default_of
 from gindex.queries.completions import Prompted, encode_completion
 from gindex.queries.conversations import CountedTurns, encode_turns
-from gindex.queries.counted_text import CountedText, TokenLimit
+from gindex.queries.counted_text import CountedText, TokenLimit, encode_alike
 from gindex.queries.forms import name_of
 from gindex.queries.query import Query
 
@@ -33,17 +36,18 @@ def encode_preference(query: Query, loaded: LoadedModel, limit: TokenLimit) -> t
     fields = ("prompt", *SIDES, "tools", "ref_chosen_logp", "ref_rejected_logp")
     given = {field: value for field in fields if (value := getattr(query, field)) not in (None, "")}
     content = read_form(given, name, config).content
-    sides = [_side(content, side, name, loaded, limit) for side in SIDES]
+    sides = encode_alike([_encoder(content, side, name, loaded) for side in SIDES], limit)
     preference = Preference(beta=beta, reference=content["reference"], weight=query.weight)
     notes = tuple(f"{side}: {note}" for side, text in zip(SIDES, sides, strict=True) for note in text.notes)
     return Objective(tuple(text.tokens for text in sides), preference), notes
 
 
-def _side(content: dict[str, Any], side: str, name: str, loaded: LoadedModel, limit: TokenLimit) -> CountedText:
+def _encoder(content: dict[str, Any], side: str, name: str, loaded: LoadedModel) -> Callable[[TokenLimit], CountedText]:
+    """What encodes a side after the prompt of both."""
     prompt, answer, name = content["prompt"], content[side], f"{name}, {side}"
     if isinstance(answer, str):
-        return encode_completion(loaded.tokenizer, Prompted(prompt=prompt, completion=answer, name=name), limit)
+        return partial(encode_completion, loaded.tokenizer, Prompted(prompt=prompt, completion=answer, name=name))
     messages = [*prompt, *answer]
-    turns = [n for n in range(len(prompt), len(messages)) if messages[n]["role"] == "assistant"]
+    turns = [turn for turn in assistant_turns(messages) if turn >= len(prompt)]
     asked = CountedTurns(messages=messages, tools=content.get("tools"), loss=ASSISTANT_TURNS, turns=turns, name=name)
-    return encode_turns(loaded.tokenizer, asked, limit)
+    return partial(encode_turns, loaded.tokenizer, asked)

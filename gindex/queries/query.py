@@ -105,7 +105,11 @@ class FailedQuery:
 def given_fields(query: Query) -> dict[str, Any]:
     """Fields of a query that say something, by name: those with another value than by default."""
     values = {each.name: (getattr(query, each.name), each.default) for each in fields(query)}
-    return {name: value for name, (value, default) in values.items() if value is not default and value != default}
+    return {
+        name: value
+        for name, (value, default) in values.items()
+        if value is not default and (default is None or value != default)
+    }
 
 
 def query_of(query: str | Query, completion: str | None = None) -> Query:

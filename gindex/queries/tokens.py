@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gindex.config import COMPLETION, LAST_TURN, MEAN, MESSAGES, PREFERENCE, REFUSE, TOKENS
 from gindex.corpus.messages import ASSISTANT, Message, assistant_turns, parse_messages, parse_tools
@@ -12,7 +13,7 @@ from gindex.errors import CorpusError, QueryError, TokenizerError
 from gindex.model.load import LoadedModel
 from gindex.queries.completions import Prompted, encode_completion
 from gindex.queries.conversations import CountedTurns, answer_turn, encode_turns
-from gindex.queries.counted_text import CountedText, TokenLimit, token_limit
+from gindex.queries.counted_text import CountedText, TokenLimit, encode_alike, token_limit
 from gindex.queries.forms import SET, form_of, name_of
 from gindex.queries.preferences import encode_preference
 from gindex.queries.prepared_tokens import encode_prepared, words_of_tokens
@@ -136,31 +137,31 @@ def _tokenize_set(query: Query, loaded: LoadedModel, limit: TokenLimit) -> Query
 
 def _completion(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
     name = name_of(query)
-    asked = Prompted(prompt=query.prompt, completion=query.completion, span=query.span, name=name)
-    texts = [encode_completion(loaded.tokenizer, asked, limit)]
+    asked = [Prompted(prompt=query.prompt, completion=query.completion, span=query.span, name=name)]
     if query.contrast is not None:
         if not isinstance(query.contrast, str):
             raise QueryError(
                 field=f"{name}, contrast", expected="a text, as the completion is", found="messages", remedy="give that"
             )
-        other = replace(asked, completion=query.contrast, span=None, name=f"{name}, contrast")
-        texts.append(encode_completion(loaded.tokenizer, other, limit))
-    return texts
+        asked.append(Prompted(prompt=query.prompt, completion=query.contrast, name=f"{name}, contrast"))
+    return encode_alike([partial(encode_completion, loaded.tokenizer, each) for each in asked], limit)
 
 
 def _conversation(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
-    name, loss = name_of(query), query.loss or LAST_TURN
+    name = name_of(query)
     messages = parse_messages(query.messages, f"{name}, messages")
-    tools = parse_tools(query.tools, f"{name}, tools")
-    turns = [answer_turn(messages, query.turn, name)] if loss == LAST_TURN else None
-    asked = CountedTurns(messages=messages, tools=tools, loss=loss, turns=turns, span=query.span, name=name)
-    texts = [encode_turns(loaded.tokenizer, asked, limit)]
+    asked = [replace(_turns(query, messages, name), span=query.span)]
     if query.contrast is not None:
-        other = _other_messages(query, messages, f"{name}, contrast")
-        turns = [answer_turn(other, query.turn, f"{name}, contrast")] if loss == LAST_TURN else None
-        contrast = replace(asked, messages=other, turns=turns, span=None, name=f"{name}, contrast")
-        texts.append(encode_turns(loaded.tokenizer, contrast, limit))
-    return texts
+        place = f"{name}, contrast"
+        asked.append(_turns(query, _other_messages(query, messages, place), place))
+    return encode_alike([partial(encode_turns, loaded.tokenizer, each) for each in asked], limit)
+
+
+def _turns(query: Query, messages: Sequence[Message], name: str) -> CountedTurns:
+    """A conversation, and which of its turns a query counts."""
+    loss, tools = query.loss or LAST_TURN, parse_tools(query.tools, f"{name}, tools")
+    turns = [answer_turn(messages, query.turn, name)] if loss == LAST_TURN else None
+    return CountedTurns(messages=messages, tools=tools, loss=loss, turns=turns, name=name)
 
 
 def _other_messages(query: Query, messages: Sequence[Message], name: str) -> Sequence[Message]:

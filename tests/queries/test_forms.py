@@ -276,6 +276,23 @@ def test_a_long_conversation_loses_its_earliest_exchanges(chat_index, exchanges)
         tokens(chat_index, Query(messages=messages), long_queries="cut", max_tokens=len(smallest.objective) - 1)
 
 
+@pytest.mark.parametrize("query", [
+    Query(prompt="the stack " * 20 + "a", completion=" bug", contrast=" page the disk"),
+    Query(prompt="the stack " * 20 + "a", chosen=" bug", rejected=" page the disk"),
+    Query(messages=[TALK[0], *TALK[1:3] * 4, *TALK[3:]], contrast="a parser token the cache " * 3),
+])  # fmt: skip
+def test_what_is_compared_is_cut_alike(chat_index, query):
+    """Both texts keep the same beginning, so that they differ in nothing but what is said."""
+    whole = tokens(chat_index, query).objective
+    found = tokens(chat_index, query, long_queries="cut", max_tokens=whole.longest - 1)
+    assert found.objective.longest < whole.longest and len(found.notes) == 2
+    first, second = (text.ids[: int(text.counted.argmax())].tolist() for text in found.objective.texts)
+    assert first == second
+    assert [t.weights[t.counted].tolist() for t in found.objective.texts] == [
+        t.weights[t.counted].tolist() for t in whole.texts
+    ]
+
+
 def test_long_tokens_lose_those_that_do_not_count(chat_index):
     ids = list(range(60, 90))
     found = tokens(chat_index, Query(input_ids=ids), long_queries="cut", max_tokens=10)
