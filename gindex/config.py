@@ -25,6 +25,8 @@ DOCUMENT_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
+AGGREGATES = MEAN, SUM = "mean", "sum"
+"""How the queries of a set become one: by their mean, or by their sum."""
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 REFINERS = Registry("gindex.refiners", "refine", {})
 """What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
@@ -384,8 +386,8 @@ class SearchOptions(Settings):
     )
     long_queries: str = option(
         CUT,
-        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
-        "A completion is never cut.",
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, or the earliest turns of "
+        "its conversation, and say so; or refuse it. A completion is never cut.",
         group=LOOK_FOR,
         choices=LONG_QUERIES,
     )
