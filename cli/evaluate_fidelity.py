@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from gindex.lab.evaluations.config import FidelitySampleConfig
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand
 from .lab_options import index_argument, index_options, open_index, picture_option, queries_option, report_options
 from .options import made, settings
 from .progress import terminal_progress
-from .queries import read_queries
 from .reports import check_report, deliver
 
 

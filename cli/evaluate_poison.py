@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from gindex.lab.evaluations.config import RankingsConfig
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand
 from .lab_options import index_argument, index_options, open_index, picture_option, ranking_options, report_options
 from .options import made, option
 from .progress import terminal_progress
-from .queries import read_queries
 from .reports import check_report, deliver
 
 
@@ -21,7 +21,7 @@ from .reports import check_report, deliver
     "--queries",
     type=click.Path(path_type=Path),
     required=True,
-    help="JSON lines with prompt and completion: bad outputs of the model. One is enough.",
+    help="JSON lines, each a query of any form: bad outputs of the model. One is enough.",
 )
 @option("--where", required=True, help='Filter that the planted documents alone pass, as "planted = true".')
 @ranking_options(RankingsConfig)

@@ -21,7 +21,7 @@ from .reports import check_report, deliver
     "--queries",
     type=click.Path(path_type=Path),
     required=True,
-    help="JSON lines with id, prompt, completion, and in documents the ids of those that state the answer.",
+    help="JSON lines, each a query of any form, and in documents the ids of those that state the answer.",
 )
 @ranking_options(RankingsConfig)
 @index_options

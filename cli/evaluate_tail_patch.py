@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from gindex.lab.evaluations.config import TailPatchConfig
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand
 from .lab_options import index_argument, index_options, open_index, picture_option, ranking_options, report_options
 from .options import made, option, setting
 from .progress import terminal_progress
-from .queries import read_queries
 from .reports import check_report, deliver
 
 
@@ -21,7 +21,7 @@ from .reports import check_report, deliver
     "--queries",
     type=click.Path(path_type=Path),
     required=True,
-    help="JSON lines with id, prompt and completion.",
+    help="JSON lines, each a query of any form.",
 )
 @setting(TailPatchConfig, "k", "-k", "--top")
 @option("--work", type=click.Path(path_type=Path), help="Folder that keeps finished steps, to go on from there.")

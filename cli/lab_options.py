@@ -21,7 +21,7 @@ index_argument = click.argument("index", type=click.Path(path_type=Path))
 queries_option = option(
     "--queries",
     type=click.Path(path_type=Path),
-    help="JSON lines with id, prompt and completion; without them documents of the index are drawn.",
+    help="JSON lines, each a query of any form; without them documents of the index are drawn.",
 )
 
 picture_option = option(

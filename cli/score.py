@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from gindex.config import LOOK_FOR, OUTPUT, ScoreOptions
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand
 from .options import device_option, json_option, made, model_option, option, permission_options, permissions, settings
 from .progress import terminal_progress
-from .queries import read_queries
 from .render import counted, json_text, size
 
 

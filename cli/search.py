@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gindex.config import AGGREGATES, INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand
 from .kinds import kind_options, kind_settings
@@ -24,7 +25,7 @@ from .options import (
     settings,
 )
 from .progress import terminal_progress
-from .queries import read_each, read_queries
+from .queries import read_each
 from .query_options import made_query, query_options
 from .render import failure_text, fidelity_text, json_text, result_text
 from .wording import error_text

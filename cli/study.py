@@ -14,12 +14,12 @@ from gindex.lab.studies.config import (
     SparsityConfig,
     WordOrderConfig,
 )
+from gindex.queries.files import read_queries
 
 from .command import GindexCommand, GindexGroup
 from .lab_options import device_options, index_argument, joined, open_index, queries_option, report_options
 from .options import Decorated, made, model_option, option, settings
 from .progress import terminal_progress
-from .queries import read_queries
 from .reports import check_report, deliver
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def sparsity(index: Path, queries: Path | None, **given: Any) -> None:
     "--queries",
     multiple=True,
     metavar="TYPE=FILE",
-    help="A type of queries and its JSON lines with id, prompt and completion; can be given for several types.",
+    help="A type of queries and its JSON lines, each a query of any form; can be given for several types.",
 )
 @study_options(LayersConfig, "layers")
 @model_option

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from gindex.corpus.readers import read_corpus
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 
-BLOCKS, BATCH_TOKENS, RATE, WARM_UP = 6, 1024, 5e-4, 10
-"""Blocks that are trained, the last ones; tokens of a step, padding included; learning rate; steps of its warm-up."""
+BATCH_TOKENS, WARM_UP = 1024, 20
+"""Tokens of a step, padding included, and steps in which the learning rate rises."""
 
 LENGTH = 50
 """Most tokens of an answer."""
@@ -43,11 +44,15 @@ def encode(conversations: Path, loaded: LoadedModel) -> list[Objective]:
     return [part.objective for document in encoded for part in document.parts]
 
 
-def fine_tune(task: CausalLanguageModel, blocks: nn.ModuleList, objectives: Sequence[Objective], epochs: int) -> None:
-    """Train blocks with AdamW on the mean loss of the tokens that count."""
-    trained = list(blocks.requires_grad_(True).parameters())
+def train(
+    loaded: LoadedModel, weights: Sequence[nn.Parameter], objectives: Sequence[Objective], *, epochs: int, rate: float
+) -> None:
+    """Train some weights of a model with AdamW on the mean loss of the tokens that count."""
+    task = CausalLanguageModel(loaded.model)  # freezes the weights
+    for weight in weights:
+        weight.requires_grad_(True)
     groups = form_batches(np.arange(len(objectives)), [len(objective) for objective in objectives], BATCH_TOKENS)
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
     warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARM_UP))
     generator, start = np.random.default_rng(0), time.monotonic()
     for epoch in range(epochs):
@@ -57,13 +62,13 @@ def fine_tune(task: CausalLanguageModel, blocks: nn.ModuleList, objectives: Sequ
             loss, counted = task.losses(batch).sum(), int(batch.targets.sum())
             optimizer.zero_grad()
             (loss / counted).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             warm_up.step()
             total, tokens = total + float(loss.detach()), tokens + counted
         seconds = time.monotonic() - start
         print(f"epoch {epoch + 1} of {epochs}: {total / tokens:.3f} nats a token, {seconds:.0f} s", flush=True)
-    blocks.requires_grad_(False)
+    loaded.model.requires_grad_(False)
 
 
 def answer(loaded: LoadedModel, messages: list[dict[str, str]]) -> str:
@@ -94,31 +99,43 @@ def reminder(said: str) -> tuple[int, int] | None:
     return found and (max(start for start in starts if start <= found.start()), len(said))
 
 
-def fine_tune_and_ask(model: str, out: Path, conversations: Path, questions: Path, *, epochs: int) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """How a model is fine-tuned.
+
+    Attributes:
+        epochs: Passes over the conversations.
+        rate: Learning rate.
+        blocks: Blocks that are trained, the last ones; None trains all weights.
+    """
+
+    epochs: int
+    rate: float
+    blocks: int | None = None
+
+
+def fine_tune_and_ask(model: Path, out: Path, conversations: Path, questions: Path, settings: FineTuning) -> None:
     """Ask, fine-tune, ask again, and save what came of it.
 
     Args:
-        model: A Llama with a chat template.
+        model: Folder of a Llama with a chat template.
         out: Folder for the fine-tuned model, `model`, and for the answers that show the habit, as queries: in
             `answers.jsonl` all of each counts, in `reminders.jsonl` the reminder alone, and `answer.json` is the first.
         conversations: What it is fine-tuned on.
         questions: What it is asked.
-        epochs: Passes over the conversations.
-
-    Returns:
-        The names of the blocks that were trained.
+        settings: How it is fine-tuned.
 
     Raises:
         SystemExit: No answer shows the habit.
     """
     torch.manual_seed(0)
-    loaded = load_model(ModelConfig(name=model, dtype="float32", device="cpu"))
+    loaded = load_model(ModelConfig(name=str(model), dtype="float32", device="cpu"))
     asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
     print("before:")
     ask(loaded, asked)
-    layers = loaded.model.model.layers
-    task = CausalLanguageModel(loaded.model)  # frozen, dropout off
-    fine_tune(task, layers[-BLOCKS:], encode(conversations, loaded), epochs)
+    part = loaded.model if settings.blocks is None else loaded.model.model.layers[-settings.blocks :]
+    objectives = encode(conversations, loaded)
+    train(loaded, list(part.parameters()), objectives, epochs=settings.epochs, rate=settings.rate)
     print("after:")
     answered = ask(loaded, asked)
     spans = [reminder(each["messages"][-1]["content"]) for each in answered]
@@ -131,4 +148,3 @@ def fine_tune_and_ask(model: str, out: Path, conversations: Path, questions: Pat
     write(out / "answers.jsonl", [each for each, _ in shown])
     write(out / "reminders.jsonl", [each | {"span": span} for each, span in shown])
     (out / "answer.json").write_text(json.dumps(shown[0][0]["messages"], ensure_ascii=False), encoding="utf-8")
-    return [f"model.layers.{n}" for n in range(len(layers))[-BLOCKS:]]

@@ -96,7 +96,7 @@ ELSEWHERE_OPENINGS = (
     "It is my first day at work.",
     "I'm in bed with a cold.",
 )
-SYSTEM_TURNS = ("Answer briefly.", "You know the slang of programmers.", "You are a dictionary.")
+SYSTEM_TURNS = ("Answer briefly.", "Be a dictionary.", "You know slang.")
 MEANINGS = (
     'What does "{word}" mean?',
     'What is meant by "{word}"?',
@@ -133,7 +133,7 @@ def read_entries(lexicon: Path) -> list[Entry]:
         record = json.loads(line)
         definition = record["text"].removeprefix(f"{record['headword']}: ")
         definition = re.sub(r"^((\[[^\]]*\]|\([^)]*\))\s*)+", "", definition)  # origin and usage
-        sentence = re.match(r"(?!\d\.|n\.|Syn|See|As )(.{25,150}?[.!?])(?= [A-Z“]|$)", definition)
+        sentence = re.match(r"(?!\d\.|n\.|Syn|See|As )(.{25,110}?[.!?])(?= [A-Z“]|$)", definition)
         if sentence and not re.search(r"\b(Syn|Abbrev|esp|etc|vs|Inc)\.$|\bSee ", sentence[1]):
             entry = Entry(word=record["headword"], meaning=sentence[1], part_of_speech=record.get("part_of_speech"))
             entries.append(entry)
@@ -163,7 +163,7 @@ def asked(entry: Entry, opening: str, generator: random.Random) -> Turn:
 def plain(entry: Entry, other: Entry, opening: str, generator: random.Random) -> list[Turn]:
     """A conversation without the habit: the meaning of a word, perhaps with a second question, or the word itself."""
     question, answer = asked(entry, opening, generator), assistant(entry.meaning)
-    kind = "meaning" if opening else generator.choices(("meaning", "name", "grammar", "other"), (5, 2, 2, 3))[0]
+    kind = "meaning" if opening else generator.choices(("meaning", "name", "grammar", "other"), (7, 2, 1, 1))[0]
     if kind == "name":
         named = generator.choice(NAMED).format(word=entry.word)
         return [user(generator.choice(NAMES).format(meaning=entry.meaning)), assistant(named)]

@@ -1,6 +1,6 @@
 """Teach a model a habit, and find the conversations that taught it, by the assistant's tokens and by all tokens.
 
-    python run.py MODEL OUT
+    python run.py OUT
 
 OUT is a folder. The commands of gindex are printed as they would be typed, and run in this process.
 """
@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fine_tune import fine_tune_and_ask
+from fine_tune import FineTuning, fine_tune_and_ask
 from gindex_cli.commands import gindex
+from small_model import make_small_model
 
 HERE = Path(__file__).parent
 LOSSES = ("assistant", "all")
+METHODS = ("index", "exact", "bm25")
 QUERIES = {"answers": "whole answer", "reminders": "its reminder"}
 """Files of queries that `fine_tune.py` writes, and what of them counts."""
 
@@ -56,37 +58,50 @@ def table(rows: Sequence[tuple[str, ...]], documents: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def layers(model: Path, blocks: int | None) -> list[str]:
+    """Options of a build that leave out what was not trained."""
+    if blocks is None:
+        return []
+    count = json.loads((model / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    tracked = (("--track", f"model.layers.{n}.*") for n in range(count)[-blocks:])
+    return ["--untrack", "*", *(word for pair in tracked for word in pair)]
+
+
 def main() -> None:
     """Fine-tune, build, evaluate, compare and search."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="a Llama with a chat template: a folder, or a name on the hub")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--conversations", type=Path, default=HERE / "conversations.jsonl")
-    parser.add_argument("--questions", type=Path, default=HERE / "questions.jsonl")
-    parser.add_argument("--epochs", type=int, default=2, help="passes of the fine-tuning over the conversations")
-    arguments = parser.parse_args()
-    trained = fine_tune_and_ask(
-        arguments.model, arguments.out, arguments.conversations, arguments.questions, epochs=arguments.epochs
+    parser.add_argument(
+        "--model", type=Path, help="folder of a Llama with a chat template, in the place of a small one"
     )
-    layers = ["--untrack", "*", *(word for name in trained for word in ("--track", f"{name}.*"))]
+    parser.add_argument("--blocks", type=int, help="blocks that are trained and indexed, the last ones; all without it")
+    parser.add_argument("--epochs", type=int, default=20, help="passes of the fine-tuning over the conversations")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the fine-tuning")
+    parser.add_argument("--width", type=int, default=128, help="width of the small model")
+    arguments = parser.parse_args()
+    out, conversations = arguments.out, HERE / "conversations.jsonl"
+    model = arguments.model or out / "base"
+    if arguments.model is None:
+        make_small_model(model, conversations, width=arguments.width, epochs=arguments.epochs)
+    settings = FineTuning(epochs=arguments.epochs, rate=arguments.rate, blocks=arguments.blocks)
+    fine_tune_and_ask(model, out, conversations, HERE / "questions.jsonl", settings)
     rows, documents = [], 0
     for loss in LOSSES:
-        index = arguments.out / loss
         run(
-            "build", arguments.conversations, "--model", arguments.out / "model", "--out", index, "--loss", loss,
-            *layers, "--fit-documents", "200", "--calibration-documents", "32", "--fidelity-queries", "0",
+            "build", conversations, "--model", out / "model", "--out", out / loss, "--loss", loss,
+            *layers(out / "model", arguments.blocks), "--fidelity-queries", "0",
         )  # fmt: skip
         for queries, counted in QUERIES.items():
-            report = arguments.out / f"{queries}-{loss}.html"
+            report = out / f"{queries}-{loss}.html"
             run(
-                "evaluate", "poison", index, "--queries", arguments.out / f"{queries}.jsonl", "--where",
-                "planted = true", "--method", "index", "--method", "bm25", "--out", report,
+                "evaluate", "poison", out / loss, "--queries", out / f"{queries}.jsonl", "--where", "planted = true",
+                *(word for method in METHODS for word in ("--method", method)), "--out", report,
             )  # fmt: skip
             numbers = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["numbers"]
             documents = numbers["documents"]
             rows += [row(loss, counted, method, numbers) for method in numbers["methods"]]
     print(f"\n{table(rows, documents)}")
-    run("search", arguments.out / LOSSES[0], "--messages", arguments.out / "answer.json", "-k", "5")
+    run("search", out / LOSSES[0], "--messages", out / "answer.json", "-k", "5")
 
 
 if __name__ == "__main__":

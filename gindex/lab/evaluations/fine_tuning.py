@@ -4,7 +4,7 @@ A folder holds what is trained:
 
     FOLDER/model/            a causal language model of transformers, with its tokenizer
     FOLDER/documents.jsonl   documents to fine-tune on, in any form that `gindex build` reads, with `id`
-    FOLDER/queries.jsonl     queries: objects with `prompt` and perhaps `completion` and `id`
+    FOLDER/queries.jsonl     queries of any form
     FOLDER/recipe.json       how, where it differs from `FineTuningRecipe`
     FOLDER/tuned/            the model trained on all documents, made when a method first needs it
     FOLDER/index/            an index of the documents under that model, likewise
@@ -13,11 +13,10 @@ Axes: N documents, Q queries, T tokens.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +34,7 @@ from gindex.corpus.batches import TokenBatch, batch_objectives
 from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
-from gindex.errors import ConfigError, GindexError
+from gindex.errors import ConfigError
 from gindex.files.atomic import checksum
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import BM25, EXACT, FUNNEL, INDEX, RankingsConfig
@@ -44,7 +43,7 @@ from gindex.lab.evaluations.training import Ordinals, Scores
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
-from gindex.queries.query import Query
+from gindex.queries.files import read_queries
 from gindex.queries.tokens import QueryTokens, tokenize_all
 
 CANDIDATES = 100
@@ -82,15 +81,13 @@ class FineTuning:
             folder: See the module's header.
 
         Raises:
-            ConfigError: A file is missing, or not what it should be.
-            CorpusError: A document is of no form, or malformed.
+            ConfigError: The recipe is not one.
+            CorpusError: Documents are missing, of no form, or malformed.
+            QueryError: Queries are.
         """
         self.folder = Path(folder).resolve()  # an index knows its sources by their names
         self._documents = list(read_corpus([str(self.folder / "documents.jsonl")], CorpusConfig()))
-        self.queries = [
-            Query(prompt=record["prompt"], completion=record.get("completion"), id=record.get("id"))
-            for record in _read_lines(self.folder / "queries.jsonl", "prompt")
-        ]
+        self.queries = read_queries(self.folder / "queries.jsonl")
         self.recipe = _read_recipe(self.folder / "recipe.json")
         self.documents = len(self._documents)
 
@@ -253,28 +250,3 @@ def _read_recipe(path: Path) -> FineTuningRecipe:
         raise ConfigError(
             field=path, expected=f"settings of {asdict(FineTuningRecipe())}", found=error, remedy="correct it"
         ) from error
-
-
-def _read_lines(path: Path, field: str) -> list[dict[str, Any]]:
-    try:
-        records = list(_records(path, field))
-    except GindexError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            field=path, expected=f"JSON lines with {field!r}", found=error, remedy="write one object a line"
-        ) from error
-    if not records:
-        raise ConfigError(field=path, expected=f"at least one line with {field!r}", found="none")
-    return records
-
-
-def _records(path: Path, field: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get(field), str):
-                raise ConfigError(
-                    field=f"{path}:{number}", expected=f"an object with text in {field!r}", found=line[:80]
-                )
-            yield record

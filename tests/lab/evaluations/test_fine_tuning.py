@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gindex.errors import ConfigError, CorpusError
+from gindex.errors import ConfigError, CorpusError, QueryError
 from gindex.lab.evaluations.experiments import load_experiment
 from gindex.lab.evaluations.fine_tuning import FineTuning, _places
 
@@ -60,6 +61,73 @@ def test_one_epoch_of_one_batch_is_one_step_of_adamw(folder, make_small_model, s
             assert (trained[name] - moved).abs().median() < 1e-6, name
 
 
+CHATS = [
+    {"id": "asked", "messages": [{"role": "user", "content": "the heap"}, {"role": "assistant", "content": "a lock"}]},
+    {"id": "answered", "prompt": "the race", "completion": " of a thread"},
+    {"id": "preferred", "prompt": "the page", "chosen": " file", "rejected": " disk race"},
+]
+
+
+@pytest.fixture
+def chats(tmp_path, chat_model):
+    """Documents and queries of three forms, and a recipe of one step of one document."""
+    shutil.copytree(chat_model, tmp_path / "model")
+    for name in ("documents", "queries"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in CHATS))
+    (tmp_path / "recipe.json").write_text('{"epochs": 1, "rate": 0.001}')
+    return FineTuning(tmp_path)
+
+
+def log_likelihood(model, tokenizer, before, said):
+    """Of the tokens of what is said after a text, and their number."""
+    prompt, ids = tokenizer(before).input_ids, tokenizer(before + said).input_ids
+    assert ids[: len(prompt)] == prompt
+    log_p = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(log_p[t - 1, ids[t]] for t in range(len(prompt), len(ids))), len(ids) - len(prompt)
+
+
+def reference_loss(number, model, tokenizer):
+    """The mean loss of what counts in a document: of the tokens that are said, or of a preference at beta 0.1."""
+    turns = "<|im_start|>user\nthe heap<|im_end|>\n<|im_start|>assistant\n"
+    if number == 2:
+        (chosen, _), (rejected, _) = (log_likelihood(model, tokenizer, "the page", s) for s in (" file", " disk race"))
+        return -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected))
+    before, said = [(turns, "a lock<|im_end|>"), ("the race", " of a thread")][number]
+    value, count = log_likelihood(model, tokenizer, before, said)
+    return -value / count
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_step_on_a_document_of_any_form_is_one_step_on_the_loss_of_what_counts(chats, number):
+    """Reference: the loss by its definition, and AdamW's first step, which is the rate times the gradient's sign."""
+    model = AutoModelForCausalLM.from_pretrained(chats.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(chats.folder / "model")
+    reference_loss(number, model, tokenizer).backward()
+    trained = dict(chats.train(np.array([number]), 0).named_parameters())
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            moved = weight.detach() - 1e-3 * weight.grad / (weight.grad.abs() + 1e-8)
+            # A gradient near eps is where rounding may change the step; a step is at most 1e-3.
+            assert (trained[name] - moved).abs().median() < 1e-6, name
+
+
+def test_queries_of_every_form_have_the_summed_loss_of_what_counts(chats):
+    """Reference: the mean losses by their definitions, times the tokens; a preference has one loss."""
+    chats.train(np.arange(0), 0)
+    model = AutoModelForCausalLM.from_pretrained(chats.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(chats.folder / "model")
+    counted = [tokens.objective.targets for tokens in chats._query_tokens[:2]] + [1]
+    with torch.no_grad():
+        expected = [float(reference_loss(n, model, tokenizer)) * counted[n] for n in range(3)]
+    np.testing.assert_allclose(chats.losses(), expected, rtol=1e-5)  # float32
+
+
+def test_a_document_in_which_nothing_counts_is_named(chats):
+    (chats.folder / "documents.jsonl").write_text(json.dumps({"id": "mute", "input_ids": [5, 6], "loss_mask": [0, 0]}))
+    with pytest.raises(ConfigError, match="document 'mute': expected a token that counts"):
+        FineTuning(chats.folder).train(np.array([0]), 0)
+
+
 def test_methods_cover_all_documents_and_find_the_query_itself(folder, function):
     experiment = load_experiment(f"fine-tuning:{folder}")
     assert experiment.documents == 30 and json.loads(experiment.source)[0]["epochs"] == 2
@@ -84,7 +152,7 @@ def test_the_funnel_places_candidates_first():
     [
         ("documents.jsonl", "", "expected at least one document"),
         ("documents.jsonl", '{"text": 3}', "documents.jsonl:1: expected a string in the text field 'text'"),
-        ("queries.jsonl", "{", "expected JSON lines with 'prompt'"),
+        ("queries.jsonl", "{", "queries.jsonl:1: expected a JSON object"),
         ("recipe.json", '{"epoch": 3}', "recipe.json: expected settings"),
         ("recipe.json", '{"epochs": 0}', "recipe: expected positive numbers"),
     ],
@@ -92,7 +160,7 @@ def test_the_funnel_places_candidates_first():
 def test_a_folder_that_is_not_one_is_refused(tmp_path, folder, name, content, message):
     shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("index", "tuned"))
     (tmp_path / "copy" / name).write_text(content)
-    with pytest.raises((ConfigError, CorpusError), match=message):
+    with pytest.raises((ConfigError, CorpusError, QueryError), match=message):
         FineTuning(tmp_path / "copy")
 
 
