@@ -43,3 +43,22 @@ def test_queries_without_documents_are_refused(fails, built, tmp_path, queries_f
     assert "plain.jsonl:1: expected a list of ids" in fails(6, "evaluate", "recall", built, "--queries", plain)
     message = fails(6, "search", built, "--queries", queries_file)
     assert "expected an object with prompt and perhaps id and completion, found" in message
+
+
+def test_queries_of_evaluations_may_be_conversations(run, chat_built, tmp_path):
+    """The answer of a conversation is asked about, as a search with it would."""
+    messages = [{"role": "user", "content": "the compiler"}, {"role": "assistant", "content": "stack heap"}]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": messages, "documents": ["d3"]}))
+    common = [chat_built, "--device", "cpu", "--method", "index", "--json"]
+    (ranks,) = json.loads(run("evaluate", "recall", *common, "--queries", path).stdout)["methods"]["index"]["ranks"]
+    (tmp_path / "chat.json").write_text(json.dumps(messages))
+    found = run(
+        "search", chat_built, "--messages", tmp_path / "chat.json", "--hits", "document", "--document-score", "sum",
+        "-k", 150, "--scan", "--json",
+    )  # fmt: skip
+    (rank,) = [hit["rank"] for hit in json.loads(found.stdout)["hits"] if hit["document_id"] == "d3"]
+    assert ranks == [rank]
+    path.write_text(json.dumps({"messages": messages}))
+    poison = run("evaluate", "poison", *common, "--queries", path, "--where", "number = 3")
+    assert json.loads(poison.stdout)["methods"]["index"]["first"] == rank
