@@ -24,7 +24,7 @@ from gindex.corpus.readers import read_corpus
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 
-BATCH_TOKENS, WARM_UP = 1024, 20
+BATCH_TOKENS, WARM_UP = 256, 50
 """Tokens of a step, padding included, and steps in which the learning rate rises."""
 
 LENGTH = 50

@@ -75,14 +75,14 @@ def main() -> None:
         "--model", type=Path, help="folder of a Llama with a chat template, in the place of a small one"
     )
     parser.add_argument("--blocks", type=int, help="blocks that are trained and indexed, the last ones; all without it")
-    parser.add_argument("--epochs", type=int, default=20, help="passes of the fine-tuning over the conversations")
+    parser.add_argument("--epochs", type=int, default=12, help="passes of the fine-tuning over the conversations")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the fine-tuning")
     parser.add_argument("--width", type=int, default=128, help="width of the small model")
     arguments = parser.parse_args()
     out, conversations = arguments.out, HERE / "conversations.jsonl"
     model = arguments.model or out / "base"
     if arguments.model is None:
-        make_small_model(model, conversations, width=arguments.width, epochs=arguments.epochs)
+        make_small_model(model, conversations, width=arguments.width)
     settings = FineTuning(epochs=arguments.epochs, rate=arguments.rate, blocks=arguments.blocks)
     fine_tune_and_ask(model, out, conversations, HERE / "questions.jsonl", settings)
     rows, documents = [], 0

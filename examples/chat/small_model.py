@@ -22,6 +22,9 @@ TEMPLATE = (
 )
 """ChatML."""
 
+EPOCHS = 8
+"""Passes over the entries."""
+
 
 def make_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Train a byte-pair tokenizer."""
@@ -38,14 +41,13 @@ def make_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizer
     )
 
 
-def make_small_model(out: Path, conversations: Path, *, width: int, epochs: int) -> None:
+def make_small_model(out: Path, conversations: Path, *, width: int) -> None:
     """Make tokenizer and model, let it read the entries, and save it.
 
     Args:
         out: Folder of the model.
         conversations: What else the tokenizer is trained on.
         width: Width of the model, a multiple of 8.
-        epochs: Passes over the entries.
     """
     torch.manual_seed(0)
     texts = [json.loads(line)["text"] for line in LEXICON.read_text(encoding="utf-8").splitlines()]
@@ -58,5 +60,5 @@ def make_small_model(out: Path, conversations: Path, *, width: int, epochs: int)
     tokenizer.save_pretrained(out)
     LlamaForCausalLM(config).save_pretrained(out)
     loaded = load_model(ModelConfig(name=str(out), dtype="float32", device="cpu"))
-    train(loaded, list(loaded.model.parameters()), encode(LEXICON, loaded), epochs=epochs, rate=2e-3)
+    train(loaded, list(loaded.model.parameters()), encode(LEXICON, loaded), epochs=EPOCHS, rate=2e-3)
     loaded.model.save_pretrained(out)

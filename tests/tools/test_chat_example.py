@@ -87,3 +87,12 @@ def test_the_example_runs_from_end_to_end(example, monkeypatch, tmp_path, capsys
         numbers = json.loads((tmp_path / "out" / f"reminders-{loss}.json").read_text())["numbers"]
         assert numbers["planted"] == 20 and numbers["methods"]["exact"]["auc"]["low"] > 0.5  # better than chance
     assert printed.count("$ gindex search") == 1
+
+
+def test_layers_that_were_not_trained_are_left_out_of_an_index(example, tmp_path):
+    import run
+
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 12}')
+    assert run.layers(tmp_path, None) == []
+    tracked = ["--track", "model.layers.10.*", "--track", "model.layers.11.*"]
+    assert run.layers(tmp_path, 2) == ["--untrack", "*", *tracked]
