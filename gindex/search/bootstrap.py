@@ -46,8 +46,8 @@ class MeanBootstrap:
         if count == lots:
             return centred_N
         lot_N = np.random.default_rng(self._seed).permutation(count) % lots
-        deviations_L: Floats = np.bincount(lot_N, weights=centred_N, minlength=lots) * (lots / count)
-        return deviations_L
+        sums_L = np.bincount(lot_N, weights=centred_N, minlength=lots)
+        return np.asarray(sums_L * (lots / count), np.float64)
 
     def _draw(self, lots: int) -> Floats:
         """Share of each lot in each resample [B, L]."""
