@@ -46,8 +46,8 @@ class MeanBootstrap:
         if count == lots:
             return centred_N
         lot_N = np.random.default_rng(self._seed).permutation(count) % lots
-        sums_L = np.bincount(lot_N, weights=centred_N, minlength=lots)
-        return np.asarray(sums_L * (lots / count), np.float64)
+        deviations_L: Floats = np.bincount(lot_N, centred_N, lots).astype(np.float64) * (lots / count)
+        return deviations_L
 
     def _draw(self, lots: int) -> Floats:
         """Share of each lot in each resample [B, L]."""
