@@ -91,8 +91,7 @@ def test_groups_are_sums_over_all_documents(opened, queries, field, normalise):
 
 
 def test_values_that_look_alike_are_told_apart(opened, queries):
-    """1 and 1.0 are one number; true and "1" are others. Each is in 25 documents, of which one is deleted, and another
-    has a single token."""
+    """1 and 1.0 are one number; true and "1" are others. Each is in 25 documents, of which one is deleted."""
     (result, *_) = opened.search_vectors(queries, k=1, group_by="mark")
     counts = {(type(group.value).__name__, group.value): group.documents for group in result.groups.groups}
     assert counts == {("int", 1): 49, ("bool", True): 24, ("str", "1"): 25, ("NoneType", None): 50}
