@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
-from gindex.options import LABORATORY, Option, Settings, as_in, default_of, option, options_of
+from gindex.options import LABORATORY, Option, Settings, as_in, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
@@ -25,6 +25,8 @@ DOCUMENT_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
+AGGREGATES = MEAN, SUM = "mean", "sum"
+"""How the queries of a set become one: by their mean, or by their sum."""
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 REFINERS = Registry("gindex.refiners", "refine", {})
 """What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
@@ -122,6 +124,13 @@ class CorpusConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.limit is not None and self.sample is not None:
+            raise ConfigError(
+                field="limit and sample",
+                expected="one of them",
+                found="two",
+                remedy="`sample` draws from the whole corpus, `limit` takes its beginning",
+            )
         if self.pack is not None and self.max_tokens not in (None, self.pack):
             raise ConfigError(
                 field="pack and max_tokens",
@@ -134,19 +143,10 @@ class CorpusConfig(Settings):
             )
         if self.max_tokens is not None and self.overlap >= self.max_tokens:
             raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
-        if self.limit is not None and self.sample is not None:
-            raise ConfigError(
-                field="limit and sample",
-                expected="one of them",
-                found="two",
-                remedy="`sample` draws from the whole corpus, `limit` takes its beginning",
-            )
 
     def settings(self) -> dict[str, Any]:
-        """What decides an index's content; what the first indexes did not record only where it is not the default."""
-        first = ("text_field", "id_field", "max_tokens")
-        defaults = {name: default_of(CorpusConfig, name) for name in options_of(CorpusConfig)}
-        return {name: of for name, of in asdict(self).items() if name in first or of != defaults[name]}
+        """What decides an index's content; of what came later than the first indexes, only what is not the default."""
+        return _written(self, ("text_field", "id_field", "max_tokens"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,9 +320,20 @@ class BuildConfig(Settings):
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
-        everything = asdict(self) | {"corpus": self.corpus.settings(), "model": self.model.settings()}
+        curvature = _written(self.curvature, tuple(n for n in asdict(self.curvature) if n != "fit_weights"))
+        everything = asdict(self) | {
+            "corpus": self.corpus.settings(),
+            "model": self.model.settings(),
+            "curvature": curvature,
+        }
         del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
+
+
+def _written(config: Any, always: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a component: those that are always written, and others where they are not the default."""
+    usual = asdict(type(config)())
+    return {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
 
 
 def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:
@@ -375,8 +386,8 @@ class SearchOptions(Settings):
     )
     long_queries: str = option(
         CUT,
-        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
-        "A completion is never cut.",
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, or the earliest turns of "
+        "its conversation, and say so; or refuse it. A completion is never cut.",
         group=LOOK_FOR,
         choices=LONG_QUERIES,
     )

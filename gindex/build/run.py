@@ -220,8 +220,9 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            documents, tokenizer = read_corpus(sources, config.corpus, config.seed), model.loaded.tokenizer
-            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=model.task.vocabulary)
+            documents = read_corpus(sources, config.corpus, config.seed)
+            tokenizer, vocabulary = model.loaded.tokenizer, model.task.vocabulary
+            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=vocabulary)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
