@@ -176,7 +176,7 @@ def test_exact_influence_is_that_of_the_reference_loss(chat_index, reference, fo
         own = reference.gradients(reference.loss_of_tokens(text.ids.tolist(), text.weights.tolist()))
         expected.append(reference.influence(gradients, own))
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * np.abs(expected).max())
-    hits = chat_index.search(query, k=200, exact=True, candidates=10_000).hits
+    hits = chat_index.search(query, k=10_000, exact=True, candidates=10_000).hits
     by_name = {hit.document_id: hit.influence for hit in hits}
     np.testing.assert_allclose(
         [by_name[n] for n in documents], expected, rtol=0, atol=ROUNDING * np.abs(expected).max()
