@@ -50,8 +50,7 @@ def read_query(record: object, place: str, also: Sequence[str] = ()) -> Query:
         if not _ACCEPTED[_KINDS[name]](value):
             raise QueryError(field=place, expected=f"{_KINDS[name]} in {name}", found=_kind(value))
     if "queries" in given:
-        each = enumerate(given["queries"], 1)
-        given["queries"] = [read_query(member, f"{place}, query {n}") for n, member in each]
+        given["queries"] = [_member(each, f"{place}, query {n}") for n, each in enumerate(given["queries"], 1)]
     if "span" in given:
         given["span"] = read_span(given["span"], place)
     return Query(**given)
@@ -73,6 +72,13 @@ def read_span(value: str | Sequence[int], place: str) -> tuple[int, int]:
             field=f"{place}, span", expected="START:END in characters from 0, as 0:12", found=repr(value)[:80]
         )
     return int(parts[0]), int(parts[1])
+
+
+def _member(record: object, place: str) -> Query:
+    """Query of a set."""
+    if isinstance(record, Mapping) and "queries" in record:
+        raise QueryError(field=place, expected="a query that is no set itself", found="another set")
+    return read_query(record, place)
 
 
 def _given(record: object, place: str, also: Sequence[str]) -> dict[str, Any]:
