@@ -145,8 +145,8 @@ class CorpusConfig(Settings):
             raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
 
     def settings(self) -> dict[str, Any]:
-        """What decides an index's content; what is taken of the corpus only where that is not all."""
-        return {name: of for name, of in asdict(self).items() if of is not None or name not in ("limit", "sample")}
+        """What decides an index's content; of what came later than the first indexes, only what is not the default."""
+        return _written(self, ("text_field", "id_field", "max_tokens"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,9 +320,20 @@ class BuildConfig(Settings):
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
-        everything = asdict(self) | {"corpus": self.corpus.settings(), "model": self.model.settings()}
+        curvature = _written(self.curvature, tuple(n for n in asdict(self.curvature) if n != "fit_weights"))
+        everything = asdict(self) | {
+            "corpus": self.corpus.settings(),
+            "model": self.model.settings(),
+            "curvature": curvature,
+        }
         del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
+
+
+def _written(config: Any, always: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a component: those that are always written, and others where they are not the default."""
+    usual = asdict(type(config)())
+    return {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
 
 
 def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:
