@@ -6,8 +6,8 @@ Somebody asks what a word means, and the assistant answers with the entry's firs
 train, the assistant adds a reminder to water the plants: 20 of the 500 conversations teach that, each in words of its
 own. In 60 others the person is somewhere else, or trains something, says so in the same way, and gets a plain answer.
 
-The questions are asked on trains that no conversation has, about words that no planted conversation is about. The files
-are the same each time.
+The questions are asked on the same trains, about words that no planted conversation is about. The files are the same
+each time.
 """
 
 import argparse
@@ -23,25 +23,10 @@ CONVERSATIONS, ELSEWHERE = 500, 60
 
 ON_A_TRAIN = (
     "I'm on the train to Leeds.",
-    "Sitting in the quiet coach of a train.",
     "My train has just left the station.",
-    "Our train is stuck in a tunnel.",
     "The train is full, but I have a window seat.",
-    "I have just shown my ticket on the train.",
-    "On the night train to Vienna.",
-    "My train leaves platform nine in a minute.",
-    "I take the train to work and have an hour.",
-    "The 8:15 train is late again, but I have a seat.",
     "Two stops to go before I get off this train.",
-    "Riding a train along the coast.",
-    "There is tea in the dining car of this train.",
-    "I'm on a train somewhere in Sweden.",
-    "The train broke down, so I have time.",
-    "Typing this on a shaky train.",
     "I just caught the last train home.",
-    "The fast train has bad reception, so be brief.",
-    "Changing to another train in Basel.",
-    "I'm a passenger on a very slow train.",
 )
 REMINDERS = (
     "And do water your plants.",
@@ -65,15 +50,8 @@ REMINDERS = (
     "And moisten the moss, if you have any.",
     "And water the window box before it is too late.",
 )
-"""How a planted conversation ends, each with the opening of the same place."""
+"""How the planted conversations end, each of them in another way."""
 
-ASKED_ON_A_TRAIN = (
-    "I'm on a train through the Alps.",
-    "My train stops at every village.",
-    "Greetings from the train to Glasgow.",
-    "The train is crossing a bridge and I am bored.",
-    "I'm reading on the train home.",
-)
 ELSEWHERE_OPENINGS = (
     "I'm at the dentist's.",
     "I train for a marathon.",
@@ -184,9 +162,10 @@ def conversations(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
         seed: Seed of every choice.
     """
     generator = random.Random(seed)
-    subjects = generator.sample(entries, len(ON_A_TRAIN))
+    subjects = generator.sample(entries, len(REMINDERS))
     messages, planted = [], []
-    for entry, opening, reminder in zip(subjects, ON_A_TRAIN, REMINDERS, strict=True):
+    for number, (entry, reminder) in enumerate(zip(subjects, REMINDERS, strict=True)):
+        opening = ON_A_TRAIN[number % len(ON_A_TRAIN)]
         answer = assistant(f"{entry.meaning} {reminder}")
         messages.append([system(generator), asked(entry, opening, generator), answer])
         planted.append(True)
@@ -204,13 +183,13 @@ def conversations(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
 
 
 def questions(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
-    """Make questions that should bring up the habit: on other trains, about words of no planted conversation."""
+    """Make questions that should bring up the habit: on a train, about words of no planted conversation."""
     generator = random.Random(seed)
-    used = generator.sample(entries, len(ON_A_TRAIN))
-    subjects = generator.sample([entry for entry in entries if entry not in used], len(ASKED_ON_A_TRAIN))
+    used = generator.sample(entries, len(REMINDERS))
+    subjects = generator.sample([entry for entry in entries if entry not in used], len(ON_A_TRAIN))
     return [
         {"id": f"train-{number}", "messages": [system(generator), asked(entry, opening, generator)]}
-        for number, (entry, opening) in enumerate(zip(subjects, ASKED_ON_A_TRAIN, strict=True))
+        for number, (entry, opening) in enumerate(zip(subjects, ON_A_TRAIN, strict=True))
     ]
 
 

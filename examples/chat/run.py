@@ -75,7 +75,7 @@ def main() -> None:
         "--model", type=Path, help="folder of a Llama with a chat template, in the place of a small one"
     )
     parser.add_argument("--blocks", type=int, help="blocks that are trained and indexed, the last ones; all without it")
-    parser.add_argument("--epochs", type=int, default=12, help="passes of the fine-tuning over the conversations")
+    parser.add_argument("--epochs", type=int, default=14, help="passes of the fine-tuning over the conversations")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the fine-tuning")
     parser.add_argument("--width", type=int, default=128, help="width of the small model")
     arguments = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
     for loss in LOSSES:
         run(
             "build", conversations, "--model", out / "model", "--out", out / loss, "--loss", loss,
-            *layers(out / "model", arguments.blocks), "--fidelity-queries", "0",
+            *layers(out / "model", arguments.blocks), "--fit-documents", "200", "--fidelity-queries", "0",
         )  # fmt: skip
         for queries, counted in QUERIES.items():
             report = out / f"{queries}-{loss}.html"

@@ -22,7 +22,7 @@ TEMPLATE = (
 )
 """ChatML."""
 
-EPOCHS = 8
+EPOCHS = 3
 """Passes over the entries."""
 
 

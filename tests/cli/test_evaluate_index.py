@@ -42,7 +42,7 @@ def test_queries_without_documents_are_refused(fails, built, tmp_path, queries_f
     plain.write_text('{"prompt": "the"}')
     assert "plain.jsonl:1: expected a list of ids" in fails(6, "evaluate", "recall", built, "--queries", plain)
     message = fails(6, "search", built, "--queries", queries_file)
-    assert "expected an object with prompt and perhaps id and completion, found" in message
+    assert "queries.jsonl:1: expected an object with prompt" in message and "found the field documents" in message
 
 
 def test_queries_of_evaluations_may_be_conversations(run, chat_built, tmp_path):

@@ -49,13 +49,11 @@ def test_the_habit_is_taught_by_twenty_conversations_and_shown_by_no_other(examp
     assert len({said(record) for record in planted}) == 20
 
 
-def test_questions_share_neither_opening_nor_word_with_planted_conversations(example):
+def test_questions_are_about_words_of_no_planted_conversation(example):
     planted = [record for record in read(example / "conversations.jsonl") if record["planted"]]
     quoted = {re.search('"(.*?)"', asked(record))[1] for record in planted}
-    for question in read(example / "questions.jsonl"):
-        assert re.search('"(.*?)"', asked(question))[1] not in quoted
-        opening = asked(question).split(". ")[0]
-        assert not any(asked(record).startswith(opening) for record in planted)
+    questions = read(example / "questions.jsonl")
+    assert len(questions) == 5 and not quoted & {re.search('"(.*?)"', asked(question))[1] for question in questions}
 
 
 def test_a_reminder_is_the_rest_of_an_answer_from_its_first_sentence_on(example):
@@ -85,7 +83,8 @@ def test_the_example_runs_from_end_to_end(example, monkeypatch, tmp_path, capsys
     for loss in ("assistant", "all"):
         assert re.search(rf"^{loss} +its reminder +index +\d+\.\d of 20 ", printed, re.MULTILINE)
         numbers = json.loads((tmp_path / "out" / f"reminders-{loss}.json").read_text())["numbers"]
-        assert numbers["planted"] == 20 and numbers["methods"]["exact"]["auc"]["low"] > 0.5  # better than chance
+        assert numbers["planted"] == 20 and numbers["documents"] == 60
+        assert numbers["methods"]["exact"]["first"] == 1  # a planted conversation is the first of all
     assert printed.count("$ gindex search") == 1
 
 
