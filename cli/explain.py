@@ -8,7 +8,7 @@ import click
 from gindex.config import LOOK_FOR, OUTPUT, SearchOptions
 
 from .command import GindexCommand
-from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
+from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
 from .render import json_text, notes_text, query_title
 
@@ -40,6 +40,7 @@ FAINT = 0.08
 )
 @json_option
 @model_option
+@base_option
 @device_option
 @permission_options
 def explain(
@@ -69,7 +70,7 @@ def explain(
 
     from .explain_page import page
 
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    opened = GradientIndex.open(index, model=model, device=device, **opening())
     explanation = opened.explain(
         document_id, prompt, completion, long_queries=long_queries, progress=terminal_progress()
     )
