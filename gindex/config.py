@@ -133,6 +133,11 @@ class CurvatureConfig(Settings):
     fit_documents: int | None = option(
         1000, "Documents that EK-FAC is fitted on, drawn with the seed.", group=CURVATURE, least=1, unset="all"
     )
+    fit_weights: bool = option(
+        False,
+        "Weight tokens and documents in the fit as in their gradients; else each that counts once.",
+        group=CURVATURE,
+    )
     damping_scale: float = option(
         0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.", group=CURVATURE, above=0
     )

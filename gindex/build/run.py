@@ -33,6 +33,7 @@ from gindex.build.state import (
 from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.config import USUAL_TOKENS, BuildConfig
 from gindex.corpus.fingerprints import fingerprint_sources
+from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
@@ -245,7 +246,7 @@ class _Build:
         layout, model, config = self.layout, self.model, self.config
         sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
-        batches = model.batches(self.table.tokens(sample.tolist()), sample, np.ones(len(sample), np.int64), size.tokens)
+        batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
         with size.passes(model):
             room = decomposition_room(model, config)
@@ -269,6 +270,13 @@ class _Build:
         work = setup.work(0, 0, self.table)
         VectorWriter(work.volume, work.spec)
         return work
+
+    def _fitted(self, sample: npt.NDArray[np.int64]) -> list[Objective]:
+        """What the curvature of a part is taken of: the tokens that count, weighted where that is asked for."""
+        objectives = self.table.objectives(sample.tolist())
+        if self.config.curvature.fit_weights:
+            return objectives
+        return [objective.unweighted() for objective in objectives]
 
     def commit(
         self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
@@ -365,11 +373,11 @@ class _Build:
             CorpusError: No document has a token to predict, so there is no gradient to fit on.
         """
         documents, wanted = self.table.part_documents(), self.config.curvature.fit_documents
-        usable = np.unique(documents[self.table.part_lengths() > 1])
+        usable = np.unique(documents[self.table.part_targets() > 0])
         if not len(usable):
             raise CorpusError(
                 field="corpus",
-                expected="a document of at least two tokens",
+                expected="a document with a token to predict",
                 found=f"none in {documents[-1] + 1}",
                 remedy="a single token has no gradient, since nothing predicts it",
             )

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from math import isinf, isnan
@@ -23,13 +23,19 @@ class Document:
 
     Attributes:
         document_id: Unique within the corpus.
-        text: The text, never blank.
+        text: The text, never blank; of other forms, the content as the model reads it.
         metadata: All other fields of the record, as plain JSON values.
+        form: What it was made of: text, or one of the other forms.
+        content: The fields of other forms, as plain JSON values.
+        weight: What its loss is multiplied by.
     """
 
     document_id: str
     text: str
     metadata: dict[str, Any]
+    form: str = "text"
+    content: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,16 +1,11 @@
 """Tokens of texts, and parts of long documents, over which every token is predicted once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, ShapeError, TokenizerError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Offsets = list[tuple[int, int]]
 
@@ -36,15 +31,13 @@ class Part:
         part: Its number within the document, from 0.
         start: Offset in characters at which its own text begins in the document; its context is left out.
         end: Offset in characters past its last one.
-        tokens: Token ids, context first [T].
-        context: How many leading tokens belong to the part before: 0 for the first part, else 1.
+        objective: Its tokens, those of the part before that it begins with first, and how much each counts.
     """
 
     part: int
     start: int
     end: int
-    tokens: npt.NDArray[np.uint32]
-    context: int
+    objective: Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +108,14 @@ def _once_begun(tokens: list[int], offsets: Offsets, added: Sequence[int]) -> En
     return Encoding(tokens=tokens, offsets=offsets, before=before, after=after)
 
 
+def decode_each(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return the characters that each token adds to a text; of a character of several tokens, all with the last one."""
+    from tokenizers.decoders import DecodeStream
+
+    stream = DecodeStream(skip_special_tokens=False)
+    return [stream.step(tokenizer.backend_tokenizer, int(token)) or "" for token in ids]
+
+
 def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: int) -> list[Part]:
     """Cut a document into parts of at most `max_tokens` tokens.
 
@@ -130,8 +131,6 @@ def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: i
         ShapeError: There is not one offset per token.
         ConfigError: max_tokens is below 2, so that no part could predict anything.
     """
-    import numpy as np
-
     if len(tokens) != len(offsets):
         raise ShapeError(field="offsets", expected=f"one per token, {len(tokens)}", found=len(offsets))
     if max_tokens < 2:
@@ -141,8 +140,8 @@ def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: i
         context = min(first, 1)
         own = offsets[first + context : first + max_tokens]
         start, end = _span(own, parts[-1].end if parts else 0)
-        ids = np.array(tokens[first : first + max_tokens], dtype=np.uint32)
-        parts.append(Part(part=len(parts), start=start, end=end, tokens=ids, context=context))
+        objective = Objective.counting(tokens[first : first + max_tokens])
+        parts.append(Part(part=len(parts), start=start, end=end, objective=objective))
     return parts
 
 

@@ -6,11 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from gindex.config import USUAL_TOKENS, CorpusConfig
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
-from gindex.documents.schema import connect, create, index_words, leave_single_file, remove_beside
+from gindex.documents.losses import stored_columns, to_row, to_tokens
+from gindex.documents.schema import (
+    PART_COLUMNS,
+    add_forms,
+    connect,
+    create,
+    index_words,
+    leave_single_file,
+    read_document,
+    remove_beside,
+    select_parts,
+    version_of,
+)
 from gindex.errors import CorpusError, StoreError
 from gindex.files.atomic import make_folder, publish_written
 from gindex.progress import Phase, Progress
@@ -88,6 +101,19 @@ def add_document(connection: sqlite3.Connection, ordinal: int, document: Documen
     entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
     connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
     index_words(connection, ordinal, document.text)
+    if document.form != "text":
+        add_forms(connection)
+        connection.execute(
+            "INSERT INTO contents VALUES (?, ?, ?)", (ordinal, document.form, json.dumps(document.content))
+        )
+
+
+def add_part(connection: sqlite3.Connection, columns: tuple[Any, ...], losses: tuple[Any, ...] | None) -> None:
+    """Write a part: its columns in the table of parts, and those in the table of losses where it needs any."""
+    connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+    if losses is not None:
+        add_forms(connection)
+        connection.execute("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (columns[0], *losses))
 
 
 def copy_documents(
@@ -113,20 +139,29 @@ def copy_documents(
     """
     document, part = first_document, first_part
     with closing(connect(source)) as other:
-        passed = other.execute("SELECT ordinal, id, text, metadata FROM documents ORDER BY ordinal")
+        passed = other.execute("SELECT ordinal FROM documents ORDER BY ordinal")
+        selected = f"{select_parts(version_of(other))} WHERE p.document = ? ORDER BY p.part"
         while batch := passed.fetchmany(_BATCH_DOCUMENTS):
             with connection:
-                for ordinal, document_id, text, metadata in batch:
-                    parts = other.execute("SELECT * FROM parts WHERE document = ? ORDER BY part", (ordinal,)).fetchall()
+                for (ordinal,) in batch:
+                    parts = other.execute(selected, (ordinal,)).fetchall()
                     if is_deleted(deleted, parts[0][0]):
                         continue
-                    entry = Document(document_id=document_id, text=text, metadata=json.loads(metadata))
-                    add_document(connection, document, entry)
-                    rows = [(part + n, document, *columns) for n, (_, _, *columns) in enumerate(parts)]
-                    connection.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-                    document, part = document + 1, part + len(parts)
+                    add_document(connection, document, _document(other, ordinal))
+                    for _, _, *columns in map(stored_columns, parts):
+                        own, losses = columns[: len(PART_COLUMNS) - 2], columns[len(PART_COLUMNS) - 2 :]
+                        add_part(connection, (part, document, *own), tuple(losses) or None)
+                        part += 1
+                    document += 1
             done(len(batch))
     return document, part
+
+
+def _document(connection: sqlite3.Connection, ordinal: int) -> Document:
+    document_id, text, metadata, form, content = read_document(connection, ordinal) or ("", "", "{}", "text", "{}")
+    return Document(
+        document_id=document_id, text=text, metadata=json.loads(metadata), form=form, content=json.loads(content)
+    )
 
 
 class _TableWriter:
@@ -174,13 +209,13 @@ class _TableWriter:
             )
         ordinal = next(self._documents)
         self._add_document(ordinal, document)
-        self._connection.executemany(
-            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (next(self._parts), ordinal, p.part, p.start, p.end, p.tokens.astype("<u4").tobytes(), len(p.tokens))
-                for p in parts
-            ],
-        )
+        for part in parts:
+            self._add_part(ordinal, part)
+
+    def _add_part(self, document: int, part: Part) -> None:
+        ordinal, tokens = next(self._parts), to_tokens(part.objective)
+        columns = (ordinal, document, part.part, part.start, part.end, tokens, len(part.objective))
+        add_part(self._connection, columns, to_row(part.objective))
 
     def _add_document(self, ordinal: int, document: Document) -> None:
         try:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gindex.corpus.tokens import cut, tokenize
 from gindex.errors import ConfigError, ShapeError, TokenizerError
+from tests.support.objectives import first_counted, ids_of
 
 
 def words(n: int) -> list[tuple[int, int]]:
@@ -21,7 +22,7 @@ def words(n: int) -> list[tuple[int, int]]:
 def test_every_token_but_the_first_is_predicted_once(n, max_tokens):
     tokens = list(range(100, 100 + n))
     parts = cut(tokens, words(n), max_tokens)
-    predicted = [int(token) for part in parts for token in part.tokens[1:]]
+    predicted = [int(token) for part in parts for token in ids_of(part)[1:]]
     assert predicted == tokens[1:]
     assert [part.part for part in parts] == list(range(len(parts)))
 
@@ -29,25 +30,25 @@ def test_every_token_but_the_first_is_predicted_once(n, max_tokens):
 @given(n=st.integers(1, 60), max_tokens=st.integers(2, 20))
 def test_parts_are_short_and_begin_with_the_token_before(n, max_tokens):
     parts = cut(range(n), words(n), max_tokens)
-    assert all(len(part.tokens) <= max_tokens and part.tokens.dtype == np.uint32 for part in parts)
-    assert all(len(part.tokens) == max_tokens for part in parts[:-1])
-    assert [part.context for part in parts] == [0] + [1] * (len(parts) - 1)
+    assert all(len(part.objective) <= max_tokens and ids_of(part).dtype == np.uint32 for part in parts)
+    assert all(len(part.objective) == max_tokens for part in parts[:-1])
+    assert all(first_counted(part) == 1 for part in parts[: len(parts) - (n == 1)])
     for before, part in pairwise(parts):
-        assert part.tokens[0] == before.tokens[-1]
-        assert len(part.tokens) > part.context
+        assert ids_of(part)[0] == ids_of(before)[-1]
+        assert len(part.objective) > 1
 
 
 @given(n=st.integers(1, 60), max_tokens=st.integers(2, 20))
 def test_offsets_are_those_of_the_parts_own_tokens(n, max_tokens):
     offsets = words(n)
     for part in cut(range(n), offsets, max_tokens):
-        own = part.tokens[part.context :]
+        own = ids_of(part)[part.part > 0 :]
         assert (part.start, part.end) == (offsets[own[0]][0], offsets[own[-1]][1])
 
 
 def test_document_of_one_token_is_one_part():
     (part,) = cut([7], [(0, 3)], 5)
-    assert part.tokens.tolist() == [7] and part.context == 0
+    assert ids_of(part).tolist() == [7] and part.objective.targets == 0
 
 
 def test_no_tokens_give_no_parts():

@@ -22,6 +22,7 @@ from gindex.documents.table import DocumentTable, PartRecord, TableCounts
 from gindex.documents.table_writer import fill_table
 from gindex.errors import CorpusError, CorruptStoreError, FormatVersionError, StoreError, TokenizerError
 from gindex.progress import Silent
+from tests.support.objectives import ids_of
 
 CONFIG = CorpusConfig(max_tokens=3)
 TEXTS = ["a b", " one two  three a b ", "c"]
@@ -252,8 +253,8 @@ def test_part_documents(path):
 
 def test_tokens_in_the_order_asked(path):
     with DocumentTable.open(path) as table:
-        found = table.tokens(np.array([3, 0, 2, 0]))
-        assert table.tokens([]) == []
+        found = [ids_of(part) for part in table.objectives(np.array([3, 0, 2, 0]))]
+        assert table.objectives([]) == []
     assert [tokens.tolist() for tokens in found] == [[4], [2, 3], [9, 2, 3], [2, 3]]
     assert all(tokens.dtype == np.uint32 for tokens in found)
 
@@ -273,13 +274,13 @@ def test_more_ordinals_than_one_statement_takes(tmp_path, tokenizer):
     order = np.random.default_rng(0).permutation(1400)
     with DocumentTable.open(path) as table:
         assert [part.ordinal for part in table.parts(order)] == order.tolist()
-        assert [len(tokens) for tokens in table.tokens(order)] == [2 - int(i % 2) for i in order]
+        assert [len(part) for part in table.objectives(order)] == [2 - int(i % 2) for i in order]
 
 
 @pytest.mark.parametrize("ordinal", [4, -1])
 def test_missing_part_is_an_error(path, ordinal):
     with DocumentTable.open(path) as table:
-        for ask in (table.tokens, table.parts):
+        for ask in (table.objectives, table.parts):
             with pytest.raises(CorruptStoreError, match=f"expected a part {ordinal}, found none"):
                 ask([0, ordinal])
 
@@ -306,7 +307,7 @@ def test_texts_come_back_whole(tmp_path, tokenizer, word_lists):
 
 def test_readers_in_several_threads(path):
     with DocumentTable.open(path) as table, ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda i: table.tokens([i % 4])[0].tolist(), range(200)))
+        results = list(pool.map(lambda i: ids_of(table.objectives([i % 4])[0]).tolist(), range(200)))
     assert results == [[[2, 3], [7, 8, 9], [9, 2, 3], [4]][i % 4] for i in range(200)]
 
 
@@ -354,8 +355,8 @@ def test_database_of_another_program(tmp_path):
 
 
 def test_table_of_a_newer_version(path):
-    raw(path, "PRAGMA user_version = 3")
-    with pytest.raises(FormatVersionError, match="version 2 or less, found 3"):
+    raw(path, "PRAGMA user_version = 4")
+    with pytest.raises(FormatVersionError, match="version 3 or less, found 4"):
         DocumentTable.open(path)
 
 
@@ -373,5 +374,5 @@ def test_truncated_table(path):
 def test_altered_entry(path, change, match):
     raw(path, f"UPDATE {change}")
     with DocumentTable.open(path) as table, pytest.raises(CorruptStoreError, match=match):
-        table.tokens([0])
+        table.objectives([0])
         table.parts([0])

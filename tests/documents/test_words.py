@@ -191,7 +191,7 @@ def test_how_a_run_is_cut():
 # Tables that were made before
 
 
-OLD = schema._SCHEMA.replace(f"user_version = {schema.VERSION}", "user_version = 1").replace(
+OLD = schema._SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", "user_version = 1").replace(
     schema.FULL_TEXT, "fts5(text, content = 'documents', content_rowid = 'ordinal')"
 )
 
