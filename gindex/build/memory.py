@@ -19,6 +19,7 @@ from gindex.exact.rerank import BLOCK_BYTES
 from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
+from gindex.model.quantisation import plain_tensors
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
 
@@ -216,7 +217,8 @@ def model_and_factors(model: TrackedModel) -> int:
 
 def weight_bytes(model: TrackedModel) -> int:
     """The bytes of the model's weights."""
-    return sum(p.numel() * p.element_size() for p in model.loaded.model.parameters())
+    weights = (part for weight in model.loaded.model.parameters() for part in plain_tensors(weight))
+    return sum(part.numel() * part.element_size() for part in weights)
 
 
 def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longest: int) -> int:

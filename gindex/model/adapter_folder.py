@@ -114,7 +114,7 @@ class AdapterFolder:
 
 def _choose(place: Path, config: ModelConfig) -> Path | None:
     """The folder of the adapter that is to be taken."""
-    wanted, found = config.adapter, _adapters(place)
+    wanted, found = config.adapter, adapters_in(place)
     whole = (place / "config.json").is_file()
     if wanted is not None and wanted != ALONE:
         if wanted not in found:
@@ -145,7 +145,7 @@ def _choose(place: Path, config: ModelConfig) -> Path | None:
     return found[lasting[0]] if lasting else None
 
 
-def _adapters(place: Path) -> dict[str, Path]:
+def adapters_in(place: Path) -> dict[str, Path]:
     """The folders of all adapters in a folder, by their names."""
     here = {HERE: place} if (place / ADAPTER_SETTINGS).is_file() else {}
     return here | {file.parent.name: file.parent for file in sorted(place.glob(f"*/{ADAPTER_SETTINGS}"))}

@@ -34,7 +34,7 @@ from gindex.model.folder import ModelFolder
 from gindex.model.isolation import loading, share_turns
 from gindex.model.library_messages import first_line, quiet
 from gindex.model.location import ADAPTER_SETTINGS, find_model
-from gindex.model.quantisation import check_backward
+from gindex.model.quantisation import check_backward, keep_differentiable
 from gindex.model.weight_check import check_padding, check_whole, ignored_missing
 
 PRIMITIVES = 128
@@ -198,10 +198,10 @@ def load_model(config: ModelConfig) -> LoadedModel:
 
 def _adapted(loaded: LoadedModel, adapter: AdapterFolder, folder: ModelFolder, dtype: torch.dtype) -> LoadedModel:
     """A base with its adapter; the weights of both are frozen."""
-    if folder.quantised:
-        check_backward(folder.name, loaded.model)
+    keep_differentiable(loaded.model)
     applied = apply_adapter(loaded.model, adapter, dtype)
     loaded.model.eval()
+    check_backward(folder.name, loaded.model)
     return replace(
         loaded,
         adapter=fingerprint_adapter(loaded.model, applied.trained, applied.scaling),

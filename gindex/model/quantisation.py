@@ -83,10 +83,31 @@ def is_quantised_weight(weight: Tensor) -> bool:
     return not weight.dtype.is_floating_point or is_traceable_wrapper_subclass(weight)
 
 
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors that hold the values of one: itself, or the parts that a quantised one is made of."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(tensor, part))
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep the quantised layers of a model to kernels that have a backward pass.
+
+    On CPUs with AVX512-BF16 a 4-bit layer of bitsandbytes turns, at its first pass without gradients, to a kernel that
+    has none, and stays with it.
+    """
+    for _, module in _quantised_layers(model):
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def check_backward(name: str, model: nn.Module) -> None:
     """Check that the quantised layers of a model hand gradients on to their inputs.
 
-    A layer is y = x W^T + b, so <dL/dx, x> = <g, y - b> for any g. One layer of each class and shape is tried.
+    A layer is y = x W^T + b, so <dL/dx, x> = <g, y - b> for any g. One layer of each class and shape is tried, after a
+    pass without gradients, which leads some layers to other kernels.
 
     Args:
         name: The model, as messages call it.
@@ -127,6 +148,8 @@ def _wrong_backward(module: nn.Linear) -> str | None:
     )
     x_MI.requires_grad_(True)
     try:
+        with torch.no_grad():
+            module(x_MI)
         with torch.enable_grad():
             y_MO = module(x_MI)
             (found_MI,) = torch.autograd.grad(y_MO, x_MI, g_MO.to(y_MO.dtype), allow_unused=True)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from gindex.config import ModelConfig
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.errors import GindexError, MismatchError, ModelError
+from gindex.model.adapter_folder import adapters_in
 from gindex.model.fingerprints import NO_ADAPTER, TRANSFORMERS
 from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel
@@ -132,10 +134,13 @@ class RecordedModel:
         """Where the model may be, the likeliest place first."""
         record, root = self._snapshot.manifest.model, self._snapshot.root
         names = [self.given.name] if self.given.name else model_places(record, root)
-        bases = [self.given.base]
-        if self.given.base is None and record.base is not None:
-            bases = [*base_places(record.base, root)] or [None]  # None: where the adapter itself says
-        return [replace(self.given, name=name, base=base) for name in names for base in bases]
+        recorded = [] if record.base is None or self.given.base is not None else base_places(record.base, root)
+        places = []
+        for name in names:
+            plain_model = Path(name).is_dir() and not adapters_in(Path(name))
+            bases = recorded if recorded and not plain_model else [self.given.base]
+            places += [replace(self.given, name=name, base=base) for base in bases]
+        return places
 
     def _factor_reader(self) -> FactorReader:
         self._snapshot.check_factors()  # before a native library reads them
