@@ -54,7 +54,7 @@ def apply_adapter(model: nn.Module, folder: AdapterFolder, dtype: torch.dtype) -
         MissingDependencyError: peft is not installed.
         ModelError: The adapter is of another base, is not whole, or cannot be read.
     """
-    peft = import_peft()
+    peft = import_peft(folder.name)
     settings = _settings(peft, folder)
     stored = _read(folder)
     _check_vocabulary(model, folder, stored)
@@ -80,8 +80,11 @@ def apply_adapter(model: nn.Module, folder: AdapterFolder, dtype: torch.dtype) -
     return Adapter(trained=trained, scaling=scaling)
 
 
-def import_peft() -> Any:
+def import_peft(name: str) -> Any:
     """The package peft.
+
+    Args:
+        name: The adapter, as messages call it.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -90,7 +93,10 @@ def import_peft() -> Any:
         import peft
     except ImportError as error:
         raise MissingDependencyError(
-            field="adapters", expected="peft", found=first_line(error), remedy=install_hint("peft")
+            field=name,
+            expected="the package peft, which applies adapters",
+            found=first_line(error),
+            remedy=install_hint("peft"),
         ) from error
     return peft
 

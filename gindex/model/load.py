@@ -147,7 +147,7 @@ def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolde
     place = find_model(config)
     adapter = AdapterFolder.find(place, config)
     if adapter is not None:
-        import_peft()  # before anything large is read
+        import_peft(config.name)  # before anything large is read
         base = adapter.base(config)
         return adapter, ModelFolder.read(adapter.find_base(base), base, is_base=True)
     if config.base is not None:

@@ -121,7 +121,7 @@ def test_a_base_for_a_whole_model_is_refused(model_folder):
 def test_without_peft_an_adapter_is_refused_with_the_way_to_get_it(tmp_path, model_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     folder = write(tmp_path / "adapter", base_model_name_or_path=str(model_folder))
-    with pytest.raises(MissingDependencyError, match=r"adapters: expected peft, .*; pip install .*\[peft\]"):
+    with pytest.raises(MissingDependencyError, match=rf"{folder}: expected the package peft, .*; pip .*\[peft\]"):
         read_model(ModelConfig(name=str(folder)))
 
 
