@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from gindex_cli.commands import gindex
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig, VectorConfig
+from tests.support.chat_templates import CHATML
 
 # fmt: off
 WORDS = [
@@ -77,6 +78,23 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """Folder of the small model with marks of turns in its vocabulary, and a template that marks no generation."""
+    folder = tmp_path_factory.mktemp("chat-model")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    torch.manual_seed(3)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.max_position_embeddings = 256
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """JSON lines of 150 documents: one of a single token, two of equal text, one of many parts, metadata in all."""
     texts = [*sentences(146), "a", "the stack the heap", "the stack the heap", " ".join(sentences(12, seed=1))]
@@ -128,6 +146,52 @@ def built(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_conf
 def index(built: Path) -> GradientIndex:
     """The same, opened."""
     return GradientIndex.open(built, device="cpu")
+
+
+SOURCES = [
+    {"source": "web", "tags": ["a", "b"]},
+    {"source": "web", "tags": ["b", "b"], "mark": 1},
+    {"source": "books", "tags": [], "mark": 1.0},
+    {"source": None, "tags": "a", "mark": True},
+    {"origin": {"site": "x", "page": 3}, "mark": "1"},
+    {"source": "books", "origin": {"page": 3, "site": "x"}, "tags": ["a", None, ["c"]]},
+]
+"""Metadata of documents, in turn: texts, nothing, null, arrays, fields within fields, and values that look alike."""
+
+
+@pytest.fixture(scope="session")
+def sourced(
+    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_config: Callable[..., BuildConfig]
+) -> Path:
+    """Folder of an index over the small corpus with the metadata of `SOURCES`; d8 has a source alone, d3 is deleted."""
+    folder = tmp_path_factory.mktemp("sourced")
+    lines = []
+    for number, line in enumerate(corpus_file.read_text().splitlines()):
+        record = json.loads(line) | SOURCES[number % len(SOURCES)]
+        lines.append(json.dumps(record | {"source": "lone"} if number == 8 else record))
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    index = GradientIndex.build([str(folder / "corpus.jsonl")], folder / "index", make_config())
+    index.delete(["d3"])
+    return folder / "index"
+
+
+@pytest.fixture(scope="session")
+def chat_built(
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus_file: Path,
+    chat_model: Path,
+    make_config: Callable[..., BuildConfig],
+) -> Path:
+    """Folder of a finished index of the model with a chat template."""
+    folder = tmp_path_factory.mktemp("chat-built") / "index"
+    GradientIndex.build([str(corpus_file)], folder, make_config(name=str(chat_model)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_index(chat_built: Path) -> GradientIndex:
+    """The same, opened."""
+    return GradientIndex.open(chat_built, device="cpu")
 
 
 @pytest.fixture(scope="session")

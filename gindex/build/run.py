@@ -94,7 +94,7 @@ def run_build(
     """Build an index, or finish an unfinished one.
 
     Args:
-        sources: Corpus files, folders, or hub dataset names.
+        sources: Corpus files, folders, addresses, or hub dataset names.
         out: The index directory.
         config: All settings.
         strict: Stop at the first document whose loss or gradient is not finite, where it would be passed over.
@@ -166,9 +166,10 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     """
     for source in sources:
         expand(source)
-    most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
+    most, wanted = read_model(config.model).max_tokens, config.corpus.pack or config.corpus.max_tokens
     if wanted is not None and wanted > most:
-        raise ConfigError(field="max_tokens", expected=f"at most {most}, which the model takes", found=wanted)
+        name = "pack" if config.corpus.pack else "max_tokens"
+        raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
@@ -220,7 +221,9 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            fill_table(path, read_corpus(sources, config.corpus), model.loaded.tokenizer, config.corpus, progress)
+            documents = read_corpus(sources, config.corpus, config.seed)
+            tokenizer, vocabulary = model.loaded.tokenizer, model.task.vocabulary
+            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=vocabulary)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)

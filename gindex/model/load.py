@@ -72,6 +72,11 @@ class LoadedModel:
     base: str | None = None
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has."""
+        return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+    @property
     def identity(self) -> dict[str, str]:
         """The fingerprints of the model by name, as an index records them: that of an adapter where there is one."""
         own = {"adapter": self.adapter} if self.adapter else {}

@@ -139,13 +139,13 @@ class SearchJob(Job):
 
     @property
     def slow(self) -> bool:
-        """Whether its candidates are re-ranked exactly."""
-        return self.options.exact
+        """Whether its candidates are re-ranked exactly, or all documents scored."""
+        return self.options.slow
 
     @property
     def size(self) -> int:
-        """Number of its queries."""
-        return len(self.queries)
+        """Number of texts of its queries: a set counts as its queries do."""
+        return sum(query.text_count if isinstance(query, Query) else 1 for query in self.queries)
 
     @property
     def texts(self) -> list[Query]:

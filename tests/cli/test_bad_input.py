@@ -204,8 +204,8 @@ def test_prompt_with_nothing_to_predict_or_no_text(fails, built, prompt):
         (b'{"completion": "a"}', ":1: expected an object with prompt"),
         (b'["a"]', ":1: expected an object with prompt"),
         (b'{"prompt": "a", "promt": "b"}', ":1: expected an object with prompt"),
-        (b'{"prompt": null}', ":1: expected text in prompt, found NoneType"),
-        (b'{"prompt": "a", "completion": 1}', ":1: expected text in completion, found int"),
+        (b'{"prompt": null}', ":1: expected an object with prompt"),
+        (b'{"prompt": "a", "completion": 1}', ":1: expected a text in completion, found a value of type int"),
     ],
 )
 def test_queries_file(fails, built, tmp_path, content, expected):
@@ -294,8 +294,8 @@ def test_search_options(fails, built, arguments):
 
 
 def test_neither_or_both_of_prompt_and_queries(fails, built):
-    assert "Give either PROMPT or --queries" in fails(2, "search", built)
-    assert "Give either PROMPT or --queries" in fails(2, "search", built, "x", "--queries", "y")
+    for arguments in ([], ["x", "--queries", "y"], ["x", "--messages", "y"], ["--messages", "x", "--queries", "y"]):
+        assert "Give one of PROMPT, --messages and --queries" in fails(2, "search", built, *arguments)
 
 
 @pytest.mark.parametrize("command", [["search", "{}", "the stack"], ["mcp", "{}"]])
@@ -317,7 +317,7 @@ def test_options_of_a_folder_at_a_service(run, command):
         ("search {index} x --candidates 300", "--candidates: expected --exact or --words rank beside it, found none"),
         ("search {index} x --words-documents 5", "expected --words filter or --words rank or --exact beside it"),
         ("search {index} x --words-text y", "expected --words filter or --words rank or --exact beside it, found none"),
-        ("search {index} x --group-score sum", "--group-score: expected --group-by document beside it, found none"),
+        ("search {index} x --document-score sum", "--document-score: expected --hits document beside it, found none"),
         ("search {index} x --exact --refine-parts all", "--refine-parts: expected --refine beside it, found none"),
         ("search {index} x --words filter", "--words: expected words to filter by, found none; give --words-text"),
         ("build {index} --model m --out o --json", "--json: expected --dry-run beside it, found none; give that, or"),
