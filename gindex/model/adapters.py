@@ -56,7 +56,7 @@ def apply_adapter(model: nn.Module, folder: AdapterFolder, dtype: torch.dtype) -
     """
     peft = import_peft(folder.name)
     settings = _settings(peft, folder)
-    stored = _read(folder)
+    stored = _read(peft, folder)
     _check_vocabulary(model, folder, stored)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -121,12 +121,10 @@ def _settings(peft: Any, folder: AdapterFolder) -> Any:
     return kind(**values | {"inference_mode": False})
 
 
-def _read(folder: AdapterFolder) -> dict[str, Tensor]:
-    """The adapter's weights, by the names of the base's modules that they belong to."""
-    from safetensors.torch import load_file
-
+def _read(peft: Any, folder: AdapterFolder) -> dict[str, Tensor]:
+    """The adapter's weights, by the names of the base's modules that they belong to; of pickled ones tensors alone."""
     try:
-        stored = torch.load(folder.weights, "cpu", weights_only=True) if folder.pickled else load_file(folder.weights)
+        stored: dict[str, Tensor] = peft.load_peft_weights(str(folder.path), device="cpu")
         return {str(name).removeprefix(_PREFIX): weight for name, weight in stored.items()}
     except Exception as error:  # of safetensors, of the file system, of torch
         what = f"a file of more than tensors, or a damaged one ({type(error).__name__})"

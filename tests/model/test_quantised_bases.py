@@ -74,7 +74,7 @@ def load(folder: Path, **options: Any) -> TrackedModel:
 
 @pytest.mark.parametrize(
     ("method", "dora"),
-    [*((method, False) for method in METHODS), ("bitsandbytes, 8 bits", True), ("torchao, 8 bits", True)],
+    [*((method, False) for method in METHODS), ("bitsandbytes, 4 bits", True), ("torchao, 8 bits", True)],
 )
 def test_gradients_of_the_adapter_equal_autograd_through_the_quantised_layers(
     whole, tmp_path, small_tokenizer, method, dora
