@@ -57,7 +57,7 @@ class DoraGain(nn.Module):
         **_other: Any,
     ) -> Tensor:
         """The adapted output less the base's; arguments are those that peft gives its own."""
-        bias = base_layer.bias
+        bias: Any = base_layer.bias
         z = base_result if bias is None else base_result - bias
         adapted: Tensor = self.magnitude.like(z) / self.norm_O * (z + lora_B(lora_A(x)) * scaling)
         return adapted - z
@@ -93,4 +93,5 @@ def dora_norms(weight_OI: Tensor, A_RI: Tensor, B_OR: Tensor, scaling: float) ->
         scaling: What the product is multiplied by.
     """
     wide = torch.promote_types(weight_OI.dtype, torch.float32)
-    return torch.addmm(weight_OI.to(wide), B_OR.to(wide), A_RI.to(wide), alpha=scaling).norm(dim=1)
+    adapted_OI = torch.addmm(weight_OI.to(wide), B_OR.to(wide), A_RI.to(wide), alpha=scaling)
+    return torch.linalg.vector_norm(adapted_OI, dim=1)

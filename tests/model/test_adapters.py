@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from adapters import adapter_gradients, ia3, lora, peft, write_adapter
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import pad
+from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, GindexError, ModelError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter
@@ -64,7 +64,7 @@ def compare(model: nn.Module, table: LayerTable, reference: nn.Module) -> None:
     tokens, task = documents(VOCABULARY), CausalLanguageModel(model)
     expected = [adapter_gradients(reference, table.layers, part) for part in tokens]
     for parts in (tokens, *([part] for part in tokens)):
-        batch = pad(parts, np.arange(len(parts)), np.ones(len(parts), np.int64))
+        batch = pad([Objective.counting(part) for part in parts], range(len(parts)))
         G_NW, space = document_gradients(table.layers, len(parts), partial(task.losses, batch))
         found = [{name: G[n] for name, G in space.split(G_NW.double()).items()} for n in range(len(parts))]
         at = [n for n, part in enumerate(tokens) if any(part is own for own in parts)]
