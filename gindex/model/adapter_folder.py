@@ -153,7 +153,7 @@ def adapters_in(place: Path) -> dict[str, Path]:
 
 def _read_settings(file: Path, name: str) -> dict[str, Any]:
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = str(settings["peft_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(

@@ -15,9 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError, ModelError
-from gindex.model.adapter_folder import ADAPTER_SETTINGS, HERE, AdapterFolder
+from gindex.model.adapter_folder import HERE, AdapterFolder
 from gindex.model.gains import DoraGain, ScaledLayer, dora_norms
 from gindex.model.library_messages import first_line
+from gindex.model.location import ADAPTER_SETTINGS
 
 _FORMS = ("DoraLinearVariant", "DoraEmbeddingVariant", "DoraConv1dVariant", "DoraConv2dVariant", "DoraConv3dVariant")
 """Forms of LoRA, by peft's names, that its layers compute from tokens alone."""

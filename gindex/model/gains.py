@@ -94,4 +94,5 @@ def dora_norms(weight_OI: Tensor, A_RI: Tensor, B_OR: Tensor, scaling: float) ->
     """
     wide = torch.promote_types(weight_OI.dtype, torch.float32)
     adapted_OI = torch.addmm(weight_OI.to(wide), B_OR.to(wide), A_RI.to(wide), alpha=scaling)
-    return torch.linalg.vector_norm(adapted_OI, dim=1)
+    norms_O: Tensor = torch.linalg.vector_norm(adapted_OI, dim=1)
+    return norms_O

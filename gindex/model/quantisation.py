@@ -80,16 +80,20 @@ def _check_installed(name: str, package: str) -> None:
 
 def is_quantised_weight(weight: Tensor) -> bool:
     """Say whether a weight is stored in integers, also where it passes for one of a floating-point format."""
-    return not weight.dtype.is_floating_point or is_traceable_wrapper_subclass(weight)
+    return not weight.dtype.is_floating_point or _has_parts(weight)
 
 
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the tensors that hold the values of one: itself, or the parts that a quantised one is made of."""
-    if not is_traceable_wrapper_subclass(tensor):
+    if not _has_parts(tensor):
         yield tensor
         return
-    for part in tensor.__tensor_flatten__()[0]:
+    for part in tensor.__tensor_flatten__()[0]:  # type: ignore[attr-defined]
         yield from plain_tensors(getattr(tensor, part))
+
+
+def _has_parts(tensor: Any) -> bool:
+    return bool(is_traceable_wrapper_subclass(tensor))
 
 
 def keep_differentiable(model: nn.Module) -> None:
@@ -98,9 +102,10 @@ def keep_differentiable(model: nn.Module) -> None:
     On CPUs with AVX512-BF16 a 4-bit layer of bitsandbytes turns, at its first pass without gradients, to a kernel that
     has none, and stays with it.
     """
-    for _, module in _quantised_layers(model):
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    layers: list[Any] = [module for _, module in _quantised_layers(model)]
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def check_backward(name: str, model: nn.Module) -> None:
@@ -152,9 +157,11 @@ def _wrong_backward(module: nn.Linear) -> str | None:
             module(x_MI)
         with torch.enable_grad():
             y_MO = module(x_MI)
-            (found_MI,) = torch.autograd.grad(y_MO, x_MI, g_MO.to(y_MO.dtype), allow_unused=True)
+            gradients: tuple[Tensor | None, ...]
+            gradients = torch.autograd.grad(y_MO, x_MI, g_MO.to(y_MO.dtype), allow_unused=True)
     except RuntimeError as error:
         return f"the backward pass fails ({first_line(error)})"
+    found_MI = gradients[0]
     if found_MI is None:
         return "no gradient comes back"
     bias = 0 if module.bias is None else module.bias.double()
