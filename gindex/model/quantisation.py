@@ -157,11 +157,10 @@ def _wrong_backward(module: nn.Linear) -> str | None:
             module(x_MI)
         with torch.enable_grad():
             y_MO = module(x_MI)
-            gradients: tuple[Tensor | None, ...]
-            gradients = torch.autograd.grad(y_MO, x_MI, g_MO.to(y_MO.dtype), allow_unused=True)
+            gradients: Any = torch.autograd.grad(y_MO, x_MI, g_MO.to(y_MO.dtype), allow_unused=True)
     except RuntimeError as error:
         return f"the backward pass fails ({first_line(error)})"
-    found_MI = gradients[0]
+    found_MI: Tensor | None = gradients[0]
     if found_MI is None:
         return "no gradient comes back"
     bias = 0 if module.bias is None else module.bias.double()
