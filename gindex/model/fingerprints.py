@@ -46,7 +46,8 @@ def fingerprint_adapter(model: nn.Module, trained: Iterable[str], scaling: Mappi
         scaling: What the change by each layer is multiplied by.
     """
     weights = [(name, model.get_parameter(name)) for name in trained]
-    return _digest([*weights, *((name, torch.tensor(value, device="cpu")) for name, value in scaling.items())])
+    scales = [(name, torch.full((1,), value, dtype=torch.float32, device="cpu")) for name, value in scaling.items()]
+    return _digest([*weights, *scales])
 
 
 def fingerprint_buffers(model: nn.Module) -> str:
