@@ -9,14 +9,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
-from gindex.options import LABORATORY, Option, Settings, option
+from gindex.options import LABORATORY, Option, Settings, as_in, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE = "text", "completion", "messages", "tokens", "preference"
+AUTO = "auto"
+LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
+"""Forms of documents, and which tokens of conversations count."""
+
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
-GROUPINGS = ("part", "document")
-GROUP_SCORES = ("max", "sum")
+HITS = ("part", "document")
+DOCUMENT_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
@@ -39,7 +44,7 @@ LEAST_SHARE = 0.5
 
 CORPUS, CURVATURE, STORED, COST = "corpus", "curvature", "stored vectors", "time and memory"
 LOOK_FOR, FILTERS, EXACT, OUTPUT = "what to look for", "filters and words", "exact influence", "output"
-INDEX, MODEL = "index", "model and device"
+INDEX, MODEL, SOURCES = "index", "model and device", "sources"
 """Headings that options are shown under."""
 
 
@@ -47,9 +52,50 @@ INDEX, MODEL = "index", "model and device"
 class CorpusConfig(Settings):
     """How documents are read and cut into parts."""
 
+    form: str = option(
+        AUTO,
+        "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
+        "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
+        "preference of chosen over rejected, by DPO's loss; auto goes by each record's fields.",
+        group=CORPUS,
+        choices=(AUTO, *FORMS),
+    )
     text_field: str = option("text", "Field of a record that holds the document's text.", group=CORPUS)
+    prompt_field: str = option("prompt", "Field that holds a prompt.", group=CORPUS)
+    completion_field: str = option("completion", "Field that holds a prompt's completion.", group=CORPUS)
+    messages_field: str = option("messages", "Field that holds a conversation.", group=CORPUS)
+    loss: str = option(
+        ASSISTANT_TURNS,
+        "Tokens that count in a conversation, or in a prompt with its completion: what the assistant says, its "
+        "last-turn alone, or all.",
+        group=CORPUS,
+        choices=LOSSES,
+    )
+    weight_field: str | None = option(
+        None,
+        "Field that holds a number by which a document's loss is multiplied, such as a repetition or an advantage; it "
+        "may be negative.",
+        group=CORPUS,
+        unset="each counts once",
+    )
+    beta: float = option(0.1, "Beta of the DPO loss of preferences.", group=CORPUS, above=0)
     id_field: str = option(
         "id", "Field that holds the document id; records without it are numbered by file and line.", group=CORPUS
+    )
+    pack: int | None = option(
+        None,
+        "Join documents into sequences of so many tokens, as pre-training does: a document is read after those before "
+        "it in its sequence, and its own tokens count.",
+        group=CORPUS,
+        least=2,
+        unset="each document by itself",
+        metavar="TOKENS",
+    )
+    overlap: int = option(
+        1,
+        "Tokens that the parts of a long document begin with from the part before, as context; each counts once.",
+        group=CORPUS,
+        least=1,
     )
     max_tokens: int | None = option(
         None,
@@ -58,6 +104,21 @@ class CorpusConfig(Settings):
         least=2,
         unset=f"automatic: {USUAL_TOKENS}, or what the model takes where that is less",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pack is not None and self.max_tokens not in (None, self.pack):
+            raise ConfigError(
+                field="pack and max_tokens",
+                expected="one of them: `pack` says how long sequences are",
+                found=f"{self.pack} and {self.max_tokens}",
+            )
+        if self.pack is not None and self.overlap != 1:
+            raise ConfigError(
+                field="overlap", expected="none beside `pack`", found=self.overlap, remedy="leave one of them out"
+            )
+        if self.max_tokens is not None and self.overlap >= self.max_tokens:
+            raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,18 +318,19 @@ class SearchOptions(Settings):
         group=LOOK_FOR,
         choices=NORMALISATIONS,
     )
-    group_by: str = option(
+    hits: str = option(
         "part",
         "A hit is a part, or a document with the scores of its parts put together.",
         group=LOOK_FOR,
-        choices=GROUPINGS,
+        choices=HITS,
     )
-    group_score: str = option(
+    document_score: str = option(
         "max",
         "Score of a document: that of its best part, or the sum over its parts.",
         group=LOOK_FOR,
-        choices=GROUP_SCORES,
-        needs=("group_by=document",),
+        choices=DOCUMENT_SCORES,
+        needs=("hits=document",),
+        formerly=("group_score",),
     )
     dedupe: float | None = option(
         None,
@@ -314,6 +376,23 @@ class SearchOptions(Settings):
         group=FILTERS,
         least=1,
         needs=("words=filter", "words=rank", "exact"),
+    )
+    group_by: str | None = option(
+        None,
+        "Field of the metadata, as `source` or `origin.site`. Sum, mean and number of the scores of all documents that "
+        "the filter allows, not of the hits alone, are given for each value of it. A document's score is the sum over "
+        "its parts.",
+        group=SOURCES,
+        unset="off",
+        metavar="FIELD",
+    )
+    groups: int = option(
+        20,
+        "Values of `group_by` that are given: those with the largest sums and those with the most negative ones, half "
+        "and half. The others are counted.",
+        group=SOURCES,
+        least=2,
+        needs=("group_by",),
     )
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.", group=EXACT)
     candidates: int = option(
@@ -390,13 +469,18 @@ class SearchOptions(Settings):
             raise ConfigError(
                 field="words_text", expected="a use of the words", found="`words` off", remedy="leave one of them out"
             )
-        if self.stop_early is not None and (self.words == "rank" or self.group_by != "part" or self.dedupe is not None):
+        if self.stop_early is not None and (self.words == "rank" or self.hits != "part" or self.dedupe is not None):
             raise ConfigError(
                 field="stop_early",
                 expected="hits that are single parts, by influence alone",
-                found="`words` rank, `group_by` document, or `dedupe`",
+                found="`words` rank, `hits` document, or `dedupe`",
                 remedy="leave it out",
             )
+
+    @property
+    def slow(self) -> bool:
+        """Whether a search takes a pass over many documents, and not the index alone."""
+        return self.exact or self.group_by is not None
 
     def refiner_settings(self) -> Any:
         """Settings of what `refine` names, an instance of its own dataclass.
@@ -405,3 +489,34 @@ class SearchOptions(Settings):
             ConfigError: There is no such kind, or a setting is unknown or out of range.
         """
         return REFINERS.settings(str(self.refine), self.refine_settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Settings):
+    """What the scores of all documents are: of which documents, and how they are computed."""
+
+    hits: str = as_in(
+        SearchOptions,
+        "hits",
+        default="document",
+        help="What has a score: a part, or a document, the sum over its parts.",
+    )
+    normalise: str = as_in(SearchOptions, "normalise")
+    long_queries: str = as_in(SearchOptions, "long_queries")
+    where: str | None = as_in(SearchOptions, "where")
+    exact: bool = option(
+        False,
+        "Exact EK-FAC influence, unprojected, in the place of scores: the gradients of all documents are recomputed, "
+        "once for as many queries as fit in memory.",
+        group=EXACT,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exact and self.normalise == "unit":
+            raise ConfigError(
+                field="normalise",
+                expected="none, relatif or length beside `exact`",
+                found="unit, the norm of stored vectors",
+                remedy="leave one of them out",
+            )

@@ -165,9 +165,10 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     """
     for source in sources:
         expand(source)
-    most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
+    most, wanted = read_model(config.model).max_tokens, config.corpus.pack or config.corpus.max_tokens
     if wanted is not None and wanted > most:
-        raise ConfigError(field="max_tokens", expected=f"at most {most}, which the model takes", found=wanted)
+        name = "pack" if config.corpus.pack else "max_tokens"
+        raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
@@ -219,7 +220,8 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            fill_table(path, read_corpus(sources, config.corpus), model.loaded.tokenizer, config.corpus, progress)
+            documents, tokenizer = read_corpus(sources, config.corpus), model.loaded.tokenizer
+            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=model.task.vocabulary)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)

@@ -1,7 +1,8 @@
 """Parts of conversations that are longer than what the model takes: cut at turns where possible.
 
-A conversation is a row of exchanges: what is asked, and the turns of the assistant and its tools after it. Parts are made of whole
-exchanges. One that is too long is cut at a turn, or else within one, and goes on with as much of it as fits as context.
+A conversation is a row of exchanges: what is asked, and the turns of the assistant and its tools after it. Parts are
+made of whole exchanges. One that is too long is cut at a turn, or else within one, and goes on with as much of it as
+fits as context.
 """
 
 from bisect import bisect_left, bisect_right

@@ -7,7 +7,7 @@ Axes: T tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,12 @@ class Objective:
     def targets(self) -> int:
         """Number of tokens that count."""
         return int(sum(np.count_nonzero(text.weights) for text in self.texts))
+
+    def times(self, weight: float) -> "Objective":
+        """The same with its loss multiplied."""
+        if self.preference is not None:
+            return Objective(self.texts, replace(self.preference, weight=self.preference.weight * weight))
+        return Objective(tuple(text.times(weight) for text in self.texts))
 
     def unweighted(self) -> "Objective":
         """The sum of the losses of all tokens that count, each once: what curvature is fitted on."""

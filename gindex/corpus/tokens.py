@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gindex.corpus.objectives import Objective
+import numpy as np
+import numpy.typing as npt
+
+from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.errors import ConfigError, ShapeError, TokenizerError
 
 Offsets = list[tuple[int, int]]
@@ -116,36 +119,91 @@ def decode_each(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return [stream.step(tokenizer.backend_tokenizer, int(token)) or "" for token in ids]
 
 
-def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: int) -> list[Part]:
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A run of a document's tokens that is a part.
+
+    Attributes:
+        start: Its first token.
+        first: The first of its tokens that no part before has: those in front are its context.
+        end: The token past its last.
+    """
+
+    start: int
+    first: int
+    end: int
+
+
+def cut(
+    tokens: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    weights: npt.NDArray[np.float32],
+    max_tokens: int,
+    overlap: int = 1,
+) -> list[Part]:
     """Cut a document into parts of at most `max_tokens` tokens.
 
-    Every part but the first begins with the last token of the one before, as context: over all parts, every token but
-    the document's first is predicted exactly once. A document of one token is one part with nothing to predict.
+    Every token that counts does so in exactly one part. Parts but the first begin with tokens of the one before, as
+    context; where the tokens before do not count, as those of a prompt, as many of them as there is room for.
 
     Args:
         tokens: Token ids of the document [T].
         offsets: Characters [start, end) of each token [T]; special tokens have empty ones.
+        weights: How much each token counts [T], 0 for the first.
         max_tokens: Most tokens of a part, at least 2.
+        overlap: Tokens of context, at least 1, below `max_tokens`.
+
+    Returns:
+        The parts; none where no token counts.
 
     Raises:
-        ShapeError: There is not one offset per token.
-        ConfigError: max_tokens is below 2, so that no part could predict anything.
+        ShapeError: There is not one offset and one weight per token.
+        ConfigError: max_tokens is below 2, so that no part could predict anything, or overlap is out of its range.
     """
-    if len(tokens) != len(offsets):
-        raise ShapeError(field="offsets", expected=f"one per token, {len(tokens)}", found=len(offsets))
+    if not len(tokens) == len(offsets) == len(weights):
+        found = f"{len(offsets)} and {len(weights)}"
+        raise ShapeError(field="offsets and weights", expected=f"one per token, {len(tokens)}", found=found)
     if max_tokens < 2:
         raise ConfigError(field="max_tokens", expected="at least 2", found=max_tokens)
+    if not 1 <= overlap < max_tokens:
+        raise ConfigError(field="overlap", expected=f"1 to {max_tokens - 1}, below `max_tokens`", found=overlap)
     parts: list[Part] = []
-    for first in range(0, max(1, len(tokens) - 1) if tokens else 0, max_tokens - 1):
-        context = min(first, 1)
-        own = offsets[first + context : first + max_tokens]
-        start, end = _span(own, parts[-1].end if parts else 0)
-        objective = Objective.counting(tokens[first : first + max_tokens])
+    for window in windows(weights != 0, max_tokens, overlap):
+        own = weights[window.start : window.end].copy()
+        own[: max(1, window.first - window.start)] = 0
+        ids = np.array(tokens[window.start : window.end], dtype=np.uint32)
+        start, end = span_of(offsets[window.first : window.end], parts[-1].end if parts else 0)
+        objective = Objective((WeightedTokens(ids, own),))
         parts.append(Part(part=len(parts), start=start, end=end, objective=objective))
     return parts
 
 
-def _span(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
+def windows(counted: npt.NDArray[np.bool_], max_tokens: int, overlap: int) -> list[Window]:
+    """The parts of a document: see `cut`.
+
+    Args:
+        counted: Which tokens count [T]; not the first.
+        max_tokens: Most tokens of a part.
+        overlap: Tokens of context.
+    """
+    places = np.flatnonzero(counted)
+    found: list[Window] = []
+    done = 0
+    while len(ahead := places[places >= done]):
+        first, last = int(ahead[0]), int(ahead[-1])
+        earliest = max(0, done - overlap)
+        ahead_of = last + 1 - first
+        # What does not count before it, as a prompt, has the room that is left, or half where not all can be read.
+        room = max_tokens - (ahead_of if ahead_of <= max_tokens - overlap else max_tokens // 2)
+        start = max(earliest, first - room) if first > done else earliest
+        reached = ahead[ahead < start + max_tokens]
+        end = int(reached[-1]) + 1
+        found.append(Window(start=start, first=max(start, done), end=end))
+        done = end
+    return found
+
+
+def span_of(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
     """Return the characters that tokens cover; an empty span at `default` if all of them are special."""
     covered = [(start, end) for start, end in offsets if end > start]
     if not covered:

@@ -178,8 +178,8 @@ class DocumentTable:
         """Return the tokens of every part that count in its loss, in the order of the ordinals [parts]."""
         usual = "SELECT MAX(token_count - 1, 0) FROM parts ORDER BY ordinal"
         stored = (
-            "SELECT COALESCE(targets, MAX(token_count - 1, 0)) FROM parts LEFT JOIN losses ON part = ordinal "
-            "ORDER BY ordinal"
+            "SELECT COALESCE(l.targets, MAX(p.token_count - 1, 0)) FROM parts p LEFT JOIN losses l "
+            "ON l.part = p.ordinal ORDER BY p.ordinal"
         )
         return self._column(lambda version: stored if version == VERSION else usual)
 

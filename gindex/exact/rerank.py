@@ -145,7 +145,7 @@ class Reranker:
             gigabytes = size * each[is_rounded] / 1e9
             logger.info("exact influence: %d of %d queries held at once, %.1f GB", size, queries, gigabytes)
         return QueryBlocks(
-            slices=tuple(slice(start, start + size) for start in range(0, queries, size)),
+            slices=tuple(slice(start, min(start + size, queries)) for start in range(0, queries, size)),
             hold=RoundedGradients.of if is_rounded else whole,
         )
 
