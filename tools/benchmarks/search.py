@@ -265,11 +265,12 @@ def frozen_pass(engine: TrackedModel, batches: Sequence[TokenBatch]) -> None:
 def exact(index: GradientIndex, repeats: int, count: int) -> None:
     """Print what the exact re-rank costs beside a frozen pass forward and backward over the same parts, one thread.
 
-    Both take turns, and the ratio is of processor time. Peak memory is what the re-rank takes beside what was there.
+    Both take turns, and the ratio is of processor time. Peak memory is what the process takes beside the model, of which
+    an allocator may keep some from one line to the next.
     """
     set_threads(1)
     engine, reranker = index.model.tracked, index.reranker
-    everything = index.snapshot.usable_parts
+    everything, loaded = index.snapshot.usable_parts, resident("VmRSS")
     ordinals = np.sort(np.random.default_rng(0).choice(everything, min(len(everything), count), replace=False))
     batches = engine.batches(index.snapshot.documents.objectives(ordinals), ordinals, 0)
     print(
@@ -284,9 +285,8 @@ def exact(index: GradientIndex, repeats: int, count: int) -> None:
             with watch.phase("frozen pass", None, "parts"):
                 frozen_pass(engine, batches)
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            before = resident("VmRSS")
             reranker.influence(asked, [ordinals] * len(asked), watch)
-            most = max(most, resident("VmHWM") - before)
+            most = max(most, resident("VmHWM") - loaded)
         plain, ranked, curvature = (
             watch.used[name] / repeats for name in ("frozen pass", "exact influence", "query curvature")
         )
