@@ -265,8 +265,8 @@ def frozen_pass(engine: TrackedModel, batches: Sequence[TokenBatch]) -> None:
 def exact(index: GradientIndex, repeats: int, count: int) -> None:
     """Print what the exact re-rank costs beside a frozen pass forward and backward over the same parts, one thread.
 
-    Both take turns, and the ratio is of processor time. Peak memory is what the process takes beside the model, of which
-    an allocator may keep some from one line to the next.
+    Both take turns, and the ratio is of processor time. Peak memory is what the process takes beside the model, some of
+    which an allocator may keep from one line to the next.
     """
     set_threads(1)
     engine, reranker = index.model.tracked, index.reranker
