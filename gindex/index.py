@@ -396,7 +396,7 @@ class GradientIndex:
             return self.searcher.sweeper.scores(torch.stack([query.vector_D for query in encoded]), options)
         tokens = usable(tokenize_queries(queries, self.model.tracked.loaded, long_queries=options.long_queries))
         return self.searcher.sweeper.influence(
-            list(self.reranker.blocks(len(tokens))),
+            self.reranker.blocks(len(tokens)).slices,
             lambda some, progress: QueryInfluence(self.reranker, tokens[some], progress),
             options,
         )
