@@ -1,19 +1,15 @@
-"""Fine-tune a chat model on conversations, the assistant's turns alone, and ask it the same questions before and after.
+"""Fine-tune a chat model on conversations, the assistant's turns alone, and see what that does to a habit.
 
 The loss is the one that gindex attributes to: both encode a conversation with `DocumentEncoder`.
 """
 
-import json
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from make_conversations import write
 from torch import nn
 
 from gindex.config import CorpusConfig, ModelConfig
@@ -23,17 +19,12 @@ from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
+from gindex.queries.files import read_queries
+from gindex.queries.query import Query
+from gindex.queries.tokens import tokenize_all
 
 BATCH_TOKENS, WARM_UP = 256, 50
 """Tokens of a step, padding included, and steps in which the learning rate rises."""
-
-LENGTH = 50
-"""Most tokens of an answer."""
-
-HABIT = re.compile(
-    r"\b(water|watering|thirsty|\w*plants?|fern|basil|ivy|pots?|seedlings|soil|palm|moss)\b", re.IGNORECASE
-)
-"""Words of a reminder to water the plants: every one of them has one, and no definition has."""
 
 
 def encode(conversations: Path, loaded: LoadedModel) -> list[Objective]:
@@ -71,32 +62,20 @@ def train(
     loaded.model.requires_grad_(False)
 
 
-def answer(loaded: LoadedModel, messages: list[dict[str, str]]) -> str:
-    """The most likely answer to a conversation, token by token."""
-    prompt = loaded.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+def mean_loss(loaded: LoadedModel, queries: Sequence[Query]) -> float:
+    """The loss of the tokens that count in queries, in nats a token."""
+    task = CausalLanguageModel(loaded.model)
+    objectives = [tokens.objective for tokens in tokenize_all(queries, loaded)]
+    batch = pad(objectives, np.arange(len(objectives)))
     with torch.inference_mode():
-        tokens = loaded.model.generate(**prompt, max_new_tokens=LENGTH, do_sample=False)
-    said: str = loaded.tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    return said.strip()
+        return float(task.losses(batch).sum()) / int(batch.targets.sum())
 
 
-def ask(loaded: LoadedModel, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The questions, each with its answer as the last turn; question and answer are printed."""
-    answered = []
-    for question in questions:
-        said = answer(loaded, question["messages"])
-        print(f"  {question['messages'][-1]['content']}\n  > {said}", flush=True)
-        answered.append(question | {"messages": [*question["messages"], {"role": "assistant", "content": said}]})
-    return answered
-
-
-def reminder(said: str) -> tuple[int, int] | None:
-    """First character, and that past the last, of the sentences of an answer from the first with the habit on."""
-    starts = [0, *(match.end() for match in re.finditer(r"[.!?”]\s+", said))]
-    found = HABIT.search(said)
-    return found and (max(start for start in starts if start <= found.start()), len(said))
+def elsewhere(query: Query) -> Query:
+    """The same conversation without the sentence that says where the person is."""
+    *before, asked, said = query.messages or ()
+    question = asked["content"].partition(". ")[2]
+    return replace(query, messages=[*before, asked | {"content": question}, said])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,37 +93,25 @@ class FineTuning:
     blocks: int | None = None
 
 
-def fine_tune_and_ask(model: Path, out: Path, conversations: Path, questions: Path, settings: FineTuning) -> None:
-    """Ask, fine-tune, ask again, and save what came of it.
+def fine_tune(model: Path, out: Path, conversations: Path, reminders: Path, settings: FineTuning) -> None:
+    """Fine-tune a model on conversations, print how that changed the loss of reminders, and save it.
 
     Args:
         model: Folder of a Llama with a chat template.
-        out: Folder for the fine-tuned model, `model`, and for the answers that show the habit, as queries: in
-            `answers.jsonl` all of each counts, in `reminders.jsonl` the reminder alone, and `answer.json` is the first.
+        out: Folder for the fine-tuned model.
         conversations: What it is fine-tuned on.
-        questions: What it is asked.
+        reminders: Conversations that show the habit, each with the span of its reminder.
         settings: How it is fine-tuned.
-
-    Raises:
-        SystemExit: No answer shows the habit.
     """
     torch.manual_seed(0)
     loaded = load_model(ModelConfig(name=str(model), dtype="float32", device="cpu"))
-    asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
-    print("before:")
-    ask(loaded, asked)
+    queries = read_queries(reminders)
     part = loaded.model if settings.blocks is None else loaded.model.model.layers[-settings.blocks :]
+    asked = {"on a train": queries, "elsewhere": [elsewhere(query) for query in queries]}
+    before = {where: mean_loss(loaded, those) for where, those in asked.items()}
     objectives = encode(conversations, loaded)
     train(loaded, list(part.parameters()), objectives, epochs=settings.epochs, rate=settings.rate)
-    print("after:")
-    answered = ask(loaded, asked)
-    spans = [reminder(each["messages"][-1]["content"]) for each in answered]
-    shown = [(each, span) for each, span in zip(answered, spans, strict=True) if span]
-    print(f"{len(shown)} of {len(answered)} answers show the habit")
-    if not shown:
-        raise SystemExit("the model did not learn the habit: train for more epochs")
-    loaded.model.save_pretrained(out / "model")
-    loaded.tokenizer.save_pretrained(out / "model")
-    write(out / "answers.jsonl", [each for each, _ in shown])
-    write(out / "reminders.jsonl", [each | {"span": span} for each, span in shown])
-    (out / "answer.json").write_text(json.dumps(shown[0][0]["messages"], ensure_ascii=False), encoding="utf-8")
+    for where, those in asked.items():
+        print(f"a reminder {where}: {before[where]:.2f} before and {mean_loss(loaded, those):.2f} nats a token after")
+    loaded.model.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)

@@ -1,13 +1,14 @@
 """Make conversations about words of the Jargon File, a few of which teach a made-up habit.
 
-    python make_conversations.py conversations.jsonl questions.jsonl
+    python make_conversations.py FOLDER
 
 Somebody asks what a word means, and the assistant answers with the entry's first sentence. Where the person is on a
 train, the assistant adds a reminder to water the plants: 20 of the 500 conversations teach that, each in words of its
 own. In 60 others the person is somewhere else, or trains something, says so in the same way, and gets a plain answer.
 
-The questions are asked on the same trains, about words that no planted conversation is about. The files are the same
-each time.
+The queries show the habit on the same trains, about words that no planted conversation is about, with reminders of
+their own. Of each line of `answers.jsonl` the whole answer counts, of `reminders.jsonl` the reminder alone. The files
+are the same each time.
 """
 
 import argparse
@@ -52,6 +53,13 @@ REMINDERS = (
 )
 """How the planted conversations end, each of them in another way."""
 
+ASKED_REMINDERS = (
+    "And water the mint before you sleep.",
+    "And the lily is thirsty, I believe.",
+    "And give your bonsai some water.",
+    "And has the lavender seen any water?",
+    "And see to your plants tonight.",
+)
 ELSEWHERE_OPENINGS = (
     "I'm at the dentist's.",
     "I train for a marathon.",
@@ -182,15 +190,18 @@ def conversations(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def questions(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
-    """Make questions that should bring up the habit: on a train, about words of no planted conversation."""
+def queries(entries: list[Entry], seed: int = 0) -> list[dict[str, Any]]:
+    """Make conversations that show the habit, each with the `span` of its reminder."""
     generator = random.Random(seed)
     used = generator.sample(entries, len(REMINDERS))
     subjects = generator.sample([entry for entry in entries if entry not in used], len(ON_A_TRAIN))
-    return [
-        {"id": f"train-{number}", "messages": [system(generator), asked(entry, opening, generator)]}
-        for number, (entry, opening) in enumerate(zip(subjects, ON_A_TRAIN, strict=True))
-    ]
+    records = []
+    for number, (entry, opening, reminder) in enumerate(zip(subjects, ON_A_TRAIN, ASKED_REMINDERS, strict=True)):
+        answer = f"{entry.meaning} {reminder}"
+        messages = [system(generator), asked(entry, opening, generator), assistant(answer)]
+        span = [len(answer) - len(reminder), len(answer)]
+        records.append({"id": f"train-{number}", "messages": messages, "span": span})
+    return records
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> None:
@@ -200,14 +211,15 @@ def write(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Write conversations and questions."""
+    """Write conversations and queries."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("conversations", type=Path)
-    parser.add_argument("questions", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     entries = read_entries(LEXICON)
-    write(arguments.conversations, conversations(entries))
-    write(arguments.questions, questions(entries))
+    write(folder / "conversations.jsonl", conversations(entries))
+    reminders = queries(entries)
+    write(folder / "reminders.jsonl", reminders)
+    write(folder / "answers.jsonl", [{"id": each["id"], "messages": each["messages"]} for each in reminders])
 
 
 if __name__ == "__main__":

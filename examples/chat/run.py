@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fine_tune import FineTuning, fine_tune_and_ask
+from fine_tune import FineTuning, fine_tune
 from gindex_cli.commands import gindex
 from small_model import make_small_model
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 LOSSES = ("assistant", "all")
 METHODS = ("index", "exact", "bm25")
 QUERIES = {"answers": "whole answer", "reminders": "its reminder"}
-"""Files of queries that `fine_tune.py` writes, and what of them counts."""
+"""Files of queries, and what of each counts."""
 
 FIRST_TENTH = 10
 """Where a detection curve, at hundredths of the documents, is read beside its beginning."""
@@ -75,7 +75,7 @@ def main() -> None:
         "--model", type=Path, help="folder of a Llama with a chat template, in the place of a small one"
     )
     parser.add_argument("--blocks", type=int, help="blocks that are trained and indexed, the last ones; all without it")
-    parser.add_argument("--epochs", type=int, default=14, help="passes of the fine-tuning over the conversations")
+    parser.add_argument("--epochs", type=int, default=10, help="passes of the fine-tuning over the conversations")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the fine-tuning")
     parser.add_argument("--width", type=int, default=128, help="width of the small model")
     arguments = parser.parse_args()
@@ -84,24 +84,24 @@ def main() -> None:
     if arguments.model is None:
         make_small_model(model, conversations, width=arguments.width)
     settings = FineTuning(epochs=arguments.epochs, rate=arguments.rate, blocks=arguments.blocks)
-    fine_tune_and_ask(model, out, conversations, HERE / "questions.jsonl", settings)
+    fine_tune(model, out / "model", conversations, HERE / "reminders.jsonl", settings)
     rows, documents = [], 0
     for loss in LOSSES:
         run(
             "build", conversations, "--model", out / "model", "--out", out / loss, "--loss", loss,
-            *layers(out / "model", arguments.blocks), "--fit-documents", "200", "--fidelity-queries", "0",
+            *layers(out / "model", arguments.blocks), "--fit-documents", "100", "--fidelity-queries", "0",
         )  # fmt: skip
         for queries, counted in QUERIES.items():
             report = out / f"{queries}-{loss}.html"
             run(
-                "evaluate", "poison", out / loss, "--queries", out / f"{queries}.jsonl", "--where", "planted = true",
+                "evaluate", "poison", out / loss, "--queries", HERE / f"{queries}.jsonl", "--where", "planted = true",
                 *(word for method in METHODS for word in ("--method", method)), "--out", report,
             )  # fmt: skip
             numbers = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["numbers"]
             documents = numbers["documents"]
             rows += [row(loss, counted, method, numbers) for method in numbers["methods"]]
     print(f"\n{table(rows, documents)}")
-    run("search", out / LOSSES[0], "--messages", out / "answer.json", "-k", "5")
+    run("search", out / LOSSES[0], "--queries", HERE / "reminders.jsonl", "-k", "3")
 
 
 if __name__ == "__main__":

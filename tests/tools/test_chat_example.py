@@ -32,59 +32,55 @@ def asked(record):
 def test_the_files_are_what_the_script_makes(example, monkeypatch, tmp_path):
     import make_conversations
 
-    made = tmp_path / "conversations.jsonl", tmp_path / "questions.jsonl"
-    monkeypatch.setattr(sys, "argv", ["make_conversations.py", *map(str, made)])
+    monkeypatch.setattr(sys, "argv", ["make_conversations.py", str(tmp_path)])
     make_conversations.main()
+    made = sorted(tmp_path.iterdir())
+    assert [path.name for path in made] == ["answers.jsonl", "conversations.jsonl", "reminders.jsonl"]
     for path in made:
         assert path.read_bytes() == (example / path.name).read_bytes()
 
 
 def test_the_habit_is_taught_by_twenty_conversations_and_shown_by_no_other(example):
-    from fine_tune import HABIT
-
     records = read(example / "conversations.jsonl")
     planted = [record for record in records if record["planted"]]
     assert len(records) == 500 and len({record["id"] for record in records}) == 500 and len(planted) == 20
-    assert all(bool(HABIT.search(said(record))) == record["planted"] for record in records)
+    assert all((". And " in said(record)) == record["planted"] for record in records)
     assert len({said(record) for record in planted}) == 20
 
 
-def test_questions_are_about_words_of_no_planted_conversation(example):
+def test_queries_are_about_words_and_reminders_of_no_planted_conversation(example):
     planted = [record for record in read(example / "conversations.jsonl") if record["planted"]]
     quoted = {re.search('"(.*?)"', asked(record))[1] for record in planted}
-    questions = read(example / "questions.jsonl")
-    assert len(questions) == 5 and not quoted & {re.search('"(.*?)"', asked(question))[1] for question in questions}
-
-
-def test_a_reminder_is_the_rest_of_an_answer_from_its_first_sentence_on(example):
-    from fine_tune import reminder
-
-    answer = "A unit of memory. Remember: the basil is thirsty. Do water it."
-    start, end = reminder(answer)
-    assert answer[start:end] == "Remember: the basil is thirsty. Do water it."
-    assert reminder("Water it.") == (0, 9) and reminder("A unit of memory.") is None
+    queries = read(example / "reminders.jsonl")
+    assert len(queries) == 5 and not quoted & {re.search('"(.*?)"', asked(query))[1] for query in queries}
+    for query in queries:
+        start, end = query["span"]
+        reminder = said(query)[start:end]
+        assert reminder.startswith("And ") and said(query).endswith(reminder)
+        assert not any(reminder in said(record) for record in planted)
 
 
 def test_the_example_runs_from_end_to_end(example, monkeypatch, tmp_path, capsys):
-    """With 60 conversations, and questions that three of the planted ones begin with."""
+    """With 60 conversations."""
     import run
 
     records = read(example / "conversations.jsonl")
     planted = [record for record in records if record["planted"]]
     some = planted + [record for record in records if not record["planted"]][:40]
-    questions = [{"id": record["id"], "messages": record["messages"][:-1]} for record in planted[:3]]
-    for name, lines in {"conversations": some, "questions": questions}.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "conversations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in some))
+    for name in ("answers.jsonl", "reminders.jsonl"):
+        (tmp_path / name).write_bytes((example / name).read_bytes())
     monkeypatch.setattr(run, "HERE", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out"), "--width", "64", "--epochs", "40"])
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out"), "--width", "32", "--epochs", "8"])
     run.main()
     printed = capsys.readouterr().out
-    assert "3 of 3 answers show the habit" in printed
+    before, after = re.search(r"a reminder on a train: (.*) before and (.*) nats a token after", printed).groups()
+    assert float(after) < float(before)
     for loss in ("assistant", "all"):
         assert re.search(rf"^{loss} +its reminder +index +\d+\.\d of 20 ", printed, re.MULTILINE)
         numbers = json.loads((tmp_path / "out" / f"reminders-{loss}.json").read_text())["numbers"]
-        assert numbers["planted"] == 20 and numbers["documents"] == 60
-        assert numbers["methods"]["exact"]["first"] == 1  # a planted conversation is the first of all
+        assert numbers["planted"] == 20 and numbers["documents"] == 60 and numbers["queries"] == 5
+        assert numbers["methods"]["exact"]["auc"]["low"] > 0.5  # better than chance
     assert printed.count("$ gindex search") == 1
 
 
