@@ -143,6 +143,7 @@ def test_what_cannot_be_read_is_told(page, running, bodies):
 
 def test_hits_that_are_conversations_are_shown_as_turns(page, running):
     page.goto(f"{running.url}/?prompt=the+compiler+race&where=number+%3D+900")
+    page.locator(".hit").scroll_into_view_if_needed()
     page.wait_for_selector(".hit .turn")
     said = [turn["content"] for turn in TALK]
     assert page.locator(".hit .said").all_inner_texts() == said and "im_start" not in page.inner_text(".hit")
@@ -190,12 +191,12 @@ def test_bars_are_the_groups_of_the_answer_and_filter(page, running, bodies, unt
     assert parse_qs(urlsplit(shared).query)["by"] == ["source"]
     page.get_by_role("button", name=re.compile(r"^it's: mean")).click()
     until(lambda: len(bodies) > 2 and bodies[-1].get("where") == "source = 'it''s'")
-    page.wait_for_function("document.querySelectorAll('#sources .source').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('#sources .source').length === 1")
     page.goto(shared)
-    page.wait_for_function("document.querySelectorAll('#sources .source').length === 5")
+    page.wait_for_function("() => document.querySelectorAll('#sources .source').length === 5")
     page.fill("#by", "colour")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#sources-note').innerText.includes('expected a field')")
+    page.wait_for_function("() => document.querySelector('#sources-note').innerText.includes('expected a field')")
 
 
 def test_a_chat_fits_a_phone(browser, running):

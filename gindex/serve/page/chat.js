@@ -23,6 +23,7 @@ export function setChat({ messages = [], tools, turn, span } = {}) {
   chat = { messages, tools, chosen: named, span: named >= 0 && span ? trimmed(contentOf(messages[named]), unitsOf(contentOf(messages[named]), span)) : null };
   edited = -1;
   draw();
+  at("turns").scrollTop = at("turns").children[chat.chosen]?.offsetTop ?? 0;
 }
 
 // Take what was pasted; true where there is a conversation now.
@@ -93,9 +94,9 @@ function shownTurn(turn, n) {
     toggle.setAttribute("aria-pressed", String(counts));
     beside.push(toggle);
   }
-  if (counts && chat.span) beside.push(button("Whole turn", () => select(null), { className: "clear" }));
+  if (counts && chat.span) beside.push(button("All of it", () => select(null), { className: "clear" }));
   beside.push(button("Edit", () => { edited = n; drawOn(n, "textarea"); }, { label: `Edit ${name}` }),
-    button("Remove", () => remove(n), { label: `Remove ${name}` }));
+    button("×", () => remove(n), { label: `Remove ${name}`, title: "Remove" }));
   const item = bubble(turn, said, ...beside);
   if (answers) item.addEventListener("click", (event) => { if (!event.target.closest("button") && getSelection().isCollapsed) choose(n); });
   if (counts) countable(item, said, contentOf(turn));

@@ -21,7 +21,7 @@ export function chips(metadata) {
   });
 }
 
-// Conversations are read when they come into view; until then, and where that fails, there is the excerpt.
+// Conversations are read when they come into view; where that fails there is the excerpt.
 const soon = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (!isIntersecting) continue;
@@ -30,15 +30,14 @@ const soon = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
-async function showTurns(hit, place, pieces) {
-  try {
-    const turns = turnsOf(await documentOf(hit.document_id));
-    if (!turns) return;
-    const within = hit.part === 0 && !hit.parts ? turns : turns.filter((turn) => hit.text.includes(contentOf(turn).trim().slice(0, 60)));
-    place.replaceWith(bubbles(within.length ? within : turns, { ...TURNS, pieces }));
-  } catch {
-    place.classList.add("excerpt");
+async function showTurns(hit, text, pieces) {
+  const turns = await documentOf(hit.document_id).then(turnsOf).catch(() => null);
+  if (!turns) {
+    text.replaceChildren(...pieces(hit.text.trim()));
+    return;
   }
+  const within = turns.filter((turn) => hit.text.includes(contentOf(turn).trim().slice(0, 60)));
+  text.replaceWith(bubbles(within.length ? within : turns, { ...TURNS, pieces }));
 }
 
 // The cards of hits; `query` is what was asked, and explains them.
@@ -56,9 +55,11 @@ function card(hit, query, value, largest, words) {
   const explain = button("Explain", () => toggleWhy(hit.document_id, query, explain, why));
   explain.setAttribute("aria-expanded", "false");
   const pieces = (text) => marked(text, words).map(([piece, mark]) => (mark ? make("mark", { text: piece }) : piece));
-  const text = make("p", { className: "text" }, ...pieces(hit.text.trim()));
+  const text = make("p", { className: "text" });
   text.dir = "auto";
-  if (OF_TURNS.has(hit.form)) {
+  if (!OF_TURNS.has(hit.form)) text.append(...pieces(hit.text.trim()));
+  else {
+    text.append("Reading the document …");
     text.addEventListener("seen", () => showTurns(hit, text, pieces));
     soon.observe(text);
   }
