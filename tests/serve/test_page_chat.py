@@ -141,6 +141,15 @@ def test_what_cannot_be_read_is_told(page, running, bodies):
     assert page.locator("#turns .role").all_inner_texts() == ["user"] and page.is_hidden("#paste-error")
 
 
+def test_hits_and_documents_say_their_form(running):
+    hits = running.search({"prompt": "the compiler race", "k": 100}).json()["hits"]
+    assert {hit["document_id"]: hit.get("form") for hit in hits if "form" in hit} == {"talk": "messages"}
+    assert len(hits) > 50
+    talk, text = (running.http.get(f"/v1/indexes/index/documents/{name}").json() for name in ("talk", "d3"))
+    assert (talk["form"], talk["content"]) == ("messages", {"messages": TALK})
+    assert (text["form"], text["content"]) == ("text", {})
+
+
 def test_hits_that_are_conversations_are_shown_as_turns(page, running):
     page.goto(f"{running.url}/?prompt=the+compiler+race&where=number+%3D+900")
     page.locator(".hit").scroll_into_view_if_needed()
