@@ -69,6 +69,6 @@ export function drawSources(groups, measure, chosen) {
   at("sources").replaceChildren(...sorted.map((group) => row(group, { field: groups.field, measure, place, chosen })));
   const { others } = groups, rest = others ? ` ${counted(others.values, "other value")} between them, of ${counted(others.documents, "document")}, sum ${signed(others.sum)}.` : "";
   at("sources-note").textContent = `The ${measure} of the scores of ${counted(groups.documents, "document")} by ${counted(groups.values, "value")}, ` +
-    `with 95% intervals by bootstrap.${rest}`;
+    `with 95% intervals by bootstrap; the last column counts documents.${rest}`;
   press("measure", ["sum", "mean"], measure);
 }
