@@ -16,7 +16,7 @@ from gindex.serve.service import Service
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 PAGE = (
     "index.html", "page.css", "chat.css", "sources.css", "page.js", "address.js", "chat.js", "conversation.js",
-    "dom.js", "hits.js", "plots.js", "service.js", "sources.js", "text.js", "turns.js",
+    "dom.js", "hits.js", "plots.js", "service.js", "sources.js", "text.js", "trust.js", "turns.js",
 )  # fmt: skip
 _DOCS = ("docs.html", "docs.js")
 _SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")

@@ -157,6 +157,7 @@ def test_hits_that_are_conversations_are_shown_as_turns(page, running):
     said = [turn["content"] for turn in TALK]
     assert page.locator(".hit .said").all_inner_texts() == said and "im_start" not in page.inner_text(".hit")
     page.get_by_text("View document").click()
+    page.wait_for_selector("#document[open]")
     assert page.locator("#document .said").all_inner_texts() == said
     assert page.locator("#document b").count() == 0, "text, never markup"
 

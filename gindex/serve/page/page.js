@@ -7,6 +7,7 @@ import { cards } from "./hits.js";
 import { histogram, tail } from "./plots.js";
 import { call, indexPath } from "./service.js";
 import { drawSources, fieldsOf, joined } from "./sources.js";
+import { drawCoverage, drawTrust } from "./trust.js";
 
 const FIELDS = ["prompt", "completion", "contrast", "k", "where", "normalise", "hits", "exact"];
 const VIEWS = ["text", "conversation"];
@@ -135,7 +136,7 @@ function show() {
   fill("positive", 0, length, 1);
   fill("negative", length, hits.length, -1);
   at("fields").replaceChildren(...fieldsOf(hits).map((field) => new Option(field)));
-  badge();
+  drawTrust(current(), asked.exact);
   at("results").hidden = false;
   plot();
   sumSources();
@@ -177,32 +178,13 @@ function drawSums() {
   });
 }
 
-// Which index, and how far its answers can be trusted.
+// Which index answers.
 
-function badge() {
-  const index = indexes.find((one) => one.name === at("index").value);
-  at("badge").hidden = !index?.ready;
-  if (!index?.ready) return;
-  const recall = index.recall ? `recall@10 ${index.recall.at_10.toFixed(2)}` : "recall not measured";
-  at("badge").textContent = asked?.exact ? `exact influence · candidates ${recall}` : index.lossless ? "full search of stored vectors" : `approximate · ${recall}`;
-  at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
-}
-
-function coverage() {
-  const found = indexes.find((one) => one.name === at("index").value)?.coverage;
-  at("coverage").hidden = !found;
-  if (!found) return;
-  const percent = (share) => `${(100 * share).toFixed(1)}%`;
-  at("coverage").classList.toggle("warning", Boolean(found.warning));
-  at("coverage-share").textContent = found.warning ? `Warning: ${found.warning}.`
-    : `${percent(found.share)} of the model\u2019s ${found.of === "body" ? "body" : "weights"} is tracked; what is not`;
-  at("coverage-untracked").replaceChildren(...found.untracked.map((each) => make("li", {
-    text: `${each.weights}: ${each.reason} (${each.share === null ? "outside the body" : percent(each.share)})` })));
-}
+const current = () => indexes.find((one) => one.name === at("index").value);
 
 function chosen() {
-  badge();
-  coverage();
+  drawTrust(current(), asked?.exact);
+  drawCoverage(current()?.coverage);
 }
 
 async function list() {
@@ -225,7 +207,7 @@ async function list() {
 async function whenReady(complete) {
   clearTimeout(later);
   chosen();
-  const index = indexes.find((one) => one.name === at("index").value);
+  const index = current();
   if (index && !index.ready) {
     at("status").textContent = `The index is not ready: ${index.reason}. It is looked at again every second …`;
     later = setTimeout(async () => {
