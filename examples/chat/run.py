@@ -1,4 +1,4 @@
-"""Teach a model a habit, and find the conversations that taught it, by the assistant's tokens and by all tokens.
+"""Fine-tune a model on conversations, and look for those that teach a habit, by the assistant's tokens and by all.
 
     python run.py OUT
 
