@@ -47,10 +47,10 @@ def row(loss: str, counted: str, method: str, numbers: dict[str, Any]) -> tuple[
     )
 
 
-def table(rows: Sequence[tuple[str, ...]], documents: int) -> str:
+def table(rows: Sequence[tuple[str, ...]], planted: int, documents: int) -> str:
     """Rows under a header, in columns."""
     tenth = f"in the first {round(documents * FIRST_TENTH / 100)}"
-    header = ("loss of documents", "query", "ranking", "in the first as many", tenth, "AUC")
+    header = ("loss of documents", "query", "ranking", f"in the first {planted}", tenth, "AUC")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) for cells in (header, *rows)
@@ -85,7 +85,7 @@ def main() -> None:
         make_small_model(model, conversations, width=arguments.width)
     settings = FineTuning(epochs=arguments.epochs, rate=arguments.rate, blocks=arguments.blocks)
     fine_tune(model, out / "model", conversations, HERE / "reminders.jsonl", settings)
-    rows, documents = [], 0
+    rows: list[tuple[str, ...]] = []
     for loss in LOSSES:
         run(
             "build", conversations, "--model", out / "model", "--out", out / loss, "--loss", loss,
@@ -98,9 +98,8 @@ def main() -> None:
                 *(word for method in METHODS for word in ("--method", method)), "--out", report,
             )  # fmt: skip
             numbers = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["numbers"]
-            documents = numbers["documents"]
             rows += [row(loss, counted, method, numbers) for method in numbers["methods"]]
-    print(f"\n{table(rows, documents)}")
+    print(f"\n{table(rows, numbers['planted'], numbers['documents'])}")
     run("search", out / LOSSES[0], "--queries", HERE / "reminders.jsonl", "-k", "3")
 
 
