@@ -25,6 +25,7 @@ import torch
 
 from gindex.config import ModelConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.objectives import Objective
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
 from gindex.model.attention import ATTENTION
@@ -59,8 +60,8 @@ def token_stream(engine: TrackedModel, text: Path) -> np.ndarray:
 def cut(stream: np.ndarray, length: int, documents: int, tokens: int) -> list[TokenBatch]:
     """Cut documents of one length from the stream, into batches of so many tokens."""
     each = max(1, tokens // length)
-    parts = [stream[n * length : (n + 1) * length] for n in range(documents)]
-    return [pad(parts[n : n + each], range(n, n + each), [1] * each) for n in range(0, documents - each + 1, each)]
+    parts = [Objective.counting(stream[n * length : (n + 1) * length]) for n in range(documents)]
+    return [pad(parts[n : n + each], range(n, n + each)) for n in range(0, documents - each + 1, each)]
 
 
 def make_path(engine: TrackedModel, fraction: float, damping: float, config: VectorConfig) -> VectorPath:

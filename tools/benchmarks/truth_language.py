@@ -26,6 +26,7 @@ from gindex_cli.progress import terminal_progress
 
 from gindex.config import VectorConfig
 from gindex.corpus.batches import TokenBatch, form_batches, pad
+from gindex.corpus.objectives import Objective
 from gindex.lab.attribution import Attribution, coded_scores
 from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
@@ -91,7 +92,7 @@ class Methods:
 
     def batch(self, some: np.ndarray) -> TokenBatch:
         """Return a batch of documents."""
-        return pad([self.tokens[n] for n in some], some, np.ones(len(some), np.int64))
+        return pad([Objective.counting(self.tokens[n]) for n in some], some)
 
     @cached_property
     def queries(self) -> list:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.objectives import Objective
 from gindex.model.losses import CausalLanguageModel
 
 BATCH_TOKENS = 2048
@@ -58,7 +59,7 @@ def train(model: LlamaForCausalLM, parts: list[np.ndarray], epochs: int, rate: f
         total = 0.0
         for number in generator.permutation(len(groups)):
             group = groups[number]
-            losses_N = task.losses(pad([parts[n] for n in group], group, np.ones(len(group), np.int64)))
+            losses_N = task.losses(pad([Objective.counting(parts[n]) for n in group], group))
             optimizer.zero_grad()
             (losses_N.sum() / (lengths[group] - 1).sum()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
