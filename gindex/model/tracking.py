@@ -3,7 +3,7 @@
 A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
 convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
 few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
-skipped.
+skipped. The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import patch_geometry
+from gindex.model.experts import inner_linears
 from gindex.model.gradient_check import Probe, wrong_gradients
+from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened
 from gindex.model.isolation import alone, own, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layer_records import UntrackedWeight
@@ -71,8 +73,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     candidates.watch(probe)
     tried = candidates.layers()
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
-    layers = with_sources([layer for layer in tried if layer.name not in candidates.reasons])
-    choice.check(candidates.modules, (layer.name for layer in layers), candidates.reasons)
+    layers = with_sources([layer for layer in tried if layer.whole not in candidates.reasons])
+    choice.check(candidates.modules, (layer.whole for layer in layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
@@ -100,18 +102,20 @@ class _Calls:
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """The affine layers of a model, and the reasons against some of them."""
+    """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight."""
 
     modules: Mapping[str, nn.Module]
     shapes: Mapping[str, tuple[int, int]]
     reasons: dict[str, str]
     calls: dict[str, _Calls]
+    embeddings: Mapping[str, nn.Module]
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "_Candidates":
         """Find the affine layers, and the reasons against them that show without a pass."""
-        shapes = {name: shape for name, m in model.named_modules() if (shape := affine_shape(m)) is not None}
-        modules = {name: model.get_submodule(name) for name in shapes}
+        modules = dict(model.named_modules()) | inner_linears(model)
+        shapes = {name: shape for name, module in modules.items() if (shape := affine_shape(module)) is not None}
+        modules = {name: modules[name] for name in shapes}
         shared, head = _shared_parameters(model), output_head(model)
         reasons: dict[str, str] = {}
         for name, module in modules.items():
@@ -120,7 +124,9 @@ class _Candidates:
             )
             if reason:
                 reasons[name] = reason
-        return cls(modules=modules, shapes=shapes, reasons=reasons, calls={name: _Calls() for name in modules})
+        embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        calls = {name: _Calls() for name in (*modules, *embeddings)}
+        return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings)
 
     def watch(self, probe: Probe) -> None:
         """Run the two batches and record the calls of each layer."""
@@ -129,10 +135,10 @@ class _Candidates:
             inputs.clear()
             handles = [
                 module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
-                for name, module in self.modules.items()
+                for name, module in (self.embeddings | self.modules).items()
             ]
             try:
-                with torch.enable_grad():  # the weights are frozen: no graph is made
+                with torch.enable_grad(), opened(self.modules.values()):  # the weights are frozen: no graph is made
                     probe(documents)
             finally:
                 for handle in handles:
@@ -141,12 +147,14 @@ class _Candidates:
     def _watcher(
         self, name: str, documents: int, inputs: list[Tensor]
     ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
-        seen, checked = self.calls[name], name not in self.reasons and documents == PROBE_DOCUMENTS
+        module = self.modules.get(name)
+        checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
+        seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
             x = layer_input(args, kwargs)
             seen.count[documents] = seen.count.get(documents, 0) + 1
-            seen.shapes[documents] = tuple(x.shape)
+            seen.shapes[documents] = (args[1].tokens, *x.shape[1:]) if isinstance(args[-1], Pairs) else tuple(x.shape)
             seen.order, seen.input_identity = len(inputs), (id(x), x._version)
             seen.graded &= torch.is_grad_enabled()
             inputs.append(x)
@@ -174,20 +182,31 @@ class _Candidates:
             has_bias = module._parameters.get("bias") is not None
             cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
-            layer = _tracked(name, module, self.shapes[name], source, has_bias)
-            layers.append(replace(layer, beside=beside))
+            layer = replace(_tracked(name, module, self.shapes[name], source, has_bias), beside=beside)
+            layers += _experts(layer, module) if isinstance(module, ExpertLinears) else [layer]
         return layers
 
     def _beside(self, seen: _Calls) -> nn.Module | None:
-        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches."""
+        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches.
+
+        That may be an embedding, which reads [N, T], where no layer runs before.
+        """
         rows = seen.shapes
         if any(len(shape) != 2 for shape in rows.values()):
             return None
-        for name, other in self.calls.items():
+        for name, module in (self.modules | self.embeddings).items():
+            other, axes = self.calls[name], 2 if name in self.embeddings else 3
             ran = other.order < seen.order and other.shapes.keys() == rows.keys()
-            if ran and all(len(s) > 2 and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
-                return self.modules[name]
+            if ran and all(len(s) >= axes and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
+                return module
         return None
+
+
+def _experts(fused: TrackedLayer, module: ExpertLinears) -> Iterator[TrackedLayer]:
+    """Return a layer for each expert of a fused weight."""
+    for expert in range(module.experts):
+        name = f"{fused.name}.{expert}"
+        yield replace(fused, name=name, source=name, expert=expert)
 
 
 def _by_document(seen: _Calls) -> bool:
@@ -206,7 +225,7 @@ def _reason_of_form(
 ) -> str | None:
     """Return the reason against a layer that shows before it is run."""
     parameters = affine_parameters(module)
-    tied = [other for p in parameters for other in shared[id(p)] if other.rpartition(".")[0] != name]
+    tied = [other for p in parameters for other in shared[id(p)] if not _is_own(other, name, module)]
     if tied:
         return f"tied to {tied[0]}"
     if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):
@@ -218,6 +237,11 @@ def _reason_of_form(
     if max(shape) > MAX_WIDTH:
         return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
     return None
+
+
+def _is_own(parameter: str, name: str, module: nn.Module) -> bool:
+    """Say whether a parameter of the model is the layer's under that name; one of a stand-in has other names."""
+    return isinstance(module, InnerLinear) or parameter.rpartition(".")[0] == name
 
 
 def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
@@ -270,8 +294,9 @@ def _untracked(
     for identity, names in _shared_parameters(model).items():
         if identity in tracked:
             continue
-        owner = _owner(names[0])
-        reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
+        owner, whole = _owner(names[0]), names[0].removesuffix("_bias")  # what experts of a fused weight are called
+        other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
+        reason = reasons.get(owner) or reasons.get(whole) or other
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()
