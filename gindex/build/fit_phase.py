@@ -51,7 +51,7 @@ def fit_factors(
         Lambda = _eigenvalues(layout, model, batches, curvature, seed, progress)
         for number, layers in enumerate(layers_by_group(model.table)):
             values = {layer.name: Lambda[layer.name] for layer in layers}
-            means = {name: curvature.mean_eigenvalue(value) for name, value in values.items()}
+            means = curvature.mean_eigenvalues(layers, values)
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
 
 
@@ -66,6 +66,7 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
                 name=layer.name,
                 group=layer.group,
                 source=layer.source,
+                gradient_source=layer.gradient_source,
                 inputs=layer.inputs,
                 outputs=layer.outputs,
                 activation_rank=activation_rank,
@@ -107,7 +108,7 @@ def _covariances(
 ) -> list[tuple[str, str, dict[str, TokenMoment]]]:
     """The side, the name and the place of each covariance that the file of a layer group is made of."""
     activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
-    return activations + [("gradient", layer.name, S) for layer in layers]
+    return activations + [("gradient", layer.name, S) for layer in layers if layer.name == layer.sensitivity]
 
 
 def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
@@ -130,7 +131,9 @@ def _eigenvalues(
     if kind.assumed is not None:
         activation, gradient = read_basis_values(layout, model.table)
         tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
-        return {layer.name: kind.assumed(activation[layer.source], gradient[layer.name], tokens) for layer in layers}
+        return {
+            layer.name: kind.assumed(activation[layer.source], gradient[layer.sensitivity], tokens) for layer in layers
+        }
     bases = read_bases(layout, model.table, model.device, model.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
         return fit_eigenvalues(layers, model.task, batches, bases, seed, done=phase.advance)

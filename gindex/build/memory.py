@@ -238,8 +238,9 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
-    """Widths of all covariances that are kept: one a source, one a layer."""
-    return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
+    """Widths of all covariances that are kept: A of each source, S of each layer that does not share another's."""
+    activations = [layer.inputs for layer in layers if layer.name == layer.source]
+    return activations + [layer.outputs for layer in layers if layer.name == layer.sensitivity]
 
 
 def _bound(model: TrackedModel, config: BuildConfig) -> int | None:
@@ -270,7 +271,8 @@ def _fidelity_bytes(model: TrackedModel, config: BuildConfig) -> int:
 def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int) -> int:
     """Truncated bases, what they are scaled by, and the projection's table."""
     kept = [(layer, *ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION)) for layer in layers]
-    bases = sum((layer.inputs * R if layer.name == layer.source else 0) + layer.outputs * P for layer, R, P in kept)
+    bases = sum(layer.inputs * R for layer, R, _ in kept if layer.name == layer.source)
+    bases += sum(layer.outputs * P for layer, _, P in kept if layer.name == layer.sensitivity)
     return size * bases + (2 * 4 + 5) * sum(R * P for _layer, R, P in kept)
 
 

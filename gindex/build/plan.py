@@ -100,9 +100,12 @@ def _coverage(table: LayerTable) -> Coverage:
 
 def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(width**2 for width in sides(model.table.layers))
-    outer = sum(layer.parameters for layer in layers)
-    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(model))
+    squares = sum(layer.token_share * (i**2 + o**2) for layer, i, o in _shapes(model))
+    outer = sum(layer.token_share * layer.parameters for layer in layers)
+    rotation = sum(
+        layer.token_share * (i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1])
+        for layer, i, o in _shapes(model)
+    )
     passing, flops, cubes = _pass_seconds(model), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
@@ -114,7 +117,7 @@ def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_
 
 def _shapes(model: TrackedModel) -> list[tuple[TrackedLayer, int, int]]:
     """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in model.table.layers]
+    return [(layer, layer.inputs if layer.name == layer.reads else 0, layer.outputs) for layer in model.table.layers]
 
 
 @defaults()

@@ -59,7 +59,7 @@ class EigenvalueObserver(Observer):
 
     Attributes:
         activation_bases: Q_A [I, I] by source name, on the model's device.
-        gradient_bases: Q_S [O, O] by layer name.
+        gradient_bases: Q_S [O, O] by the name of the layer whose S it is.
         sums: Lambda [O, I] by layer name, summed over documents.
         documents: Documents in each sum, by layer name.
     """
@@ -77,7 +77,7 @@ class EigenvalueObserver(Observer):
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Rotate activations [N, T, I - bias] into the eigenbasis; layers that share them are next to one another."""
-        key = layer.source, a_NTI.shape[1]
+        key = layer.reads, a_NTI.shape[1]
         if self._rotated is None or self._rotated[0] != key:
             Q_A = self.activation_bases[layer.source]
             self._rotated = key, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
@@ -90,7 +90,7 @@ class EigenvalueObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
         finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
-        Q_S = self.gradient_bases[layer.name]
+        Q_S = self.gradient_bases[layer.sensitivity]
         a_NTR, s_NTP = kept_rows(kept, finite_N), kept_rows(g_NTO, finite_N).to(Q_S.dtype) @ Q_S
         if layer.name not in self.sums:
             wide = torch.promote_types(s_NTP.dtype, torch.float32)

@@ -91,7 +91,7 @@ def fit_eigenvalues(
         layers: Tracked layers.
         task: The model with its loss.
         batches: Batches of the sample.
-        bases: Q_A [I, I] by source name and Q_S [O, O] by layer name, on the model's device.
+        bases: Q_A [I, I] by source name and Q_S [O, O] by the layer whose S it is, on the model's device.
         seed: Seed of the sampled labels.
         done: Called after each batch with its number of documents.
 

@@ -6,7 +6,7 @@ Every kind has a basis for either side of a layer and eigenvalues in it, so all 
 Axes: I layer inputs, O layer outputs, X either.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +37,21 @@ class CurvatureKind:
     assumed: Callable[[Tensor, Tensor, float], Tensor] | None = None
     damped: bool = True
 
-    def mean_eigenvalue(self, Lambda: Tensor) -> float:
-        """Mean of Lambda [O, I], which damping is a multiple of; 0 for a kind that is not damped."""
-        return float(Lambda.double().mean()) if self.damped else 0.0
+    def mean_eigenvalues(self, layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means of Lambda by layer name, which damping is a multiple of; 0 for a kind that is not damped.
+
+        The experts of a fused weight have one mean, as the layer that they are together: where an expert gets no token
+        of the fit, its curvature is the damping, neither zero nor infinite.
+
+        Args:
+            layers: Tracked layers.
+            Lambda: Corrected eigenvalues [O, I] by layer name.
+        """
+        means: dict[str, list[float]] = {}
+        for layer in layers:
+            own = float(Lambda[layer.name].double().mean()) if self.damped else 0.0
+            means.setdefault(layer.whole, []).append(own)
+        return {layer.name: sum(means[layer.whole]) / len(means[layer.whole]) for layer in layers}
 
 
 EKFAC = CurvatureKind()
@@ -93,17 +105,18 @@ def fit_in_memory(
         Lambda = {
             layer.name: kind.assumed(
                 values_A[layer.source],
-                values_S[layer.name],
-                int(covariances.gradient_moments[layer.name].tokens) / documents,
+                values_S[layer.sensitivity],
+                int(covariances.gradient_moments[layer.sensitivity].tokens) / documents,
             )
             for layer in layers
         }
+    means = kind.mean_eigenvalues(layers, Lambda)
     return {
         layer.name: LayerFactors(
             Q_A=Q_A[layer.source],
-            Q_S=Q_S[layer.name],
+            Q_S=Q_S[layer.sensitivity],
             Lambda=Lambda[layer.name],
-            mean_eigenvalue=kind.mean_eigenvalue(Lambda[layer.name]),
+            mean_eigenvalue=means[layer.name],
         )
         for layer in layers
     }

@@ -192,36 +192,59 @@ def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """What a layer has of a module's input and output: all, or an expert's tokens, as documents [N, T, ...]."""
+    """A layer's part of a module's input and output: all of it, or an expert's tokens."""
 
     layer: TrackedLayer
-    inputs: Callable[[Tensor], Tensor]
-    outputs: Callable[[Tensor], Tensor]
+    cut: Callable[[Tensor], Tensor]
     positions_NT: Tensor | None = None
 
 
-def _parts(
-    layers: Sequence[TrackedLayer], args: tuple[Any, ...], kwargs: dict[str, Any], running: _Pass
-) -> list[_Part]:
-    """Check a call of a module and tell its layers apart; experts that get no token have no part in it."""
-    x, documents = layer_input(args, kwargs), running.documents
-    if layers[0].expert is None:
-        (layer,) = layers
-        running.call(layer, x.shape[0], tuple(x.shape))
-        inputs, outputs = partial(_by_position, layer, documents=documents), partial(_by_document, documents=documents)
-        return [_Part(layer=layer, inputs=inputs, outputs=outputs)]
-    pairs: Pairs = args[1]
-    for layer in layers:
-        running.call(layer, pairs.tokens, tuple(x.shape))
-    if running.routes is None or running.routes[0] is not pairs:
-        running.routes = pairs, Routes.of(pairs, documents, x.device)
-    routes, parts = running.routes[1], []
-    for layer in layers:
-        if pairs.sizes[layer.expert]:  # type: ignore[index]
-            place = partial(routes.place, layer.expert)
-            positions_NT = routes.positions(layer.expert)  # type: ignore[arg-type]
-            parts.append(_Part(layer=layer, inputs=place, outputs=place, positions_NT=positions_NT))
-    return parts
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """A call of a module, taken apart into its layers: documents [N, T, ...] of each.
+
+    Attributes:
+        inputs: Prepares the input, of which each part then has its cut.
+        outputs: Prepares the output in the same way.
+        parts: The layers; experts that get no token are left out.
+    """
+
+    inputs: Callable[[Tensor], Tensor]
+    outputs: Callable[[Tensor], Tensor]
+    parts: Sequence[_Part]
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[TrackedLayer], args: tuple[Any, ...], kwargs: dict[str, Any], running: _Pass
+    ) -> "_Call":
+        """Check a call, and take it apart."""
+        x, documents = layer_input(args, kwargs), running.documents
+        if layers[0].expert is None:
+            (layer,) = layers
+            running.call(layer, x.shape[0], tuple(x.shape))
+            inputs = partial(_by_position, layer, documents=documents)
+            outputs = partial(_by_document, documents=documents)
+            return cls(inputs=inputs, outputs=outputs, parts=[_Part(layer=layer, cut=lambda x_NTX: x_NTX)])
+        pairs: Pairs = args[1]
+        for layer in layers:
+            running.call(layer, pairs.tokens, tuple(x.shape))
+        if running.routes is None or running.routes[0] is not pairs:
+            running.routes = pairs, Routes.of(pairs, documents, x.device)
+        routes = running.routes[1]
+        parts = [
+            _Part(layer=layer, cut=partial(routes.by_document, expert), positions_NT=routes.positions(expert))
+            for layer in layers
+            if pairs.sizes[expert := layer.expert]  # type: ignore[index]
+        ]
+        return cls(inputs=routes.spread, outputs=routes.spread, parts=parts)
+
+    def observed(self, observer: Observer, a: Tensor) -> Iterator[tuple[_Part, Any]]:
+        """Show the activations of each part; with what the observer keeps of them."""
+        prepared = self.inputs(a)
+        for part in self.parts:
+            if part.positions_NT is not None:
+                observer.routed(part.layer, part.positions_NT)
+            yield part, observer.activations(part.layer, part.cut(prepared))
 
 
 def _forward_hook(
@@ -232,15 +255,15 @@ def _forward_hook(
         if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach().to(output.dtype)  # some layers narrow what they read themselves
-        parts = _parts(layers, args, kwargs, running)
-        load = _keep(parts, running.observer, a)
+        call = _Call.of(layers, args, kwargs, running)
+        load = _keep(call, running.observer, a)
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
-            g = (positions_last(g) if isinstance(module, nn.Conv2d) else g).detach()
+            g = call.outputs((positions_last(g) if isinstance(module, nn.Conv2d) else g).detach())
             for part, kept in load():
                 running.reached.add(part.layer.name)
-                running.observer.gradients(part.layer, kept, part.outputs(g))
+                running.observer.gradients(part.layer, kept, part.cut(g))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -252,19 +275,12 @@ def _forward_hook(
     return forward
 
 
-def _keep(parts: Sequence[_Part], observer: Observer, a: Tensor) -> Callable[[], Iterable[tuple[_Part, Any]]]:
+def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[tuple[_Part, Any]]]:
     """Return a function that gives the observer's view of the activations, computed again in a checkpointed block."""
-
-    def observed(a: Tensor) -> Iterator[tuple[_Part, Any]]:
-        for part in parts:
-            if part.positions_NT is not None:
-                observer.routed(part.layer, part.positions_NT)
-            yield part, observer.activations(part.layer, part.inputs(a))
-
     if is_checkpointed():
         take = keep(a)
-        return lambda: observed(take())
-    kept = list(observed(a))
+        return lambda: call.observed(observer, take())
+    kept = list(call.observed(observer, a))
     return lambda: kept
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRecord:
-    """A tracked layer: its name, group, activation source, shape, ranks kept and mean corrected eigenvalue."""
+    """A tracked layer: its name, group, activation source, shape, ranks kept and mean corrected eigenvalue.
+
+    `gradient_source` names the layer whose S and Q_S an expert shares, None where it has its own.
+    """
 
     name: str
     group: str
@@ -15,6 +18,7 @@ class LayerRecord:
     activation_rank: int
     gradient_rank: int
     mean_eigenvalue: float
+    gradient_source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

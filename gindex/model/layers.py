@@ -32,7 +32,10 @@ class TrackedLayer:
         body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
-        expert: Which expert of a fused weight it is, None for any other layer.
+        expert: Which expert of a fused weight it is, None for any other layer. Its source is then the first layer of
+            those that share A and Q_A with it, though each reads tokens of its own.
+        token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
+        gradient_source: Name of the first layer of those that share S and Q_S with it; None where they are its own.
     """
 
     name: str
@@ -45,6 +48,18 @@ class TrackedLayer:
     body: bool = True
     beside: nn.Module | None = None
     expert: int | None = None
+    token_share: float = 1.0
+    gradient_source: str | None = None
+
+    @property
+    def reads(self) -> str:
+        """What names the activations that the layer reads: they are the same for layers with the same name."""
+        return self.source if self.expert is None else self.name
+
+    @property
+    def sensitivity(self) -> str:
+        """Name of the layer under which its S is kept."""
+        return self.gradient_source or self.name
 
     @property
     def whole(self) -> str:
@@ -122,11 +137,20 @@ class LayerTable(Sequence[TrackedLayer]):
 
 
 def with_sources(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
-    """Return a selection of layers, each with the first of them that reads the same activations as its source."""
+    """Return a selection of layers, each with the first of them that shares its factors as their source."""
     first: dict[str, str] = {}
+    second: dict[str, str] = {}
     for layer in layers:
         first.setdefault(layer.source, layer.name)
-    return tuple(replace(layer, source=first[layer.source]) for layer in layers)
+        second.setdefault(layer.sensitivity, layer.name)
+    return tuple(
+        replace(
+            layer,
+            source=first[layer.source],
+            gradient_source=layer.gradient_source and second[layer.sensitivity],
+        )
+        for layer in layers
+    )
 
 
 def layer_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:

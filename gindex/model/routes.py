@@ -3,7 +3,7 @@
 Pairs of a token and an expert lie in the order of experts; observers see an expert's tokens by document, [N, T, ...],
 where T is the most that a document of the batch has at that expert.
 
-Axes: N documents, T tokens, E experts, S pairs, X features.
+Axes: N documents, T tokens, E experts, S pairs, P places, X features.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,12 @@ class Routes:
 
     Attributes:
         documents: N.
-        starts: The first pair of each expert, and S [E + 1].
-        longest: T of each expert [E].
-        offsets: The first of an expert's N * T places among those of all [E + 1].
-        places_S: The place of each pair among the N * T of its expert [S], on the model's device.
+        offsets: The first of an expert's N * T places among the P of all [E + 1].
+        places_S: The place of each pair [S], on the model's device.
         positions_P: Positions in their documents of all places, -1 where there is no token; on the model's device.
     """
 
     documents: int
-    starts: list[int]
-    longest: list[int]
     offsets: list[int]
     places_S: Tensor
     positions_P: Tensor
@@ -48,24 +44,24 @@ class Routes:
         slots_S = np.empty_like(rows_S)
         slots_S[order_S] = np.arange(len(rows_S)) - firsts_C[cells_S[order_S]]
         longest_E = counts_C.reshape(len(sizes_E), documents).max(1)
-        places_S = documents_S * longest_E[experts_S] + slots_S
         offsets = np.concatenate([[0], np.cumsum(longest_E * documents)])
+        places_S = offsets[experts_S] + documents_S * longest_E[experts_S] + slots_S
         positions_P = np.full(offsets[-1], -1, np.int64)
-        positions_P[offsets[experts_S] + places_S] = rows_S % tokens
+        positions_P[places_S] = rows_S % tokens
         return cls(
             documents=documents,
-            starts=np.concatenate([[0], np.cumsum(sizes_E)]).tolist(),
-            longest=longest_E.tolist(),
             offsets=offsets.tolist(),
             places_S=torch.from_numpy(places_S).to(device),
             positions_P=torch.from_numpy(positions_P).to(device),
         )
 
-    def place(self, expert: int, x_SX: Tensor) -> Tensor:
-        """An expert's part of what all pairs have, by document [N, T, X]; 0 where there is no token."""
-        pairs, longest = slice(self.starts[expert], self.starts[expert + 1]), self.longest[expert]
-        x_PX = x_SX.new_zeros(self.documents * longest, x_SX.shape[1])
-        return x_PX.index_copy_(0, self.places_S[pairs], x_SX[pairs]).view(self.documents, longest, -1)
+    def spread(self, x_SX: Tensor) -> Tensor:
+        """What all pairs have, at the places of all experts [P, X]; 0 where there is no token."""
+        return x_SX.new_zeros(self.offsets[-1], x_SX.shape[1]).index_copy_(0, self.places_S, x_SX)
+
+    def by_document(self, expert: int, x_PX: Tensor) -> Tensor:
+        """An expert's part of what was spread, by document [N, T, X]."""
+        return x_PX[self.offsets[expert] : self.offsets[expert + 1]].view(self.documents, -1, x_PX.shape[1])
 
     def positions(self, expert: int) -> Tensor:
         """Positions in their documents of an expert's tokens [N, T], -1 where there is none."""

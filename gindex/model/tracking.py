@@ -11,6 +11,7 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,7 @@ class _Calls:
     input_identity: tuple[int, int] = (0, 0)
     graded: bool = True
     affine: bool = True
+    share: float = 1.0
 
 
 @dataclass(kw_only=True)
@@ -146,15 +148,19 @@ class _Candidates:
 
     def _watcher(
         self, name: str, documents: int, inputs: list[Tensor]
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
         module = self.modules.get(name)
         checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
         seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
 
-        def watch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
+        def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             x = layer_input(args, kwargs)
             seen.count[documents] = seen.count.get(documents, 0) + 1
-            seen.shapes[documents] = (args[1].tokens, *x.shape[1:]) if isinstance(args[-1], Pairs) else tuple(x.shape)
+            seen.shapes[documents] = tuple(x.shape)
+            if isinstance(module, ExpertLinears):
+                pairs: Pairs = args[1]
+                seen.shapes[documents] = pairs.tokens, *x.shape[1:]
+                seen.share = len(x) / (pairs.tokens * module.experts)
             seen.order, seen.input_identity = len(inputs), (id(x), x._version)
             seen.graded &= torch.is_grad_enabled()
             inputs.append(x)
@@ -182,7 +188,8 @@ class _Candidates:
             has_bias = module._parameters.get("bias") is not None
             cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
-            layer = replace(_tracked(name, module, self.shapes[name], source, has_bias), beside=beside)
+            layer = _tracked(name, module, self.shapes[name], source, has_bias)
+            layer = replace(layer, beside=beside, token_share=seen.share)
             layers += _experts(layer, module) if isinstance(module, ExpertLinears) else [layer]
         return layers
 

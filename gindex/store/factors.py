@@ -54,13 +54,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_bases(
     layout: Layout, table: LayerTable, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Load every basis: Q_A [I, I] by source and Q_S [O, O] by layer, eigenvectors as columns."""
+    """Load every basis: Q_A [I, I] by source and Q_S [O, O] by the layer whose S it is, eigenvectors as columns."""
     sides = _read_sides(layout, table, "activation", "gradient", lambda Q: Q.to(device, dtype).T)
     return sides[0], sides[1]
 
 
 def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Load the covariances' eigenvalues: of A [I] by source and of S [O] by layer."""
+    """Load the covariances' eigenvalues: of A [I] by source and of S [O] by the layer whose it is."""
     return _read_sides(layout, table, "activation_values", "gradient_values", lambda values: values)
 
 
@@ -71,7 +71,8 @@ def _read_sides(
     for number, layers in enumerate(layers_by_group(table)):
         with _open(layout.eigenbases(number)) as file:
             for layer in layers:
-                sides[1][layer.name] = convert(file.get_tensor(f"{gradient}.{layer.name}"))
+                if layer.name == layer.sensitivity:
+                    sides[1][layer.name] = convert(file.get_tensor(f"{gradient}.{layer.name}"))
                 if layer.name == layer.source:
                     sides[0][layer.source] = convert(file.get_tensor(f"{activation}.{layer.source}"))
     return sides
@@ -97,6 +98,7 @@ class FactorReader:
         self._layers = {layer.name: layer for layer in layers}
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {layer.name: groups[layer.group] for layer in layers}
+        self._last: dict[str, tuple[tuple[str, int], Tensor]] = {}
 
     @classmethod
     def of(cls, layout: Layout, layers: Sequence[LayerRecord], model: TrackedModel) -> Self:
@@ -111,19 +113,28 @@ class FactorReader:
             CorruptStoreError: A factor file is missing or damaged.
         """
         layer = self._layers[name]
-        with _open(self._layout.eigenbases(self._file_of[layer.source])) as file:
-            Q_A = file.get_slice(f"activation.{layer.source}")[: activation_rank or layer.inputs]
-        with _open(self._layout.eigenbases(self._file_of[name])) as file:
-            Q_S = file.get_slice(f"gradient.{name}")[: gradient_rank or layer.outputs]
+        Q_A = self._basis("activation", layer.source, activation_rank or layer.inputs)
+        Q_S = self._basis("gradient", layer.gradient_source or name, gradient_rank or layer.outputs)
         with _open(self._layout.eigenvalues(self._file_of[name])) as file:
-            Lambda = file.get_slice(name)[: len(Q_S), : len(Q_A)]
-        # Copied out of the mapped files: a page of a file that is cut short later would end the process.
+            Lambda = file.get_slice(name)[: Q_S.shape[1], : Q_A.shape[1]]
         return LayerFactors(
-            Q_A=Q_A.to(self._device, self._dtype, copy=True).T,
-            Q_S=Q_S.to(self._device, self._dtype, copy=True).T,
+            Q_A=Q_A,
+            Q_S=Q_S,
             Lambda=Lambda.to(self._device, copy=True),
             mean_eigenvalue=layer.mean_eigenvalue,
         )
+
+    def _basis(self, side: str, name: str, rank: int) -> Tensor:
+        """Leading eigenvectors as columns; the last ones of a side are held, as layers that share them are in a row."""
+        last = self._last.get(side)
+        if last is not None and last[0] == (name, rank):
+            return last[1]
+        with _open(self._layout.eigenbases(self._file_of[name])) as file:
+            rows = file.get_slice(f"{side}.{name}")[:rank]
+            # Copied out of the mapped file: a page of a file that is cut short later would end the process.
+            basis: Tensor = rows.to(self._device, self._dtype, copy=True).T
+        self._last[side] = (name, rank), basis
+        return basis
 
     def encoder(self, model: TrackedModel, projection: ProjectionSpec, damping: float) -> Encoder:
         """Prepare the path from passes to vectors, at the ranks of the index.
@@ -138,18 +149,8 @@ class FactorReader:
 
     def truncated(self) -> dict[str, LayerFactors]:
         """Load all layers at the ranks of the index; layers that share activations share the basis in memory."""
-        factors: dict[str, LayerFactors] = {}
-        for name, layer in self._layers.items():
-            loaded = self.load(name, layer.activation_rank, layer.gradient_rank)
-            if layer.source in factors:
-                loaded = LayerFactors(
-                    Q_A=factors[layer.source].Q_A,
-                    Q_S=loaded.Q_S,
-                    Lambda=loaded.Lambda,
-                    mean_eigenvalue=loaded.mean_eigenvalue,
-                )
-            factors[name] = loaded
-        return factors
+        layers = self._layers.items()
+        return {name: self.load(name, layer.activation_rank, layer.gradient_rank) for name, layer in layers}
 
 
 @contextmanager

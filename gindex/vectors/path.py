@@ -95,13 +95,15 @@ class _VectorObserver(Observer):
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         factors = self._factors[layer.name]
-        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
+        key = layer.reads, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
         if self._kept is None or self._kept[0] != key:
             a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
             self._kept = key, a @ factors.Q_A if key[1] else a
         return self._kept[1]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        if not g_NTO.shape[1]:  # an expert without a token adds nothing
+            return
         Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
         g = g_NTO.to(Q_S.dtype)
         if rotates_tokens(g.shape[1], Q_A, Q_S):

@@ -184,7 +184,7 @@ MIXTURES = (
     _right("DeepSeek-V2", "deepseek_v2", **LATENT, **ROUTED),
     _right("DeepSeek-V3", "deepseek_v3", **LATENT, **ROUTED),
     _right(
-        "DeepSeek-V3.2", "deepseek_v32", index_topk=4, index_n_heads=16, index_head_dim=8, **LATENT, **ROUTED
+        "DeepSeek-V3.2", "deepseek_v32", body=0.8, index_topk=4, index_n_heads=16, index_head_dim=8, **LATENT, **ROUTED
     ),
     _right(
         "DeepSeek-V4", "deepseek_v4", n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
