@@ -13,6 +13,11 @@ from gindex.options import LABORATORY, Option, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE = "text", "completion", "messages", "tokens", "preference"
+AUTO = "auto"
+LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
+"""Forms of documents, and which tokens of conversations count."""
+
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
 GROUPINGS = ("part", "document")
@@ -47,9 +52,50 @@ INDEX, MODEL = "index", "model and device"
 class CorpusConfig(Settings):
     """How documents are read and cut into parts."""
 
+    form: str = option(
+        AUTO,
+        "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
+        "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
+        "preference of chosen over rejected, by DPO's loss; auto goes by each record's fields.",
+        group=CORPUS,
+        choices=(AUTO, *FORMS),
+    )
     text_field: str = option("text", "Field of a record that holds the document's text.", group=CORPUS)
+    prompt_field: str = option("prompt", "Field that holds a prompt.", group=CORPUS)
+    completion_field: str = option("completion", "Field that holds a prompt's completion.", group=CORPUS)
+    messages_field: str = option("messages", "Field that holds a conversation.", group=CORPUS)
+    loss: str = option(
+        ASSISTANT_TURNS,
+        "Tokens that count in a conversation, or in a prompt with its completion: what the assistant says, its "
+        "last-turn alone, or all.",
+        group=CORPUS,
+        choices=LOSSES,
+    )
+    weight_field: str | None = option(
+        None,
+        "Field that holds a number by which a document's loss is multiplied, such as a repetition or an advantage; it "
+        "may be negative.",
+        group=CORPUS,
+        unset="each counts once",
+    )
+    beta: float = option(0.1, "Beta of the DPO loss of preferences.", group=CORPUS, above=0)
     id_field: str = option(
         "id", "Field that holds the document id; records without it are numbered by file and line.", group=CORPUS
+    )
+    pack: int | None = option(
+        None,
+        "Join documents into sequences of so many tokens, as pre-training does: a document is read after those before "
+        "it in its sequence, and its own tokens count.",
+        group=CORPUS,
+        least=2,
+        unset="each document by itself",
+        metavar="TOKENS",
+    )
+    overlap: int = option(
+        1,
+        "Tokens that the parts of a long document begin with from the part before, as context; each counts once.",
+        group=CORPUS,
+        least=1,
     )
     max_tokens: int | None = option(
         None,
@@ -58,6 +104,21 @@ class CorpusConfig(Settings):
         least=2,
         unset=f"automatic: {USUAL_TOKENS}, or what the model takes where that is less",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pack is not None and self.max_tokens not in (None, self.pack):
+            raise ConfigError(
+                field="pack and max_tokens",
+                expected="one of them: `pack` says how long sequences are",
+                found=f"{self.pack} and {self.max_tokens}",
+            )
+        if self.pack is not None and self.overlap != 1:
+            raise ConfigError(
+                field="overlap", expected="none beside `pack`", found=self.overlap, remedy="leave one of them out"
+            )
+        if self.max_tokens is not None and self.overlap >= self.max_tokens:
+            raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +177,11 @@ class CurvatureConfig(Settings):
     )
     fit_documents: int | None = option(
         1000, "Documents that EK-FAC is fitted on, drawn with the seed.", group=CURVATURE, least=1, unset="all"
+    )
+    fit_weights: bool = option(
+        False,
+        "Weight tokens and documents in the fit as in their gradients; else each that counts once.",
+        group=CURVATURE,
     )
     damping_scale: float = option(
         0.1, "Damping of exact influence, as a multiple of each layer's mean eigenvalue.", group=CURVATURE, above=0

@@ -14,6 +14,7 @@ from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
 from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, SearchOptions
+from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts, lexical_documents, parts_of_id
@@ -241,13 +242,13 @@ class GradientIndex:
         names = dict(table.rows("SELECT ordinal, id FROM documents"))
         return [(names[document], score) for document, score in lexical_documents(table, text, k)]
 
-    def tokens(self, document_id: str) -> list[npt.NDArray[np.uint32]]:
-        """The token ids of every part of a document, in order.
+    def objectives(self, document_id: str) -> list[Objective]:
+        """The tokens of every part of a document, in order, and how much each counts.
 
         Raises:
             UnknownDocumentError: There is no such document, or it is deleted.
         """
-        return [tokens for _, tokens in parts_of_id(self.snapshot.documents, document_id)]
+        return [objective for _, objective in parts_of_id(self.snapshot.documents, document_id)]
 
     def search(
         self,

@@ -18,6 +18,7 @@ from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, CorruptStoreError, ModelError, NotAnIndexError, QueryError
 from gindex.search.result import Timing
 from gindex.store.files import read_json, write_json
+from tests.support.objectives import ids_of
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 
@@ -69,7 +70,7 @@ def documents(built) -> tuple[list[tuple[str, int]], list[list[int]]]:
     with DocumentTable.open(built / "volumes/00000/documents.sqlite") as table:
         ordinals = range(table.counts().parts)
         names = [(part.document_id, part.part) for part in table.parts(ordinals)]
-        return names, [tokens.tolist() for tokens in table.tokens(ordinals)]
+        return names, [ids_of(part).tolist() for part in table.objectives(ordinals)]
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +361,7 @@ def test_documents_that_are_shown_are_compared_and_no_others(copy, index):
         except CorruptStoreError as error:
             assert re.search(r"documents.sqlite: expected document 147 as it was written", str(error)), error
             wrong.append(expected.document_id)
-    assert wrong == ["d147"] * len(index.tokens("d147"))
+    assert wrong == ["d147"] * len(index.objectives("d147"))
 
 
 def test_index_without_checksums_of_rows_compares_its_documents_when_they_are_opened(copy):

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gindex.build.memory import batch_sizes
 from gindex.config import BuildConfig
@@ -68,16 +69,16 @@ def _calibrate(
     progress: Progress,
 ) -> dict[str, Any]:
     lengths = table.part_lengths()
-    drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(lengths > 1))
+    drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(table.part_targets() > 0))
     drawn = drawn[: config.curvature.calibration_documents]
     size = batch_sizes(model, config, len(lengths), int(lengths.max())).calibration
     documents, length = batch_shape(size.tokens, int(lengths.max()))
-    groups = [drawn[start : start + documents] for start in range(0, len(drawn), documents)]
     batches = []
-    for group in groups:
-        tokens = [part[:length] for part in table.tokens(group)]
-        batch = pad(tokens, group, np.ones(len(group), np.int64))
-        batches.append((len(group), partial(model.task.losses, batch)))
+    for of_kind in _by_kind(table, drawn):
+        for start in range(0, len(of_kind), documents):
+            group = of_kind[start : start + documents]
+            batch = pad([objective.window(length) for objective in table.objectives(group)], group)
+            batches.append((len(group), batch.texts, partial(model.task.losses, batch)))
     with progress.phase("calibrate", len(drawn), "parts") as phase, size.passes(model):
         expected = calibrate(
             model.table.layers,
@@ -94,6 +95,12 @@ def _calibrate(
         for s in settings
     ]
     return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
+
+
+def _by_kind(table: DocumentTable, parts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Parts by kind, of which a batch holds one, in the order given."""
+    kinds = [objective.kind for objective in table.objectives(parts)]
+    return [parts[[found == kind for found in kinds]] for kind in sorted(set(kinds))]
 
 
 def batch_shape(tokens: int, longest: int) -> tuple[int, int]:

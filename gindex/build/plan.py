@@ -15,6 +15,7 @@ from gindex.ann.spec import choose_spec
 from gindex.build.memory import TYPICAL_FRACTION, peak_bytes, sides
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
+from gindex.corpus.objectives import Objective
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
@@ -125,7 +126,7 @@ def _pass_seconds(model: TrackedModel) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, model.loaded.max_tokens)
     tokens = np.arange(length, dtype=np.uint32) % min(100, model.task.vocabulary)
-    batch = pad([tokens], np.zeros(1, np.int64), np.ones(1, np.int64))
+    batch = pad([Objective.counting(tokens)], [0])
     # Gradients flow from the embeddings up, as they do under observation.
     handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
         lambda _module, _args, output: output.requires_grad_(True)

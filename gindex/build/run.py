@@ -33,6 +33,7 @@ from gindex.build.state import (
 from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.config import USUAL_TOKENS, BuildConfig
 from gindex.corpus.fingerprints import fingerprint_sources
+from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
@@ -164,9 +165,10 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     """
     for source in sources:
         expand(source)
-    most, wanted = read_model(config.model).max_tokens, config.corpus.max_tokens
+    most, wanted = read_model(config.model).max_tokens, config.corpus.pack or config.corpus.max_tokens
     if wanted is not None and wanted > most:
-        raise ConfigError(field="max_tokens", expected=f"at most {most}, which the model takes", found=wanted)
+        name = "pack" if config.corpus.pack else "max_tokens"
+        raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
 
 
@@ -218,7 +220,8 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            fill_table(path, read_corpus(sources, config.corpus), model.loaded.tokenizer, config.corpus, progress)
+            documents, tokenizer = read_corpus(sources, config.corpus), model.loaded.tokenizer
+            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=model.task.vocabulary)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
@@ -244,7 +247,7 @@ class _Build:
         layout, model, config = self.layout, self.model, self.config
         sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
-        batches = model.batches(self.table.tokens(sample.tolist()), sample, np.ones(len(sample), np.int64), size.tokens)
+        batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
         with size.passes(model):
             room = decomposition_room(model, config)
@@ -268,6 +271,13 @@ class _Build:
         work = setup.work(0, 0, self.table)
         VectorWriter(work.volume, work.spec)
         return work
+
+    def _fitted(self, sample: npt.NDArray[np.int64]) -> list[Objective]:
+        """What the curvature of a part is taken of: the tokens that count, weighted where that is asked for."""
+        objectives = self.table.objectives(sample.tolist())
+        if self.config.curvature.fit_weights:
+            return objectives
+        return [objective.unweighted() for objective in objectives]
 
     def commit(
         self, work: VectorWork, segments: dict[int, SegmentRecord], sources: Sequence[SourceFingerprint]
@@ -363,11 +373,11 @@ class _Build:
             CorpusError: No document has a token to predict, so there is no gradient to fit on.
         """
         documents, wanted = self.table.part_documents(), self.config.curvature.fit_documents
-        usable = np.unique(documents[self.table.part_lengths() > 1])
+        usable = np.unique(documents[self.table.part_targets() > 0])
         if not len(usable):
             raise CorpusError(
                 field="corpus",
-                expected="a document of at least two tokens",
+                expected="a document with a token to predict",
                 found=f"none in {documents[-1] + 1}",
                 remedy="a single token has no gradient, since nothing predicts it",
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gindex.corpus.batches import pad
+from gindex.corpus.objectives import Objective
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
 from gindex.model.tracked_model import TrackedModel
@@ -68,7 +69,7 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
 def _saved_bytes(model: TrackedModel, longest: int) -> float:
     """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
     tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
-    batch = pad([tokens], [0], [1])
+    batch = pad([Objective.counting(tokens)], [0])
     owned = {p.untyped_storage().data_ptr() for p in model.loaded.model.parameters()}
     seen: dict[int, int] = {}
 

@@ -189,12 +189,12 @@ class VectorWork:
         """The codes of a segment, and the parts that have none, with the reason."""
         rows = self.spec.segment_range(number)
         parts = range(self.first_part + rows.start, self.first_part + rows.stop)
-        tokens, first_targets = self.table.tokens(list(parts)), np.ones(len(parts), np.int64)
+        objectives = self.table.objectives(list(parts))
         coded, finite_N = empty_coded(self.spec, len(parts)), np.zeros(len(parts), np.bool_)
         size = self.batch_sizes.vectors
         finish: Callable[[], None] = lambda: None  # noqa: E731
         with size.passes(self.setup.model):
-            for positions, batch in self.setup.encoder.encode_batches(tokens, first_targets, size.tokens):
+            for positions, batch in self.setup.encoder.encode_batches(objectives, size.tokens):
                 fetch = _code(batch, self.spec)
                 finish()  # the batch before this one, once this one has been begun
                 finish = partial(_store, fetch, coded, finite_N, positions, phase)

@@ -108,6 +108,7 @@ def run_add(
                     progress,
                     first_document=manifest.stored_documents,
                     first_part=manifest.stored_parts,
+                    vocabulary=model.task.vocabulary,
                 )
             with DocumentTable.open(place.documents) as table:
                 work = setup.work(number, manifest.stored_parts, table)

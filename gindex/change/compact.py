@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gindex.documents.schema import VERSION
+from gindex.documents.schema import TEXT_VERSION
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import copy_documents, new_table
 from gindex.model.isolation import plain
@@ -47,7 +47,7 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
 
 def _is_old(snapshot: Snapshot) -> bool:
     with snapshot.table() as table:
-        return min(table.versions) < VERSION
+        return min(table.versions) < TEXT_VERSION
 
 
 def _kept(manifest: Manifest) -> Ordinals:

@@ -40,17 +40,20 @@ def mean_whitened_norm(
     """
     setup, model, size = work.setup, work.setup.model, work.batch_sizes.fit
     drawn = np.random.default_rng(setup.config.seed).permutation(parts)[:PARTS]
-    tokens = [part[:TOKENS] for part in table.tokens(np.sort(drawn)) if len(part) > 1]
-    damping, count = setup.config.curvature.damping_scale, len(tokens)
+    windows = [part.window(TOKENS) for part in table.objectives(np.sort(drawn))]
+    measured = [part for part in windows if part.targets]
+    damping, count = setup.config.curvature.damping_scale, len(measured)
     norms = np.zeros(count)
-    batches = model.batches(tokens, np.arange(count), np.ones(count, np.int64), size.tokens)
+    batches = model.batches(measured, np.arange(count), size.tokens)
     with progress.phase("compare with the fit", count, "parts") as phase, size.passes(model):
         for batch in batches:
             losses = partial(model.task.losses, batch)
-            found = whitened_norms(model.table.layers, setup.factors.load, damping, len(batch.ordinals), losses)
+            found = whitened_norms(
+                model.table.layers, setup.factors.load, damping, len(batch.ordinals), losses, batch.texts
+            )
             norms[batch.ordinals] = found.numpy()
             phase.advance(len(batch.ordinals))
-    each = norms / np.sqrt([len(part) - 1 for part in tokens])
+    each = norms / np.sqrt([part.targets for part in measured])
     usable = each[np.isfinite(each) & (each > 0)]
     return float(np.exp(np.log(usable).mean())) if len(usable) else 0.0
 

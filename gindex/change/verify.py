@@ -12,8 +12,10 @@ import zarr
 from gindex.ann.file import open_index
 from gindex.ann.spec import spec_of
 from gindex.change.history import unnamed_files
+from gindex.corpus.encoding import searched_text
 from gindex.documents.checksums import row_checksums
 from gindex.documents.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
+from gindex.documents.table_writer import stored_document
 from gindex.errors import StoreError
 from gindex.store.files import read_json
 from gindex.store.layout import REMEDY, Layout
@@ -169,8 +171,8 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
 def _are_words_of_texts(connection: sqlite3.Connection) -> bool:
     """Index the texts again and compare every word, its document and its place."""
     connection.execute(f"CREATE VIRTUAL TABLE again USING {FULL_TEXT}")
-    for ordinal, text in connection.execute("SELECT ordinal, text FROM documents"):
-        index_words(connection, ordinal, text, table="again")
+    for (ordinal,) in connection.execute("SELECT ordinal FROM documents"):
+        index_words(connection, ordinal, searched_text(stored_document(connection, ordinal)), table="again")
     for name in ("words", "again"):
         connection.execute(f"CREATE VIRTUAL TABLE {name}_found USING fts5vocab({name}, instance)")
     places = [connection.execute(f"SELECT term, doc, offset FROM {name}_found") for name in ("words", "again")]

@@ -1,6 +1,6 @@
-"""Parts of similar length, padded into batches.
+"""Objectives of similar length, padded into batches.
 
-Axes: N parts, T tokens.
+Axes: N objectives, S texts of each, R = N S texts, T tokens.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.objectives import Objective, Preference
 from gindex.errors import ShapeError
 
 
@@ -17,30 +18,35 @@ class TokenBatch:
     """Padded tokens, with what is needed to tell real tokens and targets.
 
     Attributes:
-        ordinals: Ordinals of the parts in the table [N].
-        tokens: Token ids, padded on the right [N, T].
-        lengths: Tokens of each part without padding [N].
-        first_target: Position of the first token that counts as a target [N]: 1 for parts of documents, the length
-            of the prompt for a query with a completion.
+        ordinals: What each objective is called: of a part, its ordinal in the table [N].
+        tokens: Token ids, padded on the right [R, T]; the S texts of an objective follow on each other.
+        lengths: Tokens of each text without padding [R].
+        weights: What the loss of each token is multiplied by; 0 where it does not count [R, T].
+        preferences: How the losses of two texts become one, for each objective; None where losses are summed.
     """
 
     ordinals: npt.NDArray[np.int64]
     tokens: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
-    first_target: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    preferences: tuple[Preference, ...] | None = None
+
+    @property
+    def texts(self) -> int:
+        """S, the texts of each objective."""
+        return len(self.tokens) // max(1, len(self.ordinals))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Mask of the real tokens [N, T]; padding is False."""
-        return self._positions() < self.lengths[:, None]
+        """Mask of the real tokens by objective [N, S T]; padding is False."""
+        real_RT: npt.NDArray[np.bool_] = np.arange(self.tokens.shape[1])[None, :] < self.lengths[:, None]
+        return real_RT.reshape(len(self.ordinals), -1)
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:
-        """Mask of the tokens that the position before them is to predict [N, T]."""
-        return self.mask & (self._positions() >= self.first_target[:, None])
-
-    def _positions(self) -> npt.NDArray[np.int64]:
-        return np.arange(self.tokens.shape[1], dtype=np.int64)[None, :]
+        """Mask of the tokens that count, each of which the position before it is to predict [R, T]."""
+        targets: npt.NDArray[np.bool_] = self.weights != 0
+        return targets
 
 
 def form_batches(
@@ -74,37 +80,77 @@ def form_batches(
     return batches
 
 
-def pad(
-    token_lists: Sequence[Sequence[int] | npt.NDArray[np.uint32]],
-    ordinals: Sequence[int] | npt.NDArray[np.int64],
-    first_targets: Sequence[int] | npt.NDArray[np.int64],
-) -> TokenBatch:
-    """Pad the tokens of N parts on the right, to the longest of them, by repeating each one's last token.
-
-    A repeated token reads no row of the embedding that the part does not read itself: a NaN in another row stays out.
+def batch_objectives(
+    objectives: Sequence[Objective], ordinals: npt.NDArray[np.int64], batch_tokens: int
+) -> list[TokenBatch]:
+    """Cut objectives into padded batches of like lengths, each of objectives of one kind.
 
     Args:
-        token_lists: Token ids of each part, N lists.
-        ordinals: Ordinals of the parts [N].
-        first_targets: Position of the first target of each part [N].
+        objectives: N objectives.
+        ordinals: What each is called in its batch [N].
+        batch_tokens: Most tokens of a batch, padding included; a longer objective is a batch of its own.
 
     Raises:
-        ShapeError: The three do not have the same length.
+        ShapeError: There is not one ordinal per objective.
     """
-    if not len(token_lists) == len(ordinals) == len(first_targets):
+    kinds: dict[tuple[int, bool], list[int]] = {}
+    for n, objective in enumerate(objectives):
+        kinds.setdefault(objective.kind, []).append(n)
+    batches = []
+    for _, positions in sorted(kinds.items()):
+        # An objective is padded to its longest text: it takes as many tokens as that, times its texts.
+        lengths = [objectives[n].longest * len(objectives[n].texts) for n in positions]
+        for group in form_batches(positions, lengths, batch_tokens):
+            batches.append(pad([objectives[n] for n in group], ordinals[group]))
+    return batches
+
+
+def one_text_each(objectives: Sequence[Objective]) -> tuple[list[Objective], npt.NDArray[np.int64]]:
+    """Take sums of any numbers of texts apart, for batches of one kind: gradients are summed as losses are.
+
+    Returns:
+        Objectives of one text, or of a preference, and for each the position of the objective that it belongs to.
+    """
+    texts, owners = [], []
+    for n, objective in enumerate(objectives):
+        own = [objective] if objective.preference is not None else [Objective((text,)) for text in objective.texts]
+        texts += own
+        owners += [n] * len(own)
+    return texts, np.array(owners, dtype=np.int64)
+
+
+def pad(objectives: Sequence[Objective], ordinals: Sequence[int] | npt.NDArray[np.int64]) -> TokenBatch:
+    """Pad the texts of N objectives on the right, to the longest of them, by repeating each one's last token.
+
+    A repeated token reads no row of the embedding that the text does not read itself: a NaN in another row stays out.
+
+    Args:
+        objectives: N objectives of one kind.
+        ordinals: What each is called [N].
+
+    Raises:
+        ShapeError: There is not one ordinal per objective, or they are of different kinds.
+    """
+    kinds = {objective.kind for objective in objectives}
+    if len(objectives) != len(ordinals) or len(kinds) > 1:
         raise ShapeError(
             field="pad",
-            expected=f"as many ordinals and first targets as token lists, {len(token_lists)}",
-            found=f"{len(ordinals)} and {len(first_targets)}",
+            expected=f"one ordinal per objective, {len(objectives)}, and objectives of one kind",
+            found=f"{len(ordinals)} and {len(kinds)} kinds",
         )
-    lengths = np.array([len(tokens) for tokens in token_lists], dtype=np.int64)
-    padded = np.zeros((len(lengths), int(lengths.max(initial=0))), dtype=np.int64)
-    for line, tokens in zip(padded, token_lists, strict=True):
-        line[: len(tokens)] = tokens
-        line[len(tokens) :] = tokens[-1] if len(tokens) else 0
+    texts = [text for objective in objectives for text in objective.texts]
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    shape = len(lengths), int(lengths.max(initial=0))
+    tokens, weights = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text)] = text.ids
+        tokens[row, len(text) :] = text.ids[-1] if len(text) else 0
+        weights[row, : len(text)] = text.weights
+    preferences = tuple(found for objective in objectives if (found := objective.preference) is not None)
     return TokenBatch(
         ordinals=np.asarray(ordinals, dtype=np.int64),
-        tokens=padded,
+        tokens=tokens,
         lengths=lengths,
-        first_target=np.asarray(first_targets, dtype=np.int64),
+        weights=weights,
+        preferences=preferences or None,
     )

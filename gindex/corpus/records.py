@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from math import isinf, isnan
@@ -10,9 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from gindex.config import CorpusConfig
+from gindex.corpus.forms import check_encodable, half_pair, kind_of, read_form, weight_of
+from gindex.corpus.objectives import WeightedTokens
 from gindex.errors import CorpusError
 
-_SHOWN_FIELDS = 20
 # How numpy scalars become Python ones, by the kind of their dtype; dates and all other kinds become strings.
 _SCALARS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float}
 
@@ -23,13 +24,28 @@ class Document:
 
     Attributes:
         document_id: Unique within the corpus.
-        text: The text, never blank.
+        text: The text; of other forms, the content as the model reads it, which takes a tokenizer to write.
         metadata: All other fields of the record, as plain JSON values.
+        form: What it was made of: text, or one of the other forms.
+        content: The fields of other forms, as plain JSON values.
+        tokens: Of prepared tokens, these and how much each counts, while it is read.
+        weight: What its loss is multiplied by, while it is read.
     """
 
     document_id: str
     text: str
     metadata: dict[str, Any]
+    form: str = "text"
+    content: dict[str, Any] = field(default_factory=dict)
+    tokens: WeightedTokens | None = field(default=None, compare=False)
+    weight: float = 1.0
+
+    @property
+    def characters(self) -> int:
+        """About how long it is, before it is written as one text."""
+        if self.tokens is not None:
+            return 4 * len(self.tokens)
+        return len(self.text) or len(str(self.content))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +67,13 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
     """Check a record and return its document.
 
     Raises:
-        CorpusError: The record is not an object, has no usable text or id, or a field that is not JSON.
+        CorpusError: The record is not an object, is of no form, has no usable id, or a field that is not JSON.
     """
     if not isinstance(record.fields, Mapping):
         raise CorpusError(
             field=record.place,
             expected="a record that is an object",
-            found=_type(record.fields),
+            found=kind_of(record.fields),
             remedy=f'write every record as {{"{config.text_field}": "..."}}',
         )
     fields = {str(name): value for name, value in record.fields.items()}
@@ -65,14 +81,23 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
         raise CorpusError(
             field=record.place, expected="names of fields that differ as text", found="equal ones", remedy="rename one"
         )
-    text = _text(fields, record.place, config)
+    form = read_form(fields, record.place, config)
     document_id = _document_id(fields, record, config)
     metadata = {
         name: _metadata(name, value, record.place)
         for name, value in fields.items()
-        if name not in (config.text_field, config.id_field)
+        if name not in form.used and name != config.id_field
     }
-    return Document(document_id=document_id, text=text, metadata=metadata)
+    content = {name: to_json_value(value) for name, value in form.content.items()}
+    return Document(
+        document_id=document_id,
+        text=form.text or "",
+        metadata=metadata,
+        form=form.name,
+        content=content,
+        tokens=form.tokens,
+        weight=weight_of(fields, record.place, config),
+    )
 
 
 def to_json_value(value: Any) -> Any:
@@ -101,7 +126,7 @@ def to_json_value(value: Any) -> Any:
         return str(value)
     if type(value).__module__ == "numpy":
         return _from_numpy(value)
-    raise TypeError(_type(value))
+    raise TypeError(kind_of(value))
 
 
 def is_deleted(deleted: Sequence[tuple[int, int]], part: int) -> bool:
@@ -130,52 +155,26 @@ def _from_numpy(value: Any) -> Any:
     return to_json_value(_SCALARS.get(value.dtype.kind, str)(value))
 
 
-def _text(fields: dict[str, Any], place: str, config: CorpusConfig) -> str:
-    if config.text_field not in fields:
-        found = ", ".join(map(repr, sorted(fields)[:_SHOWN_FIELDS])) or "none"
-        found += f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
-        raise CorpusError(
-            field=place,
-            expected=f"the text field {config.text_field!r}",
-            found=f"the fields {found}",
-            remedy="name the right one with `text_field`",
-        )
-    text = fields[config.text_field]
-    if not isinstance(text, str):
-        raise CorpusError(
-            field=place,
-            expected=f"a string in the text field {config.text_field!r}",
-            found=_type(text),
-            remedy="correct or remove the record, or name another field with `text_field`",
-        )
-    if not text.strip():
-        raise CorpusError(
-            field=place, expected="text", found="an empty or blank one", remedy="remove the record or file"
-        )
-    _check_encodable(text, "text", place)
-    return text
-
-
 def _document_id(fields: dict[str, Any], record: Record, config: CorpusConfig) -> str:
     own = fields.get(config.id_field, record.default_id)
     if isinstance(own, bool) or not isinstance(own, (int, str)) or own == "":
-        shown = "an empty string" if own == "" else _type(own)
+        shown = "an empty string" if own == "" else kind_of(own)
         raise CorpusError(
             field=record.place,
             expected=f"an integer or a string as id in the field {config.id_field!r}",
             found=shown,
             remedy="correct the record or name another field with `id_field`",
         )
-    _check_encodable(str(own), "an id", record.place)
+    check_encodable(str(own), "an id", record.place)
     return str(own)
 
 
 def _metadata(name: str, value: object, place: str) -> Any:
-    _check_encodable(name, f"the name of a field ({name!r})", place)
+    check_encodable(name, f"the name of a field ({name!r})", place)
     try:
         return to_json_value(value)
     except UnicodeEncodeError as error:
-        raise _half_pair(f"text in the field {name!r}", place, error) from error
+        raise half_pair(f"text in the field {name!r}", place, error) from error
     except (TypeError, RecursionError) as error:
         found = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CorpusError(
@@ -184,25 +183,3 @@ def _metadata(name: str, value: object, place: str) -> Any:
             found=found,
             remedy="remove or convert the field",
         ) from error
-
-
-def _check_encodable(text: str, what: str, place: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _half_pair(what, place, error) from error
-
-
-def _half_pair(what: str, place: str, error: UnicodeEncodeError) -> CorpusError:
-    return CorpusError(
-        field=place,
-        expected=f"{what} of Unicode characters",
-        found=f"half a surrogate pair at character {error.start}",
-        remedy="correct or remove the record",
-    )
-
-
-def _type(value: object) -> str:
-    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "a string", "bool": "a boolean"}
-    name = type(value).__name__
-    return names.get(name, f"a value of type {name}")

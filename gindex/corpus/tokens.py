@@ -1,16 +1,14 @@
 """Tokens of texts, and parts of long documents, over which every token is predicted once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.errors import ConfigError, ShapeError, TokenizerError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Offsets = list[tuple[int, int]]
 
@@ -36,15 +34,13 @@ class Part:
         part: Its number within the document, from 0.
         start: Offset in characters at which its own text begins in the document; its context is left out.
         end: Offset in characters past its last one.
-        tokens: Token ids, context first [T].
-        context: How many leading tokens belong to the part before: 0 for the first part, else 1.
+        objective: Its tokens, those of the part before that it begins with first, and how much each counts.
     """
 
     part: int
     start: int
     end: int
-    tokens: npt.NDArray[np.uint32]
-    context: int
+    objective: Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,38 +111,97 @@ def _once_begun(tokens: list[int], offsets: Offsets, added: Sequence[int]) -> En
     return Encoding(tokens=tokens, offsets=offsets, before=before, after=after)
 
 
-def cut(tokens: Sequence[int], offsets: Sequence[tuple[int, int]], max_tokens: int) -> list[Part]:
+def decode_each(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return the characters that each token adds to a text; of a character of several tokens, all with the last one."""
+    from tokenizers.decoders import DecodeStream
+
+    stream = DecodeStream(skip_special_tokens=False)
+    return [stream.step(tokenizer.backend_tokenizer, int(token)) or "" for token in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A run of a document's tokens that is a part.
+
+    Attributes:
+        start: Its first token.
+        first: The first of its tokens that no part before has: those in front are its context.
+        end: The token past its last.
+    """
+
+    start: int
+    first: int
+    end: int
+
+
+def cut(
+    tokens: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    weights: npt.NDArray[np.float32],
+    max_tokens: int,
+    overlap: int = 1,
+) -> list[Part]:
     """Cut a document into parts of at most `max_tokens` tokens.
 
-    Every part but the first begins with the last token of the one before, as context: over all parts, every token but
-    the document's first is predicted exactly once. A document of one token is one part with nothing to predict.
+    Every token that counts does so in exactly one part. Parts but the first begin with tokens of the one before, as
+    context; where the tokens before do not count, as those of a prompt, as many of them as there is room for.
 
     Args:
         tokens: Token ids of the document [T].
         offsets: Characters [start, end) of each token [T]; special tokens have empty ones.
+        weights: How much each token counts [T], 0 for the first.
         max_tokens: Most tokens of a part, at least 2.
+        overlap: Tokens of context, at least 1, below `max_tokens`.
+
+    Returns:
+        The parts; none where no token counts.
 
     Raises:
-        ShapeError: There is not one offset per token.
-        ConfigError: max_tokens is below 2, so that no part could predict anything.
+        ShapeError: There is not one offset and one weight per token.
+        ConfigError: max_tokens is below 2, so that no part could predict anything, or overlap is out of its range.
     """
-    import numpy as np
-
-    if len(tokens) != len(offsets):
-        raise ShapeError(field="offsets", expected=f"one per token, {len(tokens)}", found=len(offsets))
+    if not len(tokens) == len(offsets) == len(weights):
+        found = f"{len(offsets)} and {len(weights)}"
+        raise ShapeError(field="offsets and weights", expected=f"one per token, {len(tokens)}", found=found)
     if max_tokens < 2:
         raise ConfigError(field="max_tokens", expected="at least 2", found=max_tokens)
+    if not 1 <= overlap < max_tokens:
+        raise ConfigError(field="overlap", expected=f"1 to {max_tokens - 1}, below `max_tokens`", found=overlap)
     parts: list[Part] = []
-    for first in range(0, max(1, len(tokens) - 1) if tokens else 0, max_tokens - 1):
-        context = min(first, 1)
-        own = offsets[first + context : first + max_tokens]
-        start, end = _span(own, parts[-1].end if parts else 0)
-        ids = np.array(tokens[first : first + max_tokens], dtype=np.uint32)
-        parts.append(Part(part=len(parts), start=start, end=end, tokens=ids, context=context))
+    for window in windows(weights != 0, max_tokens, overlap):
+        own = weights[window.start : window.end].copy()
+        own[: max(1, window.first - window.start)] = 0
+        ids = np.array(tokens[window.start : window.end], dtype=np.uint32)
+        start, end = span_of(offsets[window.first : window.end], parts[-1].end if parts else 0)
+        objective = Objective((WeightedTokens(ids, own),))
+        parts.append(Part(part=len(parts), start=start, end=end, objective=objective))
     return parts
 
 
-def _span(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
+def windows(counted: npt.NDArray[np.bool_], max_tokens: int, overlap: int) -> list[Window]:
+    """The parts of a document: see `cut`.
+
+    Args:
+        counted: Which tokens count [T]; not the first.
+        max_tokens: Most tokens of a part.
+        overlap: Tokens of context.
+    """
+    places = np.flatnonzero(counted)
+    found: list[Window] = []
+    done = 0
+    while len(ahead := places[places >= done]):
+        first, last = int(ahead[0]), int(ahead[-1])
+        earliest = max(0, done - overlap)
+        room = max_tokens - min(last + 1 - first, max_tokens // 2)  # for tokens before it that do not count
+        start = max(earliest, first - max(room, overlap)) if first > done else earliest
+        reached = ahead[ahead < start + max_tokens]
+        end = int(reached[-1]) + 1
+        found.append(Window(start=start, first=max(start, done), end=end))
+        done = end
+    return found
+
+
+def span_of(offsets: Sequence[tuple[int, int]], default: int) -> tuple[int, int]:
     """Return the characters that tokens cover; an empty span at `default` if all of them are special."""
     covered = [(start, end) for start, end in offsets if end > start]
     if not covered:

@@ -6,6 +6,7 @@ model, afresh in each pass, with a seed that depends on the document alone.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -35,8 +36,13 @@ class DocumentBatch(Protocol):
         ...
 
     @property
+    def texts(self) -> int:
+        """Rows of each document; see `observe`."""
+        ...
+
+    @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Real tokens [N, T]; [N, 1] stands for all positions of every layer."""
+        """Real tokens [N, T], of all texts of a document; [N, 1] stands for all positions of every layer."""
         ...
 
 
@@ -121,7 +127,7 @@ def _pass(
     for batch in batches:
         begin(batch)
         seeds = label_seeds(seed, stream, batch.ordinals)
-        losses_N = observe(layers, observer, len(seeds), lambda b=batch, s=seeds: task.sampled_losses(b, s))  # type: ignore[misc]
+        losses_N = observe(layers, observer, len(seeds), partial(task.sampled_losses, batch, seeds), batch.texts)
         documents += len(losses_N)
         bad += int((~torch.isfinite(losses_N)).sum())
         done(len(losses_N))

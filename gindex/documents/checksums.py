@@ -3,11 +3,11 @@
 A search shows a few documents of a table that may be larger than everything else it reads. So rows that are looked up
 by their ordinals are checked one by one, and the table need not be read from end to end before.
 
-Little-endian uint32: the CRC-32C of every document in the order of the ordinals, then of every part.
+Little-endian uint32: the CRC-32C of every document in the order of the ordinals, then of every part; the checksum of a
+part is over its entry in `losses` too, where it has one.
 """
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,10 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from gindex.documents.schema import connect, translated_errors
+from gindex.documents.losses import stored_columns
+from gindex.documents.schema import DOCUMENT_COLUMNS, connect, select_parts, translated_errors, version_of
 from gindex.errors import CorruptStoreError
 from gindex.files.atomic import publish
-
-DOCUMENT_COLUMNS = ("ordinal", "id", "text", "metadata")
-PART_COLUMNS = ("ordinal", "document", "part", "start", '"end"', "tokens", "token_count")
 
 Sums = npt.NDArray[np.uint32]
 
@@ -78,12 +76,12 @@ class RowChecksums:
             self._check("document", row)
 
     def check_part(self, row: tuple[Any, ...]) -> None:
-        """Check a part, given its columns as in `PART_COLUMNS`.
+        """Check a part, given its columns as `select_parts` gives them.
 
         Raises:
             CorruptStoreError: It has another checksum.
         """
-        self._check("part", row)
+        self._check("part", stored_columns(row))
 
     def _check(self, kind: str, row: tuple[Any, ...]) -> None:
         first, sums = self._kinds[kind]
@@ -110,8 +108,9 @@ def row_checksums(table: Path) -> bytes:
         CorruptStoreError: The table cannot be read.
     """
     with closing(connect(table)) as connection, translated_errors(table):
-        documents = _sums(connection, "documents", DOCUMENT_COLUMNS)
-        parts = _sums(connection, "parts", PART_COLUMNS)
+        documents = _sums(connection.execute(f"SELECT {', '.join(DOCUMENT_COLUMNS)} FROM documents ORDER BY ordinal"))
+        rows = connection.execute(f"{select_parts(version_of(connection))} ORDER BY p.ordinal")
+        parts = _sums(map(stored_columns, rows))
     return np.concatenate([documents, parts]).astype("<u4").tobytes()
 
 
@@ -125,8 +124,7 @@ def write_row_checksums(table: Path, path: Path) -> None:
     publish(path, lambda partial: _write(partial, content))
 
 
-def _sums(connection: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> Sums:
-    rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY ordinal")
+def _sums(rows: Iterable[tuple[Any, ...]]) -> Sums:
     return np.fromiter((row_checksum(row) for row in rows), np.uint32)
 
 

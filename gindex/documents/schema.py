@@ -1,7 +1,9 @@
 """The SQLite file of a document table: its tables, its opening, and its errors in gindex's terms.
 
 `documents` has one entry per document, numbered on through the tables of an index; `parts` has one per part, numbered
-likewise, with its tokens as little-endian uint32, the context first. `words` is the full-text index of the documents'
+likewise, with its tokens as little-endian uint32, the context first. `losses` has one entry per part of which not every
+token but the first counts alike; `contents` has what documents were made of that are not plain text. Tables of text
+alone lack both, and are of version 2. `words` is the full-text index of the documents'
 texts as `words.indexed` gives them, without the texts. In tables of version 1 it has the texts' own words, cut by
 SQLite.
 """
@@ -13,12 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gindex.documents.losses import LOSS_COLUMNS
 from gindex.documents.values import register
 from gindex.documents.words import indexed
 from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
-VERSION = 2
+VERSION, TEXT_VERSION = 3, 2
+"""The newest version of tables, and that of tables of text whose tokens count alike."""
 
 PLAIN_WORDS = 1
 """The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
@@ -26,9 +30,11 @@ PLAIN_WORDS = 1
 FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
 """The full-text index; it divides texts at spaces and at every ASCII character that is no letter or digit."""
 
+DOCUMENT_COLUMNS = ("ordinal", "id", "text", "metadata")
+PART_COLUMNS = ("ordinal", "document", "part", "start", '"end"', "tokens", "token_count")
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {TEXT_VERSION};
 CREATE TABLE documents(
     ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL
 );
@@ -39,6 +45,16 @@ CREATE TABLE parts(
 );
 CREATE VIRTUAL TABLE words USING {FULL_TEXT};
 """
+_FORMS = (
+    """CREATE TABLE losses(
+    part INTEGER PRIMARY KEY REFERENCES parts(ordinal), targets INTEGER NOT NULL, counted BLOB, weights BLOB,
+    rejected INTEGER, beta REAL, reference REAL, weight REAL
+)""",
+    """CREATE TABLE contents(
+    document INTEGER PRIMARY KEY REFERENCES documents(ordinal), form TEXT NOT NULL, content TEXT NOT NULL
+)""",
+    f"PRAGMA user_version = {VERSION}",
+)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
 _LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed database schema|unsupported file format")
@@ -85,10 +101,49 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def select_parts(version: int, documents: bool = False) -> str:
+    """The beginning of a statement that gives parts `p`: `PART_COLUMNS`, then `LOSS_COLUMNS` or NULL.
+
+    Args:
+        version: Version of the table.
+        documents: Give `DOCUMENT_COLUMNS` of their documents `d` after them.
+    """
+    columns, tables = [f"p.{column}" for column in PART_COLUMNS], "parts p"
+    if version == VERSION:
+        columns += [f"l.{column}" for column in LOSS_COLUMNS]
+        tables += " LEFT JOIN losses l ON l.part = p.ordinal"
+    else:
+        columns += ["NULL"] * len(LOSS_COLUMNS)
+    if documents:
+        columns += [f"d.{column}" for column in DOCUMENT_COLUMNS]
+        tables += " JOIN documents d ON d.ordinal = p.document"
+    return f"SELECT {', '.join(columns)} FROM {tables}"
+
+
+def add_forms(connection: sqlite3.Connection) -> None:
+    """Add the tables of other forms of documents to a table of text, which becomes one of the newest version."""
+    if version_of(connection) < VERSION:
+        for statement in _FORMS:
+            connection.execute(statement)
+
+
 def version_of(connection: sqlite3.Connection) -> int:
     """Return the version of a table."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def read_document(connection: sqlite3.Connection, ordinal: int) -> tuple[str, str, str, str, str] | None:
+    """Read id, text, metadata, form and content of a document; None where it is not in this table."""
+    statement = "SELECT id, text, metadata FROM documents WHERE ordinal = ?"
+    row = connection.execute(statement, (ordinal,)).fetchone()
+    if row is None:
+        return None
+    form, content = "text", "{}"
+    if version_of(connection) == VERSION:
+        statement = "SELECT form, content FROM contents WHERE document = ?"
+        form, content = connection.execute(statement, (ordinal,)).fetchone() or (form, content)
+    return (*row, form, content)
 
 
 def index_words(connection: sqlite3.Connection, ordinal: int, text: str, *, table: str = "words") -> None:

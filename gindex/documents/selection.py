@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.objectives import Objective
 from gindex.documents.filters import Filter, filter_error, written_name
 from gindex.documents.schema import PLAIN_WORDS
 from gindex.documents.table import DocumentTable
@@ -118,12 +119,12 @@ def _field_names(table: DocumentTable) -> list[str]:
     return sorted(names)
 
 
-def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, npt.NDArray[np.uint32]]]:
-    """Return ordinal and tokens of every part of a document, in order.
+def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, Objective]]:
+    """Return ordinal and objective of every part of a document, in order.
 
     Raises:
         StoreError: There is no such document.
     """
     (document,) = table.ordinals([document_id]).values()
     ordinals = parts_of(table, [document])[document].tolist()
-    return list(zip(ordinals, table.tokens(ordinals), strict=True))
+    return list(zip(ordinals, table.objectives(ordinals), strict=True))

@@ -16,10 +16,22 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document, is_deleted
-from gindex.documents.checksums import DOCUMENT_COLUMNS, PART_COLUMNS, Guard
-from gindex.documents.schema import asked_errors, connect, limited, translated_errors, version_of
-from gindex.errors import CorruptStoreError, UnknownDocumentError
+from gindex.documents.checksums import Guard
+from gindex.documents.losses import LOSS_COLUMNS, to_objective
+from gindex.documents.schema import (
+    PART_COLUMNS,
+    VERSION,
+    asked_errors,
+    connect,
+    limited,
+    read_document,
+    select_parts,
+    translated_errors,
+    version_of,
+)
+from gindex.errors import CorruptStoreError, ShapeError, UnknownDocumentError
 from gindex.thread_safety import Lock
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
@@ -28,8 +40,7 @@ Parameters = Sequence[int | float | str]
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
 
-_PARTS = ", ".join(f"p.{column}" for column in PART_COLUMNS)
-_DOCUMENTS = ", ".join(f"d.{column}" for column in DOCUMENT_COLUMNS)
+_OF_PART = len(PART_COLUMNS) + len(LOSS_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,20 +172,40 @@ class DocumentTable:
 
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""
-        return self._column("SELECT token_count FROM parts ORDER BY ordinal")
+        return self._column(lambda _version: "SELECT token_count FROM parts ORDER BY ordinal")
+
+    def part_targets(self) -> npt.NDArray[np.int64]:
+        """Return the tokens of every part that count in its loss, in the order of the ordinals [parts]."""
+        usual = "SELECT MAX(token_count - 1, 0) FROM parts ORDER BY ordinal"
+        stored = (
+            "SELECT COALESCE(l.targets, MAX(p.token_count - 1, 0)) FROM parts p LEFT JOIN losses l "
+            "ON l.part = p.ordinal ORDER BY p.ordinal"
+        )
+        return self._column(lambda version: stored if version == VERSION else usual)
 
     def part_documents(self) -> npt.NDArray[np.int64]:
         """Return the ordinal of every part's document, in the order of the parts' ordinals [parts]."""
-        return self._column("SELECT document FROM parts ORDER BY ordinal")
+        return self._column(lambda _version: "SELECT document FROM parts ORDER BY ordinal")
 
-    def tokens(self, ordinals: Ordinals) -> list[npt.NDArray[np.uint32]]:
-        """Return the token ids of parts, context first, in the order asked.
+    def objectives(self, ordinals: Ordinals) -> list[Objective]:
+        """Return the tokens of parts, and how much each counts, in the order asked.
 
         Raises:
-            CorruptStoreError: A part is missing, or its tokens are truncated.
+            CorruptStoreError: A part is missing, its tokens are truncated, or its losses do not fit them.
         """
-        rows = self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)
-        return [self._decode_tokens(ordinal, tokens, count) for ordinal, *_, tokens, count in rows]
+        objectives = []
+        for ordinal, _, _, _, _, tokens, count, *losses in self._by_ordinal(ordinals):
+            ids = self._decode_tokens(ordinal, tokens, count)
+            try:
+                objectives.append(to_objective(ids, tuple(losses)))
+            except ShapeError as error:
+                raise CorruptStoreError(
+                    field=self._names,
+                    expected=f"losses that fit the tokens of part {ordinal}",
+                    found=f"others ({error})",
+                    remedy="restore the table or build the index again",
+                ) from error
+        return objectives
 
     def documents_of(self, ordinals: Ordinals) -> list[int]:
         """Return the document ordinals of parts, in the order asked.
@@ -182,7 +213,7 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing.
         """
-        return [row[1] for row in self._by_ordinal(f"SELECT {_PARTS} FROM parts p WHERE ordinal", ordinals)]
+        return [row[1] for row in self._by_ordinal(ordinals)]
 
     def parts(self, ordinals: Ordinals) -> list[PartRecord]:
         """Return parts with their text and metadata, in the order asked.
@@ -190,20 +221,17 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing.
         """
-        rows = self._by_ordinal(
-            f"SELECT {_PARTS}, {_DOCUMENTS} FROM parts p JOIN documents d ON d.ordinal = p.document WHERE p.ordinal",
-            ordinals,
-        )
+        rows = self._by_ordinal(ordinals, documents=True)
         return [
             PartRecord(
                 ordinal=ordinal,
                 document_id=document_id,
                 part=part,
                 text=text[start:end],
-                metadata=self._decode_metadata(metadata),
+                metadata=self._decode_object(metadata, "metadata"),
                 token_count=token_count,
             )
-            for ordinal, _, part, start, end, _, token_count, _, document_id, text, metadata in rows
+            for ordinal, _, part, start, end, _, token_count, *_losses, _, document_id, text, metadata in rows
         ]
 
     def document(self, document_id: str) -> Document:
@@ -213,8 +241,25 @@ class DocumentTable:
             UnknownDocumentError: There is no such document, or it is deleted.
         """
         (ordinal,) = self.ordinals([document_id]).values()
-        ((text, metadata),) = self._query("SELECT text, metadata FROM documents WHERE ordinal = ?", (ordinal,))
-        return Document(document_id=document_id, text=text, metadata=self._decode_metadata(metadata))
+        for file in self._files:
+            with self._lock, translated_errors(file.path):
+                file.compare()
+                found = read_document(file.connection, ordinal)
+            if found is not None:
+                _, text, metadata, form, content = found
+                return Document(
+                    document_id=document_id,
+                    text=text,
+                    metadata=self._decode_object(metadata, "metadata"),
+                    form=form,
+                    content=self._decode_object(content, "the content of a document"),
+                )
+        raise CorruptStoreError(
+            field=self._names,
+            expected=f"a document {ordinal}",
+            found="none",
+            remedy="restore the table or build the index again",
+        )
 
     def ordinals(self, document_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of documents by their ids.
@@ -314,12 +359,13 @@ class DocumentTable:
         ((part,),) = connection.execute(query, (document,)).fetchall()
         return is_deleted(self._deleted, part)
 
-    def _column(self, statement: str) -> npt.NDArray[np.int64]:
+    def _column(self, statement: Callable[[int], str]) -> npt.NDArray[np.int64]:
+        """Run the statement for each table's version and return its column."""
         columns = []
         for file in self._files:
             with self._lock, translated_errors(file.path):
                 file.compare()
-                values = file.connection.execute(statement)
+                values = file.connection.execute(statement(file.version))
                 columns.append(np.fromiter((value for (value,) in values), dtype=np.int64))
         return np.concatenate(columns)
 
@@ -337,21 +383,19 @@ class DocumentTable:
         ending = f" GROUP BY {group}" if group else ""
         return [row for some, marks in _bounded(values) for row in self._query(f"{statement} IN {marks}{ending}", some)]
 
-    def _by_ordinal(self, statement: str, ordinals: Ordinals) -> list[Any]:
-        """Run `statement` for all ordinals and return the rows, checked, in the order asked.
-
-        Its columns are those of a part, and perhaps those of its document after them.
-        """
+    def _by_ordinal(self, ordinals: Ordinals, *, documents: bool = False) -> list[Any]:
+        """Return the columns that `select_parts` gives of parts, checked, in the order asked."""
         asked, by_ordinal = [int(ordinal) for ordinal in ordinals], {}
         for file in self._files:
+            statement = select_parts(file.version, documents)
             for some, marks in _bounded(asked):
                 with self._lock, translated_errors(file.path):
-                    rows = file.connection.execute(f"{statement} IN {marks}", some).fetchall()
+                    rows = file.connection.execute(f"{statement} WHERE p.ordinal IN {marks}", some).fetchall()
                     sums = None if file.guard is None or not rows else file.guard.rows()
                 for row in rows:
                     if sums is not None:
-                        sums.check_part(row[: len(PART_COLUMNS)])
-                        sums.check_document(row[len(PART_COLUMNS) :])
+                        sums.check_part(row[:_OF_PART])
+                        sums.check_document(row[_OF_PART:])
                     by_ordinal[row[0]] = row
         for ordinal in asked:
             if ordinal not in by_ordinal:
@@ -377,12 +421,12 @@ class DocumentTable:
             )
         return np.frombuffer(tokens, dtype="<u4").astype(np.uint32)
 
-    def _decode_metadata(self, metadata: str) -> dict[str, Any]:
+    def _decode_object(self, value: str, what: str) -> dict[str, Any]:
         try:
-            decoded: dict[str, Any] = json.loads(metadata)
+            decoded: dict[str, Any] = json.loads(value)
         except ValueError as error:
             raise CorruptStoreError(
-                field=self._names, expected="metadata in JSON", found=repr(metadata[:80]), remedy="restore the table"
+                field=self._names, expected=f"{what} in JSON", found=repr(value[:80]), remedy="restore the table"
             ) from error
         return decoded
 

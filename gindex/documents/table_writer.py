@@ -1,19 +1,39 @@
 """The writing of a new document table, which appears complete or not at all."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from gindex.config import USUAL_TOKENS, CorpusConfig
+from gindex.config import CorpusConfig
+from gindex.corpus.encoding import DocumentEncoder, EncodedDocument, searched_text
 from gindex.corpus.records import Document, is_deleted
-from gindex.corpus.tokens import Part, Tokenizer, cut, tokenize
-from gindex.documents.schema import connect, create, index_words, leave_single_file, remove_beside
+from gindex.corpus.tokens import Part, Tokenizer
+from gindex.documents.losses import stored_columns, to_row, to_tokens
+from gindex.documents.schema import (
+    PART_COLUMNS,
+    add_forms,
+    connect,
+    create,
+    index_words,
+    leave_single_file,
+    read_document,
+    remove_beside,
+    select_parts,
+    version_of,
+)
 from gindex.errors import CorpusError, StoreError
 from gindex.files.atomic import make_folder, publish_written
 from gindex.progress import Phase, Progress
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 10
+"""Documents that a message names."""
 
 # A batch is tokenised at once and committed at once; whichever bound is met first ends it.
 _BATCH_DOCUMENTS = 1000
@@ -29,6 +49,7 @@ def fill_table(
     *,
     first_document: int = 0,
     first_part: int = 0,
+    vocabulary: int | None = None,
 ) -> None:
     """Tokenise documents, cut them into parts and write both to a new table at `path`.
 
@@ -38,20 +59,20 @@ def fill_table(
         path: The table.
         documents: The documents, in order.
         tokenizer: Cuts texts into tokens.
-        config: How long parts are.
+        config: How long parts are, and what counts in them.
         progress: Where the work is reported.
         first_document: Ordinal of the first document.
         first_part: Ordinal of the first part.
+        vocabulary: How many tokens the model has.
 
     Raises:
-        CorpusError: There are no documents, one has no tokens, or an id is repeated.
+        CorpusError: There are no documents, one has no tokens, its form cannot be written, or an id is repeated.
         TokenizerError: The tokenizer gives no character offsets.
         StoreError: The file cannot be written.
     """
     with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
-        _TableWriter(connection, tokenizer, config.max_tokens or USUAL_TOKENS, first_document, first_part).fill(
-            documents, phase
-        )
+        encoder = DocumentEncoder(tokenizer, config, vocabulary)
+        _TableWriter(connection, encoder, first_document, first_part).fill(documents, phase)
 
 
 @contextmanager
@@ -80,14 +101,27 @@ def new_table(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def add_document(connection: sqlite3.Connection, ordinal: int, document: Document) -> None:
-    """Write a document and its words.
+    """Write a document, and the words that it is found by.
 
     Raises:
         sqlite3.IntegrityError: The id is there already.
     """
     entry = (ordinal, document.document_id, document.text, json.dumps(document.metadata))
     connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", entry)
-    index_words(connection, ordinal, document.text)
+    index_words(connection, ordinal, searched_text(document))
+    if document.form != "text":
+        add_forms(connection)
+        connection.execute(
+            "INSERT INTO contents VALUES (?, ?, ?)", (ordinal, document.form, json.dumps(document.content))
+        )
+
+
+def add_part(connection: sqlite3.Connection, columns: tuple[Any, ...], losses: tuple[Any, ...] | None) -> None:
+    """Write a part: its columns in the table of parts, and those in the table of losses where it needs any."""
+    connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+    if losses is not None:
+        add_forms(connection)
+        connection.execute("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (columns[0], *losses))
 
 
 def copy_documents(
@@ -113,20 +147,30 @@ def copy_documents(
     """
     document, part = first_document, first_part
     with closing(connect(source)) as other:
-        passed = other.execute("SELECT ordinal, id, text, metadata FROM documents ORDER BY ordinal")
+        passed = other.execute("SELECT ordinal FROM documents ORDER BY ordinal")
+        selected = f"{select_parts(version_of(other))} WHERE p.document = ? ORDER BY p.part"
         while batch := passed.fetchmany(_BATCH_DOCUMENTS):
             with connection:
-                for ordinal, document_id, text, metadata in batch:
-                    parts = other.execute("SELECT * FROM parts WHERE document = ? ORDER BY part", (ordinal,)).fetchall()
+                for (ordinal,) in batch:
+                    parts = other.execute(selected, (ordinal,)).fetchall()
                     if is_deleted(deleted, parts[0][0]):
                         continue
-                    entry = Document(document_id=document_id, text=text, metadata=json.loads(metadata))
-                    add_document(connection, document, entry)
-                    rows = [(part + n, document, *columns) for n, (_, _, *columns) in enumerate(parts)]
-                    connection.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-                    document, part = document + 1, part + len(parts)
+                    add_document(connection, document, stored_document(other, ordinal))
+                    for _, _, *columns in map(stored_columns, parts):
+                        own, losses = columns[: len(PART_COLUMNS) - 2], columns[len(PART_COLUMNS) - 2 :]
+                        add_part(connection, (part, document, *own), tuple(losses) or None)
+                        part += 1
+                    document += 1
             done(len(batch))
     return document, part
+
+
+def stored_document(connection: sqlite3.Connection, ordinal: int) -> Document:
+    """A document of a table, with what it was made of."""
+    document_id, text, metadata, form, content = read_document(connection, ordinal) or ("", "", "{}", "text", "{}")
+    return Document(
+        document_id=document_id, text=text, metadata=json.loads(metadata), form=form, content=json.loads(content)
+    )
 
 
 class _TableWriter:
@@ -135,52 +179,51 @@ class _TableWriter:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        tokenizer: Tokenizer,
-        max_tokens: int,
+        encoder: DocumentEncoder,
         first_document: int,
         first_part: int,
     ) -> None:
         self._connection = connection
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self._encoder = encoder
         self._first_document = first_document
         self._documents = count(first_document)
         self._parts = count(first_part)
 
     def fill(self, documents: Iterator[Document], phase: Phase) -> None:
-        empty = True
+        left_out: list[str] = []
+        told: list[str] = []
+        kept = False
         for batch in _batches(documents):
-            encoded = tokenize(self._tokenizer, [document.text for document in batch])
+            encoded = self._encoder.encode(batch)
             with self._connection:
-                for document, (tokens, offsets) in zip(batch, encoded, strict=True):
-                    self._add(document, cut(tokens, offsets, self._max_tokens))
+                for document in encoded:
+                    if any(part.objective.targets for part in document.parts):
+                        self._add(document)
+                        kept = True
+                    else:
+                        left_out.append(document.document.document_id)
+                    if document.notes:
+                        told.append(f"document {document.document.document_id!r}: {'; '.join(document.notes)}")
             phase.advance(len(batch))
-            empty = False
-        if empty:
+        _tell(left_out, told)
+        if not kept:
             raise CorpusError(
                 field="corpus",
-                expected="at least one document",
-                found="none",
-                remedy="give a source that holds documents",
+                expected="at least one document with a token that counts",
+                found=f"none in {len(left_out)}" if left_out else "none",
+                remedy="give a source that holds documents; nothing predicts the first token of a text",
             )
 
-    def _add(self, document: Document, parts: list[Part]) -> None:
-        if not parts:
-            raise CorpusError(
-                field=f"document {document.document_id!r}",
-                expected="at least one token",
-                found="none in its text",
-                remedy="remove it",
-            )
+    def _add(self, encoded: EncodedDocument) -> None:
         ordinal = next(self._documents)
-        self._add_document(ordinal, document)
-        self._connection.executemany(
-            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (next(self._parts), ordinal, p.part, p.start, p.end, p.tokens.astype("<u4").tobytes(), len(p.tokens))
-                for p in parts
-            ],
-        )
+        self._add_document(ordinal, encoded.document)
+        for part in encoded.parts:
+            self._add_part(ordinal, part)
+
+    def _add_part(self, document: int, part: Part) -> None:
+        ordinal, tokens = next(self._parts), to_tokens(part.objective)
+        columns = (ordinal, document, part.part, part.start, part.end, tokens, len(part.objective))
+        add_part(self._connection, columns, to_row(part.objective))
 
     def _add_document(self, ordinal: int, document: Document) -> None:
         try:
@@ -197,12 +240,22 @@ class _TableWriter:
             ) from error
 
 
+def _tell(left_out: Sequence[str], notes: Sequence[str]) -> None:
+    """Say which documents are not there, and how others became tokens."""
+    if left_out:
+        names = ", ".join(map(repr, left_out[:_NAMED])) + (", ..." if len(left_out) > _NAMED else "")
+        logger.warning("%d documents have no token that counts and are left out: %s", len(left_out), names)
+    if notes:
+        more = f" (and notes on {len(notes) - 1:,} others)" if len(notes) > 1 else ""
+        logger.warning("%s%s", notes[0], more)
+
+
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
-        characters += len(document.text)
+        characters += document.characters
         if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

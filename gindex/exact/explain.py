@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gindex.corpus.batches import pad
-from gindex.corpus.tokens import tokenize
 from gindex.documents.selection import parts_of_id
 from gindex.documents.table import DocumentTable
 from gindex.exact.explanation import Explanation as Explanation
 from gindex.exact.explanation import PartExplanation as PartExplanation
 from gindex.exact.explanation import TokenInfluence as TokenInfluence
+from gindex.exact.token_texts import part_texts
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
@@ -47,25 +47,22 @@ def explain(
     tracked = model.table.layers
     by_layer = np.zeros(len(tracked))
     parts, stored = [], parts_of_id(table, document_id)
-    ids = [int(token) for number, (_, tokens) in enumerate(stored) for token in tokens[min(number, 1) :]]
-    own_texts = iter(_token_texts(model.loaded.tokenizer, table.document(document_id).text, ids))
-    last = ""
+    texts = part_texts(model.loaded.tokenizer, table.document(document_id), [part for _, part in stored])
     with (progress or Silent()).phase("explanation", len(stored), "parts") as phase:
-        for number, (ordinal, tokens) in enumerate(stored):
-            batch = pad([tokens], np.array([ordinal]), np.ones(1, np.int64))
-            influence_LNT = token_influence(tracked, preconditioned, 1, partial(model.task.losses, batch))
+        for number, (ordinal, objective) in enumerate(stored):
+            batch = pad([objective], np.array([ordinal]))
+            losses = partial(model.task.losses, batch)
+            influence_LNT = token_influence(tracked, preconditioned, 1, losses, batch.texts)
             influence_LT = influence_LNT[:, 0].double().cpu().numpy()
             by_layer += influence_LT.sum(1)
-            context = [last] if number else []
-            texts = context + [next(own_texts) for _ in tokens[len(context) :]]
-            last = texts[-1]
+            tokens = zip(texts[number], influence_LT.sum(0)[batch.mask[0]], strict=True)
             parts.append(
                 PartExplanation(
                     part=number,
                     influence=float(influence_LT.sum()),
                     tokens=tuple(
-                        TokenInfluence(text=text, influence=float(value), context=number > 0 and position == 0)
-                        for position, (text, value) in enumerate(zip(texts, influence_LT.sum(0), strict=True))
+                        TokenInfluence(text=text.text, influence=float(value), context=text.context)
+                        for text, value in tokens
                     ),
                 )
             )
@@ -82,18 +79,6 @@ def explain(
         groups=groups,
         notes=notes,
     )
-
-
-def _token_texts(tokenizer: Any, text: str, ids: list[int]) -> list[str]:
-    """The characters of each token of a document; of special tokens their names."""
-    ((found, offsets),) = tokenize(tokenizer, [text])
-    if found != ids:  # another version of the tokenizer cuts otherwise: what it calls the tokens has to do
-        return [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
-    texts, done = [], 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        texts.append(text[done : max(done, end)] if end > start else str(tokenizer.convert_ids_to_tokens(token)))
-        done = max(done, end)
-    return texts
 
 
 def explanation_record(explanation: Explanation) -> dict[str, Any]:

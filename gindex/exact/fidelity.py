@@ -17,7 +17,7 @@ from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, NonFiniteError
 from gindex.exact.rerank import Reranker
 from gindex.progress import Progress
-from gindex.queries.tokens import QueryTokens, first_targets
+from gindex.queries.tokens import QueryTokens
 from gindex.statistics import Interval, agreement, summarise
 from gindex.store.reader import VectorReader
 from gindex.vectors.encoder import Encoder
@@ -81,14 +81,14 @@ def sample_queries(table: DocumentTable, count: int, usable: npt.NDArray[np.int6
     Raises:
         ConfigError: No part has a token to predict.
     """
-    lengths, documents = table.part_lengths(), table.part_documents()
-    order = np.random.default_rng(seed).permutation(usable[lengths[usable] > 1])
+    targets, documents = table.part_targets(), table.part_documents()
+    order = np.random.default_rng(seed).permutation(usable[targets[usable] > 0])
     _, first = np.unique(documents[order], return_index=True)
     drawn = order[np.sort(first)][:count]
     if not len(drawn):
-        raise ConfigError(field="sample", expected="a document of at least two tokens in the index", found="none")
+        raise ConfigError(field="sample", expected="a document with a token to predict in the index", found="none")
     return FidelityQueries(
-        tokens=[QueryTokens(tokens, 1) for tokens in table.tokens(drawn)],
+        tokens=[QueryTokens(objective) for objective in table.objectives(drawn)],
         documents=documents[drawn],
     )
 
@@ -166,8 +166,7 @@ def measure_fidelity(
 
 
 def _vectors(queries: FidelityQueries, encoder: Encoder, batch_tokens: int) -> Tensor:
-    ids = [query.ids for query in queries.tokens]
-    batch = encoder.encode_all(ids, first_targets(queries.tokens), batch_tokens)
+    batch = encoder.encode_queries([query.objective for query in queries.tokens], batch_tokens)
     if not batch.finite.all():
         number = int(torch.nonzero(~batch.finite)[0])
         raise NonFiniteError(

@@ -15,14 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.corpus.batches import pad
+from gindex.corpus.batches import TokenBatch, one_text_each
+from gindex.corpus.objectives import Objective
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
 from gindex.exact.refiner import Refiner, RefinerKind
 from gindex.model.isolation import plain, throughout
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Progress
-from gindex.queries.tokens import QueryTokens, first_targets
+from gindex.queries.tokens import QueryTokens
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
 
 BLOCK_BYTES = 4 << 30
@@ -110,25 +111,25 @@ class Reranker:
         phase: Phase,
     ) -> list[npt.NDArray[np.float32]]:
         wanted_QN = np.stack([np.isin(ordinals, asked) for asked in candidates])
-        influence_QN = self.influence_of(preconditioned, self.table.tokens(ordinals), wanted_QN, phase)
+        influence_QN = self.influence_of(preconditioned, self.table.objectives(ordinals), wanted_QN, phase)
         return [row[np.searchsorted(ordinals, asked)] for row, asked in zip(influence_QN, candidates, strict=True)]
 
     def influence_of(
         self,
         preconditioned: dict[str, Tensor],
-        tokens: Sequence[npt.NDArray[np.uint32]],
+        objectives: Sequence[Objective],
         wanted_QN: npt.NDArray[np.bool_],
         phase: Phase,
         *,
         by_layer: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """The influence of any texts, in the index or not.
+        """The influence of any documents, in the index or not.
 
         Args:
             preconditioned: What `precondition` returned for the Q queries.
-            tokens: Token ids of N texts; all but the first of each count in its loss.
+            objectives: N parts, each of one text or of a preference.
             wanted_QN: Which influence to compute; the rest is 0.
-            phase: Advanced by the texts that are done.
+            phase: Advanced by the parts that are done.
             by_layer: Keep the layers apart.
 
         Returns:
@@ -137,26 +138,37 @@ class Reranker:
         layers = self.model.table.layers
         measure, axes = (layer_influence, (len(layers),)) if by_layer else (exact_influence, ())
         influence = np.zeros((*axes, *wanted_QN.shape), np.float32)
-        positions, every_token = np.arange(len(tokens)), np.ones(len(tokens), np.int64)
-        for batch in self.model.batches(tokens, positions, every_token, self.batch_tokens):
+        for batch in self.model.batches(objectives, np.arange(len(objectives)), self.batch_tokens):
             wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
-            columns = measure(layers, preconditioned, wanted, partial(self.model.task.losses, batch))
+            columns = measure(layers, preconditioned, wanted, partial(self.model.task.losses, batch), batch.texts)
             influence[..., batch.ordinals] = columns.cpu().numpy()
             phase.advance(len(batch.ordinals))
         return influence
 
     def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-        """H^-1 G [Q, O, I] by layer name, from one pass over the padded queries."""
-        with progress.phase("query curvature", len(self.model.table.layers), "layers") as phase:
-            return self._precondition(queries, phase)
+        """H^-1 G [Q, O, I] by layer name; the gradient of a query of several texts is the sum of theirs."""
+        texts, owners = one_text_each([query.objective for query in queries])
+        batches = self.model.batches(texts, np.arange(len(texts)), self.batch_tokens)
+        total: dict[str, Tensor] = {}
+        with progress.phase("query curvature", len(batches) * len(self.model.table.layers), "layers") as phase:
+            for batch in batches:
+                found = self._precondition(batch, len(queries), owners[batch.ordinals], phase)
+                total = {name: total[name] + X_QOI if total else X_QOI for name, X_QOI in found.items()}
+        return total
 
-    def _precondition(self, queries: Sequence[QueryTokens], phase: Phase) -> dict[str, Tensor]:
-        count = len(queries)
-        batch = pad([query.ids for query in queries], np.arange(count), first_targets(queries))
-
+    def _precondition(
+        self, batch: TokenBatch, queries: int, owners: npt.NDArray[np.int64], phase: Phase
+    ) -> dict[str, Tensor]:
         def load(name: str) -> LayerFactors:
             phase.advance()
             return self._factors(name)
 
-        losses = partial(self.model.task.losses, batch)
-        return precondition_queries(self.model.table.layers, load, self._damping_scale, count, losses)
+        return precondition_queries(
+            self.model.table.layers,
+            load,
+            self._damping_scale,
+            queries,
+            partial(self.model.task.losses, batch),
+            batch.texts,
+            torch.from_numpy(owners),
+        )

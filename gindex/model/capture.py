@@ -64,7 +64,9 @@ class Observer(ABC):
         """Take the layer's output gradients together with what was kept."""
 
 
-def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor]) -> Tensor:
+def observe(
+    layers: Sequence[TrackedLayer], observer: Observer, documents: int, losses: Callable[[], Tensor], texts: int = 1
+) -> Tensor:
     """Run one forward and backward pass under an observer, alone and in a neutral state: see `passes`.
 
     A layer that the losses do not depend on has a zero gradient: the observer sees no token of it, T = 0. So it is
@@ -75,6 +77,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
         observer: Called back for each of them, forward and backward.
         documents: N, the number of documents in the batch.
         losses: Runs the model and returns the summed loss [N] of each document, in nats.
+        texts: Rows of the batch that each document has, one after the other; the observer sees their tokens joined.
 
     Returns:
         The losses [N], detached.
@@ -83,7 +86,7 @@ def observe(layers: Sequence[TrackedLayer], observer: Observer, documents: int, 
         ShapeError: A layer's first axis is not the document axis.
         TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
     """
-    running = _Pass(observer, documents)
+    running = _Pass(observer, documents, texts)
     with alone(layers[0].place), _hooks(layers, running):
         losses_N = losses()
         running.end_forward(layers)
@@ -105,14 +108,15 @@ class _Pass:
     Attributes:
         observer: Sees the layers.
         documents: N.
+        texts: Rows of each document.
         called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
         tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
         reached: Layers whose output gradients have come.
         routes: Where pairs of tokens and experts lie, the last that were met: the weights of a block share them.
     """
 
-    def __init__(self, observer: Observer, documents: int) -> None:
-        self.observer, self.documents = observer, documents
+    def __init__(self, observer: Observer, documents: int, texts: int) -> None:
+        self.observer, self.documents, self.texts = observer, documents, texts
         self.called: set[str] = set()
         self.tokens: dict[int, int] = {}
         self.reached: set[str] = set()
@@ -131,10 +135,11 @@ class _Pass:
         if not torch.is_grad_enabled():
             raise _unlike(layer, "a call with gradients", "one without")
         self.called.add(layer.name)
-        if rows != self.documents * (1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)):
+        tokens = 1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)
+        if rows != self.documents * self.texts * tokens:
             raise ShapeError(
                 field=layer.name,
-                expected=f"activations of {self.documents} documents",
+                expected=f"activations of {self.documents * self.texts} documents",
                 found=f"shape {shape}",
                 remedy="the layer mixes documents and cannot be tracked",
             )

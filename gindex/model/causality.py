@@ -141,12 +141,12 @@ def check_long(
     """
     if length <= LENGTH:
         return
-    cut = length * 3 // 4
+    cut, positions = length * 3 // 4, np.arange(length)
     batch = TokenBatch(
         ordinals=np.arange(2),
         tokens=_sequences(tokens, length, [cut]),
         lengths=np.full(2, cut),  # what comes after is padding, and differs
-        first_target=np.ones(2, np.int64),
+        weights=np.broadcast_to((positions > 0) & (positions < cut), (2, length)).astype(np.float32),
     )
     try:
         with torch.no_grad():

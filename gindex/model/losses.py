@@ -3,7 +3,8 @@
 A task knows how to run its model on a batch. `losses` uses the data's labels (document and query gradients);
 `sampled_losses` uses labels drawn from the model's own distribution (pseudo-gradients, the true Fisher).
 
-Axes: N documents, T tokens, V vocabulary, M positions that predict something.
+Axes: N documents, R texts (as many, or two of each document), T tokens, V vocabulary, M positions that predict
+something.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gindex.corpus.batches import TokenBatch
+from gindex.corpus.objectives import Preference
 from gindex.model.devices import to_device
 from gindex.model.head import CHUNK, LabelSource, head_losses
 
@@ -80,7 +82,7 @@ class CausalLanguageModel:
         return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
     def logits(self, batch: TokenBatch) -> Tensor:
-        """Return the model's logits [N, T, V]."""
+        """Return the model's logits [R, T, V]."""
         logits: Tensor = self.model(to_device(batch.tokens, self.device), use_cache=False).logits
         return logits
 
@@ -93,30 +95,51 @@ class CausalLanguageModel:
         return softmax_hessian(outputs_MV, v_MV)
 
     def losses(self, batch: TokenBatch) -> Tensor:
-        """Return the summed loss [N] over each document's target tokens, in nats."""
+        """Return the loss [N] of each document in nats: the weighted sum over its tokens, or that of its preference."""
         labels = to_device(batch.tokens[:, 1:][batch.targets[:, 1:]], self.device)
-        return self._summed(batch, lambda _probabilities_CV, chunk: labels[chunk])
+        losses_R = self._summed(batch, lambda _probabilities_CV, chunk: labels[chunk])
+        if batch.preferences is None:
+            return losses_R.view(len(batch.ordinals), -1).sum(1)
+        return preference_losses(losses_R.view(-1, 2), batch.preferences)
 
     def sampled_losses(self, batch: TokenBatch, seeds: Sequence[int]) -> Tensor:
-        """Return the summed loss [N] with every target token replaced by a sample from the model."""
-        drawn = [_uniforms(seed, targets_T) for seed, targets_T in zip(seeds, batch.targets, strict=True)]
+        """Return the weighted sum of token losses [N] with every target token replaced by a sample from the model."""
+        targets = batch.targets[:, 1:].reshape(len(batch.ordinals), -1)
+        drawn = [_uniforms(seed, int(targets_T.sum())) for seed, targets_T in zip(seeds, targets, strict=True)]
         uniforms = to_device(np.concatenate(drawn), self.device)
-        return self._summed(batch, lambda probabilities_CV, chunk: sample_labels(probabilities_CV, uniforms[chunk]))
+        losses_R = self._summed(batch, lambda probabilities_CV, chunk: sample_labels(probabilities_CV, uniforms[chunk]))
+        return losses_R.view(len(batch.ordinals), -1).sum(1)
 
     def _summed(self, batch: TokenBatch, labels: LabelSource) -> Tensor:
-        predicting = documents_M, _ = self._predicting(batch)
+        """Return the weighted sum of token losses [R] of each text."""
+        predicting = texts_M, _ = self._predicting(batch)
         if self.head is None:
             losses_M = _logits_losses(self.logits(batch)[predicting], labels)
         else:
             tokens = to_device(batch.tokens, self.device)
-            hidden_NTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
-            losses_M = head_losses(hidden_NTH[predicting], self.head, labels)
-        return losses_M.new_zeros(len(batch.ordinals)).index_add(0, documents_M, losses_M)
+            hidden_RTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
+            losses_M = head_losses(hidden_RTH[predicting], self.head, labels)
+        weights_M = to_device(batch.weights[:, 1:][batch.targets[:, 1:]], self.device).to(losses_M.dtype)
+        return losses_M.new_zeros(len(batch.tokens)).index_add(0, texts_M, losses_M * weights_M)
 
     def _predicting(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Return the document and the position [M] before each target token, found on the host."""
-        documents_M, positions_M = to_device(np.stack(np.nonzero(batch.targets[:, 1:])), self.device)
-        return documents_M, positions_M
+        """Return the text and the position [M] before each target token, found on the host."""
+        texts_M, positions_M = to_device(np.stack(np.nonzero(batch.targets[:, 1:])), self.device)
+        return texts_M, positions_M
+
+
+def preference_losses(losses_N2: Tensor, preferences: Sequence[Preference]) -> Tensor:
+    """Return the loss [N] of DPO; see `Preference`.
+
+    Args:
+        losses_N2: Summed token losses, -log p, of the chosen and the rejected texts [N, 2], in nats.
+        preferences: Beta, reference and weight of each pair.
+    """
+    terms = np.array([(p.beta, p.reference, p.weight) for p in preferences])
+    beta_N, reference_N, weight_N = to_device(terms.T, losses_N2.device).to(losses_N2.dtype)
+    margin_N = losses_N2[:, 1] - losses_N2[:, 0] - reference_N
+    losses_N: Tensor = -weight_N * F.logsigmoid(beta_N * margin_N)
+    return losses_N
 
 
 def _logits_losses(logits_MV: Tensor, labels: LabelSource) -> Tensor:
@@ -142,9 +165,9 @@ def softmax_hessian(logits_MV: Tensor, v_MV: Tensor) -> Tensor:
     return p_MV * (v_MV - (p_MV * v_MV).sum(-1, keepdim=True))
 
 
-def _uniforms(seed: int, targets_T: np.ndarray) -> np.ndarray:
+def _uniforms(seed: int, targets: int) -> np.ndarray:
     """Return one uniform number a target token, the same whatever batch the document is in."""
-    return np.random.Generator(np.random.Philox(seed)).random(int(targets_T[1:].sum()), dtype=np.float32)
+    return np.random.Generator(np.random.Philox(seed)).random(targets, dtype=np.float32)
 
 
 def sample_labels(probabilities_MV: Tensor, uniforms_M: Tensor) -> Tensor:

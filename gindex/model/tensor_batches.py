@@ -33,6 +33,11 @@ class TensorBatch:
     ordinals: npt.NDArray[np.int64]
 
     @property
+    def texts(self) -> int:
+        """Rows of each document."""
+        return 1
+
+    @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Real tokens [N, T] of an `attention_mask` among the inputs; else [N, 1], all positions of a document.
 

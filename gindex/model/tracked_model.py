@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from gindex.config import ModelConfig
-from gindex.corpus.batches import TokenBatch, form_batches, pad
+from gindex.corpus.batches import TokenBatch, batch_objectives, pad
+from gindex.corpus.objectives import Objective
 from gindex.errors import MismatchError
 from gindex.model.causality import check_long, ordinary_tokens
 from gindex.model.devices import to_device
@@ -29,8 +30,6 @@ from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracking import track_layers
-
-Tokens = npt.NDArray[np.uint32]
 
 PROBE_TOKENS, PROBE_VOCABULARY = 3, 1024
 """Tokens of each document that a model is tried on, and how many of its tokens, the first ones, they are taken from."""
@@ -143,23 +142,16 @@ class TrackedModel:
         return alone(self.loaded.model)
 
     def batches(
-        self,
-        tokens: Sequence[Tokens],
-        ordinals: npt.NDArray[np.int64],
-        first_targets: npt.NDArray[np.int64],
-        batch_tokens: int,
+        self, objectives: Sequence[Objective], ordinals: npt.NDArray[np.int64], batch_tokens: int
     ) -> list[TokenBatch]:
-        """Cut parts into batches of like lengths.
+        """Cut objectives into batches of like lengths; see `batch_objectives`.
 
         Args:
-            tokens: Token ids of each part.
-            ordinals: What each part is called in its batch [N].
-            first_targets: First token of each that counts in the loss [N].
+            objectives: N objectives.
+            ordinals: What each is called in its batch [N].
             batch_tokens: Most tokens in a batch, padding included; 0 takes what suits the device.
         """
-        lengths = np.array([len(part) for part in tokens], np.int64)
-        groups = form_batches(np.arange(len(tokens)), lengths, batch_tokens or self.usual_batch_tokens)
-        return [pad([tokens[n] for n in group], ordinals[group], first_targets[group]) for group in groups]
+        return batch_objectives(objectives, ordinals, batch_tokens or self.usual_batch_tokens)
 
 
 def _probe(model: nn.Module, documents: int) -> TokenBatch:
@@ -168,8 +160,8 @@ def _probe(model: nn.Module, documents: int) -> TokenBatch:
     usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
     usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
-    parts = list(tokens.reshape(documents, PROBE_TOKENS))
-    return pad(parts, np.arange(documents), np.ones(documents, np.int64))
+    texts = [Objective.counting(ids) for ids in tokens.reshape(documents, PROBE_TOKENS)]
+    return pad(texts, np.arange(documents))
 
 
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gindex.config import REFUSE
+from gindex.corpus.objectives import Objective, TokenIds
 from gindex.corpus.tokens import Encoding, encode_texts
 from gindex.errors import QueryError
 from gindex.model.load import LoadedModel
@@ -29,13 +29,11 @@ class QueryTokens:
     """A query as the model reads it.
 
     Attributes:
-        ids: Token ids of prompt and completion [T].
-        first_target: Position of the first token that counts in the loss.
+        objective: Its texts, and the tokens that count in its loss.
         notes: What is to be told of how the text became tokens.
     """
 
-    ids: npt.NDArray[np.uint32]
-    first_target: int
+    objective: Objective
     notes: tuple[str, ...] = ()
 
 
@@ -76,8 +74,8 @@ def tokenize_query(
     end = len(encoding.tokens) - encoding.after
     first = _first_counted(query, encoding, end)
     notes = [] if query.completion is None else _boundary_notes(query, encoding, first)
-    tokens = QueryTokens(np.array(encoding.tokens[:end], np.uint32), max(1, first), tuple(notes))
-    if end <= tokens.first_target:
+    ids, first = np.array(encoding.tokens[:end], np.uint32), max(1, first)
+    if end <= first:
         raise QueryError(
             field=name_of(query),
             expected="a token to predict after the first",
@@ -86,11 +84,12 @@ def tokenize_query(
         )
     most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
     if end <= most:
-        return tokens
+        return QueryTokens(Objective.counting(ids, first), tuple(notes))
     limit = f"{most} tokens, which {'the model takes' if most == loaded.max_tokens else 'are allowed here'}"
     if long_queries == REFUSE:
         raise QueryError(field=name_of(query), expected=f"at most {limit}", found=end, remedy="shorten it")
-    return _shortened(query, encoding, tokens, most, limit)
+    ids, first, note = _shortened(query, encoding, ids, first, most, limit)
+    return QueryTokens(Objective.counting(ids, first), (*notes, note))
 
 
 def _check_text(query: Query) -> None:
@@ -143,11 +142,6 @@ def name_of(query: Query) -> str:
     return f"query {query.id}" if query.id else "query"
 
 
-def first_targets(queries: Sequence[QueryTokens]) -> npt.NDArray[np.int64]:
-    """First position of each query [Q] that counts in its loss."""
-    return np.array([query.first_target for query in queries], np.int64)
-
-
 def _boundary_notes(query: Query, encoding: Encoding, first: int) -> list[str]:
     """What is to be told of where the completion begins.
 
@@ -184,14 +178,16 @@ def _is_lettered(character: str) -> bool:
     return character.isdecimal() or character.lower() != character.upper()
 
 
-def _shortened(query: Query, encoding: Encoding, tokens: QueryTokens, most: int, limit: str) -> QueryTokens:
-    """Leave out the first tokens after the text's beginning, and say so.
+def _shortened(
+    query: Query, encoding: Encoding, ids: TokenIds, first: int, most: int, limit: str
+) -> tuple[TokenIds, int, str]:
+    """Leave out the first tokens after the text's beginning; return the others, the first that counts, and a note.
 
     Raises:
         QueryError: The completion alone has too many.
     """
-    before, end = encoding.before, len(tokens.ids)
-    counted, beginning = end - tokens.first_target, max(1, before)
+    before, end = encoding.before, len(ids)
+    counted, beginning = end - first, max(1, before)
     if query.completion is not None and counted > most - beginning:
         raise QueryError(
             field=name_of(query),
@@ -200,13 +196,13 @@ def _shortened(query: Query, encoding: Encoding, tokens: QueryTokens, most: int,
             remedy="shorten it",
         )
     left_out = end - most
-    ids = np.concatenate([tokens.ids[:before], tokens.ids[before + left_out :]])
+    ids = np.concatenate([ids[:before], ids[before + left_out :]])
     rest = query.text[encoding.offsets[before + left_out][0] :]
     note = (
         f"of {end} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
         f", to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"
     )
-    return QueryTokens(ids, max(1, before, tokens.first_target - left_out), (*tokens.notes, note))
+    return ids, max(1, before, first - left_out), note
 
 
 def _quoted(text: str) -> str:

@@ -12,7 +12,7 @@ from gindex.config import SearchOptions
 from gindex.documents.words import words_of
 from gindex.errors import NonFiniteError, QueryError
 from gindex.queries.query import FailedQuery, Query
-from gindex.queries.tokens import QueryTokens, first_targets, name_of
+from gindex.queries.tokens import QueryTokens, name_of
 from gindex.search.lexical import words_order
 from gindex.vectors.encoder import Encoder
 
@@ -34,7 +34,7 @@ class EncodedQuery:
     @property
     def length(self) -> int:
         """Number of its tokens; 0 where a vector was given."""
-        return 0 if self.tokens is None else len(self.tokens.ids)
+        return 0 if self.tokens is None else len(self.tokens.objective)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def encode_queries(
     usable = [found for found in tokens if isinstance(found, QueryTokens)]
     if not usable:
         return [found for found in tokens if isinstance(found, FailedQuery)]
-    batch = encoder.encode_all([found.ids for found in usable], first_targets(usable), 0)
+    batch = encoder.encode_queries([found.objective for found in usable])
     encoded = zip(batch.vectors, batch.finite.tolist(), strict=True)
     results: list[EncodedQuery | FailedQuery] = []
     for query, found in zip(queries, tokens, strict=True):

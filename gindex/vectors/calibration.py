@@ -182,7 +182,7 @@ def calibrate(
     exact_damping: float,
     settings: Sequence[Setting],
     budget: Budget,
-    batches: Sequence[tuple[int, Callable[[], Tensor]]],
+    batches: Sequence[tuple[int, int, Callable[[], Tensor]]],
     done: Callable[[int], None] = lambda _documents: None,
 ) -> dict[Setting, Expectation]:
     """The expected Pearson correlations of scores with exact influence, for every setting.
@@ -193,14 +193,15 @@ def calibrate(
         exact_damping: Damping of exact influence.
         settings: What to try.
         budget: What a vector may be.
-        batches: Number of documents of each batch, and what runs the model on it and returns their losses.
+        batches: Number of documents of each batch, rows of each document (see `observe`), and what runs the model on it
+            and returns their losses.
         done: Called after each batch with its number of documents.
     """
     groups = list(budget.widths)
     found: dict[Setting, tuple[list[float], list[float]]] = {setting: ([], []) for setting in settings}
-    for documents, losses in batches:
+    for documents, texts, losses in batches:
         observer = CalibrationObserver(factors, exact_damping, settings, documents)
-        observe(layers, observer, documents, losses)
+        observe(layers, observer, documents, losses, texts)
         for setting, (stored, unprojected) in found.items():
             norms_NG = torch.stack([observer.norms_N[setting, group] for group in groups], 1).cpu()
             coordinates = [observer.coordinates[setting, group] for group in groups]

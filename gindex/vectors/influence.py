@@ -47,6 +47,8 @@ def precondition_queries(
     damping_scale: float,
     queries: int,
     losses: Callable[[], Tensor],
+    texts: int = 1,
+    owners: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Apply the inverse curvature to the gradients of queries.
 
@@ -55,13 +57,15 @@ def precondition_queries(
         factors: Loads a layer's factors.
         damping_scale: Multiple of each layer's mean eigenvalue.
         queries: Q.
-        losses: Runs the model on the queries and returns their summed losses [Q].
+        losses: Runs the model on the queries and returns their summed losses [Q]; with owners, on R texts [R].
+        texts: See `observe`.
+        owners: The query that each text belongs to [R], where the gradient of a query is a sum over texts.
 
     Returns:
         H^-1 G [Q, O, I] by layer name, in the factors' number format.
     """
-    observer = _PreconditionObserver(factors, damping_scale)
-    observe(layers, observer, queries, losses)
+    observer = _PreconditionObserver(factors, damping_scale, queries, owners)
+    observe(layers, observer, queries if owners is None else len(owners), losses, texts)
     return observer.preconditioned
 
 
@@ -70,6 +74,7 @@ def exact_influence(
     preconditioned: dict[str, Tensor],
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
+    texts: int = 1,
 ) -> Tensor:
     """The influence [Q, N] of a batch of documents on preconditioned queries, 0 where it isn't wanted.
 
@@ -81,9 +86,10 @@ def exact_influence(
         preconditioned: H^-1 G [Q, O, I] by layer name.
         wanted_QN: Which influence to compute, bool [Q, N]; a document costs for the queries that want it.
         losses: Runs the model on the documents and returns their summed losses [N].
+        texts: See `observe`.
     """
     observer = _InfluenceObserver(preconditioned, wanted_QN)
-    observe(layers, observer, wanted_QN.shape[1], losses)
+    observe(layers, observer, wanted_QN.shape[1], losses, texts)
     return observer.influence
 
 
@@ -92,15 +98,16 @@ def layer_influence(
     preconditioned: dict[str, Tensor],
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
+    texts: int = 1,
 ) -> Tensor:
     """The same as `exact_influence` with each layer apart, [L, Q, N] in the order of the layers."""
     observer = _LayerObserver(preconditioned, wanted_QN)
-    observe(layers, observer, wanted_QN.shape[1], losses)
+    observe(layers, observer, wanted_QN.shape[1], losses, texts)
     return torch.stack([observer.by_layer[layer.name] for layer in layers])
 
 
 def document_gradients(
-    layers: Sequence[TrackedLayer], documents: int, losses: Callable[[], Tensor]
+    layers: Sequence[TrackedLayer], documents: int, losses: Callable[[], Tensor], texts: int = 1
 ) -> tuple[Tensor, WeightSpace]:
     """The gradients [N, W] of documents or queries, float32 or wider, and the weights as one axis.
 
@@ -108,11 +115,12 @@ def document_gradients(
         layers: Tracked layers.
         documents: N.
         losses: Runs the model and returns the summed losses [N].
+        texts: See `observe`.
     """
     space, parameter = WeightSpace(layers), next(layers[0].module.parameters())
     dtype = torch.promote_types(parameter.dtype, torch.float32)
     gradients_NW = torch.zeros(documents, space.size, dtype=dtype, device=parameter.device)
-    observe(layers, _GradientObserver(space.split(gradients_NW)), documents, losses)
+    observe(layers, _GradientObserver(space.split(gradients_NW)), documents, losses, texts)
     return gradients_NW, space
 
 
@@ -128,9 +136,9 @@ class _GradientObserver(Observer):
 
 
 class _PreconditionObserver(Observer):
-    def __init__(self, factors: FactorLoader, damping_scale: float) -> None:
+    def __init__(self, factors: FactorLoader, damping_scale: float, queries: int, owners: Tensor | None) -> None:
         self.preconditioned: dict[str, Tensor] = {}
-        self._factors, self._damping_scale = factors, damping_scale
+        self._factors, self._damping_scale, self._queries, self._owners = factors, damping_scale, queries, owners
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
@@ -138,6 +146,9 @@ class _PreconditionObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         factors = self._factors(layer.name)
         G_QPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
+        if self._owners is not None:
+            summed_QPR = G_QPR.new_zeros(self._queries, *G_QPR.shape[1:])
+            G_QPR = summed_QPR.index_add_(0, self._owners.to(G_QPR.device), G_QPR)
         self.preconditioned[layer.name] = factors.precondition(G_QPR, self._damping_scale)
 
 

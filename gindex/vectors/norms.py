@@ -21,6 +21,7 @@ def whitened_norms(
     damping_scale: float,
     documents: int,
     losses: Callable[[], Tensor],
+    texts: int = 1,
 ) -> Tensor:
     """Norm |V| of each document [N], float32; not finite where its loss or gradient isn't.
 
@@ -30,9 +31,10 @@ def whitened_norms(
         damping_scale: Multiple of each layer's mean eigenvalue.
         documents: N.
         losses: Runs the model on the documents and returns their summed losses [N].
+        texts: See `observe`.
     """
     observer = _NormObserver(factors, damping_scale, documents)
-    observe(layers, observer, documents, losses)
+    observe(layers, observer, documents, losses, texts)
     return observer.squares.sqrt().cpu()
 
 

@@ -66,15 +66,16 @@ class VectorPath:
         path.layers = layers
         return path
 
-    def encode(self, documents: int, losses: Callable[[], Tensor]) -> VectorBatch:
+    def encode(self, documents: int, losses: Callable[[], Tensor], texts: int = 1) -> VectorBatch:
         """Run one pass over N documents and return their vectors.
 
         Args:
             documents: N.
             losses: Runs the model and returns the summed loss [N] of each document.
+            texts: See `observe`.
         """
         observer = _VectorObserver(self._factors, self._scales, self.projection, documents)
-        losses_N = observe(self.layers, observer, documents, losses)
+        losses_N = observe(self.layers, observer, documents, losses, texts)
         return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
 
 

@@ -18,7 +18,11 @@ from gindex.model.layers import TrackedLayer
 
 
 def token_influence(
-    layers: Sequence[TrackedLayer], preconditioned: Mapping[str, Tensor], documents: int, losses: Callable[[], Tensor]
+    layers: Sequence[TrackedLayer],
+    preconditioned: Mapping[str, Tensor],
+    documents: int,
+    losses: Callable[[], Tensor],
+    texts: int = 1,
 ) -> Tensor:
     """The influence of every token of a batch of documents on one query, in every layer.
 
@@ -27,12 +31,13 @@ def token_influence(
         preconditioned: H^-1 G [1, O, I] of the query by layer name.
         documents: N.
         losses: Runs the model on the documents and returns their summed losses [N].
+        texts: See `observe`; T is the tokens of all texts, each padded.
 
     Returns:
         [L, N, T], float32; its sum over L and T is `exact_influence` up to rounding, and padding is zero.
     """
     observer = _TokenObserver(preconditioned)
-    observe(layers, observer, documents, losses)
+    observe(layers, observer, documents, losses, texts)
     found = [observer.influence[layer.name] for layer in layers]
     # A layer without a gradient has no tokens, and an expert none behind its last.
     longest = max(influence_NT.shape[1] for influence_NT in found)

@@ -20,6 +20,7 @@ from gindex.build.run import plan_build, run_build
 from gindex.errors import ConfigError, MismatchError
 from gindex.store.files import write_json
 from gindex.store.layout import Layout
+from tests.support.objectives import ids_of
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 BLOCK = "model.layers.0."
@@ -173,7 +174,7 @@ def test_opt_is_exact_in_its_feed_forward_layers(tmp_path, small_tokenizer, corp
         parameters = [p for layer in layers for p in model.get_submodule(layer).parameters()]
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
-    (part,) = index.tokens("d147")
+    (part,) = map(ids_of, index.objectives("d147"))
     prompt = small_tokenizer(PROMPT).input_ids
     query = gradient(prompt + small_tokenizer(COMPLETION).input_ids, len(prompt))
     expected = float(query @ gradient(part, 1))

@@ -19,9 +19,9 @@ from gindex.build.memory import (
     query_room,
 )
 from gindex.config import BuildConfig, FidelityConfig, ModelConfig
-from gindex.corpus.batches import pad
 from gindex.errors import ConfigError
 from gindex.model.tracked_model import TrackedModel
+from tests.support.objectives import pad_tokens
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_tokens_are_measured_once(engine, monkeypatch):
 def test_tokens_are_measured_at_their_peak(engine):
     """Reference: what the allocator hands out in a pass, by PyTorch's own profiler."""
     need = memory_needs(engine, BuildConfig(), 100, 60).fit
-    batch = pad([torch.arange(60).numpy() % 20] * 40, range(40), [1] * 40)
+    batch = pad_tokens([torch.arange(60).numpy() % 20] * 40, range(40), [1] * 40)
     handle = engine.loaded.model.get_input_embeddings().register_forward_hook(
         lambda _module, _args, output: output.requires_grad_(True)
     )

@@ -177,12 +177,12 @@ def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
 def test_whitened_norm_is_the_root_of_a_documents_influence_on_itself(index):
     """Both are <G, H^-1 G>: one whitens in the eigenbasis, the other preconditions and never rotates the document."""
     ordinals = np.array([0, 3, 7])
-    tokens = index.snapshot.documents.tokens(ordinals)
-    queries = [QueryTokens(ids=part, first_target=1) for part in tokens]
+    tokens = index.snapshot.documents.objectives(ordinals)
+    queries = [QueryTokens(part) for part in tokens]
     influence = index.reranker.influence(queries, [ordinals[[n]] for n in range(3)], Silent())
     factors = FactorReader(index.snapshot.layout, index.manifest.layers, torch.device("cpu"))
     damping, losses = index.manifest.damping.exact, index.model.tracked.task.losses
     for part, expected in zip(tokens, influence, strict=True):
-        batch = pad([part], np.arange(1), np.ones(1, np.int64))
+        batch = pad([part], [0])
         found = whitened_norms(index.model.tracked.table.layers, factors.load, damping, 1, lambda b=batch: losses(b))
         assert float(found[0]) ** 2 == pytest.approx(float(expected[0]), rel=1e-4)

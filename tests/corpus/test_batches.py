@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.objectives import Objective
 from gindex.errors import ShapeError
+from tests.support.objectives import pad_tokens
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=60)
 
@@ -53,25 +55,24 @@ def test_one_length_per_ordinal():
 
 
 def test_pad():
-    batch = pad([np.array([5, 6, 7], dtype=np.uint32), [8]], [4, 2], [1, 1])
+    batch = pad_tokens([np.array([5, 6, 7], dtype=np.uint32), [8]], [4, 2], [1, 1])
     assert batch.tokens.tolist() == [[5, 6, 7], [8, 8, 8]]
     assert batch.lengths.tolist() == [3, 1]
     assert batch.ordinals.tolist() == [4, 2]
-    arrays = (batch.ordinals, batch.tokens, batch.lengths, batch.first_target)
-    assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
+    assert batch.weights.tolist() == [[0, 1, 1], [0, 0, 0]] and batch.weights.dtype == np.float32
+    assert {array.dtype for array in (batch.ordinals, batch.tokens, batch.lengths)} == {np.dtype(np.int64)}
 
 
 def test_mask_and_targets():
-    batch = pad([[5, 6, 7, 8], [9, 0], [3]], [0, 1, 2], [2, 1, 1])
+    batch = pad_tokens([[5, 6, 7, 8], [9, 0], [3]], [0, 1, 2], [2, 1, 1])
     assert batch.mask.tolist() == [[True] * 4, [True, True, False, False], [True, False, False, False]]
     assert batch.targets.tolist() == [[False, False, True, True], [False, True, False, False], [False] * 4]
 
 
 def test_pad_nothing():
-    assert pad([], [], []).tokens.shape == (0, 0)
+    assert pad_tokens([], [], []).tokens.shape == (0, 0)
 
 
-@pytest.mark.parametrize(("ordinals", "first_targets"), [([1], [1, 1]), ([1, 2], [1])])
-def test_one_ordinal_and_target_per_list(ordinals, first_targets):
-    with pytest.raises(ShapeError, match="as many ordinals and first targets as token lists, 2"):
-        pad([[1], [2]], ordinals, first_targets)
+def test_one_ordinal_per_objective():
+    with pytest.raises(ShapeError, match="one ordinal per objective, 2"):
+        pad([Objective.counting([1]), Objective.counting([2])], [1])

@@ -14,10 +14,11 @@ from probes import random_probe, token_probe
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.batches import TokenBatch
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
+from tests.support.objectives import pad_tokens
 
 
 class LanguageTask:
@@ -47,7 +48,7 @@ class LanguageTask:
         return torch.stack(losses)
 
     def batch(self, documents: Sequence[Sequence[int]], ordinals: Sequence[int]) -> TokenBatch:
-        return pad([documents[n] for n in ordinals], ordinals, [1] * len(ordinals))
+        return pad_tokens([documents[n] for n in ordinals], ordinals, [1] * len(ordinals))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
+from gindex.corpus import encoding
 from gindex.corpus.records import Document
+from gindex.corpus.tokens import Encoding
 from gindex.documents import schema
-from gindex.documents import table_writer as fill
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
@@ -41,6 +42,9 @@ TEXTS = {
 }
 
 
+TWO_TOKENS = Encoding(tokens=[2, 3], offsets=[(0, 1), (1, 2)], before=0, after=0)
+
+
 def make(path: Path, texts: dict[str, str], **more: object) -> Path:
     documents = [Document(document_id=name, text=text, metadata={"n": len(name)}) for name, text in texts.items()]
     fill_table(path, iter(documents), None, CorpusConfig(), Silent(), **more)
@@ -49,7 +53,7 @@ def make(path: Path, texts: dict[str, str], **more: object) -> Path:
 
 @pytest.fixture(autouse=True)
 def _any_tokens(monkeypatch):
-    monkeypatch.setattr(fill, "tokenize", lambda tokenizer, texts: [([2], [(0, 1)])] * len(texts))
+    monkeypatch.setattr(encoding, "encode_texts", lambda tokenizer, texts: [TWO_TOKENS] * len(texts))
 
 
 @pytest.fixture
@@ -191,7 +195,7 @@ def test_how_a_run_is_cut():
 # Tables that were made before
 
 
-OLD = schema._SCHEMA.replace(f"user_version = {schema.VERSION}", "user_version = 1").replace(
+OLD = schema._SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", "user_version = 1").replace(
     schema.FULL_TEXT, "fts5(text, content = 'documents', content_rowid = 'ordinal')"
 )
 
@@ -237,7 +241,7 @@ def test_an_older_table_without_hits_says_why_that_may_be(old, caplog):
 
 
 def test_tables_of_both_kinds_are_searched_together(old, tmp_path, monkeypatch):
-    monkeypatch.setattr(fill, "tokenize", lambda tokenizer, texts: [([2], [(0, 1)])] * len(texts))
+    monkeypatch.setattr(encoding, "encode_texts", lambda tokenizer, texts: [TWO_TOKENS] * len(texts))
     more = {"first_document": len(TEXTS), "first_part": len(TEXTS)}
     new = make(tmp_path / "new", {"new": "plain words über Straßen, die Straße"}, **more)
     with DocumentTable.open(old, new) as table:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gindex import GradientIndex
 from gindex.config import CURVATURES
 from gindex.documents.table import DocumentTable
+from tests.support.objectives import ids_of
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 DAMPING = 0.1
@@ -52,7 +53,7 @@ def gradients(indexes) -> tuple[list[dict], dict[str, torch.Tensor], dict[tuple[
     documents = {}
     with DocumentTable.open(folder / "volumes/00000/documents.sqlite") as table:
         ordinals = range(0, table.counts().parts, 5)
-        for part, tokens in zip(table.parts(ordinals), table.tokens(ordinals), strict=True):
+        for part, tokens in zip(table.parts(ordinals), map(ids_of, table.objectives(ordinals)), strict=True):
             if len(tokens) > 1:
                 documents[part.document_id, part.part] = gradient(tokens.tolist(), 1)
     return manifest["layers"], gradient(prompt + completion, len(prompt)), documents

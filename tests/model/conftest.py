@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.batches import TokenBatch
+from tests.support.objectives import pad_tokens
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def batch_of() -> Callable[..., TokenBatch]:
     """Pads token lists into a batch in which everything after the first token is a target."""
 
     def make(token_lists: Sequence[Sequence[int]], ordinals: Sequence[int] | None = None) -> TokenBatch:
-        return pad(token_lists, ordinals or list(range(len(token_lists))), [1] * len(token_lists))
+        return pad_tokens(token_lists, ordinals or list(range(len(token_lists))), [1] * len(token_lists))
 
     return make
 

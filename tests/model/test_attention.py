@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from gindex.corpus.batches import pad
 from gindex.model import attention
 from gindex.model.attention import ATTENTION, use_fast_attention
 from gindex.model.losses import CausalLanguageModel
+from tests.support.objectives import pad_tokens
 
-BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5]], [0, 1], [1, 1])
+BATCH = pad_tokens([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5]], [0, 1], [1, 1])
 
 
 def hidden_gradient(model: torch.nn.Module) -> torch.Tensor:

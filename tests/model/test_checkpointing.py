@@ -8,7 +8,6 @@ from probes import random_probe
 from torch import Tensor, nn
 
 from gindex.config import ModelConfig
-from gindex.corpus.batches import pad
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
@@ -16,8 +15,9 @@ from gindex.model.layers import TrackedLayer
 from gindex.model.tracked_model import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
+from tests.support.objectives import pad_tokens
 
-BATCH = pad([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9]], [0, 1, 2], [1, 1, 1])
+BATCH = pad_tokens([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9]], [0, 1, 2], [1, 1, 1])
 
 
 @pytest.fixture(scope="module")

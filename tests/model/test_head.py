@@ -16,11 +16,11 @@ from transformers import (
     PretrainedConfig,
 )
 
-from gindex.corpus.batches import pad
 from gindex.model import head as head_module
 from gindex.model.head import head_losses, plain_head
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracked_model import TrackedModel
+from tests.support.objectives import pad_tokens
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -83,7 +83,7 @@ def test_nan_stays_in_its_position():
 
 def test_losses_are_the_same_with_and_without_the_head(llama):
     model = copy.deepcopy(llama)
-    batch = pad([[3, 1, 4, 1, 5], [9, 2, 6]], [0, 1], [1, 2])
+    batch = pad_tokens([[3, 1, 4, 1, 5], [9, 2, 6]], [0, 1], [1, 2])
     whole, by_head = CausalLanguageModel(model), CausalLanguageModel(model, plain_head(model, TOKENS))
     torch.testing.assert_close(by_head.losses(batch), whole.losses(batch), rtol=1e-5, atol=1e-5)
     seeds = [1, 2]  # another label would differ by tenths of a nat
@@ -139,7 +139,7 @@ def test_a_capped_models_losses_are_those_of_its_logits():
     model = AutoModelForCausalLM.from_config(config).double().eval()
     task = CausalLanguageModel(model, plain_head(model, TOKENS))
     expected = model(TOKENS, labels=TOKENS).loss * 4
-    found = task.losses(pad(TOKENS.tolist(), [0, 1], [1, 1])).sum()
+    found = task.losses(pad_tokens(TOKENS.tolist(), [0, 1], [1, 1])).sum()
     torch.testing.assert_close(found.float(), expected, rtol=1e-6, atol=0)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gindex.corpus.batches import pad
 from gindex.model.losses import BLOCK_LABELS, CausalLanguageModel, sample_labels
+from tests.support.objectives import pad_tokens
 
 JUST_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -31,7 +31,7 @@ def token_losses(model: nn.Module, tokens: list[int], first: int) -> float:
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_losses_are_sums_over_the_targets(task, documents, first):
-    batch = pad(documents, range(len(documents)), [first] * len(documents))
+    batch = pad_tokens(documents, range(len(documents)), [first] * len(documents))
     got = task.losses(batch)
     expected = torch.tensor([token_losses(task.model, tokens, first) for tokens in documents])
     # The loss is taken in float32 (2**-24 a token, at most 12 tokens of about 6 nats).
@@ -47,31 +47,31 @@ def test_model_is_frozen_and_dropout_is_off(llama):
 
 
 def test_losses_without_any_target(task):
-    batch = pad([[5], [6]], [0, 1], [1, 1])
+    batch = pad_tokens([[5], [6]], [0, 1], [1, 1])
     assert task.losses(batch).tolist() == [0, 0]
     assert task.sampled_losses(batch, [1, 2]).tolist() == [0, 0]
 
 
 def test_losses_do_not_depend_on_the_batch(task, documents):
-    together = task.losses(pad(documents, range(4), [1] * 4))
+    together = task.losses(pad_tokens(documents, range(4), [1] * 4))
     for n, tokens in enumerate(documents):
-        alone = task.losses(pad([tokens], [n], [1]))[0]
+        alone = task.losses(pad_tokens([tokens], [n], [1]))[0]
         torch.testing.assert_close(alone, together[n], rtol=1e-6, atol=1e-6)  # a float32 sum in another order
 
 
 def test_sampled_losses_do_not_depend_on_the_batch(task, documents):
     seeds = [11, 12, 13, 14]
-    together = task.sampled_losses(pad(documents, range(4), [1] * 4), seeds)
-    backwards = task.sampled_losses(pad(documents[::-1], range(4), [1] * 4), seeds[::-1]).flip(0)
+    together = task.sampled_losses(pad_tokens(documents, range(4), [1] * 4), seeds)
+    backwards = task.sampled_losses(pad_tokens(documents[::-1], range(4), [1] * 4), seeds[::-1]).flip(0)
     for n, tokens in enumerate(documents):
-        alone = task.sampled_losses(pad([tokens], [n], [1]), [seeds[n]])[0]
+        alone = task.sampled_losses(pad_tokens([tokens], [n], [1]), [seeds[n]])[0]
         # Another label would differ by tenths of a nat; this is a float32 sum in another order.
         torch.testing.assert_close(alone, together[n], rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(backwards[n], together[n], rtol=1e-6, atol=1e-6)
 
 
 def test_sampled_losses_depend_on_the_seed(task, documents):
-    batch = pad(documents, range(4), [1] * 4)
+    batch = pad_tokens(documents, range(4), [1] * 4)
     one, same, other = (task.sampled_losses(batch, [seed] * 4) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert (one != other)[[0, 2, 3]].all()
@@ -82,7 +82,9 @@ def test_sampled_losses_follow_the_model(task):
     copies = 4000
     with torch.no_grad():
         task.model.lm_head.weight.mul_(4)  # a less even distribution; also tied to the embedding, which is as good
-        losses = task.sampled_losses(pad([[7, 8]] * copies, range(copies), [1] * copies), list(range(copies))).double()
+        losses = task.sampled_losses(
+            pad_tokens([[7, 8]] * copies, range(copies), [1] * copies), list(range(copies))
+        ).double()
         log_p = task.model(torch.tensor([[7]]), use_cache=False).logits[0, -1].log_softmax(-1)
     distance, labels = (losses[:, None] + log_p[None, :]).abs().min(1)
     assert distance.max() < 1e-5  # float32 rounding of losses of about 6 nats

@@ -14,6 +14,7 @@ from gindex.errors import QueryError
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_all, tokenize_query
 from gindex.search.query_vectors import EncodedQuery
+from tests.support.objectives import first_counted, ids_of
 
 TEXTS = [
     'the compiler is a program that turns (B) x = "y" into 2+2=4\nHello un believable line one\nline two é 日本 😀 ',
@@ -79,8 +80,8 @@ def read(name, ids) -> str:
 
 def counted(name, found) -> str:
     """The text of the tokens that count, as what they add to the text before them."""
-    ids = found.ids.tolist()
-    return read(name, ids)[len(read(name, ids[: found.first_target])) :]
+    ids = ids_of(found).tolist()
+    return read(name, ids)[len(read(name, ids[: first_counted(found)])) :]
 
 
 def told(found, words) -> bool:
@@ -102,11 +103,11 @@ def test_the_tokens_are_those_of_the_whole_text_and_the_completion_counts(name, 
     except QueryError:
         assert len(whole) <= 1 or not completion.strip("\u0301"), "a completion that has tokens is not refused"
         return
-    assert found.ids.tolist() == whole
+    assert ids_of(found).tolist() == whole
     split = told(found, "counts as a whole")
     lost = told(found, "does not count")
-    assert not lost or (found.first_target == 1 and name not in BEGUN)
-    if split or lost or name == "composed" or "�" in read(name, whole[: found.first_target]):
+    assert not lost or (first_counted(found) == 1 and name not in BEGUN)
+    if split or lost or name == "composed" or "�" in read(name, whole[: first_counted(found)]):
         return
     mark = " " if not prompt and name in BEGUN else ""  # the one that such a tokenizer puts before the first word
     assert counted(name, found) in (completion, mark + completion)
@@ -121,7 +122,7 @@ def test_no_space_comes_between_prompt_and_completion(name):
         ("x = ", '"y"'),
     ]:
         found = cut(name, prompt, completion)
-        assert found.ids.tolist()[-3:] == TOKENIZERS[name](prompt + completion).input_ids[: len(found.ids)][-3:]
+        assert ids_of(found).tolist()[-3:] == TOKENIZERS[name](prompt + completion).input_ids[: len(ids_of(found))][-3:]
         assert told(found, "counts as a whole") or counted(name, found) == completion
 
 
@@ -161,10 +162,10 @@ def test_one_beginning_and_no_end(name):
     begin, end = TOKENIZERS[name].bos_token_id, TOKENIZERS[name].eos_token_id
     for prompt in ("the compiler", "<s>the compiler", ""):
         found = cut(name, prompt, " is a program")
-        assert found.ids.tolist().count(begin) == 1 and found.ids[0] == begin and end not in found.ids
+        assert ids_of(found).tolist().count(begin) == 1 and ids_of(found)[0] == begin and end not in ids_of(found)
         assert counted(name, found).strip() == "is a program" and not found.notes
     found = cut(name, "", "the compiler")
-    assert found.first_target == 1 and read(name, found.ids[1:]).strip() == "the compiler"
+    assert first_counted(found) == 1 and read(name, ids_of(found)[1:]).strip() == "the compiler"
 
 
 def test_documents_get_one_beginning_too():
@@ -176,11 +177,11 @@ def test_documents_get_one_beginning_too():
 @pytest.mark.parametrize("name", ["bytes", "trimmed"])
 def test_a_first_token_that_nothing_predicts_is_told(name):
     found = cut(name, "", "the compiler")
-    assert found.first_target == 1 and told(found, "the token 'the' does not count")
+    assert first_counted(found) == 1 and told(found, "the token 'the' does not count")
     with pytest.raises(QueryError, match="a token to predict after the first"):
         cut(name, "", "the")
     whole = cut(name, "believ", "able")
-    assert told(whole, "without a space") and (whole.first_target > 1 or told(whole, "does not count"))
+    assert told(whole, "without a space") and (first_counted(whole) > 1 or told(whole, "does not count"))
     assert not cut(name, "the compiler").notes  # as of a document: its first token is never predicted
 
 
@@ -189,27 +190,29 @@ def test_what_is_too_long_loses_the_beginning_of_its_prompt(name):
     prompt, completion = "un believable " * 30 + "the compiler is", " a program"
     whole, beginning = cut(name, prompt, completion), int(name in BEGUN)
     found = cut(name, prompt, completion, max_tokens=20, long_queries="cut")
-    assert len(found.ids) == 20 and found.ids[:beginning].tolist() == whole.ids[:beginning].tolist()
-    assert found.ids[beginning:].tolist() == whole.ids[beginning - 20 :].tolist()
-    assert found.ids[found.first_target :].tolist() == whole.ids[whole.first_target :].tolist()
-    left_out = len(whole.ids) - 20
+    assert len(ids_of(found)) == 20 and ids_of(found)[:beginning].tolist() == ids_of(whole)[:beginning].tolist()
+    assert ids_of(found)[beginning:].tolist() == ids_of(whole)[beginning - 20 :].tolist()
+    assert ids_of(found)[first_counted(found) :].tolist() == ids_of(whole)[first_counted(whole) :].tolist()
+    left_out = len(ids_of(whole)) - 20
     assert told(
-        found, f"of {len(whole.ids)} tokens the first {left_out} are left out, to keep 20 tokens, which the model"
+        found, f"of {len(ids_of(whole))} tokens the first {left_out} are left out, to keep 20 tokens, which the model"
     )
     limited = cut(name, prompt, completion, max_tokens=20, long_queries="cut")
-    assert limited.ids.tolist() == found.ids.tolist()
-    with pytest.raises(QueryError, match=f"expected at most 20 tokens, which the model takes, found {len(whole.ids)}"):
+    assert ids_of(limited).tolist() == ids_of(found).tolist()
+    with pytest.raises(
+        QueryError, match=f"expected at most 20 tokens, which the model takes, found {len(ids_of(whole))}"
+    ):
         cut(name, prompt, completion, max_tokens=20)
     alone = cut(name, prompt, max_tokens=20, long_queries="cut")
-    assert len(alone.ids) == 20 and alone.first_target == 1 and told(alone, "are left out and do not count")
+    assert len(ids_of(alone)) == 20 and first_counted(alone) == 1 and told(alone, "are left out and do not count")
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_completion_is_never_cut(name):
     whole = cut(name, "the", " program" * 30)
-    counts = len(whole.ids) - whole.first_target
+    counts = len(ids_of(whole)) - first_counted(whole)
     fits = cut(name, "the compiler is" * 9, " program" * 30, max_tokens=counts + 1, long_queries="cut")
-    assert fits.first_target == 1 and len(fits.ids) == counts + 1
+    assert first_counted(fits) == 1 and len(ids_of(fits)) == counts + 1
     with pytest.raises(QueryError, match=f"expected at most {counts} tokens, .* found {counts} in the completion"):
         cut(name, "the", " program" * 30, max_tokens=counts, long_queries="cut")
 
@@ -230,9 +233,9 @@ def test_many_queries_tell_once_how_many_have_notes(caplog):
 
 def test_a_limit_below_the_models():
     found = cut("bytes", "the stack " * 9, "x", max_tokens=100, long_queries="cut")
-    assert len(found.ids) > 8
+    assert len(ids_of(found)) > 8
     loaded = SimpleNamespace(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
     query = Query(prompt="the stack " * 9, completion="x", id="q")
-    assert len(tokenize_query(query, loaded, long_queries="cut", max_tokens=8).ids) == 8
+    assert len(tokenize_query(query, loaded, long_queries="cut", max_tokens=8).objective) == 8
     with pytest.raises(QueryError, match="query q: expected at most 8 tokens, which are allowed here"):
         tokenize_query(query, loaded, max_tokens=8)

@@ -15,6 +15,7 @@ from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, FilterError, MismatchError, NonFiniteError, QueryError
 from gindex.options import option_of
 from gindex.queries.query import Query
+from tests.support.objectives import pad_tokens
 
 ROUNDING = 1e-4
 """Relative: sums of 512 float32 products in another order; measured 2e-6."""
@@ -295,11 +296,10 @@ def test_gradients_take_the_path_of_the_queries(index):
         def gradients(self, layer, kept, g_NTO):
             found[layer.name] = g_NTO.mT @ kept
 
-    from gindex.corpus.batches import pad
     from gindex.model.capture import observe
 
     tokens = engine.loaded.tokenizer(prompt).input_ids
-    batch = pad([tokens], [0], [1])
+    batch = pad_tokens([tokens], [0], [1])
     observe(engine.table.layers, Keep(), 1, lambda: engine.task.losses(batch))
     expected = index.search(prompt, k=5)
     (got,) = index.search_gradients(found, k=5)

@@ -17,11 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.pytorch_utils import Conv1D
 
 from gindex.config import ModelConfig
-from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.batches import TokenBatch
 from gindex.errors import GindexError
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
+from tests.support.objectives import pad_tokens
 
 Gradients = dict[str, Tensor]
 """[O, I] by layer name, the bias last."""
@@ -266,4 +267,4 @@ def _outputs(model: nn.Module, tokens: np.ndarray) -> Tensor:
 
 
 def _batch(tokens: Sequence[np.ndarray]) -> TokenBatch:
-    return pad(tokens, np.arange(len(tokens)), np.ones(len(tokens), np.int64))
+    return pad_tokens(tokens, np.arange(len(tokens)), np.ones(len(tokens), np.int64))

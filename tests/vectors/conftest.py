@@ -12,10 +12,11 @@ from probes import token_probe
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.batches import TokenBatch
 from gindex.curvature.ekfac import LayerFactors
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
+from tests.support.objectives import pad_tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Setting:
     factors: dict[str, LayerFactors]
 
     def batch(self, ordinals: Sequence[int]) -> TokenBatch:
-        return pad([self.documents[n] for n in ordinals], list(ordinals), [1] * len(ordinals))
+        return pad_tokens([self.documents[n] for n in ordinals], list(ordinals), [1] * len(ordinals))
 
     def losses(self, ordinals: Sequence[int]) -> Tensor:
         """Return the summed losses [N] in float64, from one padded pass."""

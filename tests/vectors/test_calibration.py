@@ -68,7 +68,7 @@ def test_without_noise_the_exact_setting_is_perfect(setting):
     chosen = Setting(1.0, 0.1)
     budget = Budget(widths=dict.fromkeys({layer.group for layer in setting.layers}, 1 << 20), bits=16)
     documents = [0, 2, 4, 6, 7]
-    batches = [(len(documents), lambda: setting.losses(documents))]
+    batches = [(len(documents), 1, lambda: setting.losses(documents))]
     found = calibrate(setting.layers, setting.factors.__getitem__, 0.1, [chosen, Setting(0.5, 10.0)], budget, batches)
     assert found[chosen].stored == pytest.approx(1.0) and found[chosen].unprojected == pytest.approx(1.0)
     assert found[Setting(0.5, 10.0)].stored < 0.999
@@ -106,7 +106,7 @@ def test_sampling_changes_little(setting, monkeypatch):
     """Reference: all rows. One in two of the others, in layers of a few dozen rows; settings keep their order."""
     settings = [Setting(f, d) for f in (1.0, 0.5) for d in (0.1, 1000.0)]
     budget = Budget(widths=dict.fromkeys({layer.group for layer in setting.layers}, 8), bits=1)
-    batches = [(8, lambda: setting.losses(list(range(8))))]
+    batches = [(8, 1, lambda: setting.losses(list(range(8))))]
     whole = calibrate(setting.layers, setting.factors.__getitem__, 0.1, settings, budget, batches)
     monkeypatch.setattr(calibration, "SAMPLED_ABOVE", 0)
     monkeypatch.setattr(calibration, "STRIDE", 2)
@@ -119,7 +119,7 @@ def test_sampling_changes_little(setting, monkeypatch):
 def test_small_vectors_want_fewer_directions(setting):
     """As the dimension falls, the best setting keeps no more of the whitened norm."""
     settings = [Setting(f, d) for f in (1.0, 0.5, 0.25) for d in (0.1, 10.0, 1000.0)]
-    batches = [(8, lambda: setting.losses(list(range(8))))]
+    batches = [(8, 1, lambda: setting.losses(list(range(8))))]
     kept = []
     for width in (8, 64, 1 << 20):
         budget = Budget(

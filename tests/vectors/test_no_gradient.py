@@ -130,7 +130,7 @@ def test_calibration_takes_it(made):
     )
     setting, budget = Setting(1.0, 0.1), Budget(widths=dict.fromkeys(("a", "b", "last"), 16), bits=8)
     factors = made.attribution.factors.__getitem__
-    found = calibrate(made.layers, factors, 0.1, [setting], budget, [(3, made.losses(batch))])
+    found = calibrate(made.layers, factors, 0.1, [setting], budget, [(3, 1, made.losses(batch))])
     assert found[setting].unprojected == pytest.approx(1)
 
 

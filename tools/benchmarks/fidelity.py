@@ -36,7 +36,7 @@ from gindex.model.tracked_model import TrackedModel
 from gindex.options import default_of
 from gindex.progress import Silent
 from gindex.queries.query import Query
-from gindex.queries.tokens import QueryTokens, first_targets, tokenize_query
+from gindex.queries.tokens import QueryTokens, tokenize_query
 from gindex.search.candidates import Candidate, fused
 from gindex.statistics import WINDOWS, agreement, overlap, summarise
 from gindex.store.factors import FactorReader
@@ -113,10 +113,10 @@ class Setting:
 def batches_of(setting: Setting, queries: Sequence[QueryTokens] | None) -> Iterator:
     """Yield the batches of the documents, or of the queries."""
     if queries is not None:
-        tokens, targets = [query.ids for query in queries], first_targets(queries)
+        objectives = [query.objective for query in queries]
     else:
-        tokens, targets = setting.table.tokens(setting.parts), np.ones(len(setting.parts), np.int64)
-    yield from setting.engine.batches(tokens, np.arange(len(tokens)), targets, BATCH_TOKENS)
+        objectives = setting.table.objectives(setting.parts)
+    yield from setting.engine.batches(objectives, np.arange(len(objectives)), BATCH_TOKENS)
 
 
 def random_bases(layers: Sequence[TrackedLayer], size: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

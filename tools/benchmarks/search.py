@@ -34,7 +34,6 @@ from gindex.ann.spec import FaissSpec, spec_of
 from gindex.exact.fidelity import sample_queries
 from gindex.exact.stopping import expected_misses
 from gindex.progress import Silent
-from gindex.queries.tokens import first_targets
 from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
@@ -240,8 +239,8 @@ def exact(index: GradientIndex, repeats: int) -> None:
             pool = np.sort(generator.choice(total, min(total, 2 * count), replace=False))
             candidates = [np.sort(generator.choice(pool, count, replace=False)) for _ in range(queries)]
             ordinals = np.unique(np.concatenate(candidates))
-            tokens = index.snapshot.documents.tokens(ordinals)
-            batches = engine.batches(tokens, np.arange(len(ordinals)), np.ones(len(ordinals), np.int64), 0)
+            objectives = index.snapshot.documents.objectives(ordinals)
+            batches = engine.batches(objectives, np.arange(len(ordinals)), 0)
 
             def plain(batches: list = batches) -> None:
                 """Forward and backward with frozen weights."""
@@ -274,8 +273,7 @@ def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -
     """
     asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable_parts, 0)
     documents, everything = index.snapshot.documents.part_documents(), index.snapshot.usable_parts
-    ids, first = [query.ids for query in asked.tokens], first_targets(asked.tokens)
-    vectors = index.model.encoder.encode_all(ids, first, 0).vectors.cpu()
+    vectors = index.model.encoder.encode_queries([query.objective for query in asked.tokens]).vectors.cpu()
     scores_QN = index.scores(vectors)
     influence_QN = index.reranker.influence(asked.tokens, [everything] * len(asked.tokens), Lines())
     sizes_N = np.sqrt(index.snapshot.vectors.self_influence(everything).astype(np.float64))

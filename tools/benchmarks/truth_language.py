@@ -35,7 +35,7 @@ from gindex.lab.refine.config import CgConfig
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.lab.refine.inverse import Damping, iterative_inverse
 from gindex.lab.statistics import interval
-from gindex.queries.tokens import first_targets, tokenize_query
+from gindex.queries.tokens import tokenize_query
 from gindex.store.vectors import code_bytes
 from gindex.vectors.influence import document_gradients
 
@@ -98,7 +98,7 @@ class Methods:
         """Batches of queries."""
         found = [tokenize_query(query, self.engine.loaded) for query in self.function.queries]
         chunks = [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
-        return [pad([q.ids for q in some], np.arange(len(some)), first_targets(some)) for some in chunks]
+        return [pad([q.objective for q in some], np.arange(len(some))) for some in chunks]
 
     @cached_property
     def _fitted(self) -> dict:

@@ -31,6 +31,7 @@ from gindex.config import (
     ModelConfig,
 )
 from gindex.corpus.batches import form_batches, pad
+from gindex.corpus.objectives import Objective
 from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError, GindexError
 from gindex.files.atomic import checksum
@@ -42,7 +43,7 @@ from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query
-from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
+from gindex.queries.tokens import QueryTokens, tokenize_all
 
 CANDIDATES = 100
 """Documents that the funnel of a small corpus re-ranks."""
@@ -133,11 +134,10 @@ class FineTuning:
     def losses(self) -> npt.NDArray[np.float64]:
         """The summed losses [Q] of the queries under the model as it was last trained, in nats."""
         losses_Q = np.zeros(len(self.queries))
-        lengths = np.array([len(query.ids) for query in self._query_tokens])
-        targets = first_targets(self._query_tokens)
+        lengths = np.array([len(query.objective) for query in self._query_tokens])
         with torch.no_grad():
             for group in form_batches(np.arange(len(lengths)), lengths, self.recipe.batch_tokens):
-                batch = pad([self._query_tokens[n].ids for n in group], group, targets[group])
+                batch = pad([self._query_tokens[n].objective for n in group], group)
                 losses_Q[group] = self._task.losses(batch).double().cpu().numpy()
         return losses_Q
 
@@ -189,13 +189,13 @@ class FineTuning:
         partial.rename(out)
 
     def _batches(self, subset: Ordinals) -> list[Ordinals]:
-        lengths = np.array([len(self._tokens[n]) for n in subset])
+        lengths = np.array([len(self._texts[n]) for n in subset])
         return form_batches(subset, lengths, self.recipe.batch_tokens)
 
     def _step_losses(self, group: Ordinals) -> tuple[Tensor, int]:
-        tokens = [self._tokens[n] for n in group]
-        losses_N = self._task.losses(pad(tokens, group, np.ones(len(group), np.int64)))
-        return losses_N, max(1, sum(len(part) - 1 for part in tokens))
+        texts = [self._texts[n] for n in group]
+        losses_N = self._task.losses(pad(texts, group))
+        return losses_N, max(1, sum(text.targets for text in texts))
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -211,9 +211,9 @@ class FineTuning:
         return {name: value.clone() for name, value in self._loaded.model.state_dict().items()}
 
     @cached_property
-    def _tokens(self) -> list[npt.NDArray[np.uint32]]:
+    def _texts(self) -> list[Objective]:
         longest = min(self.recipe.max_tokens, self._loaded.max_tokens)
-        return [np.array(ids[:longest], np.uint32) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
+        return [Objective.counting(ids[:longest]) for ids, _ in tokenize(self._loaded.tokenizer, self.texts)]
 
     @cached_property
     def _query_tokens(self) -> Sequence[QueryTokens]:

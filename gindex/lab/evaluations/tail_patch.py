@@ -31,7 +31,7 @@ from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
-from gindex.queries.tokens import QueryTokens, first_targets, tokenize_all
+from gindex.queries.tokens import QueryTokens, tokenize_all
 from gindex.statistics import Interval
 
 CAVEATS = (
@@ -228,23 +228,22 @@ class Stepper:
 
     def _backward(self, document_id: str) -> None:
         """Accumulate the gradient of the mean loss over the tokens of a document's parts."""
-        parts = self._index.tokens(document_id)
-        count = max(1, sum(len(part) - 1 for part in parts))
-        positions = np.arange(len(parts))
-        for batch in self._model.batches(parts, positions, np.ones_like(positions), 0):
+        parts = self._index.objectives(document_id)
+        count = max(1, sum(part.targets for part in parts))
+        for batch in self._model.batches(parts, np.arange(len(parts)), 0):
             (self._task.losses(batch).sum() / count).backward()
 
     def _losses(self, queries: Sequence[int]) -> npt.NDArray[np.float64]:
         asked = [self._tokens[query] for query in queries]
         losses = np.zeros(len(asked))
-        lengths = [len(query.ids) for query in asked]
+        lengths = [len(query.objective) for query in asked]
         with torch.no_grad():
             for group in form_batches(np.arange(len(asked)), lengths, self._model.usual_batch_tokens):
                 losses[group] = self._pass(asked, group)
         return losses
 
     def _pass(self, asked: Sequence[QueryTokens], group: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        batch = pad([asked[n].ids for n in group], group, first_targets([asked[n] for n in group]))
+        batch = pad([asked[n].objective for n in group], group)
         losses: npt.NDArray[np.float64] = self._task.losses(batch).double().cpu().numpy()
         return losses
 

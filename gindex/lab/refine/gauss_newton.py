@@ -126,7 +126,7 @@ class GaussNewton(Generic[Batch]):
             return (outputs * (pulled * share)).sum()[None]  # its backward pass starts from H J v
 
         sums = {name: part[0] for name, part in self.space.split(result_1W).items()}
-        observe(self._layers, _SumObserver(sums), len(batch.ordinals), losses)
+        observe(self._layers, _SumObserver(sums), len(batch.ordinals), losses, batch.texts)
 
 
 class _SumObserver(Observer):

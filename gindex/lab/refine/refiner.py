@@ -13,9 +13,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from gindex.corpus.batches import TokenBatch, pad
+from gindex.corpus.batches import one_text_each
 from gindex.curvature.ekfac import FactorLoader
 from gindex.documents.table import DocumentTable
 from gindex.exact.refinement import Refinement
@@ -25,8 +26,8 @@ from gindex.lab.refine.inverse import Damping, FactoredInverse, SplitCurvature, 
 from gindex.model.isolation import plain, throughout
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
-from gindex.queries.tokens import QueryTokens, first_targets
-from gindex.vectors.influence import document_gradients
+from gindex.queries.tokens import QueryTokens
+from gindex.vectors.influence import WeightSpace, document_gradients
 
 SOLVER_VECTORS = 6
 """Vectors of the size of the weights, in float32, that are held for each query while it is solved for."""
@@ -78,9 +79,9 @@ class SolverRefiner:
             DivergenceError: LiSSA diverges.
             NonFiniteError: A part has outputs that are not finite.
         """
-        tokens = self._table.tokens(parts)
+        objectives = [objective.unweighted() for objective in self._table.objectives(parts)]
         most = max(1, min(self._model.usual_batch_tokens, LOGITS // self._model.task.vocabulary))
-        batches = self._model.batches(tokens, parts, np.ones(len(parts), np.int64), most)
+        batches = self._model.batches(objectives, parts, most)
         total = None  # LiSSA takes a batch an iteration, and some more to find its scale
         if isinstance(self._config, CgConfig):
             total = len(queries) * len(parts) * max(1, self._config.iterations)
@@ -94,7 +95,7 @@ class SolverRefiner:
         """The same as `solve` for any curvature of the tracked weights, said to be of so many parts."""
         start = time.perf_counter()
         layers = self._model.table.layers
-        gradients_QW, space = document_gradients(layers, len(queries), partial(self._losses, queries))
+        gradients_QW, space = self._gradients(queries)
         damping = Damping(layers, self._factors, self._damping_scale)
         preconditioner = FactoredInverse(layers, self._factors, self._damping_scale)
         solution = iterative_inverse(curvature, damping, self._config, preconditioner).solve(gradients_QW)
@@ -115,6 +116,16 @@ class SolverRefiner:
         found = {name: x_QOI.to(self._model.dtype) for name, x_QOI in space.split(solution.x_QW).items()}
         return found, reports
 
-    def _losses(self, queries: Sequence[QueryTokens]) -> Tensor:
-        batch: TokenBatch = pad([query.ids for query in queries], np.arange(len(queries)), first_targets(queries))
-        return self._model.task.losses(batch)
+    def _gradients(self, queries: Sequence[QueryTokens]) -> tuple[Tensor, WeightSpace]:
+        """The gradients [Q, W] of queries, and the weights as one axis."""
+        layers, model = self._model.table.layers, self._model
+        texts, owners = one_text_each([query.objective for query in queries])
+        space = WeightSpace(layers)
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        gradients_QW = torch.zeros(len(queries), space.size, dtype=dtype, device=model.device)
+        for batch in model.batches(texts, np.arange(len(texts)), 0):
+            found_RW, _ = document_gradients(
+                layers, len(batch.ordinals), partial(model.task.losses, batch), batch.texts
+            )
+            gradients_QW.index_add_(0, torch.from_numpy(owners[batch.ordinals]).to(model.device), found_RW)
+        return gradients_QW, space

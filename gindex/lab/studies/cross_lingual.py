@@ -114,13 +114,12 @@ def find_parallel(material: Material, config: CrossLingualConfig) -> Parallel:
 
 def _influence(material: Material, parallel: Parallel, drawn: npt.NDArray[np.int64]) -> Scores:
     """The influence [Q, P, L] of every document, a sum over its parts, on the first parts of those drawn."""
-    queries = [
-        QueryTokens(material.table.tokens([parts[0]])[0], 1) for passage in drawn for parts in parallel.parts[passage]
-    ]
+    first = [parts[0] for passage in drawn for parts in parallel.parts[passage]]
+    queries = [QueryTokens(objective) for objective in material.table.objectives(first)]
     ordinals = np.array([ordinal for own in parallel.parts for parts in own for ordinal in parts], np.int64)
     document = np.array([n for n, parts in enumerate(p for own in parallel.parts for p in own) for _ in parts])
     wanted_QN = np.ones((len(queries), len(ordinals)), bool)
-    influence_QN = material.influence(queries, material.table.tokens(ordinals), wanted_QN)
+    influence_QN = material.influence(queries, material.table.objectives(ordinals), wanted_QN)
     influence_QD = np.zeros((len(queries), len(parallel.passages) * len(parallel.languages)))
     np.add.at(influence_QD.T, document, influence_QN.T.astype(np.float64))
     return influence_QD.reshape(len(queries), len(parallel.passages), len(parallel.languages))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import FidelityQueries
 from gindex.index import GradientIndex
@@ -91,10 +92,10 @@ def _drawn(material: Material, config: LayersConfig) -> tuple[FidelityQueries, l
     tokenizer = material.index.model.tracked.loaded.tokenizer
     shuffled, documents = [], []
     for query, document in zip(drawn.tokens, drawn.documents, strict=True):
-        words = tokenizer.decode(query.ids, skip_special_tokens=True).split()
+        words = tokenizer.decode(query.objective.texts[0].ids, skip_special_tokens=True).split()
         tokens = material.tokens_of(" ".join(words[n] for n in generator.permutation(len(words))))
         if len(tokens):
-            shuffled.append(QueryTokens(tokens, 1))
+            shuffled.append(QueryTokens(Objective.counting(tokens)))
             documents.append(int(document))
     return FidelityQueries(
         tokens=[*drawn.tokens, *shuffled], documents=np.concatenate([drawn.documents, np.array(documents, np.int64)])

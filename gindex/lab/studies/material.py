@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.config import USUAL_TOKENS
+from gindex.corpus.objectives import Objective
 from gindex.corpus.tokens import tokenize
 from gindex.errors import ConfigError
 from gindex.exact.fidelity import FidelityQueries, ranked_parts, sample_parts, sample_queries
@@ -93,10 +94,9 @@ class Material:
         import torch
 
         model = self.index.model.tracked
-        counted = np.array([len(query.ids) - query.first_target for query in queries], np.float64)
+        counted = np.array([query.objective.targets for query in queries], np.float64)
         result = np.zeros(len(queries))
-        first = np.array([query.first_target for query in queries], np.int64)
-        for batch in model.batches([query.ids for query in queries], np.arange(len(queries)), first, 0):
+        for batch in model.batches([query.objective.unweighted() for query in queries], np.arange(len(queries)), 0):
             with model.alone(), torch.no_grad():
                 result[batch.ordinals] = model.task.losses(batch).double().cpu().numpy()
         means: npt.NDArray[np.float64] = result / counted
@@ -117,13 +117,13 @@ class Material:
         parts = sample_parts(self.usable, most, seed)
         counted_QN = ranked_parts(queries, parts, self.table)
         wanted = np.ones(counted_QN.shape, bool)
-        influence = self.influence(queries.tokens, self.table.tokens(parts), wanted, by_layer=by_layer)
+        influence = self.influence(queries.tokens, self.table.objectives(parts), wanted, by_layer=by_layer)
         return Ranked(influence=influence, parts=parts, counted=counted_QN)
 
     def influence(
         self,
         queries: Sequence[QueryTokens],
-        texts: Sequence[Tokens],
+        texts: Sequence[Objective],
         wanted_QN: npt.NDArray[np.bool_],
         *,
         by_layer: bool = False,

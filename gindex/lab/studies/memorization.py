@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.lab.plots import FAINT, SERIES, suited_scale
@@ -86,11 +87,11 @@ def completion(
     """
     model, start = material.index.model.tracked, config.prompt_tokens
     stop = start + config.completion_tokens
-    tokens = [own[:stop] for own in material.table.tokens(parts)]
+    tokens = [Objective.counting(own.texts[0].ids[:stop], start) for own in material.table.objectives(parts)]
     right_NC = np.zeros((len(parts), stop - start), bool)
     losses = np.zeros(len(parts))
     with material.progress.phase("completions", len(parts), "documents") as phase:
-        for batch in model.batches(tokens, np.arange(len(parts)), np.full(len(parts), start), 0):
+        for batch in model.batches(tokens, np.arange(len(parts)), 0):
             with model.alone(), torch.no_grad():
                 logits_NCV = model.task.logits(batch)[:, start - 1 : stop - 1].float()
             labels_NC = torch.from_numpy(batch.tokens[:, start:stop].astype(np.int64)).to(logits_NCV.device)

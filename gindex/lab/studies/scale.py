@@ -168,7 +168,7 @@ def document_influence(material: Material, common: Common) -> Scores:
     document = np.repeat(np.arange(len(ordinals)), [len(by_document[ordinal]) for ordinal in ordinals])
     asked = [material.asked(query) for query in common.queries]
     wanted_QN = np.ones((len(asked), len(parts)), bool)
-    influence_QN = material.influence(asked, material.table.tokens(parts), wanted_QN)
+    influence_QN = material.influence(asked, material.table.objectives(parts), wanted_QN)
     influence_QD = np.zeros((len(asked), len(ordinals)))
     np.add.at(influence_QD.T, document, influence_QN.T.astype(np.float64))
     return influence_QD

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, QueryError
 from gindex.index import GradientIndex
 from gindex.lab.plots import FAINT, INK, SERIES
@@ -159,7 +160,7 @@ def influence_of_variants(material: Material, pairs: Sequence[Pair], seed: int) 
     for n, own in enumerate(variants):  # what any text of this kind would give
         own["another document"] = variants[(n + 1) % len(variants)][WRITTEN]
     names = list(variants[0])
-    texts = [material.tokens_of(own[name]) for own in variants for name in names]
+    texts = [Objective.counting(material.tokens_of(own[name])) for own in variants for name in names]
     forward = [material.asked(Query(prompt=p.first, completion=f"{p.between}{p.second}")) for p in pairs]
     backward = [material.asked(Query(prompt=p.second, completion=f"{p.between}{p.first}")) for p in pairs]
     wanted_QN = np.zeros((2 * len(pairs), len(texts)), bool)

@@ -82,17 +82,17 @@ def test_a_step_changes_the_loss_as_its_gradient_says(index):
     task = CausalLanguageModel(engine.loaded.model)
     weights = list(engine.loaded.model.requires_grad_(True).parameters())
 
-    def gradient(tokens, first):
-        batch = engine.batches([tokens], np.array([0]), np.array([first]), 0)[0]
+    def gradient(objective):
+        batch = engine.batches([objective], np.array([0]), 0)[0]
         return torch.autograd.grad(task.losses(batch).sum(), weights)
 
-    name = next(i for i in index.ids() if len(index.tokens(i)) == 1 and len(index.tokens(i)[0]) > 8)
-    (tokens,) = index.tokens(name)
-    document = gradient(tokens, 1)
+    name = next(i for i in index.ids() if len(index.objectives(i)) == 1 and len(index.objectives(i)[0]) > 8)
+    (part,) = index.objectives(name)
+    document = gradient(part)
     for number, query in enumerate(QUERIES):
         asked = tokenize_query(query, engine.loaded)
-        inner = sum((g * h).sum() for g, h in zip(gradient(asked.ids, asked.first_target), document, strict=True))
-        expected = rate * float(inner) / (len(tokens) - 1)
+        inner = sum((g * h).sum() for g, h in zip(gradient(asked.objective), document, strict=True))
+        expected = rate * float(inner) / (len(part) - 1)
         # The second order is below 2% at this rate, and losses of about 20 nats are rounded to 2e-6.
         assert stepper.gains(name, [number])[0] == pytest.approx(expected, rel=0.05, abs=4e-6)
     before = stepper.before

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gindex.corpus.batches import pad
 from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
@@ -20,6 +19,7 @@ from gindex.model.tensor_batches import TensorBatch, tensor_batches
 from gindex.model.tensor_tasks import Classification, Regression
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
+from tests.support.objectives import pad_tokens
 
 WIDE = torch.float64
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
@@ -41,7 +41,7 @@ def language(*, bias: bool = True) -> Made:
     def batches(size: int) -> list:
         cuts = range(0, len(documents), size)
         groups = [np.arange(6)[n : n + size] for n in cuts]
-        return [pad([documents[n] for n in group], group, [1] * len(group)) for group in groups]
+        return [pad_tokens([documents[n] for n in group], group, [1] * len(group)) for group in groups]
 
     return task, track_layers(task.model, token_probe(task.model, 3, 7)).layers, batches
 

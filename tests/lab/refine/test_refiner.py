@@ -91,16 +91,16 @@ def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
     result = index.search(PROMPT, COMPLETION, k=9, exact=True, candidates=12, **settings)
     assert result.refinement.iterations == 6 and result.refinement.seconds > 0
     usable = np.setdiff1d(np.arange(index.manifest.stored_parts), index.snapshot.excluded)
-    parts, engine, load = index.snapshot.documents.tokens(usable), index.model.tracked, index.model.factors
+    parts, engine, load = index.snapshot.documents.objectives(usable), index.model.tracked, index.model.factors
     layers = engine.table.layers
     attribution = Attribution(engine.task, layers, {layer.name: load(layer.name) for layer in layers})
-    batches = [pad([parts[n]], usable[n : n + 1], [1]) for n in range(len(parts))]
+    batches = [pad([parts[n]], usable[n : n + 1]) for n in range(len(parts))]
     sample = refiner_sample(usable, 16, index.manifest.settings.seed)
     of_sample = [batch for batch in batches if batch.ordinals[0] in sample]
     config = CgConfig(iterations=6, tolerance=1e-3)
     inverse = attribution.iterative_inverse(of_sample, index.manifest.damping.exact, config)
     query = tokenize_query(Query(prompt=PROMPT, completion=COMPLETION), engine.loaded)
-    expected_N = attribution.influence_by(inverse, [pad([query.ids], [0], [query.first_target])], batches)[0]
+    expected_N = attribution.influence_by(inverse, [pad([query.objective], [0])], batches)[0]
     found = index.snapshot.documents.parts(usable)
     expected = {(p.document_id, p.part): float(value) for p, value in zip(found, expected_N, strict=True)}
     largest = max(abs(value) for value in expected.values())

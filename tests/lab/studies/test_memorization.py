@@ -8,6 +8,7 @@ from gindex.lab.statistics import spearman
 from gindex.lab.studies.config import MemorizationConfig
 from gindex.lab.studies.material import Material
 from gindex.lab.studies.memorization import completion, verbatim_tokens
+from tests.support.objectives import ids_of
 
 
 def test_verbatim_tokens_end_at_the_first_wrong_one():
@@ -23,7 +24,7 @@ def test_completion_is_what_the_model_generates(index):
     parts = parts[lengths[parts] >= 7][:12]
     # A model that knows nothing is never right: its own most likely words stand in for those of half the documents.
     model = index.model.tracked.loaded.model
-    tokens = [own[:7].astype(np.int64) for own in material.table.tokens(parts)]
+    tokens = [ids_of(own)[:7].astype(np.int64) for own in material.table.objectives(parts)]
     generated = []
     for own in tokens:
         ids = own[:2].tolist()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gindex.corpus.objectives import Objective
 from gindex.lab.studies.layers import shares_by_layer
 from gindex.lab.studies.material import Material
 from gindex.lab.studies.sparsity import gaussian_share
@@ -65,7 +66,7 @@ def test_layers_add_up_and_are_those_of_an_explanation(material):
     whole = np.stack(index.reranker.influence(drawn.tokens, [ranked.parts] * 2, material.progress))
     np.testing.assert_allclose(ranked.influence.sum(0), whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
     text = "the stack the heap"
-    query = QueryTokens(material.tokens_of(text), 1)
+    query = QueryTokens(Objective.counting(material.tokens_of(text)))
     explained = index.explain("d147", text)
     texts = [material.tokens_of(index.document("d147").text)]
     by_layer = material.influence([query], texts, np.ones((1, 1), bool), by_layer=True)[:, 0, 0]

@@ -1,0 +1,383 @@
+"""The forms of documents: what a record's fields say was trained on, and the checks of each.
+
+Plain text, a prompt with its completion, a conversation, tokens that were prepared elsewhere, or a preference of one
+answer over another. A record's form is recognised from its fields, or said by the settings.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.config import AUTO, COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
+from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
+from gindex.corpus.objectives import WeightedTokens
+from gindex.errors import CorpusError
+
+Array = npt.NDArray[Any]
+
+_SHOWN_FIELDS = 20
+_IGNORED_LABEL = -100
+"""The label of a token that does not count, as transformers and PyTorch have it."""
+
+_SHARE_GPT_FIELD = "conversations"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """What a record is made of.
+
+    Attributes:
+        name: One of `FORMS`.
+        used: Names of the fields that it takes; the others are metadata.
+        text: Of plain text, the text.
+        content: Of a completion, a conversation or a preference, its fields as plain JSON values.
+        tokens: Of prepared tokens, these and how much each counts.
+        weight: What its loss is multiplied by.
+    """
+
+    name: str
+    used: frozenset[str]
+    text: str | None = None
+    content: dict[str, Any] = field(default_factory=dict)
+    tokens: WeightedTokens | None = None
+    weight: float = 1.0
+
+
+def read_form(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """Recognise and check the form of a record.
+
+    Raises:
+        CorpusError: No form's fields are there, or those of several forms; or they do not hold what the form needs.
+    """
+    name = _recognised(fields, place, config) if config.form == AUTO else config.form
+    _check_there(name, fields, place, config)
+    return _READERS[name](fields, place, config)
+
+
+def weight_of(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> float:
+    """What a record's loss is multiplied by: 1 where the settings name no field.
+
+    Raises:
+        CorpusError: The field is missing, or holds no finite number.
+    """
+    if config.weight_field is None:
+        return 1.0
+    value = fields.get(config.weight_field)
+    if isinstance(value, str):  # CSV has no numbers
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not isfinite(value):
+        raise CorpusError(
+            field=place,
+            expected=f"a finite number as weight in the field {config.weight_field!r}",
+            found=f"{value!r}"[:80] if config.weight_field in fields else "no such field",
+            remedy="correct or remove the record",
+        )
+    return float(value)
+
+
+def needed_fields(name: str, config: CorpusConfig) -> tuple[str, ...]:
+    """The fields without which a record is not of a form."""
+    return {
+        TEXT: (config.text_field,),
+        COMPLETION: (config.prompt_field, config.completion_field),
+        MESSAGES: (config.messages_field,),
+        TOKENS: ("input_ids",),
+        PREFERENCE: ("chosen", "rejected"),
+    }[name]
+
+
+def _recognised(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> str:
+    # Beside a preference stand its prompt, and often the conversation that won.
+    order = (PREFERENCE, TEXT, MESSAGES, COMPLETION, TOKENS)
+    found = [name for name in order if all(_names(fields, n) for n in needed_fields(name, config))]
+    if found[:1] == [PREFERENCE]:
+        found = [name for name in found if name not in (MESSAGES, COMPLETION)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        pair = [name for name in ("chosen", "rejected") if name in fields]
+        if len(pair) == 1:
+            missing = "rejected" if pair == ["chosen"] else "chosen"
+            raise CorpusError(
+                field=place,
+                expected="both sides of a preference",
+                found=f"no field {missing!r} beside {pair[0]!r}",
+                remedy="add it, or remove the record",
+            )
+        raise CorpusError(
+            field=place,
+            expected=f"the text field {config.text_field!r}, or the fields of another form",
+            found=f"the fields {_shown(fields)}",
+            remedy="name the right one with `text_field`, `prompt_field` and `completion_field`, or `messages_field`",
+        )
+    raise CorpusError(
+        field=place,
+        expected="the fields of one form of documents",
+        found=f"those of {' and '.join(found)}",
+        remedy=f"say with `form` which was trained on: {', '.join(found)}",
+    )
+
+
+def _names(fields: Mapping[str, Any], name: str) -> bool:
+    return name in fields or (name == "messages" and _SHARE_GPT_FIELD in fields)
+
+
+def _check_there(name: str, fields: Mapping[str, Any], place: str, config: CorpusConfig) -> None:
+    for needed in needed_fields(name, config):
+        if not _names(fields, needed):
+            what = "the text field" if name == TEXT else f"the field of the form {name},"
+            raise CorpusError(
+                field=place,
+                expected=f"{what} {needed!r}",
+                found=f"the fields {_shown(fields)}",
+                remedy=f"name the right one with `{_settings_of(name)}`" if _settings_of(name) else "add it",
+            )
+
+
+def _settings_of(name: str) -> str:
+    return {TEXT: "text_field", COMPLETION: "prompt_field` and `completion_field", MESSAGES: "messages_field"}.get(
+        name, ""
+    )
+
+
+def _text(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    text = fields[config.text_field]
+    if not isinstance(text, str):
+        raise CorpusError(
+            field=place,
+            expected=f"a string in the text field {config.text_field!r}",
+            found=kind_of(text),
+            remedy="correct or remove the record, or name another field with `text_field`",
+        )
+    if not text.strip():
+        raise CorpusError(
+            field=place, expected="text", found="an empty or blank one", remedy="remove the record or file"
+        )
+    check_encodable(text, "text", place)
+    return Form(name=TEXT, used=frozenset({config.text_field}), text=text)
+
+
+def _completion(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    names = config.prompt_field, config.completion_field
+    prompt, completion = (fields[name] for name in names)
+    content: dict[str, Any] = {"prompt": prompt, "completion": completion}
+    used = set(names)
+    if isinstance(prompt, str) and isinstance(completion, str):
+        for name, text in zip(names, (prompt, completion), strict=True):
+            check_encodable(text, f"text in the field {name!r}", place)
+        if not completion:
+            raise CorpusError(
+                field=place,
+                expected=f"a completion in the field {names[1]!r}",
+                found="an empty one",
+                remedy="remove the record",
+            )
+    else:
+        conversation = parse_completion(prompt, completion, place)
+        turns = list(conversation.messages)
+        content = {"prompt": turns[: conversation.prompt_turns], "completion": turns[conversation.prompt_turns :]}
+        content |= _tools(fields, place, used)
+    return Form(name=COMPLETION, used=frozenset(used), content=content)
+
+
+def _messages(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    name = config.messages_field if config.messages_field in fields else _SHARE_GPT_FIELD
+    used = {name}
+    content = {"messages": list(parse_messages(fields[name], f"{place}, field {name!r}"))}
+    return Form(name=MESSAGES, content=content | _tools(fields, place, used), used=frozenset(used))
+
+
+def _tools(fields: Mapping[str, Any], place: str, used: set[str]) -> dict[str, Any]:
+    if "tools" not in fields:
+        return {}
+    used.add("tools")
+    tools = parse_tools(fields["tools"], f"{place}, field 'tools'")
+    return {} if tools is None else {"tools": tools}
+
+
+def _preference(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    prompt, chosen, rejected = (fields.get(name) for name in (config.prompt_field, "chosen", "rejected"))
+    used = {"chosen", "rejected"} | ({config.prompt_field} if prompt is not None else set())
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if side is None:
+            raise CorpusError(
+                field=place,
+                expected="both sides of a preference",
+                found=f"nothing in {name!r}",
+                remedy="add it, or remove the record",
+            )
+    content: dict[str, Any] = {"reference": _reference(fields, place, used)}
+    if isinstance(chosen, str) and isinstance(rejected, str) and (prompt is None or isinstance(prompt, str)):
+        for name, text in (("prompt", prompt or ""), ("chosen", chosen), ("rejected", rejected)):
+            check_encodable(text, f"text in {name!r}", place)
+        if chosen == rejected:
+            raise CorpusError(
+                field=place,
+                expected="two sides that differ",
+                found="the same text as 'chosen' and 'rejected'",
+                remedy="remove the record: its gradient is zero",
+            )
+        content |= {"prompt": prompt or "", "chosen": chosen, "rejected": rejected}
+    else:
+        first, second = parse_pair(prompt, chosen, rejected, place)
+        shared = first.prompt_turns
+        content |= {
+            "prompt": list(first.messages[:shared]),
+            "chosen": list(first.messages[shared:]),
+            "rejected": list(second.messages[shared:]),
+        }
+        content |= _tools(fields, place, used)
+    return Form(name=PREFERENCE, used=frozenset(used), content=content)
+
+
+def _reference(fields: Mapping[str, Any], place: str, used: set[str]) -> float:
+    """How much more likely the chosen side is under the reference model, in nats; 0 without one."""
+    names = ("ref_chosen_logp", "ref_rejected_logp")
+    there = [name for name in names if fields.get(name) is not None]
+    if not there:
+        return 0.0
+    values = [fields.get(name) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not isfinite(value):
+            raise CorpusError(
+                field=place,
+                expected=f"a finite number in {name!r}, beside the other side's",
+                found="none" if value is None else repr(value)[:80],
+                remedy="give both or neither",
+            )
+    used.update(names)
+    return float(values[0]) - float(values[1])  # type: ignore[arg-type]
+
+
+def _tokens(fields: Mapping[str, Any], place: str, _config: CorpusConfig) -> Form:
+    used = {"input_ids", *(n for n in ("attention_mask", "labels", "loss_mask", "loss_weights") if n in fields)}
+    ids = _array(fields["input_ids"], np.int64, "input_ids", place)
+    if len(ids) and (ids.min() < 0 or ids.max() >= 1 << 32):
+        raise CorpusError(field=place, expected="token ids in 'input_ids'", found=f"{ids.min()} to {ids.max()}")
+    weights = np.ones(len(ids), np.float32)
+    for name, read in _TOKEN_WEIGHTS.items():
+        if fields.get(name) is not None:
+            weights *= read(fields[name], ids, place)
+    if fields.get("attention_mask") is not None:
+        real = _of_length(_array(fields["attention_mask"], np.int64, "attention_mask", place), ids, place, "mask")
+        ids, weights = ids[real != 0], weights[real != 0]
+    if not len(ids):
+        raise CorpusError(field=place, expected="at least one token in 'input_ids'", found="none", remedy="remove it")
+    weights[0] = 0
+    return Form(name=TOKENS, used=frozenset(used), tokens=WeightedTokens(ids.astype(np.uint32), weights))
+
+
+def _labels(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
+    labels = _of_length(_array(value, np.int64, "labels", place), ids, place, "labels")
+    counted = labels != _IGNORED_LABEL
+    wrong = np.flatnonzero(counted & (labels != ids))
+    if len(wrong):
+        n = int(wrong[0])
+        raise CorpusError(
+            field=place,
+            expected=f"labels that are the token of their own place, or {_IGNORED_LABEL}",
+            found=f"{int(labels[n])} for the token {int(ids[n])} at position {n}",
+            remedy="give labels as transformers takes them: not shifted, the model does that",
+        )
+    weights: npt.NDArray[np.float32] = counted.astype(np.float32)
+    return weights
+
+
+def _loss_mask(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
+    mask = _of_length(_array(value, np.float64, "loss_mask", place), ids, place, "loss_mask")
+    if not np.isin(mask, (0, 1)).all():
+        raise CorpusError(
+            field=place,
+            expected="0 or 1 for each token in 'loss_mask'",
+            found=f"{mask[~np.isin(mask, (0, 1))][0]:g}",
+            remedy="give other numbers as 'loss_weights'",
+        )
+    return mask.astype(np.float32)
+
+
+def _loss_weights(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
+    weights = _of_length(_array(value, np.float64, "loss_weights", place), ids, place, "loss_weights")
+    if not np.isfinite(weights).all():
+        raise CorpusError(
+            field=place, expected="finite numbers in 'loss_weights'", found="NaN or infinity", remedy="correct them"
+        )
+    return weights.astype(np.float32)
+
+
+_TOKEN_WEIGHTS: dict[str, Callable[[object, Array, str], npt.NDArray[np.float32]]] = {
+    "labels": _labels,
+    "loss_mask": _loss_mask,
+    "loss_weights": _loss_weights,
+}
+
+
+def _array(value: object, dtype: type, name: str, place: str) -> Array:
+    listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    found: Array | None = np.asarray(value) if listed else None
+    kinds = "iub" if dtype is np.int64 else "iubf"
+    if found is None or found.ndim != 1 or (len(found) and found.dtype.kind not in kinds):
+        raise CorpusError(
+            field=place, expected=f"a list of numbers in {name!r}", found=kind_of(value), remedy="correct the record"
+        )
+    values: Array = found.astype(dtype)
+    return values
+
+
+def _of_length(values: Array, ids: Array, place: str, name: str) -> Array:
+    if len(values) != len(ids):
+        raise CorpusError(
+            field=place,
+            expected=f"as many values in {name!r} as in 'input_ids', {len(ids)}",
+            found=len(values),
+            remedy="correct the record",
+        )
+    return values
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any], str, CorpusConfig], Form]] = {
+    TEXT: _text,
+    COMPLETION: _completion,
+    MESSAGES: _messages,
+    TOKENS: _tokens,
+    PREFERENCE: _preference,
+}
+
+
+def _shown(fields: Mapping[str, Any]) -> str:
+    found = ", ".join(map(repr, sorted(fields)[:_SHOWN_FIELDS])) or "none"
+    return found + (f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else "")
+
+
+def check_encodable(text: str, what: str, place: str) -> None:
+    """Check that a text has no half of a surrogate pair.
+
+    Raises:
+        CorpusError: It has one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise half_pair(what, place, error) from error
+
+
+def half_pair(what: str, place: str, error: UnicodeEncodeError) -> CorpusError:
+    """The error of a text that is not of Unicode characters."""
+    return CorpusError(
+        field=place,
+        expected=f"{what} of Unicode characters",
+        found=f"half a surrogate pair at character {error.start}",
+        remedy="correct or remove the record",
+    )
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in JSON's words."""
+    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "a string", "bool": "a boolean"}
+    name = type(value).__name__
+    return names.get(name, f"a value of type {name}")

@@ -1,0 +1,150 @@
+"""What a gradient is taken of: a weighted sum of token losses over texts, or the preference of one text over another.
+
+A document is trained on with some of its tokens counting and others not (a prompt, a user's turn), and each may weigh.
+A query is the same. So both come down to texts of tokens, and a weight for the loss with which each token is predicted.
+
+Axes: T tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gindex.errors import ShapeError
+
+TokenIds = npt.NDArray[np.uint32]
+TokenWeights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedTokens:
+    """A text as the model reads it, and how much the prediction of each token counts.
+
+    Attributes:
+        ids: Token ids [T].
+        weights: What the loss of each token is multiplied by [T]; 0 where it does not count. Nothing predicts the first
+            token, whose weight is 0.
+    """
+
+    ids: TokenIds
+    weights: TokenWeights
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.weights.shape or self.ids.ndim != 1:
+            raise ShapeError(field="weights", expected=f"one per token, {self.ids.shape}", found=self.weights.shape)
+        if len(self.weights) and self.weights[0]:
+            raise ShapeError(field="weights", expected="0 for the first token", found=float(self.weights[0]))
+
+    @classmethod
+    def counting(cls, ids: Sequence[int] | npt.NDArray[np.integer], first: int = 1) -> "WeightedTokens":
+        """A text whose tokens from `first` on all count alike; nothing predicts the first one."""
+        weights = np.ones(len(ids), np.float32)
+        weights[: max(1, first)] = 0
+        return cls(np.asarray(ids, np.uint32), weights)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """Which tokens count [T]."""
+        counted: npt.NDArray[np.bool_] = self.weights != 0
+        return counted
+
+    def times(self, weight: float) -> "WeightedTokens":
+        """The same text with all weights multiplied."""
+        return WeightedTokens(self.ids, self.weights * np.float32(weight))
+
+    def unweighted(self) -> "WeightedTokens":
+        """The same text with the weight 1 wherever a token counts."""
+        return WeightedTokens(self.ids, self.counted.astype(np.float32))
+
+    def window(self, length: int) -> "WeightedTokens":
+        """At most `length` tokens: the first ones, or where none of these count, those about the first that does."""
+        if len(self) <= length:
+            return self
+        first = int(self.counted.argmax())
+        start = max(0, min(first - length // 2, len(self) - length))
+        weights = self.weights[start : start + length].copy()
+        weights[0] = 0
+        return WeightedTokens(self.ids[start : start + length], weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """How much more likely the first of two texts is to be than the second: the loss of DPO.
+
+    loss = -weight log sigmoid(beta (log p(chosen) - log p(rejected) - reference)), with log p summed over the tokens
+    that count.
+
+    Source: Rafailov et al. 2023, arXiv:2305.18290.
+
+    Attributes:
+        beta: Inverse temperature.
+        reference: The same difference of log p under the reference model, in nats; 0 without one.
+        weight: What the loss is multiplied by.
+    """
+
+    beta: float
+    reference: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objective:
+    """What a gradient is taken of.
+
+    Attributes:
+        texts: The texts whose weighted token losses are summed; with a preference, the chosen and the rejected one.
+        preference: How the losses of two texts become one loss, in the place of their sum.
+    """
+
+    texts: tuple[WeightedTokens, ...]
+    preference: Preference | None = None
+
+    def __post_init__(self) -> None:
+        if not self.texts or (self.preference is not None and len(self.texts) != 2):
+            expected = "a chosen and a rejected text" if self.preference else "at least one text"
+            raise ShapeError(field="texts", expected=expected, found=len(self.texts))
+
+    @classmethod
+    def counting(cls, ids: Sequence[int] | npt.NDArray[np.integer], first: int = 1) -> "Objective":
+        """One text whose tokens from `first` on all count alike."""
+        return cls((WeightedTokens.counting(ids, first),))
+
+    def __len__(self) -> int:
+        """Tokens of all texts."""
+        return sum(map(len, self.texts))
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Its number of texts, and whether it is a preference: a batch holds objectives of one kind."""
+        return len(self.texts), self.preference is not None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max(map(len, self.texts))
+
+    @property
+    def targets(self) -> int:
+        """Number of tokens that count."""
+        return int(sum(np.count_nonzero(text.weights) for text in self.texts))
+
+    def times(self, weight: float) -> "Objective":
+        """The same with its loss multiplied."""
+        if self.preference is not None:
+            return Objective(self.texts, replace(self.preference, weight=self.preference.weight * weight))
+        return Objective(tuple(text.times(weight) for text in self.texts))
+
+    def unweighted(self) -> "Objective":
+        """The sum of the losses of all tokens that count, each once: what curvature is fitted on."""
+        return Objective(tuple(text.unweighted() for text in self.texts))
+
+    def window(self, length: int) -> "Objective":
+        """The same with at most `length` tokens of each text."""
+        if self.longest <= length:
+            return self
+        return Objective(tuple(text.window(length) for text in self.texts), self.preference)

@@ -1,0 +1,65 @@
+"""The losses of parts survive the table, bit for bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gindex.corpus.objectives import Objective, Preference, WeightedTokens
+from gindex.documents.losses import PLAIN, to_objective, to_row, to_tokens
+from gindex.errors import ShapeError
+
+WEIGHTS = st.sampled_from([0.0, 1.0, 0.25, -3.5, 1e-20])
+
+
+@st.composite
+def texts(draw) -> WeightedTokens:
+    weights = draw(st.lists(WEIGHTS, min_size=1, max_size=30))
+    weights[0] = 0.0
+    kind = draw(st.sampled_from(["as drawn", "mask", "plain", "one weight"]))
+    found = np.array(weights, np.float32)
+    if kind == "mask":
+        found = (found != 0).astype(np.float32)
+    elif kind != "as drawn":
+        found[1:] = 1 if kind == "plain" else 0.3
+    ids = draw(st.lists(st.integers(0, 2**32 - 1), min_size=len(found), max_size=len(found)))
+    return WeightedTokens(np.array(ids, np.uint32), found)
+
+
+@st.composite
+def parts(draw) -> Objective:
+    if draw(st.booleans()):
+        return Objective((draw(texts()),))
+    numbers = st.floats(-10, 10, width=64)
+    preference = Preference(beta=draw(numbers), reference=draw(numbers), weight=draw(numbers))
+    return Objective((draw(texts()), draw(texts())), preference)
+
+
+@given(parts())
+def test_losses_come_back(part):
+    row = to_row(part)
+    found = to_objective(np.frombuffer(to_tokens(part), "<u4"), PLAIN if row is None else row)
+    assert found.preference == part.preference and len(found.texts) == len(part.texts)
+    for text, expected in zip(found.texts, part.texts, strict=True):
+        assert text.ids.tolist() == expected.ids.tolist()
+        assert text.weights.tobytes() == expected.weights.tobytes()
+    assert row is None or row[0] == part.targets
+
+
+def test_a_plain_text_needs_no_row():
+    assert to_row(Objective.counting([3, 4, 5])) is None and to_row(Objective.counting([3])) is None
+    assert to_row(Objective.counting([3, 4, 5], first=2)) == (1, bytes([0b100]), None, None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (2, bytes([0b110, 0]), None, None, None, None, None),  # bits of more tokens
+        (1, bytes([0b110]), None, None, None, None, None),  # another number of tokens that count
+        (2, bytes([0b110]), np.ones(3, "<f4").tobytes(), None, None, None, None),  # more weights
+        (2, None, None, 3, 0.1, 0.0, 1.0),  # a rejected text without tokens
+    ],
+)
+def test_a_row_of_other_tokens(row):
+    with pytest.raises(ShapeError):
+        to_objective(np.array([1, 2, 3], np.uint32), row)
