@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gindex.ann.spec import choose_spec
-from gindex.build.memory import TYPICAL_FRACTION, peak_bytes, sides
+from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective
@@ -163,11 +163,10 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _disk(model: TrackedModel, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
-    layers, vectors = model.table.layers, config.vectors
+    vectors = config.vectors
     faiss = choose_spec(parts, vectors.dimension, 1.0)
     return {
-        "factors": 4
-        * (sum(width**2 for width in sides(model.table.layers)) + sum(layer.parameters for layer in layers)),
+        "factors": factor_bytes(model.table.layers),
         "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(model.table.groups) + 4),
         "search index": parts * faiss.part_bytes(vectors.dimension),
         "documents": text_bytes,

@@ -37,6 +37,7 @@ from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
+from gindex.curvature.experts import expected_sharing
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import ConfigError, CorpusError
@@ -225,7 +226,10 @@ class _Build:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        return cls(layout=layout, config=config, progress=progress, model=model, table=table)
+        build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
+        layers = expected_sharing(model.table.layers, build.fit_tokens())
+        build.model = replace(model, table=replace(model.table, layers=layers))
+        return build
 
     def __enter__(self) -> "_Build":
         return self
@@ -233,10 +237,13 @@ class _Build:
     def __exit__(self, *_exc_info: object) -> None:
         self.table.close()
 
+    def fit_tokens(self) -> int:
+        """Tokens that EK-FAC is fitted on."""
+        return int(self.table.part_lengths()[self._fit_sample()].sum())
+
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample = self._fit_sample()
-        tokens = int(self.table.part_lengths()[sample].sum())
+        sample, tokens = self._fit_sample(), self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
         longest = int(self.table.part_lengths().max())

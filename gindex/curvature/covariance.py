@@ -1,7 +1,7 @@
 """Covariances of activations and pseudo-gradients, the first pass of EK-FAC.
 
 A = E[a a^T] and S = E[s s^T] over the real tokens of the documents. Layers that read the same activations share A.
-Experts that share A or S have one over the tokens of all of them: a token counts once for each that it is routed to.
+Experts that share factors have A and S of the tokens of all of them: a token counts once for each that it goes to.
 
 Axes: N documents, T tokens, M real tokens, I layer inputs, O layer outputs.
 """
@@ -86,7 +86,7 @@ class CovarianceObserver(Observer):
             if kept.shape[1]:
                 self._counted.add(layer.reads)
             self._add(self.activation_moments, layer.source, append_one(kept, layer), layer)
-        self._add(self.gradient_moments, layer.sensitivity, g_NTO, layer)
+        self._add(self.gradient_moments, layer.factors, g_NTO, layer)
 
     def _add(self, moments: dict[str, TokenMoment], name: str, x_NTX: Tensor, layer: TrackedLayer) -> None:
         if name not in moments:

@@ -6,6 +6,7 @@ Every kind has a basis for either side of a layer and eigenvalues in it, so all 
 Axes: I layer inputs, O layer outputs, X either.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from gindex.config import CURVATURES
 from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.experts import report_unreached, settled_sharing
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import Task
@@ -45,12 +47,12 @@ class CurvatureKind:
 
         Args:
             layers: Tracked layers.
-            Lambda: Corrected eigenvalues [O, I] by layer name.
+            Lambda: Corrected eigenvalues [O, I] by `TrackedLayer.factors`.
         """
+        of = {name: float(values.double().mean()) if self.damped else 0.0 for name, values in Lambda.items()}
         means: dict[str, list[float]] = {}
         for layer in layers:
-            own = float(Lambda[layer.name].double().mean()) if self.damped else 0.0
-            means.setdefault(layer.whole, []).append(own)
+            means.setdefault(layer.whole, []).append(of[layer.factors])
         return {layer.name: sum(means[layer.whole]) / len(means[layer.whole]) for layer in layers}
 
 
@@ -96,26 +98,29 @@ def fit_in_memory(
     documents = sum(len(batch.ordinals) for batch in batches)
     with progress.phase("fit covariances", documents, "documents") as phase:
         covariances = fit_covariances(layers, task, batches, seed, dtype, done=phase.advance)
+    layers = settled_sharing(layers, covariances)
     values_A, Q_A = _decompose(covariances.activation_moments, "activation", kind, dtype)
     values_S, Q_S = _decompose(covariances.gradient_moments, "gradient", kind, dtype)
     if kind.assumed is None:
         with progress.phase("fit eigenvalues", documents, "documents") as phase:
             Lambda = fit_eigenvalues(layers, task, batches, (Q_A, Q_S), seed, done=phase.advance)
     else:
+        sharing = Counter(layer.factors for layer in layers)
         Lambda = {
-            layer.name: kind.assumed(
+            layer.factors: kind.assumed(
                 values_A[layer.source],
-                values_S[layer.sensitivity],
-                int(covariances.gradient_moments[layer.sensitivity].tokens) / documents,
+                values_S[layer.factors],
+                int(covariances.gradient_moments[layer.factors].tokens) / (documents * sharing[layer.factors]),
             )
             for layer in layers
         }
+    report_unreached(layers, Lambda)
     means = kind.mean_eigenvalues(layers, Lambda)
     return {
         layer.name: LayerFactors(
             Q_A=Q_A[layer.source],
-            Q_S=Q_S[layer.sensitivity],
-            Lambda=Lambda[layer.name],
+            Q_S=Q_S[layer.factors],
+            Lambda=Lambda[layer.factors],
             mean_eigenvalue=means[layer.name],
         )
         for layer in layers

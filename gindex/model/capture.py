@@ -239,7 +239,7 @@ class _Call:
         parts = [
             _Part(layer=layer, cut=partial(routes.by_document, expert), positions_NT=routes.positions(expert))
             for layer in layers
-            if pairs.sizes[expert := layer.expert]  # type: ignore[index]
+            if (expert := layer.expert) is not None and pairs.sizes[expert]
         ]
         return cls(inputs=routes.spread, outputs=routes.spread, parts=parts)
 
@@ -416,7 +416,7 @@ def _change_hook(
             change = change.mT if isinstance(module, nn.Conv2d) else change
         else:
             tokens = a.split(list(args[1].sizes))
-            change = torch.cat([change_of(layer, tokens[layer.expert]) for layer in layers])  # type: ignore[index]
+            change = torch.cat([change_of(layer, tokens[layer.expert or 0]) for layer in layers])
         return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward

@@ -68,7 +68,7 @@ def _fused(module: nn.Module) -> Owner:
         bias = module._parameters.get(f"{name}_bias")
         transposed = getattr(module, "is_transposed", False)
         linears[name] = ExpertLinears(weight, bias, len(weight), is_transposed=transposed)
-    return Owner(module=module, forward=_run_fused, linears=linears)  # type: ignore[arg-type]
+    return Owner(module=module, forward=_run_fused, linears=linears)
 
 
 def _run_fused(
@@ -134,7 +134,7 @@ def _longcat(module: nn.Module) -> Iterator[Owner]:
         "gate_up_proj": ExpertLinears(gate_up, None, len(gate_up)),  # type: ignore[arg-type]
         "down_proj": ExpertLinears(down, None, len(down)),  # type: ignore[arg-type]
     }
-    yield Owner(module=module, forward=_run_longcat, linears=linears)  # type: ignore[arg-type]
+    yield Owner(module=module, forward=_run_longcat, linears=linears)
 
 
 def _run_longcat(
@@ -203,7 +203,8 @@ def _run_llama4(owner: Owner, _plain: Callable[..., Any], hidden_states: Tensor)
     pairs = Pairs(entries_S % tokens, tuple(sizes), tokens)
     gate, up = gate_up(hidden_states[read_S], pairs).chunk(2, dim=-1)
     y_SH = down(up * experts.act_fn(gate), pairs)
-    return y_SH.new_zeros(hidden_states.shape).index_copy(0, read_S, y_SH)
+    mixed: Tensor = y_SH.new_zeros(hidden_states.shape).index_copy(0, read_S, y_SH)
+    return mixed
 
 
 def _jetmoe(module: nn.Module) -> Iterator[Owner]:

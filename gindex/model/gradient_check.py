@@ -151,7 +151,7 @@ class _Terms:
 
     def size(self) -> Tensor:
         """The sum of the terms' norms."""
-        return (self.a_MI.norm(dim=1) * self.g_MO.norm(dim=1)).sum()
+        return torch.linalg.vector_norm(self.a_MI, dim=1) @ torch.linalg.vector_norm(self.g_MO, dim=1)
 
     def of_weight(self) -> Tensor:
         """The gradient of the weight [O, I]."""

@@ -38,7 +38,8 @@ class Pairs:
 
     def split(self) -> tuple[Tensor, ...]:
         """The rows of each expert's tokens, E tensors."""
-        return self.rows.split(list(self.sizes))
+        rows: tuple[Tensor, ...] = self.rows.split(list(self.sizes))
+        return rows
 
 
 class InnerLinear(nn.Module):

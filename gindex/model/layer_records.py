@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class LayerRecord:
     """A tracked layer: its name, group, activation source, shape, ranks kept and mean corrected eigenvalue.
 
-    `gradient_source` names the layer whose S and Q_S an expert shares, None where it has its own.
+    `factors` names the fused weight whose experts share all factors, this one among them; None where they are its own.
     """
 
     name: str
@@ -18,7 +18,7 @@ class LayerRecord:
     activation_rank: int
     gradient_rank: int
     mean_eigenvalue: float
-    gradient_source: str | None = None
+    factors: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,10 +32,10 @@ class TrackedLayer:
         body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
-        expert: Which expert of a fused weight it is, None for any other layer. Its source is then the first layer of
-            those that share A and Q_A with it, though each reads tokens of its own.
+        expert: Which expert of a fused weight it is, None for any other layer.
         token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
-        gradient_source: Name of the first layer of those that share S and Q_S with it; None where they are its own.
+        shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
+            though it reads tokens of its own.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TrackedLayer:
     beside: nn.Module | None = None
     expert: int | None = None
     token_share: float = 1.0
-    gradient_source: str | None = None
+    shares_factors: bool = False
 
     @property
     def reads(self) -> str:
@@ -57,9 +57,13 @@ class TrackedLayer:
         return self.source if self.expert is None else self.name
 
     @property
-    def sensitivity(self) -> str:
-        """Name of the layer under which its S is kept."""
-        return self.gradient_source or self.name
+    def factors(self) -> str:
+        """Name under which its S and Lambda are kept; A is kept under its source."""
+        return self.whole if self.shares_factors else self.name
+
+    def sharing(self) -> "TrackedLayer":
+        """The same expert as one that shares factors."""
+        return replace(self, source=self.whole, shares_factors=True)
 
     @property
     def whole(self) -> str:
@@ -137,20 +141,11 @@ class LayerTable(Sequence[TrackedLayer]):
 
 
 def with_sources(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
-    """Return a selection of layers, each with the first of them that shares its factors as their source."""
+    """Return a selection of layers, each with the first of them that reads the same activations as its source."""
     first: dict[str, str] = {}
-    second: dict[str, str] = {}
     for layer in layers:
-        first.setdefault(layer.source, layer.name)
-        second.setdefault(layer.sensitivity, layer.name)
-    return tuple(
-        replace(
-            layer,
-            source=first[layer.source],
-            gradient_source=layer.gradient_source and second[layer.sensitivity],
-        )
-        for layer in layers
-    )
+        first.setdefault(layer.reads, layer.name)
+    return tuple(layer if layer.shares_factors else replace(layer, source=first[layer.reads]) for layer in layers)
 
 
 def layer_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:

@@ -137,7 +137,7 @@ class _Candidates:
             inputs.clear()
             handles = [
                 module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
-                for name, module in (self.embeddings | self.modules).items()
+                for name, module in self._watched().items()
             ]
             try:
                 with torch.enable_grad(), opened(self.modules.values()):  # the weights are frozen: no graph is made
@@ -145,6 +145,9 @@ class _Candidates:
             finally:
                 for handle in handles:
                     handle.remove()
+
+    def _watched(self) -> dict[str, nn.Module]:
+        return {**self.modules, **self.embeddings}
 
     def _watcher(
         self, name: str, documents: int, inputs: list[Tensor]
@@ -201,7 +204,7 @@ class _Candidates:
         rows = seen.shapes
         if any(len(shape) != 2 for shape in rows.values()):
             return None
-        for name, module in (self.modules | self.embeddings).items():
+        for name, module in self._watched().items():
             other, axes = self.calls[name], 2 if name in self.embeddings else 3
             ran = other.order < seen.order and other.shapes.keys() == rows.keys()
             if ran and all(len(s) >= axes and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):

@@ -58,7 +58,7 @@ class VectorPath:
         self.layers = layers
         self.projection = projection
         self._factors = factors
-        self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
+        self._scales = _scales(factors, damping_scale)
 
     def through(self, layers: Sequence[TrackedLayer]) -> "VectorPath":
         """The same path from the passes of other modules, which have the same weights."""
@@ -77,6 +77,18 @@ class VectorPath:
         observer = _VectorObserver(self._factors, self._scales, self.projection, documents)
         losses_N = observe(self.layers, observer, documents, losses, texts)
         return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
+
+
+def _scales(factors: Mapping[str, LayerFactors], damping_scale: float) -> dict[str, Tensor]:
+    """Whitening scales by layer name; those of experts with the same factors are held once."""
+    scales: dict[tuple[int, float], Tensor] = {}
+    found = {}
+    for name, of in factors.items():
+        key = id(of.Lambda), of.mean_eigenvalue
+        if key not in scales:
+            scales[key] = whitening_scale(of.Lambda, of.damping(damping_scale))
+        found[name] = scales[key]
+    return found
 
 
 class _VectorObserver(Observer):
