@@ -10,13 +10,22 @@ import click
 from gindex.errors import GindexError
 from gindex.options import LABORATORY
 
-from .options import refuse_idle
+from .options import refuse_idle, today_option
 from .terminal import INTERRUPTED, INTERRUPTED_LINE, interruptible, was_interrupted
 from .wording import OptionFormatter, error_text, in_options
 
 
 class GindexCommand(click.Command):
     """A command that ends with one clear line where it fails."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the arguments; an option that was renamed is refused by its new name."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if (today := today_option(self, error.option_name)) is None:
+                raise
+            raise click.UsageError(f"{error.option_name} is called {today} now.", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -13,6 +13,7 @@ from .info import info
 from .mcp import mcp
 from .outliers import outliers
 from .reindex import reindex
+from .score import score
 from .search import search
 from .serve import serve
 from .study import study
@@ -20,7 +21,7 @@ from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 SECTIONS = {
     "build": [build],
-    "search": [search, explain, outliers, info],
+    "search": [search, score, explain, outliers, info],
     "change": [add, delete, compact, reindex, versions, rollback, prune, verify, repair],
     "serve": [serve, mcp],
     "measure": [evaluate, study],

@@ -45,6 +45,7 @@ class SettingOption(click.Option):
         needs: tuple[str, ...] = (),
         unset: str = "",
         range: str = "",
+        formerly: tuple[str, ...] = (),
         **attributes: Any,
     ) -> None:
         """Take what `click.Option` takes, and more.
@@ -55,10 +56,12 @@ class SettingOption(click.Option):
             needs: Options of which one must be given too, as in `gindex.options.Option`; or FOLDER, SERVICE, LOADED.
             unset: How its default reads, where that is None.
             range: How its range reads.
+            formerly: Settings that it was the option of, by names that they had.
             attributes: Those of `click.Option`.
         """
         super().__init__(list(declarations), **attributes)
         self.group, self.needs, self._unset, self._range = group, needs, unset, range
+        self.formerly = formerly
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """What stands in brackets after the help: default, range, whether it is required."""
@@ -113,6 +116,7 @@ def setting(
         "needs": tuple(f"{prefix}{need}" for need in described.needs),
         "unset": described.unset if of.default is None else "none" if of.default == () else "",
         "range": described.range,
+        "formerly": described.formerly,
         "metavar": described.metavar,
     }
     if other.get("required"):
@@ -236,6 +240,13 @@ def refuse_idle(ctx: click.Context) -> None:
             and not met(each.needs, ctx.params | facts)
         ):
             raise click.UsageError(_idle(str(each.name), each.needs, "--no-model" if without_model else index), ctx)
+
+
+def today_option(command: click.Command, spelling: str) -> str | None:
+    """Spelling of an option of a command that went by another one before; None where none did."""
+    name = spelling.lstrip("-").replace("-", "_")
+    found = (each for each in command.params if isinstance(each, SettingOption) and name in each.formerly)
+    return next((each.opts[0] for each in found), None)
 
 
 def _idle(name: str, needs: tuple[str, ...], instead: str) -> str:

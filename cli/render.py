@@ -13,10 +13,12 @@ from .wording import error_text, in_options
 if TYPE_CHECKING:
     from gindex.exact.refinement import Refinement
     from gindex.queries.query import FailedQuery, Query
+    from gindex.search.groups import Group, Groups
     from gindex.search.result import Hit, SearchResult
 
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
+SHOWN_VALUE = 40
 
 
 def json_text(value: Any, **layout: Any) -> str:
@@ -59,6 +61,8 @@ def result_text(result: "SearchResult") -> str:
     rerank = f", re-rank of {result.reranked} parts {took.rerank:.0f} ms" if result.reranked is not None else ""
     if result.refinement is not None:
         lines += ["", refinement_text(result.refinement)]
+    if result.groups is not None:
+        lines += ["", *groups_lines(result.groups)]
     lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
 
@@ -86,6 +90,32 @@ def refinement_text(found: "Refinement") -> str:
         f"refined by {found.method} over {counted(found.parts, 'part')}: {counted(found.iterations, 'iteration')}, "
         f"residual {found.residual:.3g}{end}, {found.seconds:.1f} s"
     )
+
+
+def groups_lines(groups: "Groups") -> list[str]:
+    """Write the scores of all documents by the value of a field, as a table."""
+    head = (groups.field, "documents", "sum of scores", "95% interval", "mean", "95% interval")
+    rows = [head, *(_group_cells(group) for group in groups.groups)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [f"scores of {counted(groups.documents, 'document')} by {groups.field}"]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append(f"     {'  '.join(cells)}".rstrip())
+    others = groups.others
+    if others is not None:
+        rest = f"{counted(others.values, 'other value')}: {counted(others.documents, 'document')}"
+        lines.append(f"     {rest}, sum of scores {others.sum:+.4g}")
+    return lines
+
+
+def _group_cells(group: "Group") -> tuple[str, ...]:
+    name = "(none)" if group.value is None else " ".join(str(group.value).split())
+    shown = name if len(name) <= SHOWN_VALUE else f"{name[: SHOWN_VALUE - 3]}..."
+    intervals = [
+        "-" if bounds is None else f"{bounds[0]:+.4g} to {bounds[1]:+.4g}"
+        for bounds in (group.sum_interval, group.mean_interval)
+    ]
+    return shown, f"{group.documents:,}", f"{group.sum:+.4g}", intervals[0], f"{group.mean:+.4g}", intervals[1]
 
 
 def _hits_text(hits: "Sequence[Hit]") -> list[str]:

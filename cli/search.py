@@ -92,7 +92,8 @@ def search(
         gindex search http://127.0.0.1:8080/corpus "A compiler is" --completion " a program"
         gindex search runs/corpus --queries queries.jsonl --json
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"
-        gindex search runs/corpus "A compiler is" --words rank --group-by document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --words rank --hits document --dedupe 0.9 --layers
+        gindex search runs/corpus "A compiler is" --completion " a program" --group-by source
         gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
     if (prompt is None) == (queries is None):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gindex.errors import ConfigError
-from gindex.options import LABORATORY, Option, Settings, option
+from gindex.options import LABORATORY, Option, Settings, as_in, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
@@ -20,8 +20,8 @@ LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all
 
 DTYPES = ("auto", "float32", "bfloat16")
 NORMALISATIONS = ("none", "unit", "relatif", "length")
-GROUPINGS = ("part", "document")
-GROUP_SCORES = ("max", "sum")
+HITS = ("part", "document")
+DOCUMENT_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
@@ -44,7 +44,7 @@ LEAST_SHARE = 0.5
 
 CORPUS, CURVATURE, STORED, COST = "corpus", "curvature", "stored vectors", "time and memory"
 LOOK_FOR, FILTERS, EXACT, OUTPUT = "what to look for", "filters and words", "exact influence", "output"
-INDEX, MODEL = "index", "model and device"
+INDEX, MODEL, SOURCES = "index", "model and device", "sources"
 """Headings that options are shown under."""
 
 
@@ -318,18 +318,19 @@ class SearchOptions(Settings):
         group=LOOK_FOR,
         choices=NORMALISATIONS,
     )
-    group_by: str = option(
+    hits: str = option(
         "part",
         "A hit is a part, or a document with the scores of its parts put together.",
         group=LOOK_FOR,
-        choices=GROUPINGS,
+        choices=HITS,
     )
-    group_score: str = option(
+    document_score: str = option(
         "max",
         "Score of a document: that of its best part, or the sum over its parts.",
         group=LOOK_FOR,
-        choices=GROUP_SCORES,
-        needs=("group_by=document",),
+        choices=DOCUMENT_SCORES,
+        needs=("hits=document",),
+        formerly=("group_score",),
     )
     dedupe: float | None = option(
         None,
@@ -375,6 +376,23 @@ class SearchOptions(Settings):
         group=FILTERS,
         least=1,
         needs=("words=filter", "words=rank", "exact"),
+    )
+    group_by: str | None = option(
+        None,
+        "Field of the metadata, as `source` or `origin.site`. Sum, mean and number of the scores of all documents that "
+        "the filter allows, not of the hits alone, are given for each value of it. A document's score is the sum over "
+        "its parts.",
+        group=SOURCES,
+        unset="off",
+        metavar="FIELD",
+    )
+    groups: int = option(
+        20,
+        "Values of `group_by` that are given: those with the largest sums and those with the most negative ones, half "
+        "and half. The others are counted.",
+        group=SOURCES,
+        least=2,
+        needs=("group_by",),
     )
     exact: bool = option(False, "Re-rank the best candidates by recomputed, unprojected EK-FAC influence.", group=EXACT)
     candidates: int = option(
@@ -451,13 +469,18 @@ class SearchOptions(Settings):
             raise ConfigError(
                 field="words_text", expected="a use of the words", found="`words` off", remedy="leave one of them out"
             )
-        if self.stop_early is not None and (self.words == "rank" or self.group_by != "part" or self.dedupe is not None):
+        if self.stop_early is not None and (self.words == "rank" or self.hits != "part" or self.dedupe is not None):
             raise ConfigError(
                 field="stop_early",
                 expected="hits that are single parts, by influence alone",
-                found="`words` rank, `group_by` document, or `dedupe`",
+                found="`words` rank, `hits` document, or `dedupe`",
                 remedy="leave it out",
             )
+
+    @property
+    def slow(self) -> bool:
+        """Whether a search takes a pass over many documents, and not the index alone."""
+        return self.exact or self.group_by is not None
 
     def refiner_settings(self) -> Any:
         """Settings of what `refine` names, an instance of its own dataclass.
@@ -466,3 +489,34 @@ class SearchOptions(Settings):
             ConfigError: There is no such kind, or a setting is unknown or out of range.
         """
         return REFINERS.settings(str(self.refine), self.refine_settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Settings):
+    """What the scores of all documents are: of which documents, and how they are computed."""
+
+    hits: str = as_in(
+        SearchOptions,
+        "hits",
+        default="document",
+        help="What has a score: a part, or a document, the sum over its parts.",
+    )
+    normalise: str = as_in(SearchOptions, "normalise")
+    long_queries: str = as_in(SearchOptions, "long_queries")
+    where: str | None = as_in(SearchOptions, "where")
+    exact: bool = option(
+        False,
+        "Exact EK-FAC influence, unprojected, in the place of scores: the gradients of all documents are recomputed, "
+        "once for as many queries as fit in memory.",
+        group=EXACT,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exact and self.normalise == "unit":
+            raise ConfigError(
+                field="normalise",
+                expected="none, relatif or length beside `exact`",
+                found="unit, the norm of stored vectors",
+                remedy="leave one of them out",
+            )

@@ -13,7 +13,7 @@ from torch import Tensor
 from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
-from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, SearchOptions
+from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, ScoreOptions, SearchOptions
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
@@ -24,7 +24,7 @@ from gindex.exact.fidelity import Fidelity, FidelityQueries, measure_fidelity, s
 from gindex.exact.influence import QueryInfluence, RefinedPreconditioner
 from gindex.exact.refiner import refiner_sample
 from gindex.exact.rerank import Reranker
-from gindex.keywords import SearchKeywords
+from gindex.keywords import ScoreKeywords, SearchKeywords
 from gindex.model.isolation import plain, throughout
 from gindex.options import changed
 from gindex.progress import Progress, Silent
@@ -32,9 +32,11 @@ from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import QueryTokens, tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.outliers import Outlier, find_outliers
 from gindex.search.query_vectors import EncodedQuery, encode_queries
-from gindex.search.result import Clock, Outcome, SearchResult, answered
+from gindex.search.result import Clock, Outcome, SearchResult, answered, usable
+from gindex.search.score_file import ScoreFile, write_scores
 from gindex.search.search_index import open_searcher
 from gindex.search.searcher import Searcher
+from gindex.search.sweep import Sweep
 from gindex.store.description import describe
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
@@ -44,7 +46,7 @@ from gindex.store.versions import latest_version
 from gindex.thread_safety import Lock, once
 from gindex.vectors.gradients import encode_gradients
 
-DEFAULT_OPTIONS = SearchOptions()
+DEFAULT_OPTIONS, DEFAULT_SCORES = SearchOptions(), ScoreOptions()
 
 
 @throughout(plain)
@@ -365,6 +367,60 @@ class GradientIndex:
             parts = parts[:: max(1, -(-len(parts) // limit))]
         return self.searcher.scores(vectors_QD, parts)
 
+    def sweep(
+        self, queries: Sequence[Query], options: ScoreOptions = DEFAULT_SCORES, **settings: Unpack[ScoreKeywords]
+    ) -> Sweep:
+        """The scores of all documents for many queries, tile by tile; `write_scores` writes them into a file.
+
+        Args:
+            queries: Any number; one that fails ends all.
+            options: Which documents, and which scores.
+            settings: Fields of `ScoreOptions` that replace those of `options`, as in `sweep(queries, exact=True)`.
+
+        Raises:
+            ConfigError: A setting is out of range.
+            FilterError: `where` does not parse, or names a field that no document has.
+            QueryError: A query has nothing to predict, or more tokens than the model takes.
+            MismatchError: The model is not the one the index was built with.
+        """
+        options = changed(options, settings)
+        if not options.exact:
+            encoded = usable(self.encode(queries, long_queries=options.long_queries))
+            return self.searcher.sweeper.scores(torch.stack([query.vector_D for query in encoded]), options)
+        tokens = usable(tokenize_queries(queries, self.model.tracked.loaded, long_queries=options.long_queries))
+        return self.searcher.sweeper.influence(
+            list(self.reranker.blocks(len(tokens))),
+            lambda some, progress: QueryInfluence(self.reranker, tokens[some], progress),
+            options,
+        )
+
+    def write_scores(
+        self,
+        queries: Sequence[Query],
+        out: str | Path,
+        options: ScoreOptions = DEFAULT_SCORES,
+        *,
+        progress: Progress | None = None,
+        **settings: Unpack[ScoreKeywords],
+    ) -> ScoreFile:
+        """Write the score of every document for every query into a file; see `search.score_file`.
+
+        Args:
+            queries: As in `sweep`. Their ids, or numbers from 0 where they have none, name them in the file.
+            out: The file, `.parquet`, `.npy` or `.jsonl`.
+            options: As in `sweep`.
+            progress: Where the work is reported.
+            settings: As in `sweep`.
+
+        Raises:
+            ConfigError: The file is there already, or is of another kind.
+            SettingsMismatchError: Another call left unfinished scores for this file.
+            MissingDependencyError: The kind needs a package that is not installed.
+            GindexError: See `sweep`.
+        """
+        options = changed(options, settings)
+        return write_scores(self.snapshot, queries, Path(out), options, partial(self.sweep, queries, options), progress)
+
     def search_vectors(
         self,
         vectors: Tensor | npt.NDArray[np.floating[Any]],
@@ -513,7 +569,8 @@ class GradientIndex:
     def _search(
         self, queries: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress
     ) -> list[Outcome]:
-        return self.searcher.answer(queries, options, partial(self._influence, options, progress), clock)
+        influence = partial(self._influence, options, progress)
+        return self.searcher.answer(queries, options, influence, clock, progress)
 
     def _influence(self, options: SearchOptions, progress: Progress, queries: Sequence[QueryTokens]) -> QueryInfluence:
         """What computes exact influence on queries, refined where that is asked for."""

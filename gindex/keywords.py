@@ -1,4 +1,4 @@
-"""The settings of a search as keywords, for type checkers: those of `SearchOptions`, which a test holds them to."""
+"""Settings as keywords, for type checkers: those of `SearchOptions` and `ScoreOptions`, which a test holds them to."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -11,14 +11,16 @@ class SearchKeywords(TypedDict, total=False):
     negative: bool
     both: bool
     normalise: str
-    group_by: str
-    group_score: str
+    hits: str
+    document_score: str
     dedupe: float | None
     long_queries: str
     where: str | None
     words: str
     words_text: str | None
     words_documents: int
+    group_by: str | None
+    groups: int
     exact: bool
     candidates: int
     layers: bool
@@ -28,3 +30,13 @@ class SearchKeywords(TypedDict, total=False):
     refine_parts: int | None
     refine_settings: Mapping[str, Any] | None
     stop_early: float | None
+
+
+class ScoreKeywords(TypedDict, total=False):
+    """What `sweep(queries, exact=True)` may be given; see `ScoreOptions`."""
+
+    hits: str
+    normalise: str
+    long_queries: str
+    where: str | None
+    exact: bool

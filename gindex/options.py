@@ -37,6 +37,7 @@ class Option:
         needs: Settings of which one must be given for this one to do anything, as `exact` or `words=rank`.
         metavar: What stands for a value in the help.
         python_alone: Whether the command line leaves it out.
+        formerly: Names that it had, for errors.
     """
 
     help: str
@@ -49,6 +50,7 @@ class Option:
     needs: tuple[str, ...] = ()
     metavar: str | None = None
     python_alone: bool = False
+    formerly: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[Any, ...]:
@@ -179,6 +181,16 @@ def need_text(needs: tuple[str, ...]) -> str:
     return " or ".join(f"`{name}` {value}" if value else f"`{name}`" for name, _, value in pairs)
 
 
+def renamed(config: type) -> dict[str, str]:
+    """The settings that had another name, by that name."""
+    return {old: name for name, of in options_of(config).items() for old in option_of(of).formerly}
+
+
+def today_text(name: str) -> str:
+    """What is to be done where a setting was given by a name that it had."""
+    return f"it is called `{name}` now"
+
+
 def changed(settings: Config, changes: Mapping[str, object]) -> Config:
     """Settings with some of them replaced.
 
@@ -192,14 +204,21 @@ def changed(settings: Config, changes: Mapping[str, object]) -> Config:
     names = [each.name for each in fields(settings)]  # type: ignore[arg-type]  # all of them are dataclasses
     for name in changes:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
             raise ConfigError(
                 field=name,
                 expected=f"a setting of {type(settings).__name__}",
                 found="none of that name",
-                remedy=f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}",
+                remedy=_right_name(type(settings), name, names),
             )
     return replace(settings, **changes)  # type: ignore[type-var]
+
+
+def _right_name(config: type, name: str, names: list[str]) -> str:
+    """What to write in the place of a name that no setting has."""
+    if name in renamed(config):
+        return today_text(renamed(config)[name])
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
 
 
 def _may_be_none(of: "Field[Any]") -> bool:

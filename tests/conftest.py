@@ -130,6 +130,33 @@ def index(built: Path) -> GradientIndex:
     return GradientIndex.open(built, device="cpu")
 
 
+SOURCES = [
+    {"source": "web", "tags": ["a", "b"]},
+    {"source": "web", "tags": ["b", "b"], "mark": 1},
+    {"source": "books", "tags": [], "mark": 1.0},
+    {"source": None, "tags": "a", "mark": True},
+    {"origin": {"site": "x", "page": 3}, "mark": "1"},
+    {"source": "books", "origin": {"page": 3, "site": "x"}, "tags": ["a", None, ["c"]]},
+]
+"""Metadata of documents, in turn: texts, nothing, null, arrays, fields within fields, and values that look alike."""
+
+
+@pytest.fixture(scope="session")
+def sourced(
+    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, make_config: Callable[..., BuildConfig]
+) -> Path:
+    """Folder of an index over the small corpus with the metadata of `SOURCES`; d8 has a source alone, d3 is deleted."""
+    folder = tmp_path_factory.mktemp("sourced")
+    lines = []
+    for number, line in enumerate(corpus_file.read_text().splitlines()):
+        record = json.loads(line) | SOURCES[number % len(SOURCES)]
+        lines.append(json.dumps(record | {"source": "lone"} if number == 8 else record))
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    index = GradientIndex.build([str(folder / "corpus.jsonl")], folder / "index", make_config())
+    index.delete(["d3"])
+    return folder / "index"
+
+
 @pytest.fixture(scope="session")
 def make_small_model() -> Callable[..., LlamaForCausalLM]:
     """Makes small models; see `make_model`."""

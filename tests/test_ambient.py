@@ -88,7 +88,7 @@ def answers(index: GradientIndex) -> list[Any]:
         hits(exact=True, refine="cg", refine_parts=4, refine_settings={"iterations": 2}, candidates=5),
         hits(exact=True, refine="lissa", refine_parts=4, refine_settings={"iterations": 40}, candidates=5),
         hits(both=True, layers=True, normalise="relatif", scan=True),
-        hits(words="rank", dedupe=0.9, group_by="document"),
+        hits(words="rank", dedupe=0.9, hits="document"),
         [found.hits for found in index.search_vectors(vectors_QD, k=3)],
         [found.hits for found in index.search_vectors(vectors_QD.numpy(), k=3)],
         [found.hits for found in index.search_gradients(gradients, k=3)],

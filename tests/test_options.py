@@ -8,9 +8,9 @@ from typing import get_type_hints
 
 import pytest
 
-from gindex.config import BuildConfig, CurvatureConfig, FidelityConfig, SearchOptions, VectorConfig
+from gindex.config import BuildConfig, CurvatureConfig, FidelityConfig, ScoreOptions, SearchOptions, VectorConfig
 from gindex.errors import ConfigError
-from gindex.keywords import SearchKeywords
+from gindex.keywords import ScoreKeywords, SearchKeywords
 from gindex.options import Settings, as_in, changed, option, option_of, options_of
 from gindex.serve.config import ServeConfig
 
@@ -84,10 +84,16 @@ def test_needs_are_settings_and_defaults_are_in_range(config):
         assert {need.partition("=")[0] for need in described.needs} <= options_of(config).keys(), name
 
 
-def test_keywords_are_the_settings():
-    assert get_type_hints(SearchKeywords) == get_type_hints(SearchOptions)
-    assert not SearchKeywords.__required_keys__
-    assert list(SearchKeywords.__annotations__) == [each.name for each in fields(SearchOptions)]
+@pytest.mark.parametrize(("keywords", "config"), [(SearchKeywords, SearchOptions), (ScoreKeywords, ScoreOptions)])
+def test_keywords_are_the_settings(keywords, config):
+    assert get_type_hints(keywords) == get_type_hints(config)
+    assert not keywords.__required_keys__
+    assert list(keywords.__annotations__) == [each.name for each in fields(config)]
+
+
+def test_a_setting_that_was_renamed_is_named():
+    with pytest.raises(ConfigError, match=r"group_score: .*; it is called `document_score` now"):
+        changed(SearchOptions(), {"group_score": "sum"})
 
 
 CALLS = """

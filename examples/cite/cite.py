@@ -48,7 +48,7 @@ def main() -> None:
                 queries.append(Query(prompt=sofar, completion=sentence))
                 sofar += sentence
             print(f"\n{sofar}\n")
-            found = client.search_many(queries, k=given.sources, group_by="document")
+            found = client.search_many(queries, k=given.sources, hits="document")
             for sentence, result in zip(said, found, strict=True):
                 print(f"  “{sentence.strip()}”")
                 for hit in result.hits:

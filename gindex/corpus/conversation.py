@@ -28,7 +28,8 @@ class EncodedConversation:
         tokens: Token ids [T].
         offsets: Characters [start, end) of the text that each token stands for, white space before it included [T].
         counted: Whether each token counts in the loss [T]; the first never does, since nothing predicts it.
-        turns: Tokens [start, end) of each turn, its header included.
+        turns: Tokens [start, end) of each turn, its header included; none for one that the template writes within the
+            next, as Llama 2 does with the system's.
         contents: Where the content of each turn stands in the text; None for a turn without.
         notes: What is to be told of how the conversation became tokens.
     """
@@ -81,7 +82,8 @@ def encode_conversation(
     chosen = () if loss == ALL_TOKENS else _chosen(messages, loss, turns, place)
     written = ConversationText(template, messages, place=place, generation_prompt=generation_prompt)
     spans = {} if template.marks_generation else {turn: written.said(turn) for turn in chosen}
-    encodings = _encode(tokenizer, [written.text, *(written.text[: span.start] for span in spans.values())])
+    headers = [(_header_start(written, turn), span.start) for turn, span in spans.items()]
+    encodings = _encode(tokenizer, [written.text, *(written.text[slice(*header)] for header in headers)])
     tokens, offsets = encodings[0][0], _covering(written.text, encodings[0][1])
     ends = [end for _, end in offsets]
     encoded = EncodedConversation(
@@ -98,15 +100,14 @@ def encode_conversation(
         return encoded
     if template.marks_generation:
         return _with_marked(encoded, template, chosen, written)
-    said = [
-        _said_tokens(encoded, span, ids, written.name(turn))
-        for (turn, span), (ids, _) in zip(spans.items(), encodings[1:], strict=True)
-    ]
     counted = [False] * len(tokens)
-    notes = list(encoded.notes)
-    for (start, end), note in said:
-        counted[max(1, start) : end] = [True] * (end - max(1, start))
-        notes += [note] if note else []
+    notes = list(written.notes)
+    for (turn, span), (start, _), (header_ids, _) in zip(spans.items(), headers, encodings[1:], strict=True):
+        first, is_whole = _first_said(tokenizer, encoded, (start, span.start), header_ids)
+        if not is_whole:
+            notes.append(_header_note(encoded, first, span, written.name(turn)))
+        last = _end_of_said(encoded, span, written.name(turn))
+        counted[max(1, first) : last] = [True] * (last - max(1, first))
     return replace(encoded, counted=counted, notes=tuple(notes))
 
 
@@ -216,38 +217,63 @@ def _covering(text: str, offsets: Offsets) -> Offsets:
     return covering
 
 
-def _said_tokens(
-    encoded: EncodedConversation, span: SaidSpan, beginning: list[int], name: str
-) -> tuple[Span, str | None]:
-    """Tokens [start, end) of what is said, checked against the tokens of the text before it alone.
+def _header_start(written: ConversationText, turn: int) -> int:
+    """Where the turn before begins: tokens are compared from there on, so that long conversations take little time."""
+    return written.turns[max(0, turn - 1)][0]
 
-    A token that holds white space of the header and the beginning of what is said counts as a whole.
 
-    Returns:
-        The tokens, and what is to be told of them.
+def _first_said(
+    tokenizer: ChatTokenizer, encoded: EncodedConversation, header: Span, header_ids: list[int]
+) -> tuple[int, bool]:
+    """First token that is said, and whether the tokens before it are those of the text before it alone.
+
+    Args:
+        tokenizer: The tokenizer.
+        encoded: The conversation.
+        header: Characters [start, end) of the turn before and the header of this one.
+        header_ids: The tokens of these characters alone. Where they are not those within the conversation, the tokens
+            of all the text before `end` are compared.
+    """
+    start, end = header
+    before = bisect_left(encoded.offsets, start, key=lambda characters: characters[0])
+    first = before + len(header_ids)
+    if encoded.tokens[before:first] == header_ids:
+        return first, True
+    ((beginning, _),) = _encode(tokenizer, [encoded.text[:end]])
+    first = common_beginning(encoded.tokens, beginning)
+    return first, first == len(beginning)
+
+
+def _header_note(encoded: EncodedConversation, first: int, span: SaidSpan, name: str) -> str:
+    """What is to be told of a token that holds white space of a header and the beginning of what is said.
 
     Raises:
-        CorpusError: A token holds the end of the header and the beginning of what is said, or the end of what is said
-            and the beginning of the next turn.
+        CorpusError: It holds more of the header than white space.
     """
-    first = common_beginning(encoded.tokens, beginning)
-    last = bisect_left([begin for begin, _ in encoded.offsets], span.end)
-    note = None
-    if first < len(beginning):
-        header = encoded.text[encoded.offsets[first][0] : span.start]
-        if header.strip():
-            raise _straddling(encoded, first, name, f"the end of its header, {quoted(header)}")
-        note = (
-            f"the token {quoted(encoded.text[slice(*encoded.offsets[first])])} holds white space of the header of "
-            f"{name} and the beginning of what is said, and counts as a whole"
-        )
+    start, end = encoded.offsets[first]
+    header = encoded.text[start : span.start]
+    if header.strip():
+        raise _straddling(encoded, first, name, f"the end of its header, {quoted(header)}")
+    return (
+        f"the token {quoted(encoded.text[start:end])} holds white space of the header of {name} and the beginning of "
+        "what is said, and counts as a whole"
+    )
+
+
+def _end_of_said(encoded: EncodedConversation, span: SaidSpan, name: str) -> int:
+    """Token past the last that is said.
+
+    Raises:
+        CorpusError: A token holds the end of what is said and the beginning of the next turn.
+    """
+    last = bisect_left(encoded.offsets, span.end, key=lambda characters: characters[0])
     begin, end = encoded.offsets[last - 1]
     following = encoded.text[span.end : end]
-    if following.strip() and begin >= span.certain_end:
-        last -= 1
-    elif following.strip():
-        raise _straddling(encoded, last - 1, name, f"the beginning of what follows, {quoted(following)}")
-    return (first, last), note
+    if not following.strip():
+        return last
+    if begin >= span.certain_end:
+        return last - 1
+    raise _straddling(encoded, last - 1, name, f"the beginning of what follows, {quoted(following)}")
 
 
 def _straddling(encoded: EncodedConversation, token: int, name: str, what: str) -> CorpusError:

@@ -215,11 +215,15 @@ class ConversationText:
     def _verbatim(self, turn: int) -> Content | None:
         """Content that stands within the turn as it is, where it decides how the template writes the turn."""
         content = self.messages[turn]["content"]
-        stop = next((closing for closing in self._closings[turn:] if closing is not None), len(self.text))
-        start = self.text.find(content.strip(), self.turns[turn][0], stop)
+        start = self.text.find(content.strip(), *self._range(turn))
         if start < 0:
             return None
         return Content(start, start + len(content.strip()), content.index(content.strip()))
+
+    def _range(self, turn: int) -> Span:
+        """Characters [start, end) within which a turn stands, as far as it is known."""
+        stop = next((closing for closing in self._closings[turn:] if closing is not None), len(self.text))
+        return self.turns[turn][0], stop
 
     def _checked(self) -> Iterator[str]:
         """Yield what is to be told of the turns.
@@ -232,7 +236,7 @@ class ConversationText:
             if said.strip() and content is None:
                 raise self._left_out(turn, f"content, {quoted(said)}")
             for tool in tool_names(message):
-                if tool not in self.text[self.turns[turn][0] :]:
+                if tool not in self.text[slice(*self._range(turn))]:
                     raise self._left_out(turn, f"call of the tool {tool!r}")
             if content and (written := self.text[content.start : content.end]).strip() != said.strip():
                 yield f"the chat template writes {quoted(written)} for turn {turn + 1}, {quoted(said)}"

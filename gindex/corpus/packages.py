@@ -1,4 +1,4 @@
-"""Optional packages of the corpus readers, imported when a source needs them."""
+"""Optional packages of file formats, imported when a file needs them."""
 
 from importlib import import_module
 from typing import Any
@@ -8,7 +8,7 @@ from gindex.errors import MissingDependencyError
 
 
 def require(package: str, location: str) -> Any:
-    """Import and return the module `package`, needed to read the source at `location`.
+    """Import and return the module `package`, needed to read or write what is at `location`.
 
     Raises:
         MissingDependencyError: The package is not installed.
@@ -18,7 +18,7 @@ def require(package: str, location: str) -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             field=location,
-            expected=f"the package {package.partition('.')[0]} to read it",
+            expected=f"the package {package.partition('.')[0]}",
             found="none installed",
             remedy=install_hint("corpora"),
         ) from error

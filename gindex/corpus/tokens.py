@@ -192,8 +192,10 @@ def windows(counted: npt.NDArray[np.bool_], max_tokens: int, overlap: int) -> li
     while len(ahead := places[places >= done]):
         first, last = int(ahead[0]), int(ahead[-1])
         earliest = max(0, done - overlap)
-        room = max_tokens - min(last + 1 - first, max_tokens // 2)  # for tokens before it that do not count
-        start = max(earliest, first - max(room, overlap)) if first > done else earliest
+        ahead_of = last + 1 - first
+        # What does not count before it, as a prompt, has the room that is left, or half where not all can be read.
+        room = max_tokens - (ahead_of if ahead_of <= max_tokens - overlap else max_tokens // 2)
+        start = max(earliest, first - room) if first > done else earliest
         reached = ahead[ahead < start + max_tokens]
         end = int(reached[-1]) + 1
         found.append(Window(start=start, first=max(start, done), end=end))

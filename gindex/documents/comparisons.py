@@ -106,6 +106,11 @@ class MetadataColumn:
             self._value = filled("json_extract({}, '$')", written)
 
     @property
+    def json(self) -> Sql:
+        """The value as JSON; NULL where the document lacks the field."""
+        return self._json
+
+    @property
     def known(self) -> Sql:
         """The condition that the document has the field, null or not."""
         return filled("{} IS NOT NULL", self._type)

@@ -53,11 +53,12 @@ SHOWN_CHARACTERS = 30
 _LATER = r"(?:(?!\s)[\w\x80-\U0010ffff])+"  # \w alone lacks the vowel signs of many scripts
 _NAME = rf"(?!\d){_LATER}"
 _QUOTED = r"`(?:[^`]|``)*`"
+_FIELD = rf"(?:{_NAME}|{_QUOTED})(?:\.(?:{_LATER}|{_QUOTED}))*"
 _TOKEN = re.compile(
     rf"""\s*(?:
         (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
       | (?P<number>(?>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.]))
-      | (?P<name>(?:{_NAME}|{_QUOTED})(?:\.(?:{_LATER}|{_QUOTED}))*)
+      | (?P<name>{_FIELD})
       | (?P<symbol><=|>=|<>|!=|==|=|<|>|\(|\)|,)
     )""",
     re.VERBOSE,
@@ -108,6 +109,11 @@ def written_name(name: str) -> str:
     """Return the name of a metadata field as a filter writes it."""
     plain = re.fullmatch(_NAME, name) is not None and name.lower() not in _KEYWORDS and name != "id"
     return name if plain else "`" + name.replace("`", "``") + "`"
+
+
+def field_column(text: str) -> MetadataColumn | None:
+    """Return the column of a field that is written as in a filter, `source` or `origin.site`; None where it is none."""
+    return MetadataColumn(_names(text)) if re.fullmatch(_FIELD, text) and text != "id" else None
 
 
 def filter_error(text: str, position: int, expected: str, found: str) -> FilterError:
@@ -222,8 +228,7 @@ class _Parser:
         self._next += 1
         if token.text == "id":
             return IdColumn()
-        written = _NAMES.findall(token.text)
-        column = MetadataColumn([n[1:-1].replace("``", "`") if n.startswith("`") else n for n in written])
+        column = MetadataColumn(_names(token.text))
         self._fields.append(FieldUse(name=token.text, position=token.position, known=column.known))
         return column
 
@@ -317,3 +322,8 @@ class _Parser:
 
 def _negated(sql: Sql, negated: bool) -> Sql:
     return filled("(NOT {})", sql) if negated else sql
+
+
+def _names(field: str) -> list[str]:
+    """Return the names of fields within fields that a field is written with."""
+    return [n[1:-1].replace("``", "`") if n.startswith("`") else n for n in _NAMES.findall(field)]

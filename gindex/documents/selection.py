@@ -100,12 +100,11 @@ def _check_fields(table: DocumentTable, where: Filter) -> None:
     for field in where.fields:
         statement = f"SELECT 1 FROM documents WHERE {field.known.text} LIMIT 1"
         if not table.rows(statement, field.known.parameters):
-            known = ", ".join(_field_names(table)[:20]) or "no fields"
-            raise filter_error(where.text, field.position, f"a field of the documents ({known})", field.name)
+            raise filter_error(where.text, field.position, known_fields(table), field.name)
 
 
-def _field_names(table: DocumentTable) -> list[str]:
-    """Return the fields of each table's first documents, fields within fields too, by the names that filters write."""
+def known_fields(table: DocumentTable) -> str:
+    """Return what a field is to be, for errors: fields of each table's first documents, by the names filters write."""
     names: set[str] = set()
 
     def collect(fields: dict[str, Any], before: str) -> None:
@@ -116,7 +115,7 @@ def _field_names(table: DocumentTable) -> list[str]:
 
     for (metadata,) in table.rows("SELECT metadata FROM documents LIMIT 1000"):
         collect(json.loads(metadata), "")
-    return sorted(names)
+    return f"a field of the documents ({', '.join(sorted(names)[:20]) or 'no fields'})"
 
 
 def parts_of_id(table: DocumentTable, document_id: str) -> list[tuple[int, Objective]]:

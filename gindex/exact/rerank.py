@@ -101,7 +101,7 @@ class Reranker:
         each = more_bytes + self.model.dtype.itemsize * sum(layer.parameters for layer in self.model.table.layers)
         size = max(1, self._block_bytes // each)
         for start in range(0, queries, size):
-            yield slice(start, start + size)
+            yield slice(start, min(start + size, queries))
 
     def _block(
         self,

@@ -95,9 +95,9 @@ class IndexEndpoint:
         return f"{self.base}/v1/indexes/{quote(self.index, safe='')}{rest}"
 
     def search(self, queries: Sequence[dict[str, Any]], options: SearchOptions) -> "Exchange[list[Outcome]]":
-        """Search for many queries; an exact search is answered in lines."""
+        """Search for many queries; a slow search is answered in lines."""
         changed = {name: value for name, value in asdict(options).items() if value != getattr(DEFAULT_OPTIONS, name)}
-        content = yield Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.exact)
+        content = yield Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.slow)
         return [outcome_of(record, content["version"], self.base) for record in content["results"]]
 
     def explain(

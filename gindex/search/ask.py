@@ -53,6 +53,13 @@ class Search:
     options: SearchOptions
 
 
+def query_scales(funnel: Funnel, scoring_QD: Tensor, normalise: str) -> list[float]:
+    """What the scores of each query are multiplied by [Q], beside the weights of the parts."""
+    if normalise != "unit":
+        return [1.0] * len(scoring_QD)
+    return [1.0 / max(norm, 1e-30) for norm in funnel.index_queries(scoring_QD).norm(dim=1).tolist()]
+
+
 def make_search(
     funnel: Funnel, queries_QD: Tensor, options: SearchOptions, ranks: Sequence[LexicalRanks], selection: Selection
 ) -> Search:
@@ -68,9 +75,7 @@ def make_search(
     signs = [1.0, -1.0] if options.both else [-1.0 if options.negative else 1.0]
     # One sign, plus, takes the queries as they are, without a copy.
     vectors_AD = queries_QD if signs == [1.0] else torch.cat([sign * queries_QD for sign in signs])
-    scales = [1.0] * len(vectors_AD)
-    if options.normalise == "unit":
-        scales = [1.0 / max(norm, 1e-30) for norm in funnel.index_queries(vectors_AD).norm(dim=1).tolist()]
+    scales = query_scales(funnel, vectors_AD, options.normalise)
     ends = [(query, sign) for sign in signs for query in range(len(queries_QD))]
     asks = [
         Ask(query=query, sign=sign, vector_1D=vector_1D, scale=scale, ranks=ranks[query])

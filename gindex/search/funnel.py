@@ -104,6 +104,15 @@ class Funnel:
         selected = self._parts(selection.parts)
         return parts if selected is None else parts[np.isin(parts, selected)]
 
+    def searched(self, selected: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+        """Ordinals of the parts that may be found, ascending.
+
+        Args:
+            selected: The only parts to be found, ascending; None for all.
+        """
+        parts = self._parts(selected)
+        return np.arange(self._reader.spec.parts) if parts is None else parts
+
     def check(self, queries_QD: Tensor) -> None:
         """Refuse query vectors that cannot be scored.
 

@@ -50,10 +50,10 @@ class Gatherer:
         """The best k of ordered candidates, after grouping, fusion and folding."""
         options = search.options
         document_of: dict[int, int] = {}
-        if words_order(options) or words_confine(options) or options.group_by == "document":
+        if words_order(options) or words_confine(options) or options.hits == "document":
             document_of = self._document_of([c.ordinal for c in candidates])
-        if options.group_by == "document":
-            candidates = grouped(candidates, document_of, options.group_score)
+        if options.hits == "document":
+            candidates = grouped(candidates, document_of, options.document_score)
         if words_order(options):
             candidates = fused(candidates, document_of, ask.ranks)
         elif words_confine(options):
@@ -72,7 +72,7 @@ class Gatherer:
             self._add_scores(search, ask, scores, [document for document, _ in ask.ranks])
         if chosen_by_words:
             scores = self._best_by_both(search, ask, scores)
-        if options.group_by == "document" and options.group_score == "sum":
+        if options.hits == "document" and options.document_score == "sum":
             documents = documents_of(self._table, np.array(list(scores), np.int64))
             self._add_scores(search, ask, scores, np.unique(documents).tolist())
         candidates = [
@@ -103,4 +103,4 @@ class Gatherer:
 
 def _may_leave_too_few(options: SearchOptions) -> bool:
     """Whether grouping or folding may leave fewer hits than were asked for, so that more parts are looked at."""
-    return not options.exact and (options.group_by == "document" or options.dedupe is not None)
+    return not options.exact and (options.hits == "document" or options.dedupe is not None)

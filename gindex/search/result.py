@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gindex.exact.refinement import Refinement
 from gindex.queries.query import FailedQuery, Query
+from gindex.search.groups import Groups
 from gindex.store.coverage import Coverage
 
 
@@ -65,6 +66,7 @@ class SearchResult:
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
         refinement: How the query was refined; None where it wasn't asked for.
+        groups: The scores of all documents by the value of a field; None where it wasn't asked for.
         notes: What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of
             the prompt and the beginning of the completion.
         version: Version of the index that answered.
@@ -78,12 +80,14 @@ class SearchResult:
     negative_hits: tuple[Hit, ...] | None = None
     reranked: int | None = None
     refinement: Refinement | None = None
+    groups: Groups | None = None
     notes: tuple[str, ...] = ()
     version: int | None = field(default=None, compare=False)
     coverage: Coverage | None = field(default=None, compare=False)
 
 
 Outcome = SearchResult | FailedQuery
+Usable = TypeVar("Usable")
 
 
 def answered(outcomes: Sequence[Outcome]) -> list[SearchResult]:
@@ -92,12 +96,21 @@ def answered(outcomes: Sequence[Outcome]) -> list[SearchResult]:
     Raises:
         GindexError: The error of the first that has none.
     """
-    results = []
+    return usable(outcomes)
+
+
+def usable(outcomes: Sequence[Usable | FailedQuery]) -> list[Usable]:
+    """What has become of queries of which none may fail.
+
+    Raises:
+        GindexError: The error of the first that failed.
+    """
+    found: list[Usable] = []
     for outcome in outcomes:
         if isinstance(outcome, FailedQuery):
             raise outcome.error
-        results.append(outcome)
-    return results
+        found.append(outcome)
+    return found
 
 
 @dataclass
@@ -131,6 +144,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         record["reranked"] = result.reranked
     if result.refinement is not None:
         record["refinement"] = asdict(result.refinement)
+    if result.groups is not None:
+        record["groups"] = asdict(result.groups)
     if result.coverage is not None:
         record["coverage"] = result.coverage.record()
     if result.notes:

@@ -6,6 +6,7 @@
     gatherer      candidates of each ask, from the funnel and by words
     exact_order   the candidates by exact influence, where that is asked for
     hits          the best candidates with what they say of their documents
+    sweeper       the scores of all documents, put together in groups where that is asked for
 
 Axes: Q queries, D dimension, N parts.
 """
@@ -21,6 +22,7 @@ from gindex.config import SearchOptions
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError
 from gindex.exact.influence import QueryInfluence
+from gindex.progress import Progress
 from gindex.queries.query import FailedQuery
 from gindex.queries.tokens import QueryTokens
 from gindex.search.ask import Search, make_search
@@ -32,8 +34,9 @@ from gindex.search.hits import make_hits
 from gindex.search.lexical import lexical_ranks
 from gindex.search.query_vectors import EncodedQuery, searchable
 from gindex.search.result import Clock, Hit, Outcome, SearchResult
-from gindex.search.scan import PARTS_AT_ONCE, part_scores, scorer_of
 from gindex.search.selection import Selection, selected_parts
+from gindex.search.sweep import StoredScores
+from gindex.search.sweeper import Sweeper
 from gindex.search.weights import Normaliser
 from gindex.store.manifest import Manifest
 from gindex.store.reader import VectorReader
@@ -58,6 +61,7 @@ class Searcher:
         self._gatherer = Gatherer(funnel, reader, table)
         norms = None if funnel.transform is None else funnel.transform.norms
         self._normaliser = Normaliser(reader, table.part_lengths, norms)
+        self.sweeper = Sweeper(funnel, reader, table, self._normaliser, manifest.settings.seed)
 
     def answer(
         self,
@@ -65,6 +69,7 @@ class Searcher:
         options: SearchOptions,
         influence: Influence,
         clock: Clock,
+        progress: Progress,
     ) -> list[Outcome]:
         """Answer queries; those that failed, or fail here by themselves, stay in their places.
 
@@ -73,13 +78,14 @@ class Searcher:
             options: What to look for, and how.
             influence: Gives what computes exact influence, where that is asked for.
             clock: Where the time is counted.
+            progress: Where the scoring of all documents is reported.
 
         Raises:
             GindexError: A query vector, filter or text cannot be used.
         """
         queries = [searchable(query, options) for query in queries]
         encoded = [query for query in queries if isinstance(query, EncodedQuery)]
-        results = iter(self._results(encoded, options, influence, clock) if encoded else [])
+        results = iter(self._results(encoded, options, influence, clock, progress) if encoded else [])
         return [query if isinstance(query, FailedQuery) else next(results) for query in queries]
 
     def scores(self, queries_QD: Tensor, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -90,15 +96,25 @@ class Searcher:
             NonFiniteError: One holds a NaN or an infinity.
         """
         self.funnel.check(queries_QD)
-        scorer = scorer_of(self._reader, self.funnel.scoring_queries(queries_QD))
-        blocks = np.split(parts, np.arange(PARTS_AT_ONCE, len(parts), PARTS_AT_ONCE))
-        return np.concatenate([part_scores(self._reader, block, scorer).numpy() for block in blocks], 1)
+        return StoredScores(self._reader, self.funnel.scoring_queries(queries_QD))(parts)
 
     def _results(
-        self, queries: list[EncodedQuery], options: SearchOptions, influence: Influence, clock: Clock
+        self,
+        queries: list[EncodedQuery],
+        options: SearchOptions,
+        influence: Influence,
+        clock: Clock,
+        progress: Progress,
     ) -> list[SearchResult]:
         exact = influence(_tokens(queries)) if options.exact else None
-        ends, reranked = self._ends(queries, options, exact, clock)
+        vectors_QD = self.funnel.scoring_queries(torch.stack([query.vector_D for query in queries]))
+        ranks = lexical_ranks(self._table, options, [query.words for query in queries])
+        parts = selected_parts(self._table, options, ranks)
+        selection = Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
+        search = make_search(self.funnel, vectors_QD, options, ranks, selection)
+        ends, reranked = self._ends(search, len(queries), exact, clock)
+        groups = None if options.group_by is None else self.sweeper.groups(vectors_QD, parts, options, progress)
+        clock.lap("search")
         timing, refinements = clock.timing(), None if exact is None else exact.refinements
         return [
             SearchResult(
@@ -109,6 +125,7 @@ class Searcher:
                 negative_hits=ends[number][1] if options.both else None,
                 reranked=None if reranked is None else reranked[number],
                 refinement=None if refinements is None else refinements[number],
+                groups=None if groups is None else groups[number],
                 notes=query.notes,
                 version=self._manifest.version,
                 coverage=self._manifest.coverage,
@@ -117,19 +134,14 @@ class Searcher:
         ]
 
     def _ends(
-        self, queries: list[EncodedQuery], options: SearchOptions, exact: QueryInfluence | None, clock: Clock
+        self, search: Search, queries: int, exact: QueryInfluence | None, clock: Clock
     ) -> tuple[list[list[tuple[Hit, ...]]], list[int] | None]:
         """Hits of each end of each query, and how many parts were re-ranked for each query."""
-        vectors_QD = self.funnel.scoring_queries(torch.stack([query.vector_D for query in queries]))
-        ranks = lexical_ranks(self._table, options, [query.words for query in queries])
-        parts = selected_parts(self._table, options, ranks)
-        selection = Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
-        search = make_search(self.funnel, vectors_QD, options, ranks, selection)
         found, reranked = self._candidates(search, exact, clock)
         best = [self._gatherer.best(search, *of) for of in zip(search.asks, found, strict=True)]
         hits = make_hits(search, best, self._table, self._reader, list(self._manifest.projection.slices))
         clock.lap("search")
-        ends: list[list[tuple[Hit, ...]]] = [[] for _ in queries]
+        ends: list[list[tuple[Hit, ...]]] = [[] for _ in range(queries)]
         for ask, of_ask in zip(search.asks, hits, strict=True):
             ends[ask.query].append(of_ask)
         return ends, reranked

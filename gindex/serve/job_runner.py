@@ -96,7 +96,7 @@ class JobRunner:
     def _search(self, jobs: list[SearchJob]) -> None:
         index, options = _index_of(jobs[0]), jobs[0].options
         for job in jobs:
-            if options.exact:
+            if job.slow:
                 job.enter("rerank", self._config.search_seconds + self._config.exact_seconds)
             else:
                 job.enter("search", self._config.search_seconds)

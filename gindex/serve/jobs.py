@@ -139,8 +139,8 @@ class SearchJob(Job):
 
     @property
     def slow(self) -> bool:
-        """Whether its candidates are re-ranked exactly."""
-        return self.options.exact
+        """Whether its candidates are re-ranked exactly, or all documents scored."""
+        return self.options.slow
 
     @property
     def size(self) -> int:

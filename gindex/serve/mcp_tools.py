@@ -69,7 +69,7 @@ def make_tools(index: Searchable) -> MCPServer:
         if k > MAX_RESULTS:
             raise ToolError(f"k: expected at most {MAX_RESULTS}, found {k}")
         with one, told():
-            result = index.search(prompt, completion, k=k, where=where, negative=negative, group_by="document")
+            result = index.search(prompt, completion, k=k, where=where, negative=negative, hits="document")
         return result_record(result)
 
     @server.tool()

@@ -7,8 +7,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from gindex.config import SearchOptions
 from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.errors import ConfigError
+from gindex.options import renamed, today_text
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.keys import Caller, Keys, RateLimit, bearer
@@ -116,6 +118,8 @@ def _explained(error: ValidationError) -> Exception:
     if first["type"] == "json_invalid":
         return RefusedError(400, expected="a body of JSON", found=f"something else ({first['msg']})")
     where = ".".join(str(step)[:50] for step in first["loc"]) or "body"
+    if first["type"] == "extra_forbidden" and where in (today := renamed(SearchOptions)):
+        return ConfigError(field=where, expected="a setting", found="an old name", remedy=today_text(today[where]))
     return ConfigError(first["msg"], field=where)
 
 

@@ -99,7 +99,7 @@ class Service:
             ConfigError: It asks for too much.
         """
         most = self.config.max_k
-        for name in ("k", "candidates", "shortlist", "words_documents", "refine_parts"):
+        for name in ("k", "candidates", "shortlist", "words_documents", "refine_parts", "groups"):
             asked = getattr(options, name)
             if asked is not None and asked > most and asked != default_of(SearchOptions, name):
                 raise ConfigError(field=name, expected=f"at most {most}", found="more")

@@ -317,7 +317,7 @@ def test_options_of_a_folder_at_a_service(run, command):
         ("search {index} x --candidates 300", "--candidates: expected --exact or --words rank beside it, found none"),
         ("search {index} x --words-documents 5", "expected --words filter or --words rank or --exact beside it"),
         ("search {index} x --words-text y", "expected --words filter or --words rank or --exact beside it, found none"),
-        ("search {index} x --group-score sum", "--group-score: expected --group-by document beside it, found none"),
+        ("search {index} x --document-score sum", "--document-score: expected --hits document beside it, found none"),
         ("search {index} x --exact --refine-parts all", "--refine-parts: expected --refine beside it, found none"),
         ("search {index} x --words filter", "--words: expected words to filter by, found none; give --words-text"),
         ("build {index} --model m --out o --json", "--json: expected --dry-run beside it, found none; give that, or"),

@@ -34,7 +34,7 @@ def test_what_is_left_out_is_told(run, tmp_path, corpus, options, is_progress):
     assert json.loads(planned.stdout)["documents"] == 150
     out = tmp_path / "index"
     assert run("build", corpus, "--out", out, *options).exit_code == 0
-    found = run("search", out, "the stack", "-k", "200", "--json", "--where", "lang = 'de'", "--group-by", "document")
+    found = run("search", out, "the stack", "-k", "200", "--json", "--where", "lang = 'de'", "--hits", "document")
     assert {hit["metadata"]["lang"] for hit in json.loads(found.stdout)["hits"]} == {"de"}
     (more := tmp_path / "more").mkdir()
     (more / "a.csv").write_text("id,text\nnew,the stack and the heap\n")

@@ -21,7 +21,7 @@ def test_every_option_of_search_at_once(run, built):
         run(
             "search", built, PROMPT, "--completion", COMPLETION, "-k", 3, "--both", "--where", "number < 100",
             "--words", "rank", "--words-text", "stack", "--words-documents", 20, "--normalise", "relatif",
-            "--group-by", "document", "--group-score", "sum", "--dedupe", 0.95, "--layers", "--exact",
+            "--hits", "document", "--document-score", "sum", "--dedupe", 0.95, "--layers", "--exact",
             "--candidates", 20, "--scan", "--json",
         )
     )  # fmt: skip
@@ -37,7 +37,7 @@ def test_search_as_text(run, built):
     flags = [
         "--both",
         "--layers",
-        "--group-by",
+        "--hits",
         "document",
         "--words",
         "filter",

@@ -33,12 +33,13 @@ def test_commands_stand_in_sections_and_no_summary_is_cut(shown):
 def test_options_of_a_search_stand_in_sections(shown):
     sections = shown("search")
     assert list(sections) == [
-        "What to look for", "Filters and words", "Exact influence", "Output", "Index", "Model and device",
+        "What to look for", "Filters and words", "Sources", "Exact influence", "Output", "Index", "Model and device",
         "Other options", "Laboratory",
     ]  # fmt: skip
     for title, options in {
-        "What to look for": ["--completion", "--queries", "-k, --top", "--negative", "--group-by"],
+        "What to look for": ["--completion", "--queries", "-k, --top", "--negative", "--hits"],
         "Filters and words": ["--where", "--words", "--words-text", "--words-documents"],
+        "Sources": ["--group-by", "--groups"],
         "Exact influence": ["--exact", "--candidates"],
         "Output": ["--layers", "--json"],
         "Laboratory": ["--refine", "--stop-early"],

@@ -148,7 +148,10 @@ def test_calls_of_tools_in_earlier_exchanges_count():
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
 def test_any_content_counts_whole_and_nothing_else_does(template, backend, data):
-    """Reference: the content of the assistant's turns, white space aside, in the text of the tokens that count."""
+    """Reference: the content of the assistant's turns, white space aside, in the text of the tokens that count.
+
+    The tokens before them are compared with those of the whole text before them, as no shortcut does.
+    """
     content = st.text(st.sampled_from("ab .,\n\té漢😀'{}<|[]▁"), max_size=12).filter(str.strip)
     talk = tuple({**message, "content": data.draw(content)} for message in TALK)
     tokenizer = chat_tokenizer(getattr(published, template), backend)
@@ -159,11 +162,28 @@ def test_any_content_counts_whole_and_nothing_else_does(template, backend, data)
         for end in ("</s>", *ENDS.values(), "<|end|>"):
             content = content.removesuffix(end).rstrip() if message["content"].strip() != content else content
         assert content.strip() == message["content"].strip()
+    for first in [n for n in range(1, len(encoded.tokens)) if encoded.counted[n] and not encoded.counted[n - 1]]:
+        before = tokenizer(encoded.text[: encoded.offsets[first][0]], add_special_tokens=False)["input_ids"]
+        assert before == encoded.tokens[:first] or encoded.notes
 
 
 def test_conversation_of_the_assistant_alone_counts():
     encoded = encode_conversation(chat_tokenizer(published.CHATML), (TALK[1],))
     assert said(encoded) == ["It translates code.<|im_end|>"]
+
+
+def test_turn_without_a_place_of_its_own_has_no_tokens():
+    """Llama 2 writes the system's turn within the first question."""
+    encoded = encode_conversation(chat_tokenizer(published.LLAMA2), (SYSTEM, *TALK))
+    assert encoded.turns[0] == (0, 0)
+    content = encoded.contents[0]
+    assert content and encoded.text[content.start : content.end] == SYSTEM["content"]
+
+
+def test_content_beside_a_call_counts_with_it():
+    talk = (TALK[0], {"role": "assistant", "content": "Hello", "tool_calls": [CALL]}, *TALK[2:])
+    (first, _) = said(encode_conversation(chat_tokenizer(published.QWEN3), talk))
+    assert first.startswith("Hello<tool_call>") and first.endswith("</tool_call><|im_end|>")
 
 
 def test_generation_prompt_ends_the_text_and_does_not_count():
@@ -218,6 +238,12 @@ def test_dropped_turn_is_found_although_another_says_the_same():
     talk = ({"role": "system", "content": "Thank you"}, *TALK)
     with pytest.raises(CorpusError, match=r"turn 1 \(system\)"):
         encode_conversation(chat_tokenizer(published.NO_SYSTEM), talk)
+
+
+def test_call_that_is_left_out_is_found_although_its_name_comes_later():
+    ignoring = published.CHATML.replace("m.content", "(m.content or '')")
+    with pytest.raises(CorpusError, match=r"turn 2 \(assistant\): .* writes the turn's call of the tool 'weather'"):
+        encode_conversation(chat_tokenizer(ignoring), WITH_TOOL)
 
 
 def test_template_that_writes_content_in_another_form_is_told():

@@ -33,7 +33,7 @@ def test_stopped_search_re_ranks_less_and_keeps_what_it_knows(index, settings):
     [
         ({}, "`exact` beside it, found none"),
         ({"exact": True, "words": "rank"}, "hits that are single parts, by influence alone"),
-        ({"exact": True, "group_by": "document"}, "hits that are single parts, by influence alone"),
+        ({"exact": True, "hits": "document"}, "hits that are single parts, by influence alone"),
         ({"exact": True, "dedupe": 0.9}, "hits that are single parts, by influence alone"),
     ],
 )

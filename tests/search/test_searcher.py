@@ -170,7 +170,7 @@ def test_layers_are_the_slices(index, brute):
 def test_documents_put_their_parts_together(typed, brute, how, end):
     sign = -1 if end == "negative" else 1
     found = typed.search_vectors(
-        vectors(brute), k=150, group_by="document", group_score=how, negative=end == "negative", layers=True
+        vectors(brute), k=150, hits="document", document_score=how, negative=end == "negative", layers=True
     )
     for q, row, result in zip(brute.q, brute.scores, found, strict=True):
         scores = defaultdict(list)
@@ -192,7 +192,7 @@ def test_exact_group_sums_exact_influence(index):
     sums = defaultdict(float)
     for hit in plain.hits:
         sums[hit.document_id] += hit.influence
-    grouped = index.search("the stack", "heap race", k=20, exact=True, group_by="document", group_score="sum")
+    grouped = index.search("the stack", "heap race", k=20, exact=True, hits="document", document_score="sum")
     for hit in grouped.hits:
         # Batches of another make-up round otherwise; terms of either sign cancel.
         assert hit.influence == pytest.approx(sums[hit.document_id], rel=1e-3, abs=1e-3 * max(map(abs, sums.values())))

@@ -41,7 +41,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"both": True, "layers": True}, {"dedupe": 0.9, "group_by": "document"}, {"where": "number < 50"}]
+    "settings", [{}, {"both": True, "layers": True}, {"dedupe": 0.9, "hits": "document"}, {"where": "number < 50"}]
 )
 def test_results_are_the_librarys(client, index, settings):
     assert same(client.search(PROMPT, COMPLETION, k=3, **settings), index.search(PROMPT, COMPLETION, k=3, **settings))

@@ -31,7 +31,7 @@ def test_search_and_explain_as_tools(built, index):
     tools, found, why, bad = asyncio.run(asyncio.wait_for(ask(), 120))
     assert tools == {"search", "explain"}
     hits = json.loads(found.content[0].text)["hits"]
-    expected = index.search("the compiler race", " bug", k=3, group_by="document").hits
+    expected = index.search("the compiler race", " bug", k=3, hits="document").hits
     assert [hit["document_id"] for hit in hits] == [hit.document_id for hit in expected]
     explained = json.loads(why.content[0].text)
     assert explained["influence"] == pytest.approx(index.explain("d3", "the compiler race").influence)

@@ -49,14 +49,14 @@ def client(running):
     ],
 )
 def test_filters_and_metadata_are_exact_over_http(running, client, where):
-    (hit,) = client.search("the stack", k=5, where=where, group_by="document").hits
+    (hit,) = client.search("the stack", k=5, where=where, hits="document").hits
     assert hit.document_id == "d\0" and hit.metadata == METADATA
     answer = running.search({"prompt": "the stack", "k": 1, "where": where}).text
     assert '"tweet":1234567890123456789,' in answer.replace(" ", "") and "18446744073709551615" in answer
 
 
 def test_words_of_chinese_over_http(client):
-    found = client.search("the stack", k=5, words="filter", words_text="学习", group_by="document").hits
+    found = client.search("the stack", k=5, words="filter", words_text="学习", hits="document").hits
     assert [hit.document_id for hit in found] == ["d\0"]
 
 

@@ -45,7 +45,7 @@ def refused(response, status: int, *words: str):
         {"k": 4},
         {"k": 3, "negative": True},
         {"k": 3, "both": True, "layers": True, "where": "number < 100"},
-        {"k": 3, "group_by": "document", "group_score": "sum", "dedupe": 0.9, "normalise": "unit"},
+        {"k": 3, "hits": "document", "document_score": "sum", "dedupe": 0.9, "normalise": "unit"},
         {"k": 3, "exact": True, "candidates": 8},
         {"k": 3, "words": "rank", "words_text": "parser"},
         {"k": 3, "scan": True, "shortlist": 50},

@@ -262,7 +262,7 @@ def soak(folder: Path, seconds: float) -> None:
         copy = Path(shutil.copytree(folder, Path(place, "index")))
         index = GradientIndex.open(copy)
         dimension = index.manifest.projection.dimension
-        (found,) = index.search_vectors(np.ones((1, dimension), "f4"), k=100, group_by="document")
+        (found,) = index.search_vectors(np.ones((1, dimension), "f4"), k=100, hits="document")
         ids = [hit.document_id for hit in found.hits]
         more = Path(place, "more.jsonl")
         with service(copy, "--no-model", "--reload-seconds", "0.5") as (url, process):

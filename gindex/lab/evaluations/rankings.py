@@ -57,7 +57,7 @@ def rank(
     if method not in METHODS:
         raise ConfigError(field="method", expected=f"one of {', '.join(METHODS)}", found=repr(method))
     common: dict[str, Any] = {
-        "group_by": "document", "group_score": "sum", "long_queries": REFUSE, "progress": progress
+        "hits": "document", "document_score": "sum", "long_queries": REFUSE, "progress": progress
     }  # fmt: skip
     parts = index.manifest.stored_parts
     if method == EXACT:

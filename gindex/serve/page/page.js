@@ -4,7 +4,7 @@ import { histogram, short, tail } from "./plots.js";
 import { marked, readJson, shown, wordsOf } from "./text.js";
 
 const at = (id) => document.getElementById(id);
-const FIELDS = ["prompt", "completion", "k", "where", "normalise", "group_by", "exact"];
+const FIELDS = ["prompt", "completion", "k", "where", "normalise", "hits", "exact"];
 const COMMON = new Set("a an and are as at be but by for from has have if in into is it its no not of on or so that the then there these they this to was which will with".split(" "));
 let indexes = [], answer = null, asked = null, view = "histogram", running = null, later = 0;
 
@@ -103,7 +103,7 @@ async function search(event) {
   at("status").textContent = form.exact ? "Searching, then recomputing the best candidates exactly …" : "Searching …";
   const told = form.exact ? (text) => { if (mine === running) at("status").textContent = text; } : undefined;
   const body = { prompt: form.prompt, k: Number(form.k) || 5, both: true, histogram: true, exact: form.exact,
-    normalise: form.normalise, group_by: form.group_by };
+    normalise: form.normalise, hits: form.hits };
   if (form.completion) body.completion = form.completion;
   if (form.where.trim()) body.where = form.where;
   try {
