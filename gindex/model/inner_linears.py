@@ -141,12 +141,12 @@ class _Opened:
     """The forward of an owner that runs its stand-ins in one pass, and runs as it is in any other."""
 
     def __init__(self, owner: Owner, plain: Callable[..., Any]) -> None:
-        self._owner, self._plain, self.present = owner, plain, current()
+        self._owner, self.plain, self.present = owner, plain, current()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is self.present:
-            return self._owner.forward(self._owner, self._plain, *args, **kwargs)
-        return self._plain(*args, **kwargs)
+            return self._owner.forward(self._owner, self.plain, *args, **kwargs)
+        return self.plain(*args, **kwargs)
 
 
 @contextmanager
@@ -162,6 +162,12 @@ def _replaced(owner: Owner) -> Iterator[None]:
         del owner.module.forward
         if own is not None:
             owner.module.forward = own
+
+
+def plain_forward(module: nn.Module) -> Callable[..., Any]:
+    """What a module computes by itself, also while it is opened."""
+    forward = vars(module).get("forward")
+    return forward.plain if isinstance(forward, _Opened) else module.forward
 
 
 class _OwnProducts(TorchFunctionMode):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import patch_geometry
 from gindex.model.experts import inner_linears
-from gindex.model.gradient_check import Probe, wrong_gradients
-from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened
+from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
+from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layer_records import UntrackedWeight
@@ -33,7 +33,7 @@ from gindex.model.layers import (
     layer_input,
     with_sources,
 )
-from gindex.model.tolerances import is_same_product
+from gindex.model.tolerances import is_same_product, relative_error
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
@@ -139,6 +139,11 @@ class _Candidates:
                 module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
                 for name, module in self._watched().items()
             ]
+            handles += [
+                module.owner.module.register_forward_hook(own(self._comparer(name)), with_kwargs=True)
+                for name, module in self.modules.items()
+                if isinstance(module, InnerLinear) and documents == PROBE_DOCUMENTS
+            ]
             try:
                 with torch.enable_grad(), opened(self.modules.values()):  # the weights are frozen: no graph is made
                     probe(documents)
@@ -171,6 +176,17 @@ class _Candidates:
                 seen.affine &= _is_affine(module, x, output)
 
         return watch
+
+    def _comparer(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
+        """Return a hook that sees whether the owner of a stand-in computes with it what it computes by itself."""
+
+        def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            with torch.no_grad():
+                expected = _first(plain_forward(module)(*args, **kwargs))
+            tolerance = GRADIENT_TOLERANCE.get(expected.dtype, COARSE_GRADIENT_TOLERANCE)
+            self.calls[name].affine &= relative_error(_first(output), expected) <= tolerance
+
+        return compare
 
     def layers(self) -> list[TrackedLayer]:
         """Return the layers without a reason against them, in forward order, and note the reasons of the others."""
@@ -219,6 +235,12 @@ def _experts(fused: TrackedLayer, module: ExpertLinears) -> Iterator[TrackedLaye
         yield replace(fused, name=name, source=name, expert=expert)
 
 
+def _first(output: Any) -> Tensor:
+    """Return the first tensor of numbers that a module returns."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    return next(x for x in outputs if isinstance(x, Tensor) and x.is_floating_point())
+
+
 def _by_document(seen: _Calls) -> bool:
     return all(len(shape) > 1 and shape[0] == documents for documents, shape in seen.shapes.items())
 
@@ -264,6 +286,8 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
         return f"called {max(seen.count.values())} times in one forward pass"
     if not seen.graded:
         return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
+    if not seen.affine and isinstance(module, InnerLinear):
+        return f"{type(module.owner.module).__name__} computes something else than its weights say"
     if not seen.affine:
         return f"its output is not the affine map of its weight and bias ({type(module).__name__}, or a hook on it)"
     return None
