@@ -14,7 +14,7 @@ from gindex.model.layers import TrackedLayer
 
 logger = logging.getLogger(__name__)
 
-ENOUGH_TOKENS = 2.0
+ENOUGH_TOKENS = 1.0
 """Tokens of an expert, for each row of the larger covariance, from which on its factors are its own."""
 
 

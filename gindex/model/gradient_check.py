@@ -151,7 +151,8 @@ class _Terms:
 
     def size(self) -> Tensor:
         """The sum of the terms' norms."""
-        return torch.linalg.vector_norm(self.a_MI, dim=1) @ torch.linalg.vector_norm(self.g_MO, dim=1)
+        sizes: Tensor = torch.linalg.vector_norm(self.a_MI, dim=1) @ torch.linalg.vector_norm(self.g_MO, dim=1)
+        return sizes
 
     def of_weight(self) -> Tensor:
         """The gradient of the weight [O, I]."""
