@@ -20,6 +20,8 @@ from .reports import corpus_notes
 @option("--replace", is_flag=True, group=CORPUS, help="Delete documents of INDEX that have the id of a new one.")
 @setting(CorpusConfig, "text_field", default=None, unset="that of the build")
 @setting(CorpusConfig, "id_field", default=None, unset="that of the build")
+@setting(CorpusConfig, "limit")
+@setting(CorpusConfig, "sample")
 @option(
     "--strict",
     is_flag=True,
@@ -37,6 +39,8 @@ def add(
     replace: bool,
     text_field: str | None,
     id_field: str | None,
+    limit: int | None,
+    sample: int | None,
     model: str | None,
     device: str,
     batch_tokens: int | None,
@@ -63,6 +67,8 @@ def add(
             replace=replace,
             text_field=text_field,
             id_field=id_field,
+            limit=limit,
+            sample=sample,
             batch_tokens=batch_tokens,
             strict=strict,
             progress=terminal_progress(),

@@ -59,15 +59,17 @@ def build(
 ) -> None:
     """Build an index of documents.
 
-    CORPUS is files (.jsonl, .json, .csv, .tsv, .parquet, text), folders, or Hugging Face datasets. Files may be
-    compressed (.gz, .bz2, .xz, .zst). What is left out of a folder is named on standard error. A build that was
-    interrupted goes on when the same command is given again.
+    CORPUS is files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, .feather, text), folders, addresses of either
+    (s3://bucket/folder, https://host/file.jsonl), or Hugging Face datasets (owner/name, or with configuration and split
+    owner/name/configuration:split). Files may be compressed (.gz, .bz2, .xz, .zst). What is left out of a folder is
+    named on standard error. A build that was interrupted goes on when the same command is given again.
 
     \b
     Example:
         gindex build corpus.jsonl --model path/to/model --out runs/corpus
         gindex build notes/ --model path/to/model --out runs/notes --max-tokens 256 --fit-documents 500
         gindex build corpus.parquet --text-field body --model path/to/model --dry-run
+        gindex build owner/name/en:train --sample 10000 --model path/to/model --out runs/english
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
     if dry_run:

@@ -1,15 +1,16 @@
 """`gindex explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import LOOK_FOR, OUTPUT, SearchOptions
+from gindex.config import OUTPUT, SearchOptions
 
 from .command import GindexCommand
 from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
 from .progress import terminal_progress
+from .query_options import made_query, query_options
 from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
@@ -24,13 +25,8 @@ FAINT = 0.08
 @click.command(cls=GindexCommand)
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("document_id")
-@click.argument("prompt")
-@option(
-    "--completion",
-    group=LOOK_FOR,
-    unset="all of PROMPT counts",
-    help="What the model said after PROMPT: only its tokens count.",
-)
+@click.argument("prompt", required=False)
+@query_options
 @setting(SearchOptions, "long_queries")
 @option(
     "--html",
@@ -45,13 +41,13 @@ FAINT = 0.08
 def explain(
     index: Path,
     document_id: str,
-    prompt: str,
-    completion: str | None,
+    prompt: str | None,
     long_queries: str,
     html: Path | None,
     model: str | None,
     device: str,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Print which tokens and layers of a document have influence on a query.
 
@@ -63,16 +59,19 @@ def explain(
     Example:
         gindex explain runs/corpus compiler "A compiler is" --completion " a program"
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --html compiler.html
+        gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
+        gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.exact.explain import explanation_record
     from gindex.index import GradientIndex
 
     from .explain_page import page
 
+    if (prompt is None) == (given["messages"] is None):
+        raise click.UsageError("Give either PROMPT or --messages.")
+    query = made_query(prompt, given)
     opened = GradientIndex.open(index, model=model, device=device, **permissions())
-    explanation = opened.explain(
-        document_id, prompt, completion, long_queries=long_queries, progress=terminal_progress()
-    )
+    explanation = opened.explain(document_id, query, long_queries=long_queries, progress=terminal_progress())
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")
     if as_json:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gindex.page import html_page
 
+from .query_text import query_text
+
 if TYPE_CHECKING:
     from gindex.exact.explain import Explanation, PartExplanation, TokenInfluence
 
@@ -26,12 +28,11 @@ td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums }
 
 def page(explanation: "Explanation") -> str:
     """HTML page of an explanation: a heat map of the tokens, bars of the layers."""
-    query = explanation.query
-    completion = f"<b>{escape(query.completion)}</b>" if query.completion else ""
+    asked = query_text(explanation.query, escape, lambda said: f"<b>{escape(said)}</b>")
     largest = max((abs(t.influence) for part in explanation.parts for t in part.tokens), default=0.0) or 1.0
     title = f"{explanation.document_id}: influence {_figure(explanation.influence)}"
     body = f"""<h1>{escape(title)}</h1>
-<p class="query">{escape(query.prompt)}{completion}</p>
+<p class="query">{asked}</p>
 {"".join(f'<p class="note">{escape(note)}</p>' for note in explanation.notes)}
 {"".join(_part(part, largest, len(explanation.parts)) for part in explanation.parts)}
 <p class="note">Green: training on what the model reads at this token raises the query's log-likelihood; red: lowers it.

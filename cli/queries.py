@@ -1,31 +1,30 @@
-"""Query files: JSON lines that commands read."""
+"""Files of queries and of messages that commands read."""
 
-from collections.abc import Collection
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gindex.corpus.json_values import parse_json
 from gindex.errors import QueryError
+from gindex.queries.records import read_query
 
 if TYPE_CHECKING:
     from gindex.lab.evaluations.recall import Sought
     from gindex.queries.query import FailedQuery, Query
 
-FIELDS = {"id", "prompt", "completion"}
-"""What a query may say."""
 
-
-def read_queries(path: Path, also: Collection[str] = ()) -> "list[Query]":
-    """Read queries from JSON lines with the fields `id` (optional), `prompt` and `completion` (optional).
+def read_queries(path: Path, also: Sequence[str] = ()) -> "list[Query]":
+    """Read queries of any form from JSON lines; see `gindex.queries.records`.
 
     Args:
         path: The file.
         also: Other fields that may be there, and are not read.
 
     Raises:
-        QueryError: The file is missing, or a line is not such an object; names file and line.
+        QueryError: The file is missing, or a line is no query; names file and line.
     """
-    return [_query(content) for _, content in _lines(path, {*FIELDS, *also})]
+    return [_query(path, number, line, also) for number, line in _numbered(path)]
 
 
 def read_each(path: Path) -> "list[Query | FailedQuery]":
@@ -39,7 +38,7 @@ def read_each(path: Path) -> "list[Query | FailedQuery]":
     found: list[Query | FailedQuery] = []
     for number, line in _numbered(path):
         try:
-            found.append(_query(_parse(path, number, line, FIELDS)))
+            found.append(_query(path, number, line))
         except QueryError as error:
             found.append(FailedQuery(query=Query(prompt="", id=f"line {number}"), error=error))
     if not any(isinstance(each, Query) for each in found):
@@ -56,24 +55,45 @@ def read_sought(path: Path) -> "list[Sought]":
     from gindex.lab.evaluations.recall import Sought
 
     sought = []
-    for number, content in _lines(path, {*FIELDS, "documents"}):
-        documents = content.get("documents")
+    for number, line in _numbered(path):
+        query = _query(path, number, line, ("documents",))
+        documents = _parse(path, number, line).get("documents")
         if not isinstance(documents, list) or not documents or not all(isinstance(name, str) for name in documents):
             raise QueryError(
                 field=f"{path}:{number}", expected="a list of ids of documents in documents", found=repr(documents)
             )
-        sought.append(Sought(query=_query(content), documents=tuple(dict.fromkeys(documents))))
+        sought.append(Sought(query=query, documents=tuple(dict.fromkeys(documents))))
     return sought
 
 
-def _query(content: dict[str, Any]) -> "Query":
-    from gindex.queries.query import Query
+def read_messages(path: Path) -> dict[str, Any]:
+    """Read a conversation: the fields of a query that it gives, `messages` and perhaps `tools`.
 
-    return Query(prompt=content["prompt"], completion=content.get("completion"), id=content.get("id"))
+    Args:
+        path: A file of JSON, `-` for the standard input: a list of messages, or an object with them and perhaps tools.
+
+    Raises:
+        QueryError: There is no such file, or no such content.
+    """
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        content = parse_json(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise QueryError(field=path, expected="a file of messages in JSON", found=error) from error
+    found = {"messages": content} if isinstance(content, list) else content
+    names = {"messages", "conversations", "tools"}
+    if not isinstance(found, dict) or found.keys() <= {"tools"} or not found.keys() <= names:
+        raise QueryError(
+            field=path,
+            expected="a list of messages, or an object with messages and perhaps tools",
+            found=f"the fields {', '.join(sorted(found))}" if isinstance(found, dict) else "something else",
+        )
+    query = read_query(found, str(path))
+    return {"messages": query.messages, "tools": query.tools}
 
 
-def _lines(path: Path, known: set[str]) -> list[tuple[int, dict[str, Any]]]:
-    return [(number, _parse(path, number, line, known)) for number, line in _numbered(path)]
+def _query(path: Path, number: int, line: str, also: Sequence[str] = ()) -> "Query":
+    return read_query(_parse(path, number, line), f"{path}:{number}", also)
 
 
 def _numbered(path: Path) -> list[tuple[int, str]]:
@@ -88,19 +108,8 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def _parse(path: Path, number: int, line: str, known: set[str]) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: str) -> Any:
     try:
-        content = parse_json(line)
+        return parse_json(line)
     except (ValueError, RecursionError) as error:
         raise QueryError(field=f"{path}:{number}", expected="a JSON object", found=error) from error
-    if not isinstance(content, dict) or "prompt" not in content or not content.keys() <= known:
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        more = "".join(f", {field}" for field in sorted(known - FIELDS))
-        raise QueryError(
-            field=f"{path}:{number}", expected=f"an object with prompt and perhaps id and completion{more}", found=found
-        )
-    for field in FIELDS & content.keys():
-        value = content[field]
-        if not isinstance(value, str) and not (value is None and field != "prompt"):
-            raise QueryError(field=f"{path}:{number}", expected=f"text in {field}", found=type(value).__name__)
-    return content

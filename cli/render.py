@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .query_text import query_text
 from .wording import error_text, in_options
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def failure_text(failed: "FailedQuery") -> str:
 
 def query_title(query: "Query") -> str:
     """Write a query in one line, or as many as its text has."""
-    text = f"{query.prompt}{click.style(query.completion, bold=True) if query.completion else ''}"
+    text = query_text(query, str, lambda said: click.style(said, bold=True))
     return f"{f'[{query.id}] ' if query.id else ''}{text}"
 
 

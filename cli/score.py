@@ -21,7 +21,8 @@ from .render import counted, json_text, size
     type=click.Path(path_type=Path),
     group=LOOK_FOR,
     required=True,
-    help="JSON lines with id, prompt and completion. A query goes by its id in the file, or by its number from 0.",
+    help="JSON lines, each a query of any form, as in gindex search. A query goes by its id in the file, or by its "
+    "number from 0.",
 )
 @settings(ScoreOptions)
 @option(

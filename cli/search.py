@@ -1,11 +1,12 @@
 """`gindex search`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
+from gindex.config import AGGREGATES, INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
 
 from .command import GindexCommand
 from .kinds import kind_options, kind_settings
@@ -23,7 +24,8 @@ from .options import (
     settings,
 )
 from .progress import terminal_progress
-from .queries import read_each
+from .queries import read_each, read_queries
+from .query_options import made_query, query_options
 from .render import failure_text, fidelity_text, json_text, result_text
 from .wording import error_text
 
@@ -35,18 +37,22 @@ if TYPE_CHECKING:
 @click.command(cls=GindexCommand)
 @click.argument("index")
 @click.argument("prompt", required=False)
-@option(
-    "--completion",
-    group=LOOK_FOR,
-    unset="all of PROMPT counts",
-    help="What the model said after PROMPT: only its tokens count.",
-)
+@query_options
 @option(
     "--queries",
     type=click.Path(path_type=Path),
     group=LOOK_FOR,
-    help="JSON lines with id, prompt and completion, in the place of PROMPT. A query that fails is reported in its "
-    "place and the others are answered; the exit code is then that of the first that failed.",
+    help="JSON lines in the place of PROMPT, each a query of any form: id, prompt, completion, contrast and span; "
+    "messages; input_ids and labels; or chosen and rejected. A query that fails is reported in its place and the "
+    "others are answered; the exit code is then that of the first that failed.",
+)
+@option(
+    "--aggregate",
+    type=click.Choice(AGGREGATES),
+    group=LOOK_FOR,
+    needs=("queries",),
+    unset="each is answered by itself",
+    help="Ask all of --queries as one query: their mean or sum, each times its field weight.",
 )
 @setting(SearchOptions, "k", "-k", "--top")
 @settings(SearchOptions, leave_out=("k",))
@@ -69,8 +75,8 @@ def search(
     /,
     index: str,
     prompt: str | None,
-    completion: str | None,
     queries: Path | None,
+    aggregate: str | None,
     model: str | None,
     device: str,
     allow_degraded: bool,
@@ -91,17 +97,20 @@ def search(
         gindex search runs/corpus "A compiler is" --completion " a program" --exact --candidates 50
         gindex search http://127.0.0.1:8080/corpus "A compiler is" --completion " a program"
         gindex search runs/corpus --queries queries.jsonl --json
+        gindex search runs/corpus --queries queries.jsonl --aggregate mean
+        gindex search runs/corpus "A compiler is" --completion " a program" --contrast " a person"
+        gindex search runs/corpus --messages conversation.json --span 0:12
         gindex search runs/corpus "A compiler is" --where "year >= 1990 and not author in ('esr', 'rms')"
         gindex search runs/corpus "A compiler is" --words rank --hits document --dedupe 0.9 --layers
         gindex search runs/corpus "A compiler is" --completion " a program" --group-by source
         gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
-    if (prompt is None) == (queries is None):
-        raise click.UsageError("Give either PROMPT or --queries.")
-    if queries is not None and completion is not None:
+    if [prompt, given["messages"], queries].count(None) != 2:
+        raise click.UsageError("Give one of PROMPT, --messages and --queries.")
+    if queries is not None and given["completion"] is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
     options = made(SearchOptions, given, refine_settings=kind_settings(REFINERS, "refine", given))
-    asked = read_each(queries) if queries is not None else [_query(prompt or "", completion)]
+    asked = [made_query(prompt, given)] if queries is None else _read(queries, aggregate)
 
     from gindex.queries.query import FailedQuery
     from gindex.search.result import answered
@@ -110,7 +119,7 @@ def search(
         found, fidelity, problems = _ask_service(index, api_key, _readable(asked), options)
     else:
         found, fidelity, problems = _ask_folder(index, model, device, allow_degraded, _readable(asked), options)
-    if queries is None:
+    if queries is None or aggregate is not None:
         answered(found)  # a query by itself fails as every command does
     outcomes = [query if isinstance(query, FailedQuery) else found.pop(0) for query in asked]
     for position, outcome in enumerate(outcomes):
@@ -122,7 +131,7 @@ def search(
     _end(ctx, outcomes)
 
 
-def _readable(asked: "list[Query | FailedQuery]") -> "list[Query]":
+def _readable(asked: "Sequence[Query | FailedQuery]") -> "list[Query]":
     from gindex.queries.query import Query
 
     return [query for query in asked if isinstance(query, Query)]
@@ -184,7 +193,7 @@ def _ask_folder(
     return results, values_of(opened.manifest.fidelity), opened.problems
 
 
-def _query(prompt: str, completion: str | None) -> "Query | FailedQuery":
+def _read(path: Path, aggregate: str | None) -> "Sequence[Query | FailedQuery]":
     from gindex.queries.query import Query
 
-    return Query(prompt=prompt, completion=completion)
+    return read_each(path) if aggregate is None else [Query(queries=read_queries(path), aggregate=aggregate)]

@@ -21,7 +21,7 @@ from gindex.http.endpoint import Exchange, IndexEndpoint, Request, in_lines, tex
 from gindex.keywords import SearchKeywords
 from gindex.options import changed
 from gindex.progress import Progress, Silent
-from gindex.queries.query import Query
+from gindex.queries.query import Query, query_of
 from gindex.search.result import Outcome, SearchResult, answered
 
 try:
@@ -90,13 +90,13 @@ class Client:
 
     def search(
         self,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """Documents with the most influence on one query; see `GradientIndex.search`."""
-        return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
+        return self.search_many([query_of(query, completion)], options, **settings)[0]
 
     def search_many(
         self,
@@ -136,14 +136,14 @@ class Client:
     def explain(
         self,
         document_id: str,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         *,
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
         """Exact influence of one document, by token and by layer; see `GradientIndex.explain`."""
-        return self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
+        return self._run(self._endpoint.explain(document_id, query_of(query, completion), long_queries), progress)
 
     def document(self, document_id: str) -> dict[str, Any]:
         """A document: `document_id`, `text`, `metadata`, and the `version` that holds it."""
@@ -226,13 +226,13 @@ class AsyncClient:
 
     async def search(
         self,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
     ) -> SearchResult:
         """See `Client.search`."""
-        return (await self.search_many([Query(prompt=prompt, completion=completion)], options, **settings))[0]
+        return (await self.search_many([query_of(query, completion)], options, **settings))[0]
 
     async def search_many(
         self,
@@ -269,14 +269,14 @@ class AsyncClient:
     async def explain(
         self,
         document_id: str,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         *,
         long_queries: str = DEFAULT_OPTIONS.long_queries,
         progress: Progress | None = None,
     ) -> Explanation:
         """See `Client.explain`."""
-        return await self._run(self._endpoint.explain(document_id, prompt, completion, long_queries), progress)
+        return await self._run(self._endpoint.explain(document_id, query_of(query, completion), long_queries), progress)
 
     async def document(self, document_id: str) -> dict[str, Any]:
         """See `Client.document`."""

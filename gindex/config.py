@@ -25,6 +25,8 @@ DOCUMENT_SCORES = ("max", "sum")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 WORDS = ("candidates", "filter", "rank", "off")
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
+AGGREGATES = MEAN, SUM = "mean", "sum"
+"""How the queries of a set become one: by their mean, or by their sum."""
 CUT, REFUSE = LONG_QUERIES = ("cut", "refuse")
 REFINERS = Registry("gindex.refiners", "refine", {})
 """What may take EK-FAC's place in preconditioning queries, each an `exact.refiner.RefinerKind`."""
@@ -104,9 +106,31 @@ class CorpusConfig(Settings):
         least=2,
         unset=f"automatic: {USUAL_TOKENS}, or what the model takes where that is less",
     )
+    limit: int | None = option(
+        None,
+        "Take the first so many documents of the corpus; what follows is not read.",
+        group=CORPUS,
+        least=1,
+        unset="all",
+    )
+    sample: int | None = option(
+        None,
+        "Take so many documents of the corpus, drawn with the seed, each as likely as any other, in their order. The "
+        "corpus is read twice.",
+        group=CORPUS,
+        least=1,
+        unset="all",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.limit is not None and self.sample is not None:
+            raise ConfigError(
+                field="limit and sample",
+                expected="one of them",
+                found="two",
+                remedy="`sample` draws from the whole corpus, `limit` takes its beginning",
+            )
         if self.pack is not None and self.max_tokens not in (None, self.pack):
             raise ConfigError(
                 field="pack and max_tokens",
@@ -119,6 +143,10 @@ class CorpusConfig(Settings):
             )
         if self.max_tokens is not None and self.overlap >= self.max_tokens:
             raise ConfigError(field="overlap", expected=f"below `max_tokens`, {self.max_tokens}", found=self.overlap)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides an index's content; of what came later than the first indexes, only what is not the default."""
+        return _written(self, ("text_field", "id_field", "max_tokens"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +275,11 @@ class BuildConfig(Settings):
     vectors: VectorConfig = field(default_factory=VectorConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     seed: int = option(
-        0, "Seed of the fit's sample, the sampled labels and the projection.", group=CURVATURE, least=0, most=2**64 - 1
+        0,
+        "Seed of `sample`, the fit's documents, the sampled labels and the projection.",
+        group=CURVATURE,
+        least=0,
+        most=2**64 - 1,
     )
     batch_tokens: int | None = option(
         None,
@@ -288,9 +320,20 @@ class BuildConfig(Settings):
 
         What a caller allows a model to do is not among them: an index must not allow it to the next one.
         """
-        everything = asdict(self) | {"model": self.model.settings()}
+        curvature = _written(self.curvature, tuple(n for n in asdict(self.curvature) if n != "fit_weights"))
+        everything = asdict(self) | {
+            "corpus": self.corpus.settings(),
+            "model": self.model.settings(),
+            "curvature": curvature,
+        }
         del everything["batch_tokens"], everything["memory"], everything["fidelity"]
         return everything
+
+
+def _written(config: Any, always: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a component: those that are always written, and others where they are not the default."""
+    usual = asdict(type(config)())
+    return {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
 
 
 def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:
@@ -343,8 +386,8 @@ class SearchOptions(Settings):
     )
     long_queries: str = option(
         CUT,
-        "A query of more tokens than the model takes: cut the beginning of its prompt off, and say so; or refuse it. "
-        "A completion is never cut.",
+        "A query of more tokens than the model takes: cut the beginning of its prompt off, or the earliest turns of "
+        "its conversation, and say so; or refuse it. A completion is never cut.",
         group=LOOK_FOR,
         choices=LONG_QUERIES,
     )

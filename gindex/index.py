@@ -28,7 +28,7 @@ from gindex.keywords import ScoreKeywords, SearchKeywords
 from gindex.model.isolation import plain, throughout
 from gindex.options import changed
 from gindex.progress import Progress, Silent
-from gindex.queries.query import FailedQuery, Query
+from gindex.queries.query import FailedQuery, Query, query_of
 from gindex.queries.tokens import QueryTokens, tokenize_all, tokenize_queries, tokenize_query
 from gindex.search.outliers import Outlier, find_outliers
 from gindex.search.query_vectors import EncodedQuery, encode_queries
@@ -97,7 +97,7 @@ class GradientIndex:
         """Build an index, or finish an unfinished one, and open it.
 
         Args:
-            sources: Corpus files, folders or hub dataset names.
+            sources: Corpus files, folders, addresses or hub dataset names.
             out: The index directory.
             config: All settings; `config.model.name` is required.
             strict: Stop at the first document whose loss or gradient is not finite.
@@ -192,12 +192,14 @@ class GradientIndex:
         replace: bool = False,
         text_field: str | None = None,
         id_field: str | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
         batch_tokens: int | None = None,
         strict: bool = False,
         progress: Progress | None = None,
     ) -> Addition:
         """Add documents as a new version; `refresh` opens it. See `gindex.change.add.run_add`."""
-        config = add_config(self.manifest, self.model.config, text_field, id_field, batch_tokens)
+        config = add_config(self.manifest, self.model.config, text_field, id_field, batch_tokens, limit, sample)
         return run_add(self.snapshot.layout, sources, config, replace_ids=replace, strict=strict, progress=progress)
 
     def delete(self, document_ids: Sequence[str]) -> None:
@@ -254,7 +256,7 @@ class GradientIndex:
 
     def search(
         self,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         options: SearchOptions = DEFAULT_OPTIONS,
         **settings: Unpack[SearchKeywords],
@@ -262,18 +264,18 @@ class GradientIndex:
         """The documents with the most influence on one query.
 
         Args:
-            prompt: Text before the completion; without a completion all of it counts.
-            completion: Text whose tokens count in the query's loss.
+            query: A query, or the prompt of one: the text before the completion, which all counts without one.
+            completion: Text whose tokens count in the query's loss, after a prompt.
             options: What to look for and how.
             settings: Fields of `SearchOptions` that replace those of `options`, as in `search(prompt, k=5)`.
 
         Raises:
             ConfigError: A setting is out of range.
             FilterError: `where` does not parse, or names a field that no document has.
-            QueryError: The query has nothing to predict, or more tokens than the model takes.
+            QueryError: The query has nothing to predict, or more tokens than the model takes; see `tokenize_query`.
             MismatchError: The model is not the one the index was built with.
         """
-        return self.search_many([Query(prompt=prompt, completion=completion)], options, **settings)[0]
+        return self.search_many([query_of(query, completion)], options, **settings)[0]
 
     def search_many(
         self,
@@ -483,7 +485,7 @@ class GradientIndex:
     def explain(
         self,
         document_id: str,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         *,
         long_queries: str = DEFAULT_OPTIONS.long_queries,
@@ -493,7 +495,7 @@ class GradientIndex:
 
         Args:
             document_id: The document.
-            prompt: As in `search`.
+            query: As in `search`.
             completion: As in `search`.
             long_queries: See `SearchOptions`.
             progress: Where the work is reported.
@@ -506,10 +508,10 @@ class GradientIndex:
         options = SearchOptions(long_queries=long_queries)  # raises ConfigError
         table, model = self.snapshot.documents, self.model.tracked
         table.document(document_id)
-        query = Query(prompt=prompt, completion=completion)
-        tokens = tokenize_query(query, model.loaded, long_queries=options.long_queries)
+        asked = query_of(query, completion)
+        tokens = tokenize_query(asked, model.loaded, long_queries=options.long_queries)
         preconditioned = self.reranker.precondition([tokens], progress or Silent())
-        return explain(model, table, preconditioned, document_id, query, tokens.notes, progress=progress)
+        return explain(model, table, preconditioned, document_id, asked, tokens.notes, progress=progress)
 
     def outliers(self, k: int = 10, *, where: str | None = None, per_token: bool = False) -> list[Outlier]:
         """The parts of largest self-influence, without the model; see `search.outliers`.

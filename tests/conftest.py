@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from gindex_cli.commands import gindex
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig, VectorConfig
+from tests.support.chat_templates import CHATML
 
 # fmt: off
 WORDS = [
@@ -72,6 +73,23 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     tokenizer = make_tokenizer()
     make_model(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """Folder of the small model with marks of turns in its vocabulary, and a template that marks no generation."""
+    folder = tmp_path_factory.mktemp("chat-model")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    torch.manual_seed(3)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.max_position_embeddings = 256
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -155,6 +173,25 @@ def sourced(
     index = GradientIndex.build([str(folder / "corpus.jsonl")], folder / "index", make_config())
     index.delete(["d3"])
     return folder / "index"
+
+
+@pytest.fixture(scope="session")
+def chat_built(
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus_file: Path,
+    chat_model: Path,
+    make_config: Callable[..., BuildConfig],
+) -> Path:
+    """Folder of a finished index of the model with a chat template."""
+    folder = tmp_path_factory.mktemp("chat-built") / "index"
+    GradientIndex.build([str(corpus_file)], folder, make_config(name=str(chat_model)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_index(chat_built: Path) -> GradientIndex:
+    """The same, opened."""
+    return GradientIndex.open(chat_built, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def run_build(
     """Build an index, or finish an unfinished one.
 
     Args:
-        sources: Corpus files, folders, or hub dataset names.
+        sources: Corpus files, folders, addresses, or hub dataset names.
         out: The index directory.
         config: All settings.
         strict: Stop at the first document whose loss or gradient is not finite, where it would be passed over.
@@ -221,8 +221,9 @@ class _Build:
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
-            documents, tokenizer = read_corpus(sources, config.corpus), model.loaded.tokenizer
-            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=model.task.vocabulary)
+            documents = read_corpus(sources, config.corpus, config.seed)
+            tokenizer, vocabulary = model.loaded.tokenizer, model.task.vocabulary
+            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=vocabulary)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)

@@ -70,7 +70,7 @@ def run_add(
 
     Args:
         layout: The index.
-        sources: Corpus files, folders, or hub dataset names.
+        sources: Corpus files, folders, addresses, or hub dataset names.
         config: The settings of the index, with the model's place, the device, the batches and the fields' names.
         replace_ids: Delete documents of the index that have the id of a new one, where the add would be refused.
         strict: Stop at the first document whose loss or gradient is not finite.
@@ -99,7 +99,7 @@ def run_add(
         place = layout.volume(number)
         with snapshot.table() as old:
             if not place.documents.is_file():
-                documents = read_corpus(sources, config.corpus)
+                documents = read_corpus(sources, config.corpus, config.seed)
                 fill_table(
                     place.documents,
                     documents if replace_ids else _unknown(documents, old),
@@ -128,13 +128,21 @@ def add_config(
     text_field: str | None = None,
     id_field: str | None = None,
     batch_tokens: int | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
 ) -> BuildConfig:
-    """The settings of an index for an add; the fields may have other names than in the build."""
+    """The settings of an index for an add; the fields may have other names than in the build, and all documents count.
+
+    Raises:
+        ConfigError: A setting is out of its range, or `limit` and `sample` are both given.
+    """
     config = manifest.settings
     corpus = replace(
         config.corpus,
         text_field=text_field or config.corpus.text_field,
         id_field=id_field or config.corpus.id_field,
+        limit=limit,
+        sample=sample,
     )
     return replace(config, corpus=corpus, model=model, batch_tokens=batch_tokens or config.batch_tokens)
 

@@ -32,15 +32,18 @@ def without_ending(name: str) -> str:
     return stem if ending.lower() in ENDINGS else name
 
 
-def open_content(location: str) -> BinaryIO:
-    """Open the content of a file, decompressed where its name or its first bytes say that it is compressed.
+def decompressed(file: io.BufferedReader, location: str) -> BinaryIO:
+    """Return the content of a file, decompressed where its name or its first bytes say that it is compressed.
+
+    Args:
+        file: The file; it is closed with its content, or by an error.
+        location: Its path, as messages show it.
 
     Raises:
         CorpusError: The file is empty where its name says that it is compressed; while reading, if it is damaged or
             cut short, or if something else follows its compressed data.
         MissingDependencyError: It is compressed by zstd, and pyarrow is not installed.
     """
-    file = open(location, "rb")  # noqa: SIM115 the caller closes it, or the stream around it
     try:
         form = _form(location, file)
         if form is None:
@@ -51,9 +54,8 @@ def open_content(location: str) -> BinaryIO:
         raise
 
 
-def _form(location: str, file: BinaryIO) -> str | None:
-    head = file.read(10)
-    file.seek(0)
+def _form(location: str, file: io.BufferedReader) -> str | None:
+    head = file.peek(10)[:10]
     ending = os.path.splitext(location)[1].lower()
     if ending in ENDINGS:
         if not head:

@@ -84,7 +84,7 @@ def encode_conversation(
     spans = {} if template.marks_generation else {turn: written.said(turn) for turn in chosen}
     headers = [(_header_start(written, turn), span.start) for turn, span in spans.items()]
     encodings = _encode(tokenizer, [written.text, *(written.text[slice(*header)] for header in headers)])
-    tokens, offsets = encodings[0][0], _covering(written.text, encodings[0][1])
+    tokens, offsets = encodings[0][0], covering(written.text, encodings[0][1])
     ends = [end for _, end in offsets]
     encoded = EncodedConversation(
         messages=written.messages,
@@ -140,9 +140,7 @@ def select_characters(encoded: EncodedConversation, turn: int, start: int, end: 
             found="one that the chat template writes in another form",
             remedy="choose the whole turn",
         )
-    selected = said[start:end]
-    start += len(selected) - len(selected.lstrip()) if selected.strip() else 0
-    end = start + len(selected.strip()) if selected.strip() else end
+    start, end = without_margins(said, start, end)
     shift = content.start - content.skipped
     first, last = max(start + shift, content.start), min(end + shift, content.end)
     counted = [
@@ -157,6 +155,15 @@ def select_characters(encoded: EncodedConversation, turn: int, start: int, end: 
             remedy="choose others",
         )
     return replace(encoded, counted=counted)
+
+
+def without_margins(text: str, start: int, end: int) -> Span:
+    """Selected characters [start, end) of a text without white space around them, unless they are nothing else."""
+    selected = text[start:end]
+    if not selected.strip():
+        return start, end
+    start += len(selected) - len(selected.lstrip())
+    return start, start + len(selected.strip())
 
 
 def _chosen(messages: Sequence[Message], loss: str, turns: Collection[int] | None, place: str) -> tuple[int, ...]:
@@ -206,15 +213,15 @@ def _encode(tokenizer: ChatTokenizer, texts: list[str]) -> list[tuple[list[int],
     return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
-def _covering(text: str, offsets: Offsets) -> Offsets:
+def covering(text: str, offsets: Offsets) -> Offsets:
     """Offsets with the white space before a token, which some tokenizers leave out of them."""
-    covering: Offsets = []
+    found: Offsets = []
     before = 0
     for start, end in offsets:
         start, end = max(0, start), max(before, end)
-        covering.append((before if before < start and text[before:start].isspace() else start, end))
+        found.append((before if before < start and text[before:start].isspace() else start, end))
         before = end
-    return covering
+    return found
 
 
 def _header_start(written: ConversationText, turn: int) -> int:

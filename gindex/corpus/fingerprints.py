@@ -3,17 +3,21 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from gindex.corpus.folders import list_files
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import Source, SourceKind, expand
 from gindex.errors import CorpusChangedError, CorpusError
 
+_PIECE = 1 << 20
 _REMEDY = "restore the file or give another `out`"
 
 
 def fingerprint_sources(sources: Sequence[str]) -> list[SourceFingerprint]:
     """Return one fingerprint per file, in the order in which the files are read.
+
+    A file in a store is not read where the store has a tag, a checksum or a time of change for it.
 
     Raises:
         CorpusError: A source is missing or cannot be read.
@@ -70,7 +74,8 @@ def _check_order(recorded: list[str], current: list[str]) -> None:
 
 
 def _content(item: SourceFingerprint) -> str:
-    return f"{item.bytes} bytes with sha256 {(item.sha256 or 'none')[:12]}"
+    content = f"sha256 {(item.sha256 or 'none')[:12]}" if item.version is None else item.version
+    return f"{item.bytes} bytes with {content}"
 
 
 def _paths(source: Source) -> Iterator[Source]:
@@ -82,13 +87,24 @@ def _paths(source: Source) -> Iterator[Source]:
         yield Source(kind=SourceKind.TEXT, location=str(Path(source.location, relative)), name=relative)
 
 
+def _read(path: str, stream: BinaryIO) -> SourceFingerprint:
+    digest, size = hashlib.sha256(), 0
+    while piece := stream.read(_PIECE):
+        digest.update(piece)
+        size += len(piece)
+    return SourceFingerprint(path=path, bytes=size, sha256=digest.hexdigest())
+
+
 def _fingerprint(source: Source) -> SourceFingerprint:
     if source.kind is SourceKind.HUB_DATASET:
         return SourceFingerprint(path=source.location, bytes=None, sha256=None)
+    if source.remote is not None:
+        size, version = source.remote.version()
+        if version is not None:
+            return SourceFingerprint(path=source.location, bytes=size, sha256=None, version=version)
     try:
-        with open(source.location, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return SourceFingerprint(path=source.location, bytes=stream.tell(), sha256=digest)
+        with source.open() as stream:
+            return _read(source.location, stream)
     except OSError as error:
         raise CorpusError(
             field=source.location,

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,21 @@ class Listing:
             if names:
                 shown = ", ".join(sorted(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
                 yield f"left out {len(names):,} {one if len(names) == 1 else many}: {shown}"
+
+
+def sort_names(names: Iterable[str], location: str) -> Listing:
+    """Sort the files of a store, by their names relative to a folder, into those that are read and those left out.
+
+    Raises:
+        CorpusError: The folder is a Delta Lake table.
+    """
+    listing = Listing()
+    for name in names:
+        folders = name.split("/")
+        if _TABLE_LOG in folders:
+            raise _delta_table(location)
+        (listing.hidden if any(map(_is_marker, folders)) else listing.files).append(name)
+    return listing
 
 
 def list_files(folder: Path) -> Listing:
@@ -96,13 +111,8 @@ class _Walk:
         """Add an entry to its list; return its name where it is a folder that is still to be read."""
         name = parent + entry.name
         if entry.name == _TABLE_LOG:
-            raise CorpusError(
-                field=self._root / parent,
-                expected="files of documents",
-                found="a Delta Lake table, among whose files are those of older versions",
-                remedy="write the table as plain Parquet",
-            )
-        if entry.name in _MARKERS or entry.name.startswith(_MARKERS_BEGIN) or entry.name.endswith(".crc"):
+            raise _delta_table(self._root / parent)
+        if _is_marker(entry.name):
             self._listing.hidden.append(name)
         elif entry.is_symlink():
             self._sort_link(name)
@@ -124,6 +134,19 @@ class _Walk:
             self._links.append(name)
         else:
             (self._listing.files if stat.S_ISREG(mode) else self._listing.special).append(name)
+
+
+def _is_marker(name: str) -> bool:
+    return name in _MARKERS or name.startswith(_MARKERS_BEGIN) or name.endswith(".crc")
+
+
+def _delta_table(folder: object) -> CorpusError:
+    return CorpusError(
+        field=folder,
+        expected="files of documents",
+        found="a Delta Lake table, among whose files are those of older versions",
+        remedy="write the table as plain Parquet",
+    )
 
 
 def _identity(path: Path) -> tuple[int, int]:

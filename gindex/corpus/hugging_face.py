@@ -1,6 +1,6 @@
 """Records of Hugging Face datasets, saved in a folder or streamed from the hub."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gindex.config import CorpusConfig
@@ -9,6 +9,8 @@ from gindex.corpus.records import Record
 from gindex.corpus.sources import Source
 from gindex.corpus.text_files import one_line
 from gindex.errors import CorpusError, MissingDependencyError
+
+_SHOWN = 20
 
 
 def read_saved(source: Source, config: CorpusConfig) -> Iterator[Record]:
@@ -22,7 +24,8 @@ def read_saved(source: Source, config: CorpusConfig) -> Iterator[Record]:
     try:
         dataset = library.load_from_disk(source.location)
         if isinstance(dataset, dict):
-            dataset = _only_split(dataset, source.location)
+            remedy = f"give the folder of one split, such as {source.location}/NAME"
+            dataset = _split(dataset, "", source.location, remedy)
         yield from _records(source, dataset.with_format(None))
     except CorpusError:
         raise
@@ -36,16 +39,22 @@ def read_saved(source: Source, config: CorpusConfig) -> Iterator[Record]:
 
 
 def read_hub(source: Source, config: CorpusConfig) -> Iterator[Record]:
-    """Yield the records of the hub dataset `owner/name` or `owner/name:split`, by default its split `train`.
+    """Yield the records of the hub dataset `owner/name[/configuration][:split]`.
+
+    Without a split they are those of `train`, or of the only one; without a configuration, those of the default one, or
+    of the only one.
 
     Raises:
         MissingDependencyError: datasets is not installed.
-        CorpusError: The hub cannot be reached, or has no such dataset or split.
+        CorpusError: The hub cannot be reached, or has no such dataset, configuration or split.
     """
-    name, _, split = source.location.partition(":")
+    named, _, split = source.location.partition(":")
+    name, configuration = "/".join(named.split("/")[:2]), "/".join(named.split("/")[2:])
+    library = require("datasets", f"{source.location}: not a file, perhaps a hub dataset")
     try:
-        library = require("datasets", f"{source.location}: not a file, perhaps a hub dataset")
-        yield from _records(source, library.load_dataset(name, split=split or "train", streaming=True))
+        splits = _load(library, name, configuration, source.location)
+        remedy = f"name a split, as in {named}:SPLIT"
+        yield from _records(source, _split(splits, split, source.location, remedy))
     except (CorpusError, MissingDependencyError):
         raise
     except Exception as error:  # network, hub and parsing errors alike
@@ -53,22 +62,48 @@ def read_hub(source: Source, config: CorpusConfig) -> Iterator[Record]:
             field=source.location,
             expected="a file, a folder or a hub dataset",
             found=f"neither a file nor a reachable hub dataset ({one_line(error)})",
-            remedy="check the path, or the dataset's name and split and the network",
+            remedy="check the path, or the dataset's name, configuration and split, and the network",
         ) from error
 
 
-def _only_split(splits: dict[str, Any], location: str) -> Any:
-    if "train" in splits:
-        return splits["train"]
-    if len(splits) == 1:
+def _load(library: Any, name: str, configuration: str, location: str) -> Mapping[str, Any]:
+    """Return the splits of a dataset, none of which is read yet."""
+    try:
+        splits: Mapping[str, Any] = library.load_dataset(name, configuration or None, streaming=True)
+        return splits
+    except ValueError as error:  # of an unknown configuration, or of none where there are several, among others
+        try:
+            known = library.get_dataset_config_names(name)
+        except Exception:  # what the first error says is the cause
+            raise error from None
+        if configuration in known or (not configuration and len(known) == 1):
+            raise
+        raise CorpusError(
+            field=location,
+            expected="a configuration of the dataset",
+            found=f"{repr(configuration) if configuration else 'none'}, where there are {_listed(known)}",
+            remedy=f"name a configuration, as in {name}/CONFIGURATION",
+        ) from error
+
+
+def _split(splits: Mapping[str, Any], wanted: str, location: str, remedy: str) -> Any:
+    """Return the split that is wanted; where none is, `train` or the only one."""
+    if (wanted or "train") in splits:
+        return splits[wanted or "train"]
+    if not wanted and len(splits) == 1:
         return next(iter(splits.values()))
-    found = ", ".join(sorted(splits)) or "none"
     raise CorpusError(
         field=location,
-        expected="a split 'train' or a single split",
-        found=f"the splits {found}",
-        remedy=f"give the folder of one split, such as {location}/NAME",
+        expected=f"a split {wanted!r}" if wanted else "a split 'train' or a single split",
+        found=f"the splits {_listed(splits)}",
+        remedy=remedy,
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    known = sorted(map(str, names))
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + more or "none"
 
 
 def _records(source: Source, dataset: Iterable[object]) -> Iterator[Record]:

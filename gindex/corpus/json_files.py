@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from gindex.config import CorpusConfig
 from gindex.corpus import text_files
-from gindex.corpus.compression import open_content
+from gindex.corpus.compression import decompressed
 from gindex.corpus.json_values import EqualKeysError, distinct, parse_json
 from gindex.corpus.records import Record
 from gindex.corpus.sources import Source
@@ -25,12 +25,12 @@ def read_json(source: Source, config: CorpusConfig) -> Iterator[Record]:
     Raises:
         CorpusError: It is malformed, or an object in it has the same key twice.
     """
-    with open_content(source.location) as stream:
+    with decompressed(source.open(), source.location) as stream:
         begin = stream.read(_PIECE).decode(errors="replace").lstrip(_BOM + _SPACE)
     if not begin.startswith("[") and _holds_lines(begin):
         yield from text_files.read_lines(source, config)
         return
-    with open_content(source.location) as stream:
+    with decompressed(source.open(), source.location) as stream:
         text = _JsonParser(stream, source.location)
         for number, fields in enumerate(text.array() if begin.startswith("[") else text.values(), 1):
             place = f"{source.location}: record {number}"

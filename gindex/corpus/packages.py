@@ -20,5 +20,5 @@ def require(package: str, location: str) -> Any:
             field=location,
             expected=f"the package {package.partition('.')[0]}",
             found="none installed",
-            remedy=install_hint("corpora"),
+            remedy=install_hint("remote") if package == "fsspec" else install_hint("corpora"),
         ) from error

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from gindex.config import CorpusConfig
+from gindex.corpus.arrow_files import read_arrow
 from gindex.corpus.compression import DAMAGE
 from gindex.corpus.hugging_face import read_hub, read_saved
 from gindex.corpus.id_register import IdRegister
@@ -11,6 +12,8 @@ from gindex.corpus.json_files import read_json
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
 from gindex.corpus.records import Document, Record, to_document
+from gindex.corpus.remote import is_address, shown_address
+from gindex.corpus.selection import drawn, first
 from gindex.corpus.sources import Source, SourceKind, expand
 from gindex.corpus.text_files import one_line, read_delimited, read_lines, read_text
 from gindex.errors import CorpusError
@@ -23,35 +26,50 @@ _READERS: dict[SourceKind, Callable[[Source, CorpusConfig], Iterator[Record]]] =
     SourceKind.CSV: read_delimited,
     SourceKind.TSV: read_delimited,
     SourceKind.PARQUET: read_parquet,
+    SourceKind.ARROW: read_arrow,
     SourceKind.TEXT: read_text,
     SourceKind.SAVED_DATASET: read_saved,
     SourceKind.HUB_DATASET: read_hub,
 }
 
 
-def read_corpus(sources: Sequence[str], config: CorpusConfig) -> Iterator[Document]:
-    """Stream the documents of all sources, in the order given.
+def read_corpus(sources: Sequence[str], config: CorpusConfig, seed: int = 0) -> Iterator[Document]:
+    """Stream the documents of all sources, in the order given, or those that `config.limit` or `config.sample` take.
 
-    A source is a file, a folder of files, a folder saved by Hugging Face datasets, or a hub dataset
-    `owner/name[:split]`. The ending of a file says what it is: .jsonl and .ndjson hold one object per line; .json the
-    same, an array of objects, or one object; .csv and .tsv name their fields in the first line; .parquet; any other
-    file is one text. All but .parquet may be compressed, as .gz, .bz2, .xz or .zst. Folders named `field=value` give
-    their records a field.
+    A source is a file or a folder of files, here or by an address that fsspec reads, as `s3://bucket/folder`; a folder
+    saved by Hugging Face datasets; or a hub dataset `owner/name[/configuration][:split]`. The ending of a file says
+    what it is: .jsonl and .ndjson hold one object per line; .json the same, an array of objects, or one object; .csv
+    and .tsv name their fields in the first line; .parquet; .arrow and .feather; any other file is one text. All but
+    .parquet, .arrow and .feather may be compressed, as .gz, .bz2, .xz or .zst. Folders named `field=value` give their
+    records a field.
 
     A record's id is its field `config.id_field`, else "<file name>:<number of the record, from 1>"; a text file's is
     its name without the ending, or within a folder its path relative to the folder.
 
-    Entries of a folder that are left out, and files without a record, are logged as warnings.
+    Entries of a folder that are left out, files without a record, and how many documents were taken of the corpus,
+    are logged as warnings.
+
+    Args:
+        sources: The sources.
+        config: The names of the fields, and what is taken.
+        seed: Decides what `config.sample` takes.
 
     Raises:
         CorpusError: At once if a source is missing; while streaming for anything malformed, a repeated id, or a
             corpus without documents.
         MissingDependencyError: While streaming, if a source needs a package that is not installed.
     """
-    return _documents([source for given in sources for source in expand(given, logger.warning)], sources, config)
+    found = [source for given in sources for source in expand(given, logger.warning)]
+    given = ", ".join(shown_address(each) if is_address(each) else each for each in sources)
+    documents = _documents(found, given, config, logger.warning)
+    if config.sample is not None:
+        return drawn(documents, _documents(found, given, config, lambda _line: None), config.sample, seed)
+    return documents if config.limit is None else first(documents, config.limit)
 
 
-def _documents(sources: list[Source], given: Sequence[str], config: CorpusConfig) -> Iterator[Document]:
+def _documents(
+    sources: list[Source], given: str, config: CorpusConfig, tell: Callable[[str], None]
+) -> Iterator[Document]:
     without: list[str] = []
     with IdRegister() as ids:
         for source in sources:
@@ -65,12 +83,14 @@ def _documents(sources: list[Source], given: Sequence[str], config: CorpusConfig
             if empty:
                 without.append(source.location)
     if len(without) == len(sources):
-        where = ", ".join(given) or "sources"
         raise CorpusError(
-            field=where, expected="at least one document", found="none", remedy="give a source that holds documents"
+            field=given or "sources",
+            expected="at least one document",
+            found="none",
+            remedy="give a source that holds documents",
         )
     for location in without:
-        logger.warning("%s: no record in it", location)
+        tell(f"{location}: no record in it")
 
 
 def _records(source: Source, config: CorpusConfig) -> Iterator[Record]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import BinaryIO
 
 from gindex.config import CorpusConfig
-from gindex.corpus.compression import open_content
+from gindex.corpus.compression import decompressed
 from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.corpus.records import Record
 from gindex.corpus.sources import Source, SourceKind
@@ -26,7 +26,7 @@ def read_text(source: Source, config: CorpusConfig) -> Iterator[Record]:
     Raises:
         CorpusError: It is not UTF-8, or longer than a document can be.
     """
-    with open_content(source.location) as stream:
+    with decompressed(source.open(), source.location) as stream:
         data = stream.read(LONGEST_RECORD + 1)
     _check_length(data, source.location)
     text = decode(data, source.location, 0)
@@ -48,7 +48,7 @@ def read_lines(source: Source, config: CorpusConfig) -> Iterator[Record]:
         CorpusError: A line is not UTF-8 or not JSON, or an object in it has the same key twice.
     """
     number = 0
-    with open_content(source.location) as stream:
+    with decompressed(source.open(), source.location) as stream:
         for line_number, text in enumerate(lines_of(stream, source.location), 1):
             if text.strip():
                 number += 1
@@ -66,7 +66,7 @@ def read_delimited(source: Source, config: CorpusConfig) -> Iterator[Record]:
             there are fields.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-    with open_content(source.location) as stream:
+    with decompressed(source.open(), source.location) as stream:
         lines = lines_of(stream, source.location)
         names: list[str] | None = None
         number = 0

@@ -16,7 +16,7 @@ from gindex.exact.explanation import TokenInfluence as TokenInfluence
 from gindex.exact.token_texts import part_texts
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress, Silent
-from gindex.queries.query import Query
+from gindex.queries.query import Query, query_record
 from gindex.vectors.token_influence import token_influence
 
 
@@ -83,7 +83,7 @@ def explain(
 
 def explanation_record(explanation: Explanation) -> dict[str, Any]:
     """An explanation as the plain values that `gindex explain` prints as JSON."""
-    return asdict(explanation)
+    return asdict(explanation) | {"query": query_record(explanation.query)}
 
 
 def shades(values: Sequence[float]) -> list[float]:

@@ -16,7 +16,7 @@ from gindex.errors import ConfigError, MismatchError, ServiceError, UnavailableE
 from gindex.exact.explanation import Explanation
 from gindex.http.answers import NDJSON, error_of, explanation_of, outcome_of
 from gindex.http.loopback import is_loopback
-from gindex.queries.query import Query
+from gindex.queries.query import Query, asked_record
 from gindex.search.result import Outcome
 
 Result = TypeVar("Result")
@@ -100,11 +100,9 @@ class IndexEndpoint:
         content = yield Request("POST", self.path("/search/batch"), {"queries": queries, **changed}, options.slow)
         return [outcome_of(record, content["version"], self.base) for record in content["results"]]
 
-    def explain(
-        self, document_id: str, prompt: str, completion: str | None, long_queries: str
-    ) -> "Exchange[Explanation]":
+    def explain(self, document_id: str, query: Query, long_queries: str) -> "Exchange[Explanation]":
         """Ask for an explanation, in lines."""
-        body = {"document_id": document_id, "prompt": prompt, "completion": completion}
+        body = {"document_id": document_id} | asked_record(query)
         if long_queries != DEFAULT_OPTIONS.long_queries:
             body["long_queries"] = long_queries
         content = yield Request("POST", self.path("/explain"), body, lines=True)
@@ -183,7 +181,7 @@ class IndexEndpoint:
 def texts_in_blocks(queries: Sequence[Query]) -> Iterator[list[dict[str, Any]]]:
     """Yield queries in the form of a request, at most `BATCH_QUERIES` at a time."""
     for start in range(0, len(queries), BATCH_QUERIES):
-        yield [asdict(query) for query in queries[start : start + BATCH_QUERIES]]
+        yield [asked_record(query) for query in queries[start : start + BATCH_QUERIES]]
 
 
 def vectors_in_blocks(vectors: Any) -> Iterator[list[dict[str, Any]]]:

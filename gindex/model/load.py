@@ -61,6 +61,11 @@ class LoadedModel:
     code: str
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has."""
+        return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+    @property
     def identity(self) -> dict[str, str]:
         """The fingerprints of the model by name, as an index records them."""
         return {

@@ -1,27 +1,26 @@
-"""Queries as the model reads them: prompt and completion as one text, cut into tokens once, and checked.
-
-What the model is given when it goes on from a prompt is one text with one beginning. So a query is cut as a document
-is, and the tokens that hold characters of the completion count in its loss. What that leaves to be told (a token that
-holds characters of both, a prompt that was cut) is in the query's notes.
-"""
+"""Queries as the model reads them: texts of tokens, and how much each token counts."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-
-from gindex.config import REFUSE
-from gindex.corpus.objectives import Objective, TokenIds
-from gindex.corpus.tokens import Encoding, encode_texts
-from gindex.errors import QueryError
+from gindex.config import COMPLETION, LAST_TURN, MEAN, MESSAGES, PREFERENCE, REFUSE, TOKENS
+from gindex.corpus.messages import ASSISTANT, Message, assistant_turns, parse_messages, parse_tools
+from gindex.corpus.objectives import Objective
+from gindex.errors import CorpusError, QueryError, TokenizerError
 from gindex.model.load import LoadedModel
+from gindex.queries.completions import Prompted, encode_completion
+from gindex.queries.conversations import CountedTurns, answer_turn, encode_turns
+from gindex.queries.counted_text import CountedText, TokenLimit, encode_alike, token_limit
+from gindex.queries.forms import SET, form_of, name_of
+from gindex.queries.preferences import encode_preference
+from gindex.queries.prepared_tokens import encode_prepared, words_of_tokens
 from gindex.queries.query import FailedQuery, Query
+from gindex.queries.sums import Term, difference, shares, weighted_sum
 
 logger = logging.getLogger(__name__)
-
-SHOWN_CHARACTERS = 40
-"""Most characters of a text that a note quotes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +29,13 @@ class QueryTokens:
 
     Attributes:
         objective: Its texts, and the tokens that count in its loss.
-        notes: What is to be told of how the text became tokens.
+        notes: What is to be told of how the texts became tokens.
+        words: The text whose words are looked for.
     """
 
     objective: Objective
     notes: tuple[str, ...] = ()
+    words: str = ""
 
 
 def tokenize_queries(
@@ -55,68 +56,22 @@ def tokenize_query(
 ) -> QueryTokens:
     """Cut a query into tokens.
 
-    The whole text is cut at once, begun as documents are. The first token that counts is the first that holds a
-    character of the completion; of a prompt alone, the first after the text's beginning. What the tokenizer adds at the
-    end of a text is left out: that the text ends there is not what the model said.
-
     Args:
-        query: Prompt and completion.
+        query: The query.
         loaded: The model with its tokenizer.
-        long_queries: `cut` leaves out the first tokens of the prompt where there are more than the model takes, but
-            for the beginning; `refuse` refuses.
-        max_tokens: Most tokens, where that is fewer than the model takes.
+        long_queries: `cut` leaves out the beginning of a prompt or the earliest turns of a conversation where there are
+            more tokens than the model takes; `refuse` refuses.
+        max_tokens: Most tokens of a text, where that is fewer than the model takes.
 
     Raises:
-        QueryError: It has nothing to predict, too many tokens, or is not Unicode text.
+        QueryError: It is of no form or of several, has nothing to predict, too many tokens, or a sum of zero; its
+            messages are malformed, or the model's chat template cannot write them.
     """
-    _check_text(query)
-    (encoding,) = encode_texts(loaded.tokenizer, [query.text])
-    end = len(encoding.tokens) - encoding.after
-    first = _first_counted(query, encoding, end)
-    notes = [] if query.completion is None else _boundary_notes(query, encoding, first)
-    ids, first = np.array(encoding.tokens[:end], np.uint32), max(1, first)
-    if end <= first:
-        raise QueryError(
-            field=name_of(query),
-            expected="a token to predict after the first",
-            found=f"{end} in all",
-            remedy="give a longer prompt",
-        )
-    most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
-    if end <= most:
-        return QueryTokens(Objective.counting(ids, first), tuple(notes))
-    limit = f"{most} tokens, which {'the model takes' if most == loaded.max_tokens else 'are allowed here'}"
-    if long_queries == REFUSE:
-        raise QueryError(field=name_of(query), expected=f"at most {limit}", found=end, remedy="shorten it")
-    ids, first, note = _shortened(query, encoding, ids, first, most, limit)
-    return QueryTokens(Objective.counting(ids, first), (*notes, note))
-
-
-def _check_text(query: Query) -> None:
-    for part in (query.prompt, query.completion or ""):
-        if not _is_unicode(part):
-            raise QueryError(
-                field=name_of(query), expected="Unicode text", found="half a surrogate pair", remedy="correct it"
-            )
-
-
-def _first_counted(query: Query, encoding: Encoding, end: int) -> int:
-    """Position of the first token that holds a character of the completion; of a prompt alone, the first of the text.
-
-    Raises:
-        QueryError: The completion has no token.
-    """
-    first = min(encoding.before, end)
-    if query.completion is not None and query.prompt:
-        first = next((n for n in range(first, end) if encoding.offsets[n][1] > len(query.prompt)), end)
-    if first == end and query.completion is not None:
-        raise QueryError(
-            field=name_of(query),
-            expected="a completion with at least one token",
-            found="none",
-            remedy="leave it out or fill it",
-        )
-    return first
+    form, limit = form_of(query), token_limit(loaded, long_queries, max_tokens)
+    with _as_query_errors():
+        if form == PREFERENCE:
+            return QueryTokens(*encode_preference(query, loaded, limit), query.text)
+        return (_tokenize_set if form == SET else _tokenize)(query, loaded, limit)
 
 
 def tokenize_all(queries: Sequence[Query], loaded: LoadedModel) -> list[QueryTokens]:
@@ -137,81 +92,99 @@ def log_notes(notes: Sequence[tuple[str, ...]]) -> None:
         logger.warning("notes on %d of %d queries, the first: %s", len(told), len(notes), told[0][0])
 
 
-def name_of(query: Query) -> str:
-    """What messages call a query."""
-    return f"query {query.id}" if query.id else "query"
+def _tokenize(query: Query, loaded: LoadedModel, limit: TokenLimit) -> QueryTokens:
+    """Tokens of a query of any form but a set or a preference."""
+    terms, notes = _terms(query, loaded, limit)
+    weighted = [(query.weight * weight, tokens) for weight, tokens in terms]
+    return QueryTokens(weighted_sum(weighted, name_of(query)), notes, _words(query, loaded))
 
 
-def _boundary_notes(query: Query, encoding: Encoding, first: int) -> list[str]:
-    """What is to be told of where the completion begins.
-
-    White space that no offset covers belongs to the token after it: byte-level tokenizers may leave it out of offsets.
-    """
-    prompt, completion = query.prompt, query.completion or ""
-    text, boundary = query.text, len(prompt)
-    start, end = encoding.offsets[first]
-    covered = max((stop for _, stop in encoding.offsets[:first]), default=0)
-    while start > covered and text[start - 1].isspace():
-        start -= 1
-    notes = []
-    if start < boundary:
-        move = "; move it to the completion if the model said it" if prompt[start:].isspace() else ""
-        notes.append(
-            f"the token {_quoted(text[start:end])} holds the end of the prompt, {_quoted(prompt[start:])}, and the "
-            f"beginning of the completion, and counts as a whole{move}"
-        )
-    if _is_lettered(prompt[-1:]) and _is_lettered(completion[:1]):
-        notes.append(
-            f"the completion goes on without a space, as in {_quoted(text[max(0, boundary - 10) : boundary + 10])}; "
-            "begin it with one if one is meant"
-        )
-    if first == 0:
-        notes.append(
-            f"the token {_quoted(text[start:end])} does not count: the completion begins with it, and neither a prompt "
-            "nor a beginning that the tokenizer adds is there to predict it"
-        )
-    return notes
+def _words(query: Query, loaded: LoadedModel) -> str:
+    return query.text if query.input_ids is None else words_of_tokens(query, loaded)
 
 
-def _is_lettered(character: str) -> bool:
-    """Whether a character is a digit, or a letter of a script with two cases: those put spaces between words."""
-    return character.isdecimal() or character.lower() != character.upper()
+def _terms(query: Query, loaded: LoadedModel, limit: TokenLimit) -> tuple[list[Term], tuple[str, ...]]:
+    """Texts and what their losses are multiplied by, without the query's weight; and what is to be told of them."""
+    texts = _TEXTS[form_of(query)](query, loaded, limit)
+    notes = tuple(note for text in texts for note in text.notes)
+    if len(texts) == 1:
+        return [(1.0, texts[0].tokens)], notes
+    said, contrast = texts
+    return difference(said.tokens, contrast.tokens, name_of(query)), notes
 
 
-def _shortened(
-    query: Query, encoding: Encoding, ids: TokenIds, first: int, most: int, limit: str
-) -> tuple[TokenIds, int, str]:
-    """Leave out the first tokens after the text's beginning; return the others, the first that counts, and a note.
-
-    Raises:
-        QueryError: The completion alone has too many.
-    """
-    before, end = encoding.before, len(ids)
-    counted, beginning = end - first, max(1, before)
-    if query.completion is not None and counted > most - beginning:
-        raise QueryError(
-            field=name_of(query),
-            expected=f"at most {limit}, {beginning} of them before the completion",
-            found=f"{counted} in the completion",
-            remedy="shorten it",
-        )
-    left_out = end - most
-    ids = np.concatenate([ids[:before], ids[before + left_out :]])
-    rest = query.text[encoding.offsets[before + left_out][0] :]
-    note = (
-        f"of {end} tokens the first {left_out} are left out{'' if query.completion else ' and do not count'}"
-        f", to keep {limit}; what is left of the prompt begins with {_quoted(rest)}"
-    )
-    return ids, max(1, before, first - left_out), note
+def _tokenize_set(query: Query, loaded: LoadedModel, limit: TokenLimit) -> QueryTokens:
+    """Tokens of a set: those of all its queries, each times its share."""
+    members = [replace(each, id=each.id or str(n)) for n, each in enumerate(query.queries or (), 1)]
+    for member in members:
+        if form_of(member) in (SET, PREFERENCE):
+            raise QueryError(
+                field=name_of(member),
+                expected="a query of texts or tokens within a set",
+                found="another set" if form_of(member) == SET else "a preference",
+                remedy="ask it by itself, or give the rejected side of a preference as `contrast`",
+            )
+    portions = shares([member.weight for member in members], query.aggregate == MEAN, name_of(query))
+    terms: list[Term] = []
+    notes: list[str] = []
+    for member, share in zip(members, portions, strict=True):
+        own, told = _terms(member, loaded, limit)
+        terms += [(query.weight * share * weight, tokens) for weight, tokens in own]
+        notes += [f"{name_of(member)}: {note}" for note in told]
+    words = "\n".join(_words(member, loaded) for member in members)
+    return QueryTokens(weighted_sum(terms, name_of(query)), tuple(notes), words)
 
 
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
+def _completion(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
+    name = name_of(query)
+    asked = [Prompted(prompt=query.prompt, completion=query.completion, span=query.span, name=name)]
+    if query.contrast is not None:
+        if not isinstance(query.contrast, str):
+            raise QueryError(
+                field=f"{name}, contrast", expected="a text, as the completion is", found="messages", remedy="give that"
+            )
+        asked.append(Prompted(prompt=query.prompt, completion=query.contrast, name=f"{name}, contrast"))
+    return encode_alike([partial(encode_completion, loaded.tokenizer, each) for each in asked], limit)
 
 
-def _is_unicode(text: str) -> bool:
+def _conversation(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
+    name = name_of(query)
+    messages = parse_messages(query.messages, f"{name}, messages")
+    asked = [replace(_turns(query, messages, name), span=query.span)]
+    if query.contrast is not None:
+        place = f"{name}, contrast"
+        asked.append(_turns(query, _other_messages(query, messages, place), place))
+    return encode_alike([partial(encode_turns, loaded.tokenizer, each) for each in asked], limit)
+
+
+def _turns(query: Query, messages: Sequence[Message], name: str) -> CountedTurns:
+    """A conversation, and which of its turns a query counts."""
+    loss, tools = query.loss or LAST_TURN, parse_tools(query.tools, f"{name}, tools")
+    turns = [answer_turn(messages, query.turn, name)] if loss == LAST_TURN else None
+    return CountedTurns(messages=messages, tools=tools, loss=loss, turns=turns, name=name)
+
+
+def _other_messages(query: Query, messages: Sequence[Message], name: str) -> Sequence[Message]:
+    """The conversation of a contrast: one that is given whole, or the query's with another answer."""
+    if not isinstance(query.contrast, str):
+        return parse_messages(query.contrast, name)
+    turn = query.turn or max(assistant_turns(messages), default=len(messages) - 1) + 1
+    answer = {"role": ASSISTANT, "content": query.contrast}
+    return parse_messages([*messages[: turn - 1], answer, *messages[turn:]], name)
+
+
+_TEXTS: dict[str, Callable[[Query, LoadedModel, TokenLimit], list[CountedText]]] = {
+    COMPLETION: _completion,
+    MESSAGES: _conversation,
+    TOKENS: lambda query, loaded, limit: [encode_prepared(query, loaded, limit)],
+}
+"""What gives the texts of a form: what was said and, where there is one, the contrast."""
+
+
+@contextmanager
+def _as_query_errors() -> Iterator[None]:
+    """Raise what is wrong with a conversation, or with how it can be written, as an error of the query."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        yield
+    except (CorpusError, TokenizerError) as error:
+        raise QueryError(**error.parts()) from error

@@ -46,7 +46,7 @@ class MeanBootstrap:
         if count == lots:
             return centred_N
         lot_N = np.random.default_rng(self._seed).permutation(count) % lots
-        deviations_L: Floats = np.bincount(lot_N, weights=centred_N, minlength=lots) * (lots / count)
+        deviations_L: Floats = np.bincount(lot_N, centred_N, lots).astype(np.float64) * (lots / count)
         return deviations_L
 
     def _draw(self, lots: int) -> Floats:

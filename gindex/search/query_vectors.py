@@ -11,8 +11,10 @@ from torch import Tensor
 from gindex.config import SearchOptions
 from gindex.documents.words import words_of
 from gindex.errors import NonFiniteError, QueryError
+from gindex.queries.counted_text import quoted
+from gindex.queries.forms import name_of
 from gindex.queries.query import FailedQuery, Query
-from gindex.queries.tokens import QueryTokens, name_of
+from gindex.queries.tokens import QueryTokens
 from gindex.search.lexical import words_order
 from gindex.vectors.encoder import Encoder
 
@@ -43,8 +45,8 @@ class EncodedQuery:
 
     @property
     def words(self) -> str | None:
-        """The query's text, whose words are looked for; None where a vector was given."""
-        return None if self.tokens is None else self.query.text
+        """The text whose words are looked for; None where a vector was given."""
+        return None if self.tokens is None else self.tokens.words
 
 
 def encode_queries(
@@ -88,7 +90,7 @@ def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> E
 
 def _not_finite(query: Query) -> FailedQuery:
     error = NonFiniteError(
-        field=f"query {query.id or query.prompt!r}",
+        field=f"query {query.id or quoted(query.text)}",
         expected="a finite loss and gradient",
         found="NaN or infinity",
         remedy="rephrase it, or build with `dtype` float32",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from gindex.exact.refinement import Refinement
-from gindex.queries.query import FailedQuery, Query
+from gindex.queries.query import FailedQuery, Query, query_record
 from gindex.search.groups import Groups
 from gindex.store.coverage import Coverage
 
@@ -60,15 +60,15 @@ class SearchResult:
 
     Attributes:
         query: The query; empty where a vector was given.
-        tokens: Its number of tokens.
+        tokens: Number of tokens of all its texts.
         hits: Best first; the most negative first where those were asked for.
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
         refinement: How the query was refined; None where it wasn't asked for.
         groups: The scores of all documents by the value of a field; None where it wasn't asked for.
-        notes: What is to be told of how the query became tokens: a prompt that was cut, a token that holds the end of
-            the prompt and the beginning of the completion.
+        notes: What is to be told of how the query became tokens: a prompt or a conversation that was cut, a token that
+            holds the end of the prompt and the beginning of the completion.
         version: Version of the index that answered.
         coverage: How much of the model is tracked, and what is not.
     """
@@ -135,7 +135,7 @@ class Clock:
 def result_record(result: SearchResult) -> dict[str, Any]:
     """A result as the plain values that `gindex search` prints as JSON; what wasn't asked for is left out."""
     record: dict[str, Any] = {
-        "query": _query_record(result.query) | {"tokens": result.tokens},
+        "query": query_record(result.query) | {"tokens": result.tokens},
         "hits": [_hit_record(hit) for hit in result.hits],
     }
     if result.negative_hits is not None:
@@ -156,11 +156,7 @@ def result_record(result: SearchResult) -> dict[str, Any]:
 def failure_record(failed: FailedQuery) -> dict[str, Any]:
     """A query that has no answer as the plain values that `gindex search` prints as JSON in its place."""
     error = {"type": type(failed.error).__name__, "detail": str(failed.error)} | failed.error.parts()
-    return {"query": _query_record(failed.query), "error": error}
-
-
-def _query_record(query: Query) -> dict[str, Any]:
-    return {"id": query.id, "prompt": query.prompt, "completion": query.completion}
+    return {"query": query_record(failed.query), "error": error}
 
 
 def _hit_record(hit: Hit) -> dict[str, Any]:

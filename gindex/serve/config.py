@@ -67,8 +67,13 @@ class ServeConfig(Settings):
     )
     max_body: int = option(16 << 20, "Most bytes of a request's body.", group=LIMITS, least=1)
     max_k: int = option(1000, "Most hits of a query, and most candidates of each of its stages.", group=LIMITS, least=1)
-    max_queries: int = option(64, "Most queries of a request.", group=LIMITS, least=1)
-    max_tokens: int = option(2048, "Most tokens of a query.", group=LIMITS, least=1)
+    max_queries: int = option(
+        64,
+        "Most queries of a request, each of a set and each contrast counted.",
+        group=LIMITS,
+        least=1,
+    )
+    max_tokens: int = option(2048, "Most tokens of a text of a query.", group=LIMITS, least=1)
     max_documents: int = option(1000, "Most documents added by a request.", group=LIMITS, least=1)
     rate: float | None = option(
         None,

@@ -106,17 +106,16 @@ class JobRunner:
         answers: list[Answer] = []
         start = 0
         for job in jobs:
-            of = slice(start, start + job.size)
+            of = slice(start, start + len(job.queries))
             answers.append(([_timed(result, job) for result in results[of]], None if shapes is None else shapes[of]))
-            start += job.size
+            start += len(job.queries)
         self._deliver(jobs, answers)
 
     def _explain(self, jobs: list[ExplainJob]) -> None:
         (job,) = jobs
         job.enter("explain", self._config.exact_seconds)
-        query, document_id = job.query, job.document_id
         explanation = _index_of(job).explain(
-            document_id, query.prompt, query.completion, long_queries=job.long_queries, progress=job.progress
+            job.document_id, job.query, long_queries=job.long_queries, progress=job.progress
         )
         self._deliver(jobs, [explanation])
 

@@ -144,8 +144,8 @@ class SearchJob(Job):
 
     @property
     def size(self) -> int:
-        """Number of its queries."""
-        return len(self.queries)
+        """Number of texts of its queries: a set counts as its queries do."""
+        return sum(query.text_count if isinstance(query, Query) else 1 for query in self.queries)
 
     @property
     def texts(self) -> list[Query]:

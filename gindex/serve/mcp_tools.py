@@ -12,6 +12,8 @@ from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
 from gindex.keywords import SearchKeywords
+from gindex.queries.query import Query
+from gindex.queries.records import read_query
 from gindex.search.result import SearchResult, result_record
 
 INSTRUCTIONS = (
@@ -27,7 +29,7 @@ class Searchable(Protocol):
 
     def search(
         self,
-        prompt: str,
+        query: str | Query,
         completion: str | None = None,
         options: SearchOptions = ...,
         **settings: Unpack[SearchKeywords],
@@ -35,7 +37,7 @@ class Searchable(Protocol):
         """See `GradientIndex.search`."""
         ...
 
-    def explain(self, document_id: str, prompt: str, completion: str | None = None) -> Explanation:
+    def explain(self, document_id: str, query: str | Query, completion: str | None = None) -> Explanation:
         """See `GradientIndex.explain`."""
         ...
 
@@ -55,13 +57,22 @@ def make_tools(index: Searchable) -> MCPServer:
 
     @server.tool()
     def search(
-        prompt: str, completion: str | None = None, k: int = 5, where: str | None = None, negative: bool = False
+        prompt: str | None = None,
+        completion: str | None = None,
+        messages: list[dict[str, Any]] | None = None,
+        contrast: str | None = None,
+        k: int = 5,
+        where: str | None = None,
+        negative: bool = False,
     ) -> dict[str, Any]:
-        """Find the training documents with the most influence on what a model says after a prompt.
+        """Find the training documents with the most influence on what a model says after a prompt or in a conversation.
 
         Args:
             prompt: Text before the completion; without a completion all of it counts.
             completion: What the model said; only its tokens count. It mostly begins with a space.
+            messages: A conversation in the place of prompt and completion: objects with role and content. What the
+                assistant says last counts.
+            contrast: What the model might have said instead: influence is then that on the difference.
             k: Documents to return, 50 at most.
             where: Filter over metadata, as in "year >= 1990 and kind = 'noun'".
             negative: Find documents that made the completion less likely.
@@ -69,20 +80,30 @@ def make_tools(index: Searchable) -> MCPServer:
         if k > MAX_RESULTS:
             raise ToolError(f"k: expected at most {MAX_RESULTS}, found {k}")
         with one, told():
-            result = index.search(prompt, completion, k=k, where=where, negative=negative, hits="document")
+            result = index.search(
+                _query(prompt, completion, messages, contrast), k=k, where=where, negative=negative, hits="document"
+            )
         return result_record(result)
 
     @server.tool()
-    def explain(document_id: str, prompt: str, completion: str | None = None) -> dict[str, Any]:
+    def explain(
+        document_id: str,
+        prompt: str | None = None,
+        completion: str | None = None,
+        messages: list[dict[str, Any]] | None = None,
+        contrast: str | None = None,
+    ) -> dict[str, Any]:
         """Return the exact influence of a document on a completion: by token, strongest first, and by layer group.
 
         Args:
             document_id: Id of a document that search returned.
             prompt: As in search.
             completion: As in search.
+            messages: As in search.
+            contrast: As in search.
         """
         with one, told():
-            explanation = index.explain(document_id, prompt, completion)
+            explanation = index.explain(document_id, _query(prompt, completion, messages, contrast))
         tokens = [token for part in explanation.parts for token in part.tokens]
         strongest = sorted(tokens, key=lambda token: -abs(token.influence))[:MAX_RESULTS]
         return {
@@ -94,3 +115,10 @@ def make_tools(index: Searchable) -> MCPServer:
         }
 
     return server
+
+
+def _query(
+    prompt: str | None, completion: str | None, messages: list[dict[str, Any]] | None, contrast: str | None
+) -> Query:
+    fields = {"prompt": prompt, "completion": completion, "messages": messages, "contrast": contrast}
+    return read_query(fields, "query")

@@ -20,6 +20,9 @@ from gindex.options import Settings, option_of, options_of
 LONGEST_TEXT = 200_000
 """Most characters of a prompt, filter or id; the limits of tokens and of the body are below it in all but odd cases."""
 
+MOST_TURNS = 200
+"""Most messages, and most tools, of a conversation: its chat template is asked once for each turn."""
+
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
@@ -58,20 +61,23 @@ def model_of(kind: type, name: str | None = None, *, leave_out: Collection[str] 
         leave_out: Attributes that are not in JSON.
         more: Fields beside them, or in the place of some: a type and a default, or `...`.
     """
-    told = dict(_ATTRIBUTE.findall(inspect.getdoc(kind) or ""))
+    told = attribute_help(kind)
     hints = get_type_hints(kind)
     content = {
         each.name: (
-            Annotated[
-                _modelled(hints[each.name]), Field(description=" ".join(told.get(each.name, "").split()) or None)
-            ],
+            Annotated[_modelled(hints[each.name]), Field(description=told.get(each.name))],
             ... if each.default is MISSING else each.default,
         )
         for each in fields(kind)
-        if each.name not in leave_out
+        if each.name not in (*leave_out, *more)
     }
     summary = (inspect.getdoc(kind) or "").split("\n\n")[0]
     return create_model(name or kind.__name__, __doc__=summary, **content | more)
+
+
+def attribute_help(kind: type) -> dict[str, str]:
+    """What the docstring of a dataclass says of its attributes, by name."""
+    return {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(inspect.getdoc(kind) or "")}
 
 
 def described(hint: Any, description: str, default: Any = ...) -> tuple[Any, Any]:

@@ -4,17 +4,27 @@ Settings of a search come from `SearchOptions`, and results from the dataclasses
 only what HTTP adds is written here.
 """
 
+import json
 from dataclasses import fields
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from gindex.config import SearchOptions
+from gindex.config import AGGREGATES, LOSSES, SearchOptions
 from gindex.exact.explanation import Explanation
 from gindex.queries.query import Query
+from gindex.queries.records import FIELDS, read_query
 from gindex.search.result import SearchResult
 from gindex.serve.histogram import Histogram
-from gindex.serve.models import LONGEST_TEXT, described, model_of, setting_field, setting_fields
+from gindex.serve.models import (
+    LONGEST_TEXT,
+    MOST_TURNS,
+    attribute_help,
+    described,
+    model_of,
+    setting_field,
+    setting_fields,
+)
 from gindex.store.coverage import Coverage
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
@@ -38,12 +48,70 @@ class Options(_Request):
         return SearchOptions(**{each.name: getattr(self, each.name) for each in fields(SearchOptions)})
 
 
-class QueryBody(_Request):
-    """A query of text, or a ready vector."""
+def _check_length(value: Any) -> Any:
+    if len(json.dumps(value)) > LONGEST_TEXT:
+        raise ValueError(f"at most {LONGEST_TEXT} characters of JSON in all")
+    return value
 
-    prompt: Annotated[Text | None, Field(description="Text before the completion; alone, all of it counts.")] = None
-    completion: Annotated[Text | None, Field(description="Text whose tokens count in the query's loss.")] = None
-    id: Annotated[Text | None, Field(description="Given back with the answer.")] = None
+
+_Bounded = AfterValidator(_check_length)
+Messages = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_TURNS), _Bounded]
+Tools = Annotated[list[dict[str, Any]], Field(max_length=MOST_TURNS), _Bounded]
+Integers = Annotated[list[int], Field(max_length=LONGEST_TEXT)]
+Numbers = Annotated[list[float], Field(max_length=LONGEST_TEXT)]
+Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+_HELP = attribute_help(Query)
+
+
+def _of_query(name: str, **more: Any) -> Any:
+    """What a request says of a field of a query: the words of `Query`."""
+    return Field(description=_HELP[name], **more)
+
+
+class TextsBody(_Request):
+    """A query in one of its forms: a prompt, messages, input_ids, or chosen and rejected; with its other fields."""
+
+    prompt: Annotated[Text | None, _of_query("prompt")] = None
+    completion: Annotated[Text | None, _of_query("completion")] = None
+    messages: Annotated[Messages | None, _of_query("messages")] = None
+    tools: Annotated[Tools | None, _of_query("tools")] = None
+    loss: Annotated[str | None, _of_query("loss", json_schema_extra={"enum": list(LOSSES)})] = None
+    turn: Annotated[int | None, _of_query("turn")] = None
+    input_ids: Annotated[Integers | None, _of_query("input_ids")] = None
+    labels: Annotated[Integers | None, _of_query("labels")] = None
+    loss_mask: Annotated[Integers | None, _of_query("loss_mask")] = None
+    loss_weights: Annotated[Numbers | None, _of_query("loss_weights")] = None
+    chosen: Annotated[Text | Messages | None, _of_query("chosen")] = None
+    rejected: Annotated[Text | Messages | None, _of_query("rejected")] = None
+    ref_chosen_logp: Annotated[float | None, _of_query("ref_chosen_logp")] = None
+    ref_rejected_logp: Annotated[float | None, _of_query("ref_rejected_logp")] = None
+    beta: Annotated[float | None, _of_query("beta")] = None
+    contrast: Annotated[Text | Messages | None, _of_query("contrast")] = None
+    span: Annotated[Pair | None, _of_query("span")] = None
+    weight: Annotated[float | None, _of_query("weight")] = None
+    id: Annotated[Text | None, _of_query("id")] = None
+
+
+class AskedBody(TextsBody):
+    """A query in one of its forms, or a set of queries."""
+
+    queries: Annotated[list[TextsBody] | None, _of_query("queries", min_length=1)] = None
+    aggregate: Annotated[str | None, _of_query("aggregate", json_schema_extra={"enum": list(AGGREGATES)})] = None
+
+    def query(self) -> Query:
+        """The query as the library takes it.
+
+        Raises:
+            QueryError: It is of no form.
+        """
+        return read_query(self.model_dump(exclude_none=True, include=set(FIELDS)), "query")
+
+
+class QueryBody(AskedBody):
+    """A query in one of its forms, a set of queries, or a ready vector."""
+
     vector: Annotated[
         str | None, Field(description="In the place of a prompt: base64 of little-endian float32 [dimension].")
     ] = None
@@ -80,12 +148,10 @@ SearchBody: type[OneQuery] = _with_settings(OneQuery, "SearchBody")
 BatchBody: type[ManyQueries] = _with_settings(ManyQueries, "BatchBody")
 
 
-class ExplainBody(_Request):
+class ExplainBody(AskedBody):
     """A query, and the document whose influence on it is to be told apart."""
 
     document_id: str
-    prompt: Text
-    completion: Text | None = None
     long_queries: Annotated[str, setting_field(SearchOptions, "long_queries")]
     model_config = ConfigDict(
         json_schema_extra={
@@ -119,10 +185,19 @@ class AddBody(_Request):
     )
 
 
+_MEMBER = model_of(Query, "QueryOfSet", leave_out=("queries", "aggregate"))
+
+
+def _asked_model(name: str, **more: Any) -> type[BaseModel]:
+    """Model of a query in an answer."""
+    members = described(list[_MEMBER] | None, _HELP["queries"], None)  # type: ignore[valid-type]
+    return model_of(Query, name, leave_out=("queries",), queries=members, **more)
+
+
 _COVERAGE = model_of(Coverage, warning=described(str | None, "Said where less than half is tracked.", None))
-_ASKED = model_of(Query)
+_ASKED = _asked_model("Query")
 _RESULT: dict[str, Any] = {
-    "query": (model_of(Query, "AnsweredQuery", tokens=described(int, "Tokens that it was read as.")), ...),
+    "query": (_asked_model("AnsweredQuery", tokens=described(int, "Tokens that it was read as.")), ...),
     "coverage": described(_COVERAGE | None, "How much of the model is tracked.", None),
     "histogram": described(model_of(Histogram) | None, "The spread of the scores of all parts.", None),
 }
@@ -133,7 +208,7 @@ _OF_INDEX: dict[str, Any] = {
 
 ResultBody = model_of(SearchResult, "Result", leave_out=("tokens", "version"), **_RESULT)
 SearchAnswer = model_of(SearchResult, "SearchAnswer", leave_out=("tokens",), **_RESULT | _OF_INDEX)
-ExplainAnswer = model_of(Explanation, "ExplainAnswer", **_OF_INDEX)
+ExplainAnswer = model_of(Explanation, "ExplainAnswer", query=(_ASKED, ...), **_OF_INDEX)
 
 
 class _Parts(BaseModel):

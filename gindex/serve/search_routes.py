@@ -13,6 +13,7 @@ from gindex.exact.explain import explanation_record
 from gindex.http.answers import NDJSON
 from gindex.index import GradientIndex
 from gindex.queries.query import FailedQuery, Query
+from gindex.queries.records import FIELDS
 from gindex.search.query_vectors import EncodedQuery
 from gindex.search.result import result_record
 from gindex.serve.indexes import ServedIndex
@@ -80,7 +81,8 @@ def search_routes(service: Service) -> APIRouter:
         if not queries or (len(queries) > 1 and not batch):
             raise ConfigError(field="queries", expected="at least one" if batch else "one", found=len(queries))
         search_options = options.search_options()
-        service.check(search_options, len(queries))
+        service.check(search_options)
+        service.check_texts(queries)
         job = SearchJob(index, service.config.queue_seconds, queries, search_options, options.histogram)
 
         def content(result: Answer) -> dict[str, Any]:
@@ -118,8 +120,8 @@ def search_routes(service: Service) -> APIRouter:
     async def search_one(request: Request, name: str) -> Response:
         """Return the documents with the most influence on a query.
 
-        The query is a prompt with, perhaps, a completion, or a ready vector: base64 in JSON, or a body in NumPy's
-        format, whose options are query parameters.
+        The query is a prompt with, perhaps, a completion; a conversation; tokens; a preference; a set of such queries;
+        or a ready vector: base64 in JSON, or a body in NumPy's format, whose options are query parameters.
         """
         service.reader(request)
         return await search(request, name, batch=False)
@@ -143,7 +145,8 @@ def search_routes(service: Service) -> APIRouter:
         body = await read_json(request, service.config, ExplainBody)
         _need_prompts(prompts=service.prompts)
         index = served.current
-        query = Query(prompt=body.prompt, completion=body.completion)
+        query = body.query()
+        service.check_texts([query])
         job = ExplainJob(index, service.config.queue_seconds, body.document_id, query, body.long_queries)
         own = {"index": name, "version": index.manifest.version}
         return await answered(request, served, job, lambda result: own | explanation_record(result))
@@ -152,14 +155,17 @@ def search_routes(service: Service) -> APIRouter:
 
 
 def _query(index: GradientIndex, body: QueryBody, *, prompts: bool) -> Query | EncodedQuery:
-    if (body.prompt is None) == (body.vector is None):
-        raise ConfigError(field="query", expected="either a prompt or a vector", remedy="give one of them")
-    if body.prompt is not None:
+    given = body.model_fields_set & set(FIELDS) - {"id"}
+    if bool(given) == (body.vector is not None):
+        raise ConfigError(
+            field="query",
+            expected="either a prompt or a vector, or another form of query",
+            found="none" if body.vector is None else f"{', '.join(sorted(given))} and a vector",
+        )
+    if body.vector is None:
         _need_prompts(prompts=prompts)
-        return Query(prompt=body.prompt, completion=body.completion, id=body.id)
-    if body.completion is not None:
-        raise ConfigError(field="completion", expected="a prompt beside it", found="a vector", remedy="leave it out")
-    vector = decode_base64(body.vector or "", index.manifest.projection.dimension)
+        return body.query()
+    vector = decode_base64(body.vector, index.manifest.projection.dimension)
     return EncodedQuery(query=Query(prompt="", id=body.id), vector_D=torch.from_numpy(vector.copy()))
 
 

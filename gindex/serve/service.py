@@ -1,7 +1,7 @@
 """The service behind the routes: its settings, keys, indexes, metrics, and the waiting for results."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -9,6 +9,8 @@ from starlette.requests import Request
 from gindex.config import SearchOptions
 from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
 from gindex.options import default_of
+from gindex.queries.query import Query
+from gindex.search.query_vectors import EncodedQuery
 from gindex.serve.batcher import Batcher
 from gindex.serve.config import ServeConfig
 from gindex.serve.indexes import IndexLocation, ServedIndex, ServedIndexes
@@ -92,7 +94,7 @@ class Service:
             raise RefusedError(403, expected="a service that takes changes", found="a read-only one")
         return caller
 
-    def check(self, options: SearchOptions, queries: int) -> None:
+    def check(self, options: SearchOptions) -> None:
         """Check a request against the limits.
 
         Raises:
@@ -105,8 +107,16 @@ class Service:
                 raise ConfigError(field=name, expected=f"at most {most}", found="more")
         if options.refine is not None and options.refine_parts is None:
             raise ConfigError(field="refine_parts", expected=f"from 1 to {most} over HTTP", found="null, all of them")
-        if queries > self.config.max_queries:
-            raise ConfigError(field="queries", expected=f"at most {self.config.max_queries}", found=queries)
+
+    def check_texts(self, queries: Sequence[Query | EncodedQuery]) -> None:
+        """Check the number of texts of a request's queries against the limit; a vector counts as one.
+
+        Raises:
+            ConfigError: There are more.
+        """
+        count = sum(query.text_count if isinstance(query, Query) else 1 for query in queries)
+        if count > self.config.max_queries:
+            raise ConfigError(field="queries", expected=f"at most {self.config.max_queries}", found=count)
 
     async def answered(self, request: Request, served: ServedIndex, job: Job) -> Any:
         """Queue a job and wait for its result, until the client goes away.

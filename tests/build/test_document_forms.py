@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import decoders
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gindex import GradientIndex
@@ -18,7 +17,6 @@ from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
 from gindex.vectors.influence import document_gradients
-from tests.support.chat_templates import CHATML
 
 SYSTEM, ASK, SAID, AGAIN, MORE = "the kernel", "a bug the stack", "patch the heap", "the loop", "test a lock"
 HEADER = "<|im_start|>assistant\n"
@@ -86,23 +84,6 @@ RECORDS = {
         Expected([[(BEFORE, False), (own + "<|im_end|>", True), ("\n", False)] for own in (SAID, MORE)], reference=1.5),
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory, model_folder):
-    """The small model with turn markers in its vocabulary and a template that marks no generation."""
-    folder = tmp_path_factory.mktemp("chat-model")
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHATML
-    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
-    model = AutoModelForCausalLM.from_pretrained(model_folder)
-    torch.manual_seed(3)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    model.config.max_position_embeddings = 256
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

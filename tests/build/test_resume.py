@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gindex import GradientIndex
 from gindex.build import vector_phase as vectors
 from gindex.build.run import run_build
 from gindex.build.state import building
@@ -57,6 +59,22 @@ def test_resumed_build_equals_an_uninterrupted_one(
     folder = stopped(phase, advance)
     run_build([str(corpus_file)], folder, make_config())
     assert snapshot(folder) == snapshot(built)
+
+
+@pytest.mark.parametrize("phase", ["tokenise", "fit covariances", "vectors"])
+def test_resumed_build_of_a_sample(tmp_path, corpus_file, make_config, recorder, snapshot, phase):
+    config = make_config()
+    config = replace(config, corpus=replace(config.corpus, sample=40))
+    run_build([str(corpus_file)], tmp_path / "whole", config)
+    with pytest.raises(Exception, match=phase):
+        run_build([str(corpus_file)], tmp_path / "index", config, progress=recorder(phase, 1))
+    run_build([str(corpus_file)], tmp_path / "index", config)
+    assert snapshot(tmp_path / "index") == snapshot(tmp_path / "whole")
+    taken = GradientIndex.open(tmp_path / "index").ids()
+    every = [json.loads(line)["id"] for line in corpus_file.read_text().splitlines()]
+    assert len(taken) == 40 and taken == [each for each in every if each in taken]
+    with pytest.raises(SettingsMismatchError, match="expected sample 40, found 41"):
+        run_build([str(corpus_file)], tmp_path / "index", replace(config, corpus=replace(config.corpus, sample=41)))
 
 
 def test_build_stopped_again_and_again(tmp_path, corpus_file, make_config, recorder, snapshot, built, phases):

@@ -11,7 +11,7 @@ from gindex.ann.build import build_faiss, follow_faiss
 from gindex.build.run import run_build
 from gindex.change.verify import verify
 from gindex.corpus.batches import pad
-from gindex.errors import BusyError, CorpusError, CorruptStoreError, SettingsMismatchError
+from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, SettingsMismatchError
 from gindex.files.locks import held
 from gindex.progress import Silent
 from gindex.queries.tokens import QueryTokens
@@ -66,6 +66,18 @@ def test_vectors_are_those_that_a_build_over_the_same_text_gives(opened, folder,
     # The same parts in batches of other neighbours: float32 sums in another order, which may turn a sign near zero.
     assert (old.sign() == new.sign()).float().mean() > 0.999
     torch.testing.assert_close(old.norm(dim=1), new.norm(dim=1), rtol=1e-4, atol=1e-4)
+
+
+def test_part_of_a_corpus_is_added(opened, folder, more, caplog):
+    path = str(more({f"m{n}": "a stack and a heap" for n in range(9)}))
+    assert opened.add([path], limit=2).documents == 2
+    grown = opened.refresh()
+    assert [name for name in grown.ids() if name.startswith("m")] == ["m0", "m1"]
+    assert grown.add([path], sample=4, replace=True).documents == 4
+    assert "4 of 9 documents taken, by `sample`" in caplog.text
+    with pytest.raises(ConfigError, match="limit and sample"):
+        opened.add([path], limit=1, sample=1)
+    assert grown.manifest.settings.corpus.sample is None
 
 
 def test_ids_that_are_there_are_refused_whole_or_replaced(opened, folder, more):

@@ -204,8 +204,8 @@ def test_prompt_with_nothing_to_predict_or_no_text(fails, built, prompt):
         (b'{"completion": "a"}', ":1: expected an object with prompt"),
         (b'["a"]', ":1: expected an object with prompt"),
         (b'{"prompt": "a", "promt": "b"}', ":1: expected an object with prompt"),
-        (b'{"prompt": null}', ":1: expected text in prompt, found NoneType"),
-        (b'{"prompt": "a", "completion": 1}', ":1: expected text in completion, found int"),
+        (b'{"prompt": null}', ":1: expected an object with prompt"),
+        (b'{"prompt": "a", "completion": 1}', ":1: expected a text in completion, found a value of type int"),
     ],
 )
 def test_queries_file(fails, built, tmp_path, content, expected):
@@ -294,8 +294,8 @@ def test_search_options(fails, built, arguments):
 
 
 def test_neither_or_both_of_prompt_and_queries(fails, built):
-    assert "Give either PROMPT or --queries" in fails(2, "search", built)
-    assert "Give either PROMPT or --queries" in fails(2, "search", built, "x", "--queries", "y")
+    for arguments in ([], ["x", "--queries", "y"], ["x", "--messages", "y"], ["--messages", "x", "--queries", "y"]):
+        assert "Give one of PROMPT, --messages and --queries" in fails(2, "search", built, *arguments)
 
 
 @pytest.mark.parametrize("command", [["search", "{}", "the stack"], ["mcp", "{}"]])

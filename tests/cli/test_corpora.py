@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import fsspec
 import pytest
 
 
@@ -57,3 +58,26 @@ def test_it_is_told_on_standard_error(gindex_command, corpus, options, is_progre
         "1 hidden or marker file: _SUCCESS", "1 broken link: broken.jsonl", "no record in it",
     ]  # fmt: skip
     assert all(line.startswith(f"gindex: {corpus}") for line in lines)
+
+
+def test_part_of_a_corpus(run, corpus_file, options):
+    planned = run("build", corpus_file, *options, "--sample", "90", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["notes"] == ["90 of 150 documents taken, by `sample`"]
+    assert json.loads(planned.stdout)["documents"] == 90
+    planned = run("build", corpus_file, *options, "--limit", "30", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["documents"] == 30
+    refused = run("build", corpus_file, *options, "--limit", "30", "--sample", "9", "--dry-run")
+    assert refused.exit_code != 0 and "--limit and --sample: expected one of them, found two" in refused.stderr
+
+
+def test_address_in_a_build(run, tmp_path, corpus_file, options):
+    store = fsspec.filesystem("memory")
+    store.pipe("/corpus/c.jsonl.gz", gzip.compress(corpus_file.read_bytes()))
+    out = tmp_path / "index"
+    assert run("build", "memory://corpus", "--out", out, *options).exit_code == 0
+    (manifest,) = (out / "manifests").iterdir()
+    assert [source["path"] for source in json.loads(manifest.read_text())["sources"]] == ["memory://corpus/c.jsonl.gz"]
+    store.pipe("/corpus/c.jsonl.gz", b"")
+    again = run("build", "memory://corpus", "--out", out, *options)
+    assert again.exit_code == 4 and "memory://corpus/c.jsonl.gz: expected " in again.stderr
+    store.rm("/corpus", recursive=True)

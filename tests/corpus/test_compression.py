@@ -12,7 +12,7 @@ import pytest
 
 from gindex.config import CorpusConfig
 from gindex.corpus import compression, packages, text_files
-from gindex.corpus.compression import open_content
+from gindex.corpus.compression import decompressed
 from gindex.corpus.fingerprints import check_unchanged, fingerprint_sources
 from gindex.corpus.readers import read_corpus
 from gindex.distribution import install_hint
@@ -70,7 +70,7 @@ def test_name_that_does_not_say_that_it_is_compressed(tmp_path, form):
 def test_several_streams_in_one_file(tmp_path, form):
     path = tmp_path / f"c.jsonl.{form}"
     path.write_bytes(COMPRESS[form](LINES) + COMPRESS[form](b'{"text": "three"}\n') + COMPRESS[form](NOISE))
-    with open_content(str(path)) as stream:
+    with decompressed(path.open("rb"), str(path)) as stream:
         assert stream.read() == LINES + b'{"text": "three"}\n' + NOISE
 
 
@@ -117,7 +117,7 @@ def test_names_that_say_too_much(tmp_path, form):
     assert f"whole {form} data, found it damaged past byte 0" in error_of(path)
     path = tmp_path / f"c.parquet.{form}"
     path.touch()
-    assert f"{path}: expected a Parquet file as it is, found it compressed once more" in error_of(path)
+    assert f"{path}: expected a file of Parquet as it is, found it compressed once more" in error_of(path)
 
 
 @pytest.mark.parametrize("name", ["c.tar", "c.tar.gz", "c.tgz", "c.zip", "C.ZIP", "c.7z", "c.jsonl.lz4"])

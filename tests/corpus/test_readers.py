@@ -136,19 +136,6 @@ def test_split_of_saved_datasets(tmp_path, splits, taken):
     assert [d.text for d in read(tmp_path / "saved")] == [taken]
 
 
-@pytest.mark.parametrize(("name", "split"), [("owner/name", "train"), ("owner/name:test", "test")])
-def test_hub_dataset_is_streamed(monkeypatch, name, split):
-    asked = []
-
-    def load_dataset(*args, **options):
-        asked.append((args, options))
-        return iter([{"text": "one"}, {"text": "two", "id": "x"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert ids(name) == [f"{name}:1", "x"]
-    assert asked == [(("owner/name",), {"split": split, "streaming": True})]
-
-
 def test_documents_are_streamed(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_text('{"text": "one"}\nbroken\n')
@@ -349,25 +336,9 @@ def test_saved_dataset_with_a_date_beyond_pythons_range(tmp_path):
     assert "found one past record 1 that is not (date value out of range)" in error_of(tmp_path / "saved")
 
 
-def test_unreachable_hub_dataset(monkeypatch):
-    def load_dataset(*_, **__):
-        raise ConnectionError("no\nnetwork")
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    message = error_of("owner/name")
-    assert "neither a file nor a reachable hub dataset" in message and "no network" in message
-
-
-def test_hub_dataset_that_fails_while_streaming(monkeypatch):
-    def records(*_, **__):
-        yield {"text": "one"}
-        raise TimeoutError("slow")
-
-    monkeypatch.setattr(datasets, "load_dataset", records)
-    assert "slow" in error_of("owner/name")
-
-
-@pytest.mark.parametrize(("package", "name"), [("pyarrow.parquet", "c.parquet"), ("datasets", "owner/name")])
+@pytest.mark.parametrize(
+    ("package", "name"), [("pyarrow", "c.parquet"), ("pyarrow", "c.arrow"), ("datasets", "owner/name")]
+)
 def test_missing_package_names_the_extra(tmp_path, monkeypatch, package, name):
     def absent(module):
         assert module == package
@@ -375,6 +346,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch, package, name):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.parquet").touch()
+    (tmp_path / "c.arrow").touch()
     monkeypatch.setattr(packages, "import_module", absent)
     with pytest.raises(MissingDependencyError) as caught:
         read(name)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gindex import Query
+
 pytest.importorskip("mcp", reason="needs gradient-index[mcp]")
 
 
@@ -26,13 +28,18 @@ def test_search_and_explain_as_tools(built, index):
             found = await session.call_tool("search", {"prompt": "the compiler race", "completion": " bug", "k": 3})
             why = await session.call_tool("explain", {"document_id": "d3", "prompt": "the compiler race"})
             bad = await session.call_tool("search", {"prompt": "the heap", "where": "number >"})
-            return tools, found, why, bad
+            rather = {"prompt": "the compiler race", "completion": " bug", "contrast": " page", "k": 2}
+            contrast = await session.call_tool("search", rather)
+            return tools, found, why, bad, contrast
 
-    tools, found, why, bad = asyncio.run(asyncio.wait_for(ask(), 120))
+    tools, found, why, bad, contrast = asyncio.run(asyncio.wait_for(ask(), 120))
     assert tools == {"search", "explain"}
     hits = json.loads(found.content[0].text)["hits"]
     expected = index.search("the compiler race", " bug", k=3, hits="document").hits
     assert [hit["document_id"] for hit in hits] == [hit.document_id for hit in expected]
+    rather = index.search(Query(prompt="the compiler race", completion=" bug", contrast=" page"), k=2, hits="document")
+    hits = json.loads(contrast.content[0].text)["hits"]
+    assert [hit["document_id"] for hit in hits] == [hit.document_id for hit in rather.hits]
     explained = json.loads(why.content[0].text)
     assert explained["influence"] == pytest.approx(index.explain("d3", "the compiler race").influence)
     assert bad.is_error and "position 9" in bad.content[0].text

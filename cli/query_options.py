@@ -1,0 +1,100 @@
+"""Options that say what is asked: a prompt with its completion, or a conversation; a contrast; a span."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gindex.config import LOOK_FOR, LOSSES
+
+from .options import option
+from .queries import read_messages
+
+if TYPE_CHECKING:
+    from gindex.queries.query import Query
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_OPTIONS = (
+    option(
+        "--completion",
+        group=LOOK_FOR,
+        unset="all of PROMPT counts",
+        help="What the model said after PROMPT: only its tokens count.",
+    ),
+    option(
+        "--messages",
+        type=click.Path(path_type=Path, allow_dash=True),
+        group=LOOK_FOR,
+        help="JSON of a conversation in the place of PROMPT, - for standard input: a list of messages, or an object "
+        "with messages and tools. The assistant's last turn counts.",
+    ),
+    option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        group=LOOK_FOR,
+        needs=("messages",),
+        unset="last-turn",
+        help="Tokens of the conversation that count: those of the assistant's last-turn, of all the assistant's turns, "
+        "or all.",
+    ),
+    option(
+        "--turn",
+        type=int,
+        group=LOOK_FOR,
+        needs=("messages",),
+        unset="the last",
+        help="Number of the assistant's turn that counts, from 1 for the first message.",
+    ),
+    option(
+        "--contrast",
+        group=LOOK_FOR,
+        needs=("completion", "messages"),
+        help="What the model might have said instead: influence is then that on log p(completion) - log p(contrast). "
+        "With --messages another answer, or @FILE with another conversation.",
+    ),
+    option(
+        "--span",
+        metavar="START:END",
+        group=LOOK_FOR,
+        needs=("completion", "messages"),
+        unset="all",
+        help="Characters of the completion, or of the turn's content, whose tokens alone count.",
+    ),
+)
+NAMES = ("completion", "messages", "loss", "turn", "contrast", "span")
+"""Parameters that the options give a command."""
+
+
+def query_options(command: Decorated) -> Decorated:
+    """Give a command the options of one query; it has an argument PROMPT beside them."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
+    """The query that a command was given.
+
+    Args:
+        prompt: PROMPT, where there is one.
+        given: What was given, by the names of the options.
+
+    Raises:
+        click.UsageError: A completion stands beside messages.
+        QueryError: A file cannot be read, or the span is none.
+    """
+    from gindex.queries.query import Query
+    from gindex.queries.records import read_span
+
+    found = {name: given[name] for name in ("completion", "loss", "turn", "contrast") if given[name] is not None}
+    if given["span"] is not None:
+        found["span"] = read_span(given["span"], "query")
+    if given["messages"] is None:
+        return Query(prompt=prompt or "", **found)
+    if "completion" in found:
+        raise click.UsageError("--completion goes with PROMPT; with --messages the last turn is what the model said.")
+    if found.get("contrast", "").startswith("@"):
+        found["contrast"] = read_messages(Path(found["contrast"][1:]))["messages"]
+    return Query(**read_messages(given["messages"]), **found)

@@ -1,0 +1,63 @@
+"""How a query is shown to a person: its texts, with what counts in them marked."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gindex.queries.query import Query
+
+SHOWN_QUERIES = 5
+"""Most queries of a set that are shown."""
+
+Mark = Callable[[str], str]
+
+
+def query_text(query: "Query", write: Mark, mark: Mark) -> str:
+    """Text of a query.
+
+    Args:
+        query: The query.
+        write: Writes what does not count.
+        mark: Writes what counts.
+    """
+    if query.queries is not None:
+        shown = [query_text(each, write, mark) for each in query.queries[:SHOWN_QUERIES]]
+        more = [write("...")] if len(query.queries) > SHOWN_QUERIES else []
+        return "\n".join([write(f"{query.aggregate} of {len(query.queries)} queries"), *shown, *more])
+    if query.input_ids is not None:
+        return write(f"{len(query.input_ids)} tokens")
+    if query.chosen is not None or query.rejected is not None:
+        return f"{write(query.prompt)}{mark(_last_said(query.chosen))}\n{write(f'over: {_last_said(query.rejected)}')}"
+    if query.messages is not None:
+        text = _turns(query, write, mark)
+    else:
+        text = write(query.prompt) + _spanned(query.completion or "", query.span, write, mark)
+    return text if query.contrast is None else f"{text}\n{write(f'rather than: {_last_said(query.contrast)}')}"
+
+
+def _turns(query: "Query", write: Mark, mark: Mark) -> str:
+    messages = query.messages or ()
+    asked = (query.turn or len(messages)) - 1
+    lines = []
+    for number, message in enumerate(messages):
+        role, content = str(message.get("role", message.get("from"))), _last_said([message])
+        counts = query.loss == "all" or (query.loss == "assistant" and role in ("assistant", "gpt")) or number == asked
+        said = _spanned(content, query.span if number == asked else None, write, mark) if counts else write(content)
+        lines.append(f"{write(f'{role}: ')}{said}")
+    return "\n".join(lines)
+
+
+def _spanned(text: str, span: tuple[int, int] | None, write: Mark, mark: Mark) -> str:
+    if span is None:
+        return mark(text) if text else ""
+    start, end = span
+    return f"{write(text[:start])}{mark(text[start:end])}{write(text[end:])}"
+
+
+def _last_said(side: object) -> str:
+    """A text, or the content of the last of some messages."""
+    from gindex.queries.query import contents_of
+
+    if isinstance(side, (list, tuple)):
+        return contents_of(side[-1:])
+    return "" if side is None else str(side)
