@@ -14,6 +14,7 @@ from gindex.build.allocator import freed_at_once
 from gindex.build.token_bytes import token_bytes
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
+from gindex.curvature.experts import expected_sharing
 from gindex.curvature.ranks import ranks
 from gindex.errors import ConfigError
 from gindex.exact.rerank import BLOCK_BYTES
@@ -166,7 +167,7 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
         return ByPhase(fit=usual, calibration=BatchSize(tokens=CALIBRATION_TOKENS), vectors=usual, fidelity=usual)
     needs, least = memory_needs(model, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
     if config.memory:
-        least, most = longest, max(need.least(longest) for need in vars(needs).values())
+        least, most = longest, _least_bytes(needs, longest)
         if most > bound:
             raise ConfigError(
                 field="memory",
@@ -189,6 +190,31 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
         vectors=needs.vectors.batches(wanted, least, bound),
         fidelity=exact,
     )
+
+
+def _least_bytes(needs: ByPhase[MemoryNeed], longest: int) -> int:
+    return max(need.least(longest) for need in vars(needs).values())
+
+
+def with_expert_factors(
+    model: TrackedModel, config: BuildConfig, fit_tokens: int, parts: int, longest: int
+) -> TrackedModel:
+    """The model with experts that share factors where the fit has too few tokens for their own, or memory is too small.
+
+    Args:
+        model: The loaded model.
+        config: Settings of the build.
+        fit_tokens: Tokens of the fit.
+        parts: Parts of the corpus.
+        longest: Tokens of the longest part.
+    """
+    for tokens in (fit_tokens, 0):
+        layers = expected_sharing(model.table.layers, tokens)
+        planned = replace(model, table=replace(model.table, layers=layers))
+        bound = _bound(planned, config) if config.memory else None
+        if bound is None or _least_bytes(memory_needs(planned, config, parts, longest), longest) <= bound:
+            break
+    return planned
 
 
 def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> int:

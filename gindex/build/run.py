@@ -16,7 +16,7 @@ from gindex.ann.library import import_faiss
 from gindex.build.allocator import release
 from gindex.build.calibration_phase import choose_setting, slice_widths
 from gindex.build.fit_phase import fit_factors, layer_records
-from gindex.build.memory import batch_sizes, decomposition_room, query_room
+from gindex.build.memory import batch_sizes, decomposition_room, query_room, with_expert_factors
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.build.recompute import recompute
 from gindex.build.state import (
@@ -37,7 +37,6 @@ from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
-from gindex.curvature.experts import expected_sharing
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import ConfigError, CorpusError
@@ -228,8 +227,8 @@ class _Build:
                 record_files(layout, [path])
         table = DocumentTable.open(path)
         build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
-        layers = expected_sharing(model.table.layers, build.fit_tokens())
-        build.model = replace(model, table=replace(model.table, layers=layers))
+        longest = int(table.part_lengths().max())
+        build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
         return build
 
     def __enter__(self) -> "_Build":
