@@ -96,8 +96,8 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> 
 
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """JSON lines of 150 documents: one of a single token, two of equal text, one of many parts, metadata in all."""
-    texts = [*sentences(146), "a", "the stack the heap", "the stack the heap", " ".join(sentences(12, seed=1))]
+    """JSON lines of 150 documents: one of two tokens, two of equal text, one of many parts, metadata in all."""
+    texts = [*sentences(146), "a a", "the stack the heap", "the stack the heap", " ".join(sentences(12, seed=1))]
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     lines = [json.dumps({"id": f"d{n}", "text": text, "number": n}) for n, text in enumerate(texts)]
     path.write_text("\n".join(lines) + "\n")

@@ -43,25 +43,14 @@ def read_query(record: object, place: str, also: Sequence[str] = ()) -> Query:
     Raises:
         QueryError: It is no object, has an unknown field, or a value of another kind than the field takes.
     """
-    if not isinstance(record, Mapping):
-        raise QueryError(field=place, expected=_QUERY, found=_kind(record))
-    given = {name: value for name, value in record.items() if value is not None and name not in also}
-    if _SHARE_GPT_FIELD in given and "messages" not in given:
-        given["messages"] = given.pop(_SHARE_GPT_FIELD)
-    unknown = sorted(given.keys() - set(FIELDS))
-    if unknown:
-        known = f"its fields are {', '.join((*FIELDS, *also))}"
-        raise QueryError(field=place, expected=_QUERY, found=f"the field {', '.join(unknown)}", remedy=known)
-    if not given.keys() & {"prompt", *OTHER_FORMS}:
-        raise QueryError(field=place, expected=_QUERY, found=f"the fields {', '.join(sorted(given)) or 'none'}")
+    given = _given(record, place, also)
     if isinstance(given.get("prompt"), list):
         given = _with_joined_prompt(given, place)
     for name, value in given.items():
         if not _ACCEPTED[_KINDS[name]](value):
             raise QueryError(field=place, expected=f"{_KINDS[name]} in {name}", found=_kind(value))
     if "queries" in given:
-        each = enumerate(given["queries"], 1)
-        given["queries"] = [read_query(member, f"{place}, query {n}") for n, member in each]
+        given["queries"] = [_member(each, f"{place}, query {n}") for n, each in enumerate(given["queries"], 1)]
     if "span" in given:
         given["span"] = read_span(given["span"], place)
     return Query(**given)
@@ -83,6 +72,29 @@ def read_span(value: str | Sequence[int], place: str) -> tuple[int, int]:
             field=f"{place}, span", expected="START:END in characters from 0, as 0:12", found=repr(value)[:80]
         )
     return int(parts[0]), int(parts[1])
+
+
+def _member(record: object, place: str) -> Query:
+    """Query of a set."""
+    if isinstance(record, Mapping) and "queries" in record:
+        raise QueryError(field=place, expected="a query that is no set itself", found="another set")
+    return read_query(record, place)
+
+
+def _given(record: object, place: str, also: Sequence[str]) -> dict[str, Any]:
+    """Fields of a record that are not null, of which all are known and some make a query."""
+    if not isinstance(record, Mapping):
+        raise QueryError(field=place, expected=_QUERY, found=_kind(record))
+    given = {name: value for name, value in record.items() if value is not None and name not in also}
+    if _SHARE_GPT_FIELD in given and "messages" not in given:
+        given["messages"] = given.pop(_SHARE_GPT_FIELD)
+    unknown = sorted(given.keys() - set(FIELDS))
+    if unknown:
+        known = f"its fields are {', '.join((*FIELDS, *also))}"
+        raise QueryError(field=place, expected=_QUERY, found=f"the field {', '.join(unknown)}", remedy=known)
+    if not given.keys() & {"prompt", *OTHER_FORMS}:
+        raise QueryError(field=place, expected=_QUERY, found=f"the fields {', '.join(sorted(given)) or 'none'}")
+    return given
 
 
 def _with_joined_prompt(given: dict[str, Any], place: str) -> dict[str, Any]:

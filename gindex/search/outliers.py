@@ -69,7 +69,7 @@ def find_outliers(
     ordinals = ordinals[~np.isin(ordinals, excluded)]
     values = reader.self_influence(ordinals).astype(np.float64)
     if per_token:
-        values /= np.maximum(table.part_lengths()[ordinals] - 1, 1)
+        values /= np.maximum(table.part_targets()[ordinals], 1)
     order = np.argsort(-values, kind="stable")[:k]
     parts = table.parts(ordinals[order])
     return [

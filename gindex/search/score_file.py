@@ -27,7 +27,7 @@ from gindex.errors import ConfigError, QueryError, UnknownDocumentError
 from gindex.files.atomic import checksum, make_folder, publish, publish_written, remove_tree
 from gindex.files.locks import held
 from gindex.progress import Phase, Progress, Silent
-from gindex.queries.query import Query
+from gindex.queries.query import Query, asked_record
 from gindex.search.score_work import ScoreWork
 from gindex.search.sweep import Scores, Sweep
 from gindex.search.unit_names import UnitNames
@@ -182,7 +182,7 @@ def _ending(out: Path) -> str:
 
 def _identity(snapshot: Snapshot, queries: Sequence[Query], options: ScoreOptions, sweep: Sweep) -> dict[str, Any]:
     """What the scores depend on: equal where they are, as JSON values."""
-    asked = json.dumps([asdict(query) for query in queries], sort_keys=True).encode()
+    asked = json.dumps([asked_record(query) for query in queries], sort_keys=True).encode()
     return {
         "index": checksum(snapshot.layout.manifest(snapshot.manifest.version)),
         "queries": hashlib.sha256(asked).hexdigest(),

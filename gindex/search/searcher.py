@@ -60,7 +60,7 @@ class Searcher:
         self.funnel, self._reader, self._table, self._manifest = funnel, reader, table, manifest
         self._gatherer = Gatherer(funnel, reader, table)
         norms = None if funnel.transform is None else funnel.transform.norms
-        self._normaliser = Normaliser(reader, table.part_lengths, norms)
+        self._normaliser = Normaliser(reader, table.part_targets, norms)
         self.sweeper = Sweeper(funnel, reader, table, self._normaliser, manifest.settings.seed)
 
     def answer(

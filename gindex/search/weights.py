@@ -20,17 +20,17 @@ class Normaliser:
     def __init__(
         self,
         reader: VectorReader,
-        lengths: Callable[[], npt.NDArray[np.int64]],
+        targets: Callable[[], npt.NDArray[np.int64]],
         norms: npt.NDArray[np.floating[Any]] | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             reader: The stored vectors.
-            lengths: Gives the tokens of every part [N].
+            targets: Gives the number of tokens that count of every part [N].
             norms: Lengths of the vectors [N] where they are not those of the stored ones, because of a transform.
         """
-        self._reader, self._lengths, self._norms = reader, lengths, norms
+        self._reader, self._targets, self._norms = reader, targets, norms
         self._known: dict[str, Weights] = {}
 
     def weights(self, kind: str) -> Weights | None:
@@ -51,7 +51,7 @@ class Normaliser:
 
     def _sizes(self, kind: str) -> npt.NDArray[np.float64]:
         if kind == "length":
-            return np.maximum(self._lengths() - 1, 1).astype(np.float64)
+            return np.maximum(self._targets(), 1).astype(np.float64)
         if kind == "relatif":
             return np.sqrt(self._reader.self_influence(np.arange(self._reader.spec.parts)).astype(np.float64))
         return self._reader.norms() if self._norms is None else self._norms.astype(np.float64)

@@ -37,7 +37,8 @@ class ServeConfig(Settings):
     search_seconds: float = option(10.0, "Longest search of a batch.", group=BATCHES, above=0)
     slow_queue: int = option(
         16,
-        "Most exact searches and explanations that wait; further ones are answered with status 429.",
+        "Most exact searches, searches that score all documents, and explanations that wait; further ones are answered "
+        "with status 429.",
         group=BATCHES,
         least=1,
     )

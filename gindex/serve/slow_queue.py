@@ -1,4 +1,4 @@
-"""The queue of slow work: exact searches and explanations, one after the other, which pause for every batch."""
+"""The queue of slow work: exact searches, scores of all documents and explanations, which pause for every batch."""
 
 import threading
 from collections import deque
@@ -47,7 +47,7 @@ class SlowQueue:
             if len(self._waiting) >= most:
                 self._metrics.dropped.labels("full").inc(job.size)
                 raise OverloadedError(
-                    expected=f"at most {most} exact searches and explanations that wait", remedy="wait and try again"
+                    expected=f"at most {most} slow searches and explanations that wait", remedy="wait and try again"
                 )
             job.stage, job.limit = "slow_queue", self._config.slow_queue_seconds
             self._waiting.append(job)

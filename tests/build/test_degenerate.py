@@ -31,18 +31,16 @@ def write(path: Path, texts: list[str]) -> str:
 @pytest.mark.parametrize("count", [1, 40])
 def test_corpus_in_which_nothing_is_predicted(tmp_path, make_config, count):
     corpus = write(tmp_path / "corpus.jsonl", ["a"] * count)
-    with pytest.raises(CorpusError, match=f"expected a document of at least two tokens, found none in {count}"):
+    with pytest.raises(CorpusError, match=f"at least one document with a token that counts, found none in {count}"):
         GradientIndex.build([corpus], tmp_path / "index", make_config())
 
 
-def test_fit_is_drawn_from_documents_with_a_gradient(tmp_path, make_config):
-    """Two of 102 documents have a gradient, and the fit is on as many: drawn from all, it would see none of them."""
+def test_documents_without_a_gradient_are_left_out_by_name(tmp_path, make_config, caplog):
     corpus = write(tmp_path / "corpus.jsonl", ["the kernel test", "loop the parser", *["a"] * 100])
     index = GradientIndex.build([corpus], tmp_path / "index", make_config(fit_documents=2))
     assert index.info()["fit"]["documents"] == 2
-    hits = index.search(PROMPT, COMPLETION, k=102, exact=True, candidates=102).hits
-    moved = {hit.document_id for hit in hits if hit.influence}
-    assert moved == {hit.document_id for hit in hits if hit.score} == {"d0", "d1"}
+    assert index.ids() == ["d0", "d1"]
+    assert "100 documents have no token that counts and are left out: 'd2', 'd3'" in caplog.text
 
 
 # Repeated documents

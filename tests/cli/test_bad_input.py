@@ -76,7 +76,8 @@ def test_duplicate_ids(build_fails):
 
 def test_missing_field(build_fails):
     line = build_fails(CORPUS, b'{"id": "one", "body": "the stack"}\n')
-    assert "corpus.jsonl:1: expected the text field 'text', found the fields 'body', 'id'" in line
+    expected = "the text field 'text', or the fields of another form"
+    assert f"corpus.jsonl:1: expected {expected}, found the fields 'body', 'id'" in line
     assert "--text-field" in line
 
 
@@ -204,6 +205,7 @@ def test_prompt_with_nothing_to_predict_or_no_text(fails, built, prompt):
         (b'{"completion": "a"}', ":1: expected an object with prompt"),
         (b'["a"]', ":1: expected an object with prompt"),
         (b'{"prompt": "a", "promt": "b"}', ":1: expected an object with prompt"),
+        (b'{"queries": [{"queries": []}], "aggregate": "sum"}', ":1, query 1: expected a query that is no set"),
         (b'{"prompt": null}', ":1: expected an object with prompt"),
         (b'{"prompt": "a", "completion": 1}', ":1: expected a text in completion, found a value of type int"),
     ],

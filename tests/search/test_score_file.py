@@ -117,6 +117,28 @@ def test_exact_influence_is_that_of_a_search(opened, tmp_path, monkeypatch, norm
         np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
+def test_queries_of_other_forms_have_scores(opened, tmp_path):
+    """Prepared tokens, a contrast, and a set of queries: each is one column."""
+    ids = opened.model.tracked.loaded.tokenizer("the stack heap race")["input_ids"]
+    queries = [
+        Query(input_ids=ids, id="tokens"),
+        Query(prompt="the stack", completion=" heap", contrast=" race", id="contrast"),
+        Query(queries=QUERIES[:2], aggregate="mean", id="set"),
+    ]
+    for exact in (False, True):
+        out = tmp_path / f"{exact}.jsonl"
+        opened.write_scores(queries, out, exact=exact, hits="part")
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+        for query in queries:
+            (result,) = opened.search_many([query], k=1000, exact=exact, scan=True)
+            hits = result.hits
+            of_query = {(record["document_id"], record["part"]): record["scores"][query.id] for record in records}
+            for hit in hits:
+                expected = hit.influence if exact else hit.score
+                largest = max(map(abs, of_query.values()))
+                assert of_query[hit.document_id, hit.part] == pytest.approx(expected, rel=1e-3, abs=1e-5 * largest)
+
+
 def test_tiles_are_the_file(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeper, "BLOCK_PARTS", 30)
     opened.write_scores(QUERIES, tmp_path / "s.npy")

@@ -103,7 +103,7 @@ def test_a_batch_of_all_forms_is_as_each_alone(client, chat_index):
         ({"queries": [{**SHORT, "contrast": " b"}] * 5, "aggregate": "sum"}, "at most 8"),
         ({"queries": [{"prompt": "the race"}]}, "aggregate"),
         ({"queries": [{"queries": [{"prompt": "the race"}]}], "aggregate": "sum"}, "queries.0.queries"),
-        ({"aggregate": "sum"}, "the fields of one form"),
+        ({"aggregate": "sum"}, "an object with prompt, or with messages"),
         ({"prompt": "the race", "vector": "AAAA"}, "either a prompt or a vector"),
         ({"messages": TALK, "vector": "AAAA"}, "either a prompt or a vector"),
     ],

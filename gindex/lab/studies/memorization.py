@@ -58,8 +58,8 @@ def study_memorization(index: GradientIndex, config: MemorizationConfig, progres
     material = Material(index, progress)
     parts = _drawn(material, config)
     right_NC, losses = completion(material, parts, config)
-    lengths = material.table.part_lengths()[parts]
-    self_influence = index.snapshot.vectors.self_influence(parts).astype(np.float64) / np.maximum(lengths - 1, 1)
+    targets = material.table.part_targets()[parts]
+    self_influence = index.snapshot.vectors.self_influence(parts).astype(np.float64) / np.maximum(targets, 1)
     return _report(material, config, parts, right_NC, losses, self_influence)
 
 
