@@ -193,7 +193,8 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
 
 
 def _least_bytes(needs: ByPhase[MemoryNeed], longest: int) -> int:
-    return max(need.least(longest) for need in vars(needs).values())
+    phases: list[MemoryNeed] = list(vars(needs).values())
+    return max(need.least(longest) for need in phases)
 
 
 def with_expert_factors(

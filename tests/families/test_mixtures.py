@@ -11,7 +11,21 @@ from families import FAMILIES
 from gindex import GradientIndex
 from gindex.store.factors import FactorReader
 
-WORDS = "the compiler race bug stack heap lock token parser page disk cache thread file patch test kernel loop a".split()
+WORDS = [
+    "compiler",
+    "race",
+    "bug",
+    "stack",
+    "heap",
+    "lock",
+    "token",
+    "parser",
+    "page",
+    "disk",
+    "cache",
+    "thread",
+    "file",
+]
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 
 
