@@ -36,11 +36,6 @@ class Pairs:
     sizes: tuple[int, ...]
     tokens: int
 
-    def split(self) -> tuple[Tensor, ...]:
-        """The rows of each expert's tokens, E tensors."""
-        rows: tuple[Tensor, ...] = self.rows.split(list(self.sizes))
-        return rows
-
 
 class InnerLinear(nn.Module):
     """A stand-in for products by a weight of another module, whose parameters it shares.

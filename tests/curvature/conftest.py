@@ -58,6 +58,7 @@ class PointBatch:
     ordinals: np.ndarray
     inputs: Tensor
     labels: Tensor
+    texts: int = 1
 
     @property
     def mask(self) -> np.ndarray:

@@ -43,11 +43,11 @@ def build(mixture, tmp_path, small_tokenizer, run):
         mixture.save_pretrained(tmp_path / "model")
         small_tokenizer.save_pretrained(tmp_path / "model")
         generator = np.random.default_rng(0)
-        texts = [" ".join(generator.choice(WORDS, 12)) for _ in range(count)]
+        texts = [" ".join(generator.choice(WORDS, 8)) for _ in range(count)]
         corpus = tmp_path / "corpus.jsonl"
         corpus.write_text("\n".join(json.dumps({"id": f"d{n}", "text": text}) for n, text in enumerate(texts)))
         arguments = [
-            "build", corpus, "--model", tmp_path / "model", "--max-tokens", 32, "--dimension", 256, "--device", "cpu",
+            "build", corpus, "--model", tmp_path / "model", "--max-tokens", 64, "--dimension", 256, "--device", "cpu",
             "--rank-fraction", 0.5, "--index-damping", 1, "--fidelity-queries", 0, "--dtype", "float32",
         ]  # fmt: skip
         plan = run(*arguments, "--dry-run", "--json")
