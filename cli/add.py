@@ -8,7 +8,7 @@ import click
 from gindex.config import CORPUS, BuildConfig, CorpusConfig
 
 from .command import GindexCommand
-from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
+from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
 from .render import counted
 from .reports import corpus_notes
@@ -29,6 +29,7 @@ from .reports import corpus_notes
     help="Stop at a document whose gradient is not finite, instead of leaving it out.",
 )
 @model_option
+@base_option
 @device_option
 @permission_options
 @setting(BuildConfig, "batch_tokens")
@@ -60,7 +61,7 @@ def add(
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    opened = GradientIndex.open(index, model=model, device=device, **opening())
     with corpus_notes() as notes:
         done = opened.add(
             corpus,

@@ -8,7 +8,7 @@ import click
 from gindex.config import OUTPUT, SearchOptions
 
 from .command import GindexCommand
-from .options import device_option, json_option, model_option, option, permission_options, permissions, setting
+from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
 from .query_options import made_query, query_options
 from .render import json_text, notes_text, query_title
@@ -36,6 +36,7 @@ FAINT = 0.08
 )
 @json_option
 @model_option
+@base_option
 @device_option
 @permission_options
 def explain(
@@ -70,7 +71,7 @@ def explain(
     if (prompt is None) == (given["messages"] is None):
         raise click.UsageError("Give either PROMPT or --messages.")
     query = made_query(prompt, given)
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    opened = GradientIndex.open(index, model=model, device=device, **opening())
     explanation = opened.explain(document_id, query, long_queries=long_queries, progress=terminal_progress())
     if html is not None:
         html.write_text(page(explanation), encoding="utf-8")

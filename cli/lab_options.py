@@ -10,7 +10,17 @@ from gindex.config import OUTPUT
 from gindex.errors import ConfigError
 from gindex.lab.evaluations.config import METHODS, RankingsConfig
 
-from .options import Decorated, device_option, model_option, option, permission_options, permissions, setting, settings
+from .options import (
+    Decorated,
+    base_option,
+    device_option,
+    model_option,
+    opening,
+    option,
+    permission_options,
+    setting,
+    settings,
+)
 
 if TYPE_CHECKING:
     from gindex.index import GradientIndex
@@ -62,7 +72,7 @@ def report_options(page: str | None = None) -> Callable[[Decorated], Decorated]:
 
 device_options = joined(device_option, permission_options)
 
-index_options = joined(model_option, device_options)
+index_options = joined(model_option, base_option, device_options)
 
 training_options = joined(
     click.argument("training"),
@@ -106,7 +116,7 @@ def open_index(index: Path, given: Mapping[str, Any]) -> "GradientIndex":
     """The index in a folder, opened as the command was asked to."""
     from gindex.index import GradientIndex
 
-    return GradientIndex.open(index, model=given.get("model"), device=given["device"], **permissions())
+    return GradientIndex.open(index, model=given.get("model"), device=given["device"], **opening())
 
 
 def compared_methods(experiment: "Experiment", chosen: Sequence[str], files: Sequence[str]) -> "dict[str, Method]":

@@ -6,12 +6,13 @@ from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
 from .command import GindexCommand
-from .options import device_option, is_address, key_option, model_option, permission_options, permissions
+from .options import base_option, device_option, is_address, key_option, model_option, opening, permission_options
 
 
 @click.command(cls=GindexCommand)
 @click.argument("index")
 @model_option
+@base_option
 @device_option
 @permission_options
 @key_option
@@ -41,4 +42,4 @@ def mcp(index: str, model: str | None, device: str, api_key: str | None) -> None
     else:
         from gindex.index import GradientIndex
 
-        make_tools(GradientIndex.open(index, model=model, device=device, **permissions())).run()
+        make_tools(GradientIndex.open(index, model=model, device=device, **opening())).run()

@@ -34,6 +34,9 @@ _NEEDED = {
 }
 
 
+_RECORDED = "where the build recorded it"
+
+
 class SettingOption(click.Option):
     """An option with a heading in the help, and with what it needs to do anything."""
 
@@ -186,7 +189,7 @@ model_option = option(
     "--model",
     group=MODEL,
     needs=(LOADED,),
-    unset="where the build recorded it",
+    unset=_RECORDED,
     help="Folder or hub name of the model, where it has moved since the build.",
 )
 
@@ -205,7 +208,7 @@ device_option = setting(ModelConfig, "device", needs=(LOADED,))
 def permission_options(command: Decorated) -> Decorated:
     """Give a command that loads a model an option for each of `PERMISSIONS`; `permissions()` has what was given."""
     for name in reversed(PERMISSIONS):
-        command = setting(ModelConfig, name, needs=(LOADED,), expose_value=False, callback=_permit)(command)
+        command = setting(ModelConfig, name, needs=(LOADED,), expose_value=False, callback=_keep)(command)
     return command
 
 
@@ -215,7 +218,18 @@ def permissions() -> dict[str, Any]:
     return {name: bool(given.get(f"{__name__}.{name}")) for name in PERMISSIONS}
 
 
-def _permit(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+def base_option(command: Decorated) -> Decorated:
+    """Give a command that opens an index an option for the base of its adapter; `opening()` has what was given."""
+    of = setting(ModelConfig, "base", needs=(LOADED,), unset=_RECORDED, expose_value=False, callback=_keep)
+    return of(command)
+
+
+def opening() -> dict[str, Any]:
+    """What the running command was given to open an index with, beside model and device."""
+    return permissions() | {"base": click.get_current_context().meta.get(f"{__name__}.base")}
+
+
+def _keep(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     ctx.meta[f"{__name__}.{option.name}"] = value
 
 

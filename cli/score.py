@@ -8,7 +8,17 @@ import click
 from gindex.config import LOOK_FOR, OUTPUT, ScoreOptions
 
 from .command import GindexCommand
-from .options import device_option, json_option, made, model_option, option, permission_options, permissions, settings
+from .options import (
+    base_option,
+    device_option,
+    json_option,
+    made,
+    model_option,
+    opening,
+    option,
+    permission_options,
+    settings,
+)
 from .progress import terminal_progress
 from .queries import read_queries
 from .render import counted, json_text, size
@@ -35,6 +45,7 @@ from .render import counted, json_text, size
 )
 @json_option
 @model_option
+@base_option
 @device_option
 @permission_options
 def score(index: Path, queries: Path, out: Path, as_json: bool, model: str | None, device: str, **given: Any) -> None:
@@ -56,7 +67,7 @@ def score(index: Path, queries: Path, out: Path, as_json: bool, model: str | Non
 
     from gindex.index import GradientIndex
 
-    opened = GradientIndex.open(index, model=model, device=device, **permissions())
+    opened = GradientIndex.open(index, model=model, device=device, **opening())
     file = opened.write_scores(asked, out, options, progress=terminal_progress())
     if as_json:
         click.echo(json_text(asdict(file)))

@@ -12,14 +12,15 @@ from .command import GindexCommand
 from .kinds import kind_options, kind_settings
 from .options import (
     FOLDER,
+    base_option,
     device_option,
     is_address,
     key_option,
     made,
     model_option,
+    opening,
     option,
     permission_options,
-    permissions,
     setting,
     settings,
 )
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @kind_options(REFINERS, "refine")
 @option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON object a query.")
 @model_option
+@base_option
 @device_option
 @permission_options
 @option(
@@ -186,7 +188,7 @@ def _ask_folder(
     from gindex.index import GradientIndex
     from gindex.store.values import values_of
 
-    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **permissions())
+    opened = GradientIndex.open(folder, model=model, device=device, allow_degraded=allow_degraded, **opening())
     for problem in opened.problems:
         click.echo(f"gindex: degraded, answers lack documents: {problem}", err=True)
     results = opened.search_each(asked, options, progress=terminal_progress())

@@ -165,6 +165,21 @@ class ModelConfig(Settings):
     allow_pickle: bool = option(
         False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.", group=MODEL
     )
+    adapter: str | None = option(
+        None,
+        "Adapter to take, where the model's folder holds several or one beside a whole model: the name of its "
+        "subfolder, 'default' for the one in the folder itself, 'none' for the model alone.",
+        group=MODEL,
+        unset="the only one",
+        metavar="NAME",
+    )
+    base: str | None = option(
+        None,
+        "Folder or hub name of the base of an adapter.",
+        group=MODEL,
+        unset="the one that adapter_config.json names",
+        metavar="PLACE",
+    )
     untrack: tuple[str, ...] = option(
         (),
         "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more.",
@@ -173,8 +188,8 @@ class ModelConfig(Settings):
     )
     track: tuple[str, ...] = option(
         (),
-        "Layers to track although `untrack`, or the default for an output head of more than 8,192 tokens, leaves them "
-        "out; a name or a pattern.",
+        "Layers to track although `untrack`, or the default for an output head of more than 8,192 tokens or for the "
+        "base of an adapter, leaves them out; a name or a pattern.",
         group=MODEL,
         metavar="PATTERN",
     )
@@ -185,12 +200,13 @@ class ModelConfig(Settings):
         super().__post_init__()
 
     def settings(self) -> dict[str, Any]:
-        """What decides an index's content; patterns of layers only where there are any.
+        """What decides an index's content; patterns of layers, adapter and base only where they were given.
 
         What a caller allows a model to do is not among it: an index must not allow it to the next one.
         """
         patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
-        return {"name": self.name, "dtype": self.dtype} | patterns
+        places = {name: given for name in ("adapter", "base") if (given := getattr(self, name)) is not None}
+        return {"name": self.name, "dtype": self.dtype} | places | patterns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,8 @@ class GradientIndex:
         """
         run_build(sources, Path(out), config, strict=strict, progress=progress)
         allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
-        return cls.open(out, model=config.model.name, device=config.model.device, **allowed)
+        model = config.model
+        return cls.open(out, model=model.name, base=model.base, device=model.device, **allowed)
 
     @classmethod
     def open(
@@ -116,6 +117,7 @@ class GradientIndex:
         path: str | Path,
         *,
         model: str | None = None,
+        base: str | None = None,
         device: str = "auto",
         version: int | None = None,
         allow_degraded: bool = False,
@@ -128,6 +130,7 @@ class GradientIndex:
         Args:
             path: The index directory.
             model: Folder or hub name of the model; None looks for it where the build recorded it.
+            base: The same of the base of an adapter.
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
@@ -144,7 +147,9 @@ class GradientIndex:
         # Absolute, as the process may go to another folder before all files are open.
         snapshot = Snapshot.open(Layout(Path(path).absolute()), version, allow_degraded=allow_degraded)
         config = ModelConfig(
-            name=str(Path(model).absolute()) if model and Path(model).is_dir() else model or "",
+            name=_absolute(model) or "",
+            adapter=snapshot.manifest.settings.model.adapter,
+            base=_absolute(base),
             device=device,
             dtype=snapshot.manifest.model.dtype,
             trust_remote_code=trust_remote_code,
@@ -391,7 +396,7 @@ class GradientIndex:
             return self.searcher.sweeper.scores(torch.stack([query.vector_D for query in encoded]), options)
         tokens = usable(tokenize_queries(queries, self.model.tracked.loaded, long_queries=options.long_queries))
         return self.searcher.sweeper.influence(
-            list(self.reranker.blocks(len(tokens))),
+            self.reranker.blocks(len(tokens)).slices,
             lambda some, progress: QueryInfluence(self.reranker, tokens[some], progress),
             options,
         )
@@ -582,6 +587,11 @@ class GradientIndex:
             usable, seed = self.snapshot.usable_parts, self.manifest.settings.seed
             refined = RefinedPreconditioner(refiner, refiner_sample(usable, options.refine_parts, seed))
         return QueryInfluence(self.reranker, queries, progress, refined)
+
+
+def _absolute(place: str | None) -> str | None:
+    """A folder by its absolute path; a hub name as it is."""
+    return str(Path(place).absolute()) if place and Path(place).is_dir() else place
 
 
 def _reopened(

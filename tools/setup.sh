@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3}
-extras=${EXTRAS:-cpu,corpora,gguf,client,serve,mcp,dev}
+extras=${EXTRAS:-cpu,corpora,gguf,peft,client,serve,mcp,dev}
 stamp=.venv/setup.sha256
 
 digest() {

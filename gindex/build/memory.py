@@ -21,8 +21,10 @@ from gindex.exact.rerank import BLOCK_BYTES
 from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
+from gindex.model.quantisation import plain_tensors
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
+from gindex.vectors.held_gradients import rounded_bytes, whole_bytes
 
 T = TypeVar("T")
 
@@ -140,7 +142,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
-    fidelity = _fidelity_bytes(model, config) + size * values
+    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, model.dtype)
     standing, token = _standing_bytes(model), token_bytes(model, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
@@ -178,7 +180,8 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
                 found=f"{config.memory:g}",
                 remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
-    queries, few = max(0, config.fidelity.queries - 1) * _query_bytes(model), min(wanted, EXACT_BATCH_TOKENS)
+    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.dtype)
+    few = min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
         again = needs.fidelity.checkpointed < needs.fidelity.token
@@ -250,7 +253,8 @@ def factor_bytes(layers: Sequence[TrackedLayer]) -> int:
 
 def weight_bytes(model: TrackedModel) -> int:
     """The bytes of the model's weights."""
-    return sum(p.numel() * p.element_size() for p in model.loaded.model.parameters())
+    weights = (part for weight in model.loaded.model.parameters() for part in plain_tensors(weight))
+    return sum(part.numel() * part.element_size() for part in weights)
 
 
 def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longest: int) -> int:
@@ -268,7 +272,7 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     token = token_bytes(model, longest)
     others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
-    return min(BLOCK_BYTES, max(_query_bytes(model), bound - others))
+    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype), bound - others))
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
@@ -291,10 +295,6 @@ def _bound(model: TrackedModel, config: BuildConfig) -> int | None:
     if config.batch_tokens or model.device.type != "cpu":
         return None
     return model_and_factors(model) + SPARE_BYTES
-
-
-def _query_bytes(model: TrackedModel) -> int:
-    return model.dtype.itemsize * sum(layer.parameters for layer in model.table.layers)
 
 
 def _standing_bytes(model: TrackedModel) -> int:

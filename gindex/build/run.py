@@ -53,6 +53,7 @@ from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.model_place import model_place
 from gindex.store.records import (
+    BaseRecord,
     DampingRecord,
     FidelityRecord,
     FitRecord,
@@ -339,9 +340,10 @@ class _Build:
         )
 
     def _model_record(self) -> ModelRecord:
-        table, name = self.model.table, self.config.model.name
+        table, name, base = self.model.table, self.config.model.name, self.model.loaded.base
         return ModelRecord(
             **self.model.loaded.identity,
+            base=None if base is None else BaseRecord(name=base, **model_place(base, self.layout.root)),
             **model_place(name, self.layout.root),
             dtype=_dtype(self.model),
             name=name,

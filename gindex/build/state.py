@@ -11,6 +11,7 @@ from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import BusyError, CorruptStoreError, NotAnIndexError, SettingsMismatchError, StoreError
 from gindex.files.atomic import make_folder
 from gindex.files.locks import held
+from gindex.model.fingerprints import NO_ADAPTER
 from gindex.store.files import FileRecord, read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest, read_content
@@ -149,12 +150,13 @@ def check_same_model(layout: Layout, recorded: dict[str, Any], given: dict[str, 
     Raises:
         SettingsMismatchError: They differ.
     """
+    recorded, given = NO_ADAPTER | recorded, NO_ADAPTER | given
     for key, value in given.items():
         if recorded.get(key, value) != value:
             raise SettingsMismatchError(
                 field=layout.root,
-                expected=f"{key} {recorded[key][:12]}",
-                found=value[:12],
+                expected=f"{key} {recorded[key][:12] or 'none'}",
+                found=value[:12] or "none",
                 remedy="the index there is made with another one: give that, or another `out`",
             )
 
@@ -177,9 +179,9 @@ def check_same_settings(layout: Layout, recorded: dict[str, Any], given: dict[st
 
 
 def comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as of today, without the model's path: the model may have moved, its fingerprint is compared instead."""
+    """Settings as of today, without where the model is: it may have moved, its fingerprint is compared instead."""
     settings = as_of_today(settings)
-    model = {key: value for key, value in settings["model"].items() if key != "name"}
+    model = {key: value for key, value in settings["model"].items() if key not in ("name", "adapter", "base")}
     return settings | {"model": model}
 
 

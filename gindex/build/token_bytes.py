@@ -11,6 +11,7 @@ from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
+from gindex.model.quantisation import plain_tensors
 from gindex.model.tracked_model import TrackedModel
 
 TOKEN_SLACK = 1.5
@@ -70,13 +71,15 @@ def _saved_bytes(model: TrackedModel, longest: int) -> float:
     """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
     tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
     batch = pad([Objective.counting(tokens)], [0])
-    owned = {p.untyped_storage().data_ptr() for p in model.loaded.model.parameters()}
+    weights = (part for weight in model.loaded.model.parameters() for part in plain_tensors(weight))
+    owned = {part.untyped_storage().data_ptr() for part in weights}
     seen: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            seen[storage.data_ptr()] = storage.nbytes()
+        for part in plain_tensors(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in owned:
+                seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]

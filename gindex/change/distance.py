@@ -40,7 +40,7 @@ def mean_whitened_norm(
     """
     setup, model, size = work.setup, work.setup.model, work.batch_sizes.fit
     drawn = np.random.default_rng(setup.config.seed).permutation(parts)[:PARTS]
-    windows = [part.window(TOKENS) for part in table.objectives(np.sort(drawn))]
+    windows = [part.window(TOKENS).unweighted() for part in table.objectives(np.sort(drawn))]
     measured = [part for part in windows if part.targets]
     damping, count = setup.config.curvature.damping_scale, len(measured)
     norms = np.zeros(count)

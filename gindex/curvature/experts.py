@@ -1,7 +1,7 @@
 """Factors of experts: their own where tokens suffice, else shared with the other experts of their fused weight.
 
 Experts that share have one A and S, over the tokens of all experts, and one Lambda, the mean of theirs. What was
-measured is in docs/decisions/0017-experts.md.
+measured is in docs/decisions/0018-experts.md.
 """
 
 import logging

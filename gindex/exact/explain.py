@@ -17,13 +17,14 @@ from gindex.exact.token_texts import part_texts
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query, query_record
+from gindex.vectors.held_gradients import HeldGradients
 from gindex.vectors.token_influence import token_influence
 
 
 def explain(
     model: TrackedModel,
     table: DocumentTable,
-    preconditioned: Mapping[str, Any],
+    preconditioned: Mapping[str, HeldGradients],
     document_id: str,
     query: Query,
     notes: tuple[str, ...] = (),

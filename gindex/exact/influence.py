@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from gindex.exact.refinement import Refinement
 from gindex.exact.refiner import Refiner
-from gindex.exact.rerank import Reranker
+from gindex.exact.rerank import Held, Reranker
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens
+from gindex.vectors.held_gradients import Hold
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -28,11 +28,11 @@ class RefinedPreconditioner:
         self.query_bytes = refiner.query_bytes
         self.refinements: list[Refinement] = []
 
-    def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-        """The inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
+    def precondition(self, queries: Sequence[QueryTokens], progress: Progress, hold: Hold) -> Held:
+        """What is held of the inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
         preconditioned, refinements = self._refiner.solve(queries, self._sample, progress)
         self.refinements += refinements
-        return preconditioned
+        return {name: hold(preconditioned.pop(name)) for name in list(preconditioned)}
 
 
 class QueryInfluence:
@@ -54,7 +54,7 @@ class QueryInfluence:
             refined: What preconditions the queries in the place of EK-FAC.
         """
         self._reranker, self._queries, self._progress, self._refined = reranker, queries, progress, refined
-        self._held: dict[str, Tensor] = {}
+        self._held: Held = {}
 
     @property
     def refinements(self) -> list[Refinement] | None:

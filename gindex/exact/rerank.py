@@ -1,12 +1,14 @@
 """Re-rank candidates by exact EK-FAC influence: their gradients are recomputed and nothing is projected.
 
-Queries are taken in blocks whose preconditioned gradients fit in memory. A block loads every layer's factors once, and
-passes once over all parts that one of its queries wants.
+Queries are taken in blocks whose preconditioned gradients fit in memory, whole or, where that makes fewer blocks,
+rounded to half the bytes. Each block passes once over all parts that one of its queries wants.
 
 Axes: L layers, Q queries, N candidates.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,14 +26,40 @@ from gindex.model.isolation import plain, throughout
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.queries.tokens import QueryTokens
+from gindex.vectors.held_gradients import (
+    HeldGradients,
+    Hold,
+    RoundedGradients,
+    joined,
+    rounded_bytes,
+    whole,
+    whole_bytes,
+)
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
+
+logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 4 << 30
 """Most bytes of preconditioned query gradients that are held at once; one query is always taken."""
 
+Held = dict[str, HeldGradients]
+"""The inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
 
-Precondition = Callable[[Sequence[QueryTokens], Progress], dict[str, Tensor]]
-"""Returns the inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
+Precondition = Callable[[Sequence[QueryTokens], Progress, Hold], Held]
+"""Returns what is held of preconditioned queries."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryBlocks:
+    """Queries cut into blocks that are held at once.
+
+    Attributes:
+        slices: The queries of each block.
+        hold: What is held of their preconditioned gradients.
+    """
+
+    slices: tuple[slice, ...]
+    hold: Hold
 
 
 @throughout(plain)
@@ -69,7 +97,7 @@ class Reranker:
         queries: Sequence[QueryTokens],
         candidates: Sequence[npt.NDArray[np.int64]],
         progress: Progress,
-        held: dict[str, Tensor] | None = None,
+        held: Held | None = None,
         precondition: Precondition | None = None,
         query_bytes: int = 0,
     ) -> list[npt.NDArray[np.float32]]:
@@ -85,27 +113,45 @@ class Reranker:
             query_bytes: Bytes that it holds for each.
         """
         results: list[npt.NDArray[np.float32]] = []
-        blocks = list(self.blocks(len(queries), query_bytes))
-        for block in blocks:
-            preconditioned: dict[str, Tensor] = {}  # the last block goes before the next comes
-            preconditioned = held or (precondition or self.precondition)(queries[block], progress)
-            if held is not None and len(blocks) == 1:
+        blocks = self.blocks(len(queries), query_bytes)
+        for block in blocks.slices:
+            preconditioned: Held = {}  # the last block goes before the next comes
+            preconditioned = held or (precondition or self.precondition)(queries[block], progress, blocks.hold)
+            if held is not None and len(blocks.slices) == 1:
                 held.update(preconditioned)
             ordinals = np.unique(np.concatenate(candidates[block]))
             with progress.phase("exact influence", len(ordinals), "parts") as phase:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)
         return results
 
-    def blocks(self, queries: int, more_bytes: int = 0) -> Iterator[slice]:
-        """Cut queries into blocks whose preconditioned gradients, and more bytes of each, may be held at once."""
-        each = more_bytes + self.model.dtype.itemsize * sum(layer.parameters for layer in self.model.table.layers)
-        size = max(1, self._block_bytes // each)
-        for start in range(0, queries, size):
-            yield slice(start, min(start + size, queries))
+    def blocks(self, queries: int, more_bytes: int = 0) -> QueryBlocks:
+        """Cut queries into as few blocks as memory allows, rounded where whole ones would be more blocks, or too large.
+
+        Args:
+            queries: Q.
+            more_bytes: Bytes that are held for each beside its preconditioned gradients.
+        """
+        layers, dtype = self.model.table.layers, self.model.dtype
+        each = more_bytes + whole_bytes(layers, dtype), more_bytes + rounded_bytes(layers, dtype)
+
+        def passes(query_bytes: int) -> tuple[bool, int]:
+            """Whether a single query is too large, and how many blocks there are."""
+            fit = self._block_bytes // query_bytes
+            return fit == 0, -(-queries // max(1, fit))
+
+        is_rounded = passes(each[1]) < passes(each[0])
+        size = max(1, self._block_bytes // each[is_rounded])
+        if queries > size:
+            gigabytes = size * each[is_rounded] / 1e9
+            logger.info("exact influence: %d of %d queries held at once, %.1f GB", size, queries, gigabytes)
+        return QueryBlocks(
+            slices=tuple(slice(start, min(start + size, queries)) for start in range(0, queries, size)),
+            hold=RoundedGradients.of if is_rounded else whole,
+        )
 
     def _block(
         self,
-        preconditioned: dict[str, Tensor],
+        preconditioned: Mapping[str, HeldGradients],
         ordinals: npt.NDArray[np.int64],
         candidates: Sequence[npt.NDArray[np.int64]],
         phase: Phase,
@@ -116,7 +162,7 @@ class Reranker:
 
     def influence_of(
         self,
-        preconditioned: dict[str, Tensor],
+        preconditioned: Mapping[str, HeldGradients],
         objectives: Sequence[Objective],
         wanted_QN: npt.NDArray[np.bool_],
         phase: Phase,
@@ -145,20 +191,54 @@ class Reranker:
             phase.advance(len(batch.ordinals))
         return influence
 
-    def precondition(self, queries: Sequence[QueryTokens], progress: Progress) -> dict[str, Tensor]:
-        """H^-1 G [Q, O, I] by layer name; the gradient of a query of several texts is the sum of theirs."""
-        texts, owners = one_text_each([query.objective for query in queries])
-        batches = self.model.batches(texts, np.arange(len(texts)), self.batch_tokens)
-        total: dict[str, Tensor] = {}
-        with progress.phase("query curvature", len(batches) * len(self.model.table.layers), "layers") as phase:
-            for batch in batches:
-                found = self._precondition(batch, len(queries), owners[batch.ordinals], phase)
-                total = {name: total[name] + X_QOI if total else X_QOI for name, X_QOI in found.items()}
-        return total
+    def precondition(self, queries: Sequence[QueryTokens], progress: Progress, hold: Hold = whole) -> Held:
+        """H^-1 G [Q, O, I] by layer name; the gradient of a query of several texts is the sum of theirs.
+
+        Args:
+            queries: Q queries.
+            progress: Where the work is reported.
+            hold: What is held of each layer.
+        """
+        layers, parts = len(self.model.table.layers), []
+        groups = list(self._groups([query.objective for query in queries]))
+        total = layers * sum(len(batches) for _, batches, _ in groups)
+        with progress.phase("query curvature", total, "layers") as phase:
+            for count, batches, owners in groups:
+                if len(batches) == 1:
+                    parts.append(self._precondition(batches[0], count, owners, phase, hold))
+                    continue
+                sums: dict[str, Tensor] = {}
+                for batch in batches:
+                    for name, X in self._precondition(batch, count, owners, phase, whole).items():
+                        sums[name] = sums[name].add_(X[:]) if name in sums else X[:]
+                parts.append({name: hold(sums.pop(name)) for name in list(sums)})
+        return joined(parts)
+
+    def _groups(self, objectives: Sequence[Objective]) -> Iterator[tuple[int, list[TokenBatch], npt.NDArray[np.int64]]]:
+        """Queries one after the other, as many as make one batch; one that makes several is alone.
+
+        Yields:
+            How many queries, the batches of their texts, and the query of the group that each text belongs to.
+        """
+        start = 0
+        while start < len(objectives):
+            batches, owners = self._text_batches(objectives[start : start + 1])
+            stop = start + 1
+            while len(batches) == 1 and stop < len(objectives):
+                more = self._text_batches(objectives[start : stop + 1])
+                if len(more[0]) > 1:
+                    break
+                (batches, owners), stop = more, stop + 1
+            yield stop - start, batches, owners
+            start = stop
+
+    def _text_batches(self, objectives: Sequence[Objective]) -> tuple[list[TokenBatch], npt.NDArray[np.int64]]:
+        texts, owners = one_text_each(objectives)
+        return self.model.batches(texts, np.arange(len(texts)), self.batch_tokens), owners
 
     def _precondition(
-        self, batch: TokenBatch, queries: int, owners: npt.NDArray[np.int64], phase: Phase
-    ) -> dict[str, Tensor]:
+        self, batch: TokenBatch, queries: int, owners: npt.NDArray[np.int64], phase: Phase, hold: Hold
+    ) -> Held:
         def load(name: str) -> LayerFactors:
             phase.advance()
             return self._factors(name)
@@ -170,5 +250,6 @@ class Reranker:
             queries,
             partial(self.model.task.losses, batch),
             batch.texts,
-            torch.from_numpy(owners),
+            torch.from_numpy(owners[batch.ordinals]),
+            hold,
         )

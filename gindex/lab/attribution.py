@@ -46,6 +46,7 @@ from gindex.model.tracking import track_layers
 from gindex.options import default_of
 from gindex.progress import Progress, Silent
 from gindex.vectors.codes import decode, encode
+from gindex.vectors.held_gradients import HeldGradients, joined
 from gindex.vectors.influence import document_gradients, exact_influence, precondition_queries
 from gindex.vectors.norms import whitened_norms
 from gindex.vectors.path import VectorBatch, VectorPath
@@ -152,9 +153,9 @@ class Attribution(Generic[Batch]):
             precondition_queries(self.layers, self.factors.__getitem__, damping_scale, count, losses)
             for count, losses in self._passes(queries)
         ]
-        return self.influence_of({name: torch.cat([part[name] for part in found]) for name in found[0]}, documents)
+        return self.influence_of(joined(found), documents)
 
-    def influence_of(self, preconditioned: Mapping[str, Tensor], documents: Sequence[Batch]) -> Tensor:
+    def influence_of(self, preconditioned: Mapping[str, HeldGradients], documents: Sequence[Batch]) -> Tensor:
         """The influence [Q, N] of documents on queries that were preconditioned in any way.
 
         Args:
@@ -164,10 +165,10 @@ class Attribution(Generic[Batch]):
         Raises:
             NonFiniteError: A query or document has a gradient that is not finite.
         """
-        queries = len(next(iter(preconditioned.values())))
+        queries = next(iter(preconditioned.values())).shape[0]
         influence_QN = torch.cat(
             [
-                exact_influence(self.layers, dict(preconditioned), _all(queries, count), losses)
+                exact_influence(self.layers, preconditioned, _all(queries, count), losses)
                 for count, losses in self._passes(documents)
             ],
             1,

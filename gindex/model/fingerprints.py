@@ -6,7 +6,7 @@ keeps it.
 
 import hashlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 FINGERPRINT_VALUES = 4096
 """Most values of each parameter that enter the fingerprint, evenly spaced."""
 
+NO_ADAPTER = {"adapter": ""}
+"""The fingerprint of a model without an adapter; records leave it out."""
+
 TRANSFORMERS = "transformers"
 """The fingerprint of a model's code where it is that of transformers."""
 
@@ -23,6 +26,28 @@ TRANSFORMERS = "transformers"
 def fingerprint_model(model: nn.Module) -> str:
     """Return a SHA-256 over every parameter's name, shape and evenly spaced values, rounded to bfloat16."""
     return _digest(model.named_parameters())
+
+
+def fingerprint_files(stored: Mapping[str, Path]) -> str:
+    """Return the same over stored weights, whose values in memory may be packed otherwise on each device.
+
+    Args:
+        stored: The file of each weight by its name.
+    """
+    return _digest(_stored(stored))
+
+
+def fingerprint_adapter(model: nn.Module, trained: Iterable[str], scaling: Mapping[str, float]) -> str:
+    """Return the same over the weights of an adapter and what they are scaled by.
+
+    Args:
+        model: The model that it was applied to.
+        trained: Names of its weights.
+        scaling: What the change by each layer is multiplied by.
+    """
+    weights = [(name, model.get_parameter(name)) for name in trained]
+    scales = [(name, torch.full((1,), value, dtype=torch.float32, device="cpu")) for name, value in scaling.items()]
+    return _digest([*weights, *scales])
 
 
 def fingerprint_buffers(model: nn.Module) -> str:
@@ -58,12 +83,21 @@ def is_own(model: nn.Module) -> bool:
     return not type(model).__module__.startswith("transformers.")
 
 
+def _stored(stored: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    for file in sorted(set(stored.values())):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 safe_open has no iterator
+                yield name, weights.get_tensor(name)
+
+
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         flat = tensor.detach().flatten()
         sampled = flat[:: max(1, flat.numel() // FINGERPRINT_VALUES)][:FINGERPRINT_VALUES]
-        values = sampled.to(torch.bfloat16).cpu().contiguous()
+        values = (sampled.to(torch.bfloat16) if sampled.dtype.is_floating_point else sampled).cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -14,7 +14,8 @@ from typing import Any
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
 from gindex.model.library_messages import first_line
-from gindex.model.location import PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
+from gindex.model.location import ADAPTER_SETTINGS, PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
+from gindex.model.quantisation import is_quantised
 
 WIDE = ("F64", "F32", "F16", "BF16")
 """Number formats of safetensors that weights may be stored in; narrower ones come with scales beside them."""
@@ -41,6 +42,7 @@ class ModelFolder:
         settings: Its config.json.
         pickled: Whether its weights are pickled.
         stored: The file of each weight by its name; empty where they are pickled.
+        quantised: Whether its weights are quantised, which the base of an adapter alone may be.
     """
 
     path: Path
@@ -48,44 +50,37 @@ class ModelFolder:
     settings: dict[str, Any]
     pickled: bool
     stored: Mapping[str, Path]
+    quantised: bool = False
 
     @classmethod
-    def read(cls, path: Path, config: ModelConfig) -> "ModelFolder":
+    def read(cls, path: Path, config: ModelConfig, *, is_base: bool = False) -> "ModelFolder":
         """Read a folder and check it.
+
+        Args:
+            path: The folder.
+            config: Its name, and what is allowed.
+            is_base: Whether it is the base of an adapter.
 
         Raises:
             ModelError: It holds no causal language model whose weights can be taken as they are.
         """
         name = config.name
-        _check_adapter(path, name)
         settings = _read_settings(path, name)
-        _check_quantised(settings, name)
+        quantised = is_quantised(settings, name, is_base=is_base)
         _check_architecture(settings, name)
         _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
         if files:
-            return cls(path=path, name=name, settings=settings, pickled=False, stored=dict(_stored(files, name)))
+            stored = dict(_stored(files, name, narrow=quantised))
+            return cls(path=path, name=name, settings=settings, pickled=False, stored=stored, quantised=quantised)
         _check_pickled(path, config)
-        return cls(path=path, name=name, settings=settings, pickled=True, stored={})
+        return cls(path=path, name=name, settings=settings, pickled=True, stored={}, quantised=quantised)
 
     @property
     def own_code(self) -> bool:
         """Whether its settings name Python code of its own for the model."""
         auto_map = self.settings.get("auto_map")
         return isinstance(auto_map, dict) and bool({"AutoConfig", "AutoModelForCausalLM"} & auto_map.keys())
-
-
-def _check_adapter(path: Path, name: str) -> None:
-    if (path / "adapter_config.json").is_file():
-        beside = " beside its model" if (path / "config.json").is_file() else ""
-        alone = "; to index the model alone move the adapter's files away" if beside else ""
-        raise ModelError(
-            field=name,
-            expected="a whole model",
-            found=f"an adapter{beside} (adapter_config.json)",
-            remedy="to index the model with the adapter merge them with peft's merge_and_unload() and save the result "
-            f"with save_pretrained(){alone}",
-        )
 
 
 def _read_settings(path: Path, name: str) -> dict[str, Any]:
@@ -107,32 +102,14 @@ def _instead(path: Path) -> str:
     """Say what a folder without config.json holds, and what to do about it."""
     if files := sorted(path.glob("*.gguf")):
         return f"{files[0].name}; {_GGUF_REMEDY}"
+    if (path / ADAPTER_SETTINGS).is_file():
+        return "an adapter; merge it into its own base with peft's merge_and_unload()"
     below = sorted(file.parent.name for file in path.glob("*/config.json"))
     if below:
         return f"{len(below)} below it ({', '.join(below[:3])}); give one of these folders"
     if not any(path.iterdir()):
         return "an empty folder; check `model`"
     return "none; save the model there with save_pretrained()"
-
-
-def _check_quantised(settings: dict[str, Any], name: str) -> None:
-    parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-    for key in ("quantization_config", "compression_config"):
-        scheme = next((part[key] for part in parts if part.get(key)), None)
-        if scheme is not None:
-            method = scheme.get("quant_method", "unnamed") if isinstance(scheme, dict) else "unnamed"
-            raise ModelError(
-                field=name,
-                expected="weights of 16 or 32 bits",
-                found=(
-                    f"quantised ones ({method}, {key} in config.json), whose gradients differ from those of the "
-                    "weights that were trained"
-                ),
-                remedy=(
-                    "give the model that was quantised, or write this one in 16 bits with transformers' "
-                    "dequantize() and save_pretrained()"
-                ),
-            )
 
 
 def _check_architecture(settings: dict[str, Any], name: str) -> None:
@@ -203,11 +180,11 @@ def _weight_files(path: Path, weights: str, name: str) -> list[Path]:
     return [path / shard for shard in names]
 
 
-def _stored(files: list[Path], name: str) -> Iterator[tuple[str, Path]]:
+def _stored(files: list[Path], name: str, *, narrow: bool) -> Iterator[tuple[str, Path]]:
     """Yield the names of stored weights with their files, from the headers alone.
 
     Raises:
-        ModelError: A file is damaged, or weights are in fewer than 16 bits.
+        ModelError: A file is damaged, or weights are in fewer than 16 bits, which `narrow` allows.
     """
     from safetensors import safe_open
 
@@ -216,7 +193,7 @@ def _stored(files: list[Path], name: str) -> Iterator[tuple[str, Path]]:
             with safe_open(file, framework="pt") as weights:
                 for key in weights.keys():  # noqa: SIM118 safe_open has no iterator
                     kind = weights.get_slice(key).get_dtype()
-                    if key.endswith(".weight") and kind not in WIDE:
+                    if key.endswith(".weight") and kind not in WIDE and not narrow:
                         raise ModelError(
                             field=name,
                             expected="weights of 16 or 32 bits",

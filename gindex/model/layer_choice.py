@@ -1,6 +1,6 @@
 """The choice among the layers that can be tracked: a default, and patterns of names that change it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -21,19 +21,22 @@ class LayerChoice:
         track: Patterns of layers to track although the default or `untrack` leaves them out.
         untrack: Patterns of layers to leave out.
         names: The layers of an index, which alone are tracked, whatever the patterns say; None where there is none.
+        trained: Names of the weights of an adapter, whose layers alone are tracked by default; None without one.
     """
 
     track: Sequence[str] = ()
     untrack: Sequence[str] = ()
     names: Sequence[str] | None = None
+    trained: Set[str] | None = None
 
-    def reason_against(self, name: str, outputs: int, head: bool) -> str | None:
+    def reason_against(self, name: str, outputs: int, head: bool, weights: Iterable[str] = ()) -> str | None:
         """Say why a layer is left out, None where it is not.
 
         Args:
             name: The layer; experts are one by their fused weight.
             outputs: O.
             head: Whether it is the model's output head.
+            weights: Names of its weights.
         """
         if self.names is not None:
             recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
@@ -42,6 +45,8 @@ class LayerChoice:
             return None
         if _matches(name, self.untrack):
             return "left out by `untrack`"
+        if self.trained is not None and not self.trained >= set(weights):
+            return "of a layer of the base whose weight the adapter leaves as it is; `track` takes it"
         if head and outputs > WIDE_HEAD:
             return (
                 f"an output head of {outputs:,} tokens, off by default for what its curvature costs; "

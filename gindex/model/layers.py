@@ -86,7 +86,8 @@ class LayerTable(Sequence[TrackedLayer]):
     """The tracked layers in forward order, as a sequence of them, and every weight that is not tracked.
 
     The body of a model is all of it but embeddings (`nn.Embedding`, heads that are tied to them included) and the
-    output head (`get_output_embeddings`, where a model has that).
+    output head (`get_output_embeddings`, where a model has that). With an adapter it is the adapter's weights and what
+    is tracked of the base.
 
     Attributes:
         layers: The tracked layers.

@@ -6,7 +6,7 @@ Checks that need no weights come first, so that a folder that cannot be used is 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from torch import nn
 
 from gindex.config import ModelConfig
 from gindex.errors import GindexError, ModelError, TokenizerError
+from gindex.model.adapter_folder import AdapterFolder
+from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
 from gindex.model.causality import check_causal, ordinary_tokens
 from gindex.model.context_length import most_tokens
 from gindex.model.custom_models import rebuild
 from gindex.model.fingerprints import (
+    fingerprint_adapter,
     fingerprint_buffers,
     fingerprint_code,
+    fingerprint_files,
     fingerprint_model,
     fingerprint_tokenizer,
     is_own,
@@ -29,7 +33,8 @@ from gindex.model.fingerprints import (
 from gindex.model.folder import ModelFolder
 from gindex.model.isolation import loading, share_turns
 from gindex.model.library_messages import first_line, quiet
-from gindex.model.location import find_model
+from gindex.model.location import ADAPTER_SETTINGS, find_model
+from gindex.model.quantisation import check_backward, keep_differentiable
 from gindex.model.weight_check import check_padding, check_whole, ignored_missing
 
 PRIMITIVES = 128
@@ -46,10 +51,13 @@ class LoadedModel:
         model: The model, frozen.
         tokenizer: Its tokenizer.
         max_tokens: Most tokens that it takes.
-        fingerprint: Fingerprint of its weights.
+        fingerprint: Fingerprint of its weights, without those of an adapter.
         tokenizer_fingerprint: Fingerprint of its tokenizer.
         buffers: Fingerprint of the buffers in its checkpoint; "" without any.
         code: Fingerprint of its code; `transformers` where it has none of its own.
+        adapter: Fingerprint of the adapter; "" without one.
+        trained: Names of the weights that are the adapter's; None without one.
+        base: Folder or hub name of the adapter's base; None without one.
     """
 
     model: nn.Module
@@ -59,6 +67,9 @@ class LoadedModel:
     tokenizer_fingerprint: str
     buffers: str
     code: str
+    adapter: str = ""
+    trained: frozenset[str] | None = None
+    base: str | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -67,13 +78,14 @@ class LoadedModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The fingerprints of the model by name, as an index records them."""
+        """The fingerprints of the model by name, as an index records them: that of an adapter where there is one."""
+        own = {"adapter": self.adapter} if self.adapter else {}
         return {
             "model": self.fingerprint,
             "tokenizer": self.tokenizer_fingerprint,
             "buffers": self.buffers,
             "code": self.code,
-        }
+        } | own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +93,22 @@ class ModelSettings:
     """The folder and settings of a model, read before it is loaded.
 
     Attributes:
-        folder: Its folder, checked.
+        folder: Its folder, checked; of an adapter, the base's.
         settings: Its configuration, of transformers or of its own code.
         max_tokens: Most tokens that it takes.
+        adapter: The adapter, None where there is none.
     """
 
     folder: ModelFolder
     settings: Any
     max_tokens: int
+    adapter: AdapterFolder | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder of the tokenizer: the adapter's own, where it has one."""
+        adapter = self.adapter
+        return adapter.path if adapter is not None and adapter.has_tokenizer else self.folder.path
 
 
 def read_model(config: ModelConfig) -> ModelSettings:
@@ -101,13 +121,13 @@ def read_model(config: ModelConfig) -> ModelSettings:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     with quiet():
-        folder = ModelFolder.read(find_model(config), config)
+        adapter, folder = _find_folders(config)
         try:
             settings = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=config.trust_remote_code)
             known = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
         except Exception as error:
             if folder.own_code and not config.trust_remote_code:
-                raise _untrusted(config.name) from error
+                raise _untrusted(folder.name) from error
             raise ModelError(
                 field=folder.path / "config.json",
                 expected=f"the settings of a model that transformers knows ({first_line(error)})",
@@ -115,16 +135,31 @@ def read_model(config: ModelConfig) -> ModelSettings:
             ) from error
         if not known and not (folder.own_code and config.trust_remote_code):
             if folder.own_code:
-                raise _untrusted(config.name)
+                raise _untrusted(folder.name)
             raise ModelError(
-                field=config.name,
+                field=folder.name,
                 expected="a causal language model of transformers",
                 found=(
                     f"{', '.join(folder.settings.get('architectures') or []) or settings.model_type}, which has none"
                 ),
                 remedy="use a model of a class that ends in ForCausalLM",
             )
-        return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings))
+        return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings), adapter=adapter)
+
+
+def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolder]:
+    """The folder of the adapter, where there is one, and that of the model or base."""
+    place = find_model(config)
+    adapter = AdapterFolder.find(place, config)
+    if adapter is not None:
+        import_peft(config.name)  # before anything large is read
+        base = adapter.base(config)
+        return adapter, ModelFolder.read(adapter.find_base(base), base, is_base=True)
+    if config.base is not None:
+        raise ModelError(
+            field="base", expected="an adapter", found=f"a whole model in {config.name}", remedy="leave `base` out"
+        )
+    return None, ModelFolder.read(place, config)
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
@@ -140,24 +175,43 @@ def load_model(config: ModelConfig) -> LoadedModel:
     device = pick_device(config.device)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))  # read when it is first used
     read = read_model(config)
+    folder = read.folder
     with loading(), quiet():
-        tokenizer = load_tokenizer(read.folder.path, trust_remote_code=config.trust_remote_code)
-        model = _load_weights(read, config, device)
+        tokenizer = load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
+        dtype = _pick_dtype(config, read.settings, device)
+        model = _load_weights(read, config, dtype, device)
+        fingerprint = fingerprint_files(folder.stored) if folder.quantised else fingerprint_model(model)
+        loaded = LoadedModel(
+            model=model,
+            tokenizer=tokenizer,
+            max_tokens=read.max_tokens,
+            fingerprint=fingerprint,
+            tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+            buffers="" if folder.quantised else fingerprint_buffers(model),
+            code=fingerprint_code(model, folder.path),
+        )
+        if read.adapter is not None:
+            loaded = _adapted(loaded, read.adapter, folder, dtype)
         _check_vocabulary(config.name, model, tokenizer)
         _check_passes(config.name, model, tokenizer, read.max_tokens)
     share_turns(model, ours=True)
-    tokenizer_fingerprint = fingerprint_tokenizer(tokenizer)
     # As the first call would; another thread's call at that moment would find the tokenizer in use.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    return LoadedModel(
-        model=model,
-        tokenizer=tokenizer,
-        max_tokens=read.max_tokens,
-        fingerprint=fingerprint_model(model),
-        tokenizer_fingerprint=tokenizer_fingerprint,
-        buffers=fingerprint_buffers(model),
-        code=fingerprint_code(model, read.folder.path),
+    return loaded
+
+
+def _adapted(loaded: LoadedModel, adapter: AdapterFolder, folder: ModelFolder, dtype: torch.dtype) -> LoadedModel:
+    """A base with its adapter; the weights of both are frozen."""
+    keep_differentiable(loaded.model)
+    applied = apply_adapter(loaded.model, adapter, dtype)
+    loaded.model.eval()
+    check_backward(folder.name, loaded.model)
+    return replace(
+        loaded,
+        adapter=fingerprint_adapter(loaded.model, applied.trained, applied.scaling),
+        trained=applied.trained,
+        base=folder.name,
     )
 
 
@@ -238,10 +292,10 @@ def _untrusted(name: str) -> ModelError:
     )
 
 
-def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device) -> nn.Module:
+def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    name, folder, dtype = config.name, read.folder, _pick_dtype(config, read.settings, device)
+    name, folder = read.folder.name, read.folder
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder.path),
@@ -252,6 +306,8 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
             weights_only=True,
             ignore_mismatched_sizes=True,  # they are named below
             output_loading_info=True,
+            device_map={"": device} if folder.quantised else None,  # such a model cannot be moved afterwards
+            adapter_kwargs={"subfolder": ADAPTER_SETTINGS},  # no folder: transformers must not apply adapters itself
         )
         model: nn.Module = loaded[0]
         report: Mapping[str, Any] = loaded[1]
@@ -274,7 +330,7 @@ def _load_weights(read: ModelSettings, config: ModelConfig, device: torch.device
     if is_own(model):
         model = rebuild(name, model, dtype)
     try:
-        model = model.to(device).requires_grad_(False).eval()
+        model = (model if folder.quantised else model.to(device)).requires_grad_(False).eval()
         use_fast_attention(model)
     except Exception as error:
         raise ModelError(
@@ -309,7 +365,7 @@ def _check_cross_attention(name: str, model: nn.Module) -> None:
 
 
 def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
-    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise TokenizerError(
             field=name,
@@ -327,7 +383,7 @@ def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> Non
         NonFiniteError: Its logits are NaN or infinite.
     """
     device = next(model.parameters()).device
-    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
     narrow = any(parameter.dtype.itemsize == 2 for parameter in model.parameters())
     try:
         check_causal(

@@ -13,8 +13,13 @@ from gindex.errors import ModelError
 from gindex.model.library_messages import first_line
 
 SAFE_WEIGHTS, PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+SAFE_ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
+ADAPTER_SETTINGS = "adapter_config.json"
 SHARD_LIST = ".index.json"
 """Ending of the file that lists the shards of weights, after the name of the weights."""
+
+_KINDS = (("config.json", SAFE_WEIGHTS, PICKLED_WEIGHTS), (ADAPTER_SETTINGS, SAFE_ADAPTER, PICKLED_ADAPTER))
+"""Settings of models and of adapters with the files of their weights; a folder may hold both."""
 
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 """Files of a snapshot beside its weights: settings and tokenizers."""
@@ -70,8 +75,8 @@ def _cached(name: str) -> Path | None:
     """Return the snapshot of a hub model that was fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    known = (try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_SETTINGS))
+    return next((Path(file).parent for file in known if isinstance(file, str)), None)
 
 
 def _fetch(config: ModelConfig) -> Path:
@@ -81,8 +86,10 @@ def _fetch(config: ModelConfig) -> Path:
     name, where = config.name, f"found no folder {Path(config.name).absolute()}"
     try:
         folder = _snapshot(name, _SMALL + (["*.py"] if config.trust_remote_code else []))
-        if not _snapshot_weights(name, folder, SAFE_WEIGHTS) and config.allow_pickle:
-            _snapshot_weights(name, folder, PICKLED_WEIGHTS)
+        for settings, safe, pickled in _KINDS:
+            there = (folder / settings).is_file()
+            if there and not _snapshot_weights(name, folder, safe) and config.allow_pickle:
+                _snapshot_weights(name, folder, pickled)
     except GatedRepoError as error:
         raise ModelError(
             field=name,

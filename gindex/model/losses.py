@@ -79,7 +79,7 @@ class CausalLanguageModel:
     @property
     def vocabulary(self) -> int:
         """Size of the model's vocabulary: the width of its logits."""
-        return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        return len(self.model.get_input_embeddings().weight)  # type: ignore[operator]
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return the model's logits [R, T, V]."""

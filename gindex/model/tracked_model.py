@@ -75,7 +75,7 @@ class TrackedModel:
         check(loaded)
         task = CausalLanguageModel(loaded.model)
         names = None if recorded is None else tuple(layer.name for layer in recorded)
-        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names)
+        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names, trained=loaded.trained)
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
         if recorded is not None:
             table = _as_recorded(table, recorded)

@@ -9,7 +9,7 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from gindex.model.layers import (
     layer_input,
     with_sources,
 )
+from gindex.model.quantisation import is_quantised_weight
 from gindex.model.tolerances import is_same_product, relative_error
 
 MAX_WIDTH = 32768
@@ -85,8 +86,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
             remedy="use a model with such layers, and leave some of them in",
         )
     head = output_head(model)
-    layers = tuple(replace(layer, body=layer.module is not head) for layer in layers)
-    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons)))
+    layers = tuple(replace(layer, body=choice.trained is not None or layer.module is not head) for layer in layers)
+    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons, choice.trained)))
 
 
 @dataclass
@@ -121,8 +122,9 @@ class _Candidates:
         shared, head = _shared_parameters(model), output_head(model)
         reasons: dict[str, str] = {}
         for name, module in modules.items():
+            weights = [f"{name}.{weight}" for weight, _ in module.named_parameters(recurse=False)]
             reason = _reason_of_form(name, module, shapes[name], shared) or choice.reason_against(
-                name, shapes[name][1], module is head
+                name, shapes[name][1], module is head, weights
             )
             if reason:
                 reasons[name] = reason
@@ -262,8 +264,8 @@ def _reason_of_form(
         return f"tied to {tied[0]}"
     if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):
         return "its weight is no parameter of its own but computed from others, as by a weight norm"
-    if not all(parameter.dtype.is_floating_point for parameter in parameters):
-        return f"its weight is quantised, {str(parameters[0].dtype).removeprefix('torch.')}"
+    if any(is_quantised_weight(parameter) for parameter in parameters):
+        return f"its weight is quantised ({type(module).__name__} of {type(parameters[0]).__name__})"
     if isinstance(module, nn.Conv2d) and module.groups > 1:
         return f"a convolution in {module.groups} groups, not one affine map"
     if max(shape) > MAX_WIDTH:
@@ -321,7 +323,7 @@ def _outside(model: nn.Module) -> set[int]:
 
 
 def _untracked(
-    model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str]
+    model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str], trained: Set[str] | None
 ) -> Iterator[UntrackedWeight]:
     tracked = {id(parameter) for layer in layers for parameter in affine_parameters(layer.module)}
     modules, outside = dict(model.named_modules()), _outside(model)
@@ -334,7 +336,8 @@ def _untracked(
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()
-        yield UntrackedWeight(name=names[0], parameters=parameters, reason=reason, body=identity not in outside)
+        body = identity not in outside if trained is None else not trained.isdisjoint(names)
+        yield UntrackedWeight(name=names[0], parameters=parameters, reason=reason, body=body)
 
 
 def _owner(parameter: str) -> str:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from gindex.errors import ModelError
-from gindex.store.records import ModelRecord
+from gindex.store.records import BaseRecord, ModelRecord
 
 
 def model_place(name: str, root: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def model_places(model: ModelRecord, root: Path) -> list[str]:
         name = model.name
         tried = list(dict.fromkeys(str(folder / name) for folder in above.parents))
         return [place for place in (name, *tried) if Path(place).is_dir()] or [name]
-    tried = list(dict.fromkeys([model.folder, os.path.normpath(above / model.relative)]))
+    tried = _places(model.folder, model.relative, root)
     found = [place for place in tried if Path(place).is_dir()]
     if not found:
         raise ModelError(
@@ -51,3 +51,19 @@ def model_places(model: ModelRecord, root: Path) -> list[str]:
             remedy="name its place with `model`",
         )
     return found
+
+
+def base_places(base: BaseRecord, root: Path) -> list[str]:
+    """The places in which the base of an index's adapter is, likewise; none where no recorded folder is there.
+
+    Args:
+        base: What the manifest says of it.
+        root: The index directory.
+    """
+    if base.folder is None or base.relative is None:
+        return [base.hub or base.name]
+    return [place for place in _places(base.folder, base.relative, root) if Path(place).is_dir()]
+
+
+def _places(folder: str, relative: str, root: Path) -> list[str]:
+    return list(dict.fromkeys([folder, os.path.normpath(Path(os.path.abspath(root)) / relative)]))

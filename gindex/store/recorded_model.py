@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from gindex.config import ModelConfig
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.errors import GindexError, MismatchError, ModelError
-from gindex.model.fingerprints import TRANSFORMERS
+from gindex.model.adapter_folder import adapters_in
+from gindex.model.fingerprints import NO_ADAPTER, TRANSFORMERS
 from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.factors import FactorReader
-from gindex.store.model_place import model_places
+from gindex.store.model_place import base_places, model_places
 from gindex.store.snapshot import Snapshot
 from gindex.store.values import values_of
 from gindex.thread_safety import Lock, once
@@ -130,26 +132,32 @@ class RecordedModel:
 
     def _places(self) -> list[ModelConfig]:
         """Where the model may be, the likeliest place first."""
-        if self.given.name:
-            return [self.given]
-        places = model_places(self._snapshot.manifest.model, self._snapshot.root)
-        return [replace(self.given, name=place) for place in places]
+        record, root = self._snapshot.manifest.model, self._snapshot.root
+        names = [self.given.name] if self.given.name else model_places(record, root)
+        recorded = [] if record.base is None or self.given.base is not None else base_places(record.base, root)
+        places = []
+        for name in names:
+            plain_model = Path(name).is_dir() and not adapters_in(Path(name))
+            bases = recorded if recorded and not plain_model else [self.given.base]
+            places += [replace(self.given, name=name, base=base) for base in bases]
+        return places
 
     def _factor_reader(self) -> FactorReader:
         self._snapshot.check_factors()  # before a native library reads them
         return FactorReader.of(self._snapshot.layout, self._snapshot.manifest.layers, self.tracked)
 
     def _check(self, name: str, loaded: LoadedModel) -> None:
-        known = values_of(self._snapshot.manifest.model)
-        for what, fingerprint in loaded.identity.items():
+        known = NO_ADAPTER | values_of(self._snapshot.manifest.model)
+        for what, fingerprint in (NO_ADAPTER | loaded.identity).items():
             recorded = known.get(what, fingerprint)  # an older gindex recorded less
             if fingerprint != recorded:
-                remedy = "give that one with `model`"
+                named = "base" if what == "model" and loaded.base is not None else what
+                remedy = f"give that one with `{'base' if named == 'base' else 'model'}`"
                 if TRANSFORMERS in (recorded, fingerprint):  # the same weights, run by other code
                     remedy = f"{'give' if fingerprint == TRANSFORMERS else 'leave out'} `trust_remote_code`"
                 raise MismatchError(
                     field=name,
-                    expected=f"the {what} {recorded[:12] or 'none'} that the index was built with",
+                    expected=f"the {named} {recorded[:12] or 'none'} that the index was built with",
                     found=fingerprint[:12] or "none",
                     remedy=remedy,
                 )

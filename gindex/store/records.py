@@ -50,12 +50,29 @@ class Operation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseRecord:
+    """Where the base of an adapter is; see `store.model_place`.
+
+    Attributes:
+        name: Its folder or hub name, as the build looked for it.
+        folder: Absolute path of its folder.
+        relative: The same from the index.
+        hub: Its name on the hub, in the place of a folder.
+    """
+
+    name: str
+    folder: str | None = None
+    relative: str | None = None
+    hub: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRecord:
     """The model of an index.
 
     Attributes:
         name: Its folder or hub name, as it was given to the build.
-        model: Fingerprint of its weights.
+        model: Fingerprint of its weights, of an adapter those of the base.
         tokenizer: Fingerprint of its tokenizer.
         dtype: Number format of its passes.
         parameters: Number of its weights.
@@ -67,6 +84,8 @@ class ModelRecord:
         hub: Its name on the hub, in the place of a folder.
         body_parameters: Number of weights of its body, which embeddings and the output head are not of.
         tracked_body_parameters: Those of them that are tracked.
+        adapter: Fingerprint of the adapter; this and the next only where there is one.
+        base: Where its base is.
     """
 
     name: str
@@ -82,6 +101,8 @@ class ModelRecord:
     hub: str | None = None
     body_parameters: int | None = None
     tracked_body_parameters: int | None = None
+    adapter: str | None = None
+    base: BaseRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 The query's gradient is preconditioned once, X_q = H^-1 G_q, in each layer's own coordinates. The influence of a
 document is then <X_q, G_d> = sum_t g_t^T X_q a_t summed over layers, without any rotation. A document that few queries
-want takes the second form; one that many want forms its gradient once.
+want takes the second form; one that many want forms its gradient once, some outputs of a layer at a time, which stay in
+a processor's caches until all queries have read them.
 
-Axes: L layers, Q queries, N documents, T tokens, I layer inputs, O layer outputs.
+Axes: L layers, Q queries, N documents, T tokens, I layer inputs, O layer outputs, B some of the outputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,16 @@ from torch import Tensor
 from gindex.curvature.ekfac import FactorLoader, rotated_gradients
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.vectors.held_gradients import HeldGradients, Hold, whole
 
 FORMED_VALUES = 1 << 24
-"""Most values of document gradients that are formed at once: 64 MiB in float32."""
+"""Most values of document gradients that are formed at once on an accelerator: 64 MiB in float32."""
+
+CACHED_VALUES = 1 << 20
+"""The same on a CPU: 4 MiB in float32. Larger ones are written to memory and read again, which takes twice the time."""
+
+LEAST_OUTPUTS = 16
+"""Outputs of a layer that are formed at once in any case: products of fewer rows are slow."""
 
 
 class WeightSpace:
@@ -49,7 +57,8 @@ def precondition_queries(
     losses: Callable[[], Tensor],
     texts: int = 1,
     owners: Tensor | None = None,
-) -> dict[str, Tensor]:
+    hold: Hold = whole,
+) -> dict[str, HeldGradients]:
     """Apply the inverse curvature to the gradients of queries.
 
     Args:
@@ -60,18 +69,19 @@ def precondition_queries(
         losses: Runs the model on the queries and returns their summed losses [Q]; with owners, on R texts [R].
         texts: See `observe`.
         owners: The query that each text belongs to [R], where the gradient of a query is a sum over texts.
+        hold: Makes the result of a layer what is held of it.
 
     Returns:
         H^-1 G [Q, O, I] by layer name, in the factors' number format.
     """
-    observer = _PreconditionObserver(factors, damping_scale, queries, owners)
+    observer = _PreconditionObserver(factors, damping_scale, queries, owners, hold)
     observe(layers, observer, queries if owners is None else len(owners), losses, texts)
     return observer.preconditioned
 
 
 def exact_influence(
     layers: Sequence[TrackedLayer],
-    preconditioned: dict[str, Tensor],
+    preconditioned: Mapping[str, HeldGradients],
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
     texts: int = 1,
@@ -95,7 +105,7 @@ def exact_influence(
 
 def layer_influence(
     layers: Sequence[TrackedLayer],
-    preconditioned: dict[str, Tensor],
+    preconditioned: Mapping[str, HeldGradients],
     wanted_QN: Tensor,
     losses: Callable[[], Tensor],
     texts: int = 1,
@@ -136,8 +146,11 @@ class _GradientObserver(Observer):
 
 
 class _PreconditionObserver(Observer):
-    def __init__(self, factors: FactorLoader, damping_scale: float, queries: int, owners: Tensor | None) -> None:
-        self.preconditioned: dict[str, Tensor] = {}
+    def __init__(
+        self, factors: FactorLoader, damping_scale: float, queries: int, owners: Tensor | None, hold: Hold
+    ) -> None:
+        self.preconditioned: dict[str, HeldGradients] = {}
+        self._hold = hold
         self._factors, self._damping_scale, self._queries, self._owners = factors, damping_scale, queries, owners
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
@@ -149,13 +162,14 @@ class _PreconditionObserver(Observer):
         if self._owners is not None:
             summed_QPR = G_QPR.new_zeros(self._queries, *G_QPR.shape[1:])
             G_QPR = summed_QPR.index_add_(0, self._owners.to(G_QPR.device), G_QPR)
-        self.preconditioned[layer.name] = factors.precondition(G_QPR, self._damping_scale)
+        self.preconditioned[layer.name] = self._hold(factors.precondition(G_QPR, self._damping_scale))
 
 
 class _InfluenceObserver(Observer):
-    def __init__(self, preconditioned: dict[str, Tensor], wanted_QN: Tensor) -> None:
+    def __init__(self, preconditioned: Mapping[str, HeldGradients], wanted_QN: Tensor) -> None:
         first = next(iter(preconditioned.values()))
-        self.influence = first.new_zeros(wanted_QN.shape, dtype=torch.promote_types(first.dtype, torch.float32))
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        self.influence = torch.zeros(wanted_QN.shape, dtype=dtype, device=first.device)
         self._preconditioned = preconditioned
         self._wanted = wanted_QN.to(first.device)
         self._wanted_by = [torch.nonzero(wanted_N)[:, 0] for wanted_N in self._wanted]
@@ -165,25 +179,31 @@ class _InfluenceObserver(Observer):
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
-        X_QOI = self._preconditioned[layer.name]
-        g, a = g_NTO.to(X_QOI.dtype), kept.to(X_QOI.dtype)
+        X = self._preconditioned[layer.name]
+        g, a = g_NTO.to(X.dtype), kept.to(X.dtype)
         documents, tokens = g.shape[:2]
         if self._pairs * tokens <= documents * tokens + self._pairs:
             for query, wanted in enumerate(self._wanted_by):
                 if len(wanted):
-                    terms_NTI = (g[wanted] @ X_QOI[query]) * a[wanted]
+                    terms_NTI = (g[wanted] @ X[query]) * a[wanted]
                     self.influence[query, wanted] += terms_NTI.sum((1, 2), dtype=self.influence.dtype)
-            return
-        size = max(1, FORMED_VALUES // X_QOI[0].numel())
-        for start in range(0, documents, size):
-            some = slice(start, start + size)
-            G_NOI = g[some].mT @ a[some]
-            scores_QN = X_QOI.flatten(1) @ G_NOI.flatten(1).T
-            self.influence[:, some] += torch.where(self._wanted[:, some], scores_QN, 0.0)
+        else:
+            self.influence += torch.where(self._wanted, self._by_formed_gradients(X, g, a), 0.0)
+
+    def _by_formed_gradients(self, X: HeldGradients, g_NTO: Tensor, a_NTI: Tensor) -> Tensor:
+        """The influence [Q, N] of all documents on all queries."""
+        most = CACHED_VALUES if X.device.type == "cpu" else FORMED_VALUES
+        size = max(LEAST_OUTPUTS, most // max(1, len(a_NTI) * a_NTI.shape[2]))
+        influence_QN = torch.zeros_like(self.influence)
+        for start in range(0, g_NTO.shape[2], size):
+            G_NBI = g_NTO[:, :, start : start + size].mT @ a_NTI
+            X_QBI = X[:, start : start + size]
+            influence_QN += X_QBI.flatten(1) @ G_NBI.flatten(1).T
+        return influence_QN
 
 
 class _LayerObserver(_InfluenceObserver):
-    def __init__(self, preconditioned: dict[str, Tensor], wanted_QN: Tensor) -> None:
+    def __init__(self, preconditioned: Mapping[str, HeldGradients], wanted_QN: Tensor) -> None:
         super().__init__(preconditioned, wanted_QN)
         self.by_layer: dict[str, Tensor] = {}
 

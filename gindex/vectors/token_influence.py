@@ -15,11 +15,12 @@ from torch.nn.functional import pad
 
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.vectors.held_gradients import HeldGradients
 
 
 def token_influence(
     layers: Sequence[TrackedLayer],
-    preconditioned: Mapping[str, Tensor],
+    preconditioned: Mapping[str, HeldGradients],
     documents: int,
     losses: Callable[[], Tensor],
     texts: int = 1,
@@ -45,7 +46,7 @@ def token_influence(
 
 
 class _TokenObserver(Observer):
-    def __init__(self, preconditioned: Mapping[str, Tensor]) -> None:
+    def __init__(self, preconditioned: Mapping[str, HeldGradients]) -> None:
         self.influence: dict[str, Tensor] = {}
         self._preconditioned = preconditioned
         self._positions: dict[str, Tensor] = {}

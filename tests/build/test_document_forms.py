@@ -1,6 +1,8 @@
 """Documents of every form, built into one index: what counts, and influence against plain autograd."""
 
 import json
+import shutil
+import sqlite3
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +12,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gindex import GradientIndex
+from gindex.change.compact import compact
+from gindex.change.verify import verify
 from gindex.documents.table import DocumentTable
-from gindex.errors import CorpusError
+from gindex.errors import CorpusError, CorruptStoreError
 from gindex.exact.fidelity import sample_parts
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
+from gindex.store.layout import Layout
 from gindex.vectors.influence import document_gradients
 
 SYSTEM, ASK, SAID, AGAIN, MORE = "the kernel", "a bug the stack", "patch the heap", "the loop", "test a lock"
@@ -309,3 +314,42 @@ def test_a_model_without_a_chat_template(tmp_path, model_folder, make_config):
 
 def test_parts_to_rank_are_drawn_of_all_forms(forms):
     assert len(sample_parts(forms.snapshot.usable_parts, None, 0)) == len(RECORDS) + 3 + 30
+
+
+def test_losses_and_contents_survive_changes(tmp_path, forms, chat_model):
+    """Adding, deleting and compacting keep what counts in every form, and a deep check finds nothing."""
+    folder = tmp_path / "index"
+    shutil.copytree(forms.snapshot.layout.root, folder)
+    before = {name: forms.objectives(name) for name in [*RECORDS, "labels", "weights"]}
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps({"id": "again", "messages": CHAT, "w": 4}) + "\n")
+    index = GradientIndex.open(folder, device="cpu")
+    index.add([str(more)])
+    index.delete(["t1", "t2", "mask"])
+    compact(Layout(folder))
+    assert verify(Layout(folder), deep=True)["problems"] == []
+    changed = index.refresh()
+    for name, parts in before.items():
+        assert changed.document(name) == forms.document(name)
+        for found, expected in zip(changed.objectives(name), parts, strict=True):
+            assert found.preference == expected.preference
+            for text, own in zip(found.texts, expected.texts, strict=True):
+                assert text.ids.tobytes() == own.ids.tobytes() and text.weights.tobytes() == own.weights.tobytes()
+    (added,) = changed.objectives("again")
+    assert set(added.texts[0].weights.tolist()) == {0.0, 4.0}
+    assert "again" in [name for name, _ in changed.lexical("patch heap", 40)]
+
+
+def test_a_damaged_loss_is_found(tmp_path, forms):
+    """A row that says what counts is checked as its part is; without it a prompt would count."""
+    folder = tmp_path / "index"
+    shutil.copytree(forms.snapshot.layout.root, folder)
+    (ordinal,) = parts_of(forms, "completion")
+    path = folder / "volumes/00000/documents.sqlite"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("DELETE FROM losses WHERE part = ?", (int(ordinal),))
+    connection.close()
+    index = GradientIndex.open(folder, device="cpu")
+    with pytest.raises(CorruptStoreError, match=f"part {ordinal} as it was written"):
+        index.snapshot.documents.objectives([ordinal])

@@ -239,17 +239,6 @@ def test_beside_safetensors_pickled_weights_are_passed_over(folder):
     same(folder, expected, allow_pickle=True)
 
 
-@pytest.mark.parametrize("base", [True, False])
-def test_an_adapter_is_refused_with_peft_and_without(folder, base, monkeypatch):
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "model", "peft_type": "LORA"}))
-    if not base:
-        (folder / "config.json").unlink()
-    for installed in (False, True):
-        monkeypatch.setattr("transformers.models.auto.auto_factory.is_peft_available", lambda found=installed: found)
-        message = refused(folder)
-        assert "merge_and_unload()" in message and ("move the adapter's files away" in message) is base
-
-
 @pytest.mark.parametrize(
     "quantised",
     [

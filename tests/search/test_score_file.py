@@ -103,7 +103,7 @@ def test_exact_influence_is_that_of_a_search(opened, tmp_path, monkeypatch, norm
     """In blocks of parts, and of one query at a time, as where no more fit in memory."""
     monkeypatch.setattr(sweeper, "EXACT_BLOCK_PARTS", 40)
     monkeypatch.setattr(opened.reranker, "_block_bytes", 1)
-    assert len(list(opened.reranker.blocks(3))) == 3
+    assert len(opened.reranker.blocks(3).slices) == 3
     opened.write_scores(QUERIES, tmp_path / "s.npy", exact=True, hits="part", normalise=normalise)
     names, influence = read(tmp_path / "s.npy")
     lengths = opened.snapshot.documents.part_lengths()[opened.snapshot.usable_parts]

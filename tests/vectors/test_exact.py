@@ -49,11 +49,12 @@ def test_exact_influence_matches_autograd(setting, damping_scale):
     assert not got[:, 1].any(), "a document of one token has no influence"
 
 
-@pytest.mark.parametrize("formed", [1, 1000])  # one document's gradient at a time, or several
+@pytest.mark.parametrize("formed", [1, 1000])  # the gradient of one output at a time, or of several
 def test_forming_gradients_in_blocks_changes_nothing(setting, monkeypatch, formed):
     everyone = list(range(8))
     expected = influence(setting, everyone, everyone, 0.1)
-    monkeypatch.setattr("gindex.vectors.influence.FORMED_VALUES", formed)
+    monkeypatch.setattr("gindex.vectors.influence.CACHED_VALUES", formed)
+    monkeypatch.setattr("gindex.vectors.influence.LEAST_OUTPUTS", 1)
     torch.testing.assert_close(influence(setting, everyone, everyone, 0.1), expected, **EXACT)
 
 

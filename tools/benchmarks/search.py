@@ -16,7 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,14 +33,17 @@ from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
 from gindex.ann.library import import_faiss
 from gindex.ann.spec import FaissSpec, spec_of
+from gindex.corpus.batches import TokenBatch
 from gindex.exact.fidelity import sample_queries
 from gindex.exact.stopping import expected_misses
-from gindex.progress import Silent
+from gindex.model.tracked_model import TrackedModel
+from gindex.progress import Phase, Silent
 from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
 from gindex.vectors.codes import decode
+from gindex.vectors.held_gradients import RoundedGradients, whole
 from gindex.vectors.projection import ProjectionSpec
 
 QUERIES = 32
@@ -222,47 +227,94 @@ def opening(path: Path) -> None:
         print(f"| {name} | {result.stdout.strip()} |", flush=True)
 
 
-def exact(index: GradientIndex, repeats: int) -> None:
-    """Print what the exact re-rank costs beside a plain pass forward and backward over the same parts."""
+class Stopwatch:
+    """A progress that adds up wall-clock and processor seconds of each phase by its name."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.used: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
+        """Time a phase."""
+        wall, used = time.perf_counter(), time.process_time()
+        with Silent().phase(name, total, unit) as phase:
+            yield phase
+        self.seconds[name] += time.perf_counter() - wall
+        self.used[name] += time.process_time() - used
+
+
+def resident(name: str) -> float:
+    """Return the memory of this process, `VmRSS` or its peak `VmHWM`, in GB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1e6
+
+
+def frozen_pass(engine: TrackedModel, batches: Sequence[TokenBatch]) -> None:
+    """Pass forward and backward with frozen weights."""
+    for batch in batches:
+        embedded = engine.loaded.model.get_input_embeddings()
+        hook = embedded.register_forward_hook(lambda _m, _i, out: out.requires_grad_())
+        try:
+            engine.task.losses(batch).sum().backward()
+        finally:
+            hook.remove()
+
+
+def exact(index: GradientIndex, repeats: int, count: int) -> None:
+    """Print what the exact re-rank costs beside a frozen pass forward and backward over the same parts, one thread.
+
+    Both take turns, and the ratio is of processor time. Peak memory is what the process takes beside the model, some of
+    which an allocator may keep from one line to the next.
+    """
+    set_threads(1)
     engine, reranker = index.model.tracked, index.reranker
-    generator = np.random.default_rng(0)
+    everything, loaded = index.snapshot.usable_parts, resident("VmRSS")
+    ordinals = np.sort(np.random.default_rng(0).choice(everything, min(len(everything), count), replace=False))
+    batches = engine.batches(index.snapshot.documents.objectives(ordinals), ordinals, 0)
     print(
-        "\n| threads | queries | candidates of each | parts in all | plain pass, s | re-rank, s | ratio "
-        "| of processor time | query curvature, s |"
+        f"\n{len(ordinals)} candidates of {sum(int(batch.lengths.sum()) for batch in batches)} tokens\n\n"
+        "| queries | blocks | held | frozen pass, s of the processor | exact influence | ratio | query curvature "
+        "| peak, GB |\n|---|---|---|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
-    total = index.manifest.stored_parts
-    for threads in THREADS:
-        set_threads(threads)
-        for queries, count in ((1, 100), (8, 100)):
-            asked = sample_queries(index.snapshot.documents, queries, np.arange(total), 0).tokens
-            pool = np.sort(generator.choice(total, min(total, 2 * count), replace=False))
-            candidates = [np.sort(generator.choice(pool, count, replace=False)) for _ in range(queries)]
-            ordinals = np.unique(np.concatenate(candidates))
-            objectives = index.snapshot.documents.objectives(ordinals)
-            batches = engine.batches(objectives, np.arange(len(ordinals)), 0)
+    for queries in COUNTS:
+        asked = sample_queries(index.snapshot.documents, queries, everything, 0).tokens
+        blocks, watch, most = reranker.blocks(len(asked)), Stopwatch(), 0.0
+        for _ in range(repeats):
+            with watch.phase("frozen pass", None, "parts"):
+                frozen_pass(engine, batches)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            reranker.influence(asked, [ordinals] * len(asked), watch)
+            most = max(most, resident("VmHWM") - loaded)
+        plain, ranked, curvature = (
+            watch.used[name] / repeats for name in ("frozen pass", "exact influence", "query curvature")
+        )
+        print(
+            f"| {len(asked)} | {len(blocks.slices)} | {'whole' if blocks.hold is whole else 'rounded'} | {plain:.1f} "
+            f"| {ranked:.1f} | {ranked / plain:.2f} | {curvature:.1f} | {most:.2f} |",
+            flush=True,
+        )
+    rounding(index, ordinals)
 
-            def plain(batches: list = batches) -> None:
-                """Forward and backward with frozen weights."""
-                for batch in batches:
-                    embedded = engine.loaded.model.get_input_embeddings()
-                    hook = embedded.register_forward_hook(lambda _m, _i, out: out.requires_grad_())
-                    try:
-                        engine.task.losses(batch).sum().backward()
-                    finally:
-                        hook.remove()
 
-            start = time.perf_counter()
-            held: dict[str, torch.Tensor] = reranker.precondition(asked, Silent())
-            curvature = time.perf_counter() - start
-            bare, bare_used = milliseconds(plain, repeats)
-            rerank = partial(reranker.influence, asked, candidates, Silent(), held)
-            ranked, ranked_used = milliseconds(rerank, repeats)
-            print(
-                f"| {threads} | {queries} | {count} | {len(ordinals)} | {bare / 1000:.2f} | {ranked / 1000:.2f} "
-                f"| {ranked / bare:.2f} | {ranked_used / bare_used:.2f} | {curvature:.2f} |",
-                flush=True,
-            )
+def rounding(index: GradientIndex, ordinals: np.ndarray, queries: int = 4) -> None:
+    """Print how far the influence of rounded queries is from that of whole ones, own documents left out."""
+    reranker, documents = index.reranker, index.snapshot.documents
+    asked = sample_queries(documents, queries, index.snapshot.usable_parts, 0)
+    objectives = documents.objectives(ordinals)
+    wanted_QN = asked.documents[:, None] != documents.part_documents()[ordinals]
+    with Silent().phase("exact influence", None, "parts") as phase:
+        exact_QN, found_QN = (
+            reranker.influence_of(reranker.precondition(asked.tokens, Silent(), hold), objectives, wanted_QN, phase)
+            for hold in (whole, RoundedGradients.of)
+        )
+    print("\n| tokens of the query | error of rounding, of the scores' spread | largest error of one |\n|---|---|---|")
+    for query, exact_N, found_N, own in zip(asked.tokens, exact_QN, found_QN, wanted_QN, strict=True):
+        error_N, spread = (found_N - exact_N)[own], exact_N[own].std()
+        print(
+            f"| {len(query.objective)} | {error_N.std() / spread:.6f} | {abs(error_N).max() / spread:.6f} |", flush=True
+        )
 
 
 def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -> None:
@@ -309,12 +361,13 @@ def main() -> None:
     parser.add_argument("--type", action="append", default=[], help="another type of FAISS index to build and compare")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--exact", action="store_true", help="measure the exact re-rank, and nothing else")
+    parser.add_argument("--candidates", type=int, default=100, help="of each query, for --exact")
     parser.add_argument("--stopping", type=int, help="measure --stop-early on so many queries, and nothing else")
     parser.add_argument("--prepare", action="store_true", help="make what is kept in --work, and stop")
     arguments = parser.parse_args()
     index = GradientIndex.open(arguments.index)
     if arguments.exact:
-        exact(index, arguments.repeats)
+        exact(index, arguments.repeats, arguments.candidates)
     if arguments.stopping:
         stopping(index, arguments.stopping)
     if arguments.exact or arguments.stopping:

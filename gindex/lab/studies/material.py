@@ -129,9 +129,10 @@ class Material:
         by_layer: bool = False,
     ) -> Influence:
         """The exact influence [Q, N], by layer [L, Q, N], of texts on queries, 0 where it isn't wanted."""
-        reranker, blocks = self.index.reranker, []
-        for block in reranker.blocks(len(queries)):
-            preconditioned = reranker.precondition(queries[block], self.progress)
+        reranker, found_blocks = self.index.reranker, []
+        blocks = reranker.blocks(len(queries))
+        for block in blocks.slices:
+            preconditioned = reranker.precondition(queries[block], self.progress, blocks.hold)
             needed = np.flatnonzero(wanted_QN[block].any(0)).tolist()
             with self.progress.phase("exact influence", len(needed), "parts") as phase:
                 found = reranker.influence_of(
@@ -139,8 +140,8 @@ class Material:
                 )
             whole = np.zeros((*found.shape[:-1], len(texts)), np.float32)
             whole[..., needed] = found
-            blocks.append(whole)
-        return np.concatenate(blocks, axis=-2)
+            found_blocks.append(whole)
+        return np.concatenate(found_blocks, axis=-2)
 
     def quote(self, ordinal: int, note: str) -> Quote:
         """A part as the report shows it."""
