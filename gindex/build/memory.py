@@ -134,7 +134,6 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     """
     layers, size = model.table.layers, model.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
-    values = sum(layer.parameters for layer in layers)
     eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
     fit = (
         4 * squares + ENTRY_BYTES * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
