@@ -106,7 +106,8 @@ def select_parts(version: int, documents: bool = False) -> str:
 
     Args:
         version: Version of the table.
-        documents: Give `DOCUMENT_COLUMNS` of their documents `d` after them.
+        documents: Give `DOCUMENT_COLUMNS` of their documents `d` after them, and what these were made of: their form,
+            or NULL for plain text.
     """
     columns, tables = [f"p.{column}" for column in PART_COLUMNS], "parts p"
     if version == VERSION:
@@ -117,6 +118,9 @@ def select_parts(version: int, documents: bool = False) -> str:
     if documents:
         columns += [f"d.{column}" for column in DOCUMENT_COLUMNS]
         tables += " JOIN documents d ON d.ordinal = p.document"
+        columns.append("c.form" if version == VERSION else "NULL")
+        if version == VERSION:
+            tables += " LEFT JOIN contents c ON c.document = d.ordinal"
     return f"SELECT {', '.join(columns)} FROM {tables}"
 
 

@@ -21,6 +21,7 @@ from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import Guard
 from gindex.documents.losses import LOSS_COLUMNS, to_objective
 from gindex.documents.schema import (
+    DOCUMENT_COLUMNS,
     PART_COLUMNS,
     VERSION,
     asked_errors,
@@ -71,6 +72,7 @@ class PartRecord:
         text: Its own slice of the document's text, without the context.
         metadata: Metadata of the document.
         token_count: Tokens of the part, context included.
+        form: What its document was made of; None for plain text.
     """
 
     ordinal: int
@@ -79,6 +81,7 @@ class PartRecord:
     text: str
     metadata: dict[str, Any]
     token_count: int
+    form: str | None = None
 
 
 class _File:
@@ -230,8 +233,9 @@ class DocumentTable:
                 text=text[start:end],
                 metadata=self._decode_object(metadata, "metadata"),
                 token_count=token_count,
+                form=form,
             )
-            for ordinal, _, part, start, end, _, token_count, *_losses, _, document_id, text, metadata in rows
+            for ordinal, _, part, start, end, _, token_count, *_losses, _, document_id, text, metadata, form in rows
         ]
 
     def document(self, document_id: str) -> Document:
@@ -395,7 +399,7 @@ class DocumentTable:
                 for row in rows:
                     if sums is not None:
                         sums.check_part(row[:_OF_PART])
-                        sums.check_document(row[_OF_PART:])
+                        sums.check_document(row[_OF_PART : _OF_PART + len(DOCUMENT_COLUMNS)])
                     by_ordinal[row[0]] = row
         for ordinal in asked:
             if ordinal not in by_ordinal:

@@ -64,6 +64,7 @@ def _hit(
         lexical=candidate.lexical,
         duplicates=tuple(parts[n].document_id for n in candidate.duplicates) if folded else None,
         layers=layers,
+        form=part.form,
     )
 
 

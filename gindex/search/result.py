@@ -28,6 +28,7 @@ class Hit:
         lexical: BM25 score of the document; None where it wasn't asked for or has none of the words.
         duplicates: Document ids of the hits that were folded into this one; None where it wasn't asked for.
         layers: The score of each layer group; None where it wasn't asked for.
+        form: What the document was made of, as `messages`; None for plain text.
     """
 
     rank: int
@@ -41,6 +42,7 @@ class Hit:
     lexical: float | None = None
     duplicates: tuple[str, ...] | None = None
     layers: dict[str, float] | None = None
+    form: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,5 +162,5 @@ def failure_record(failed: FailedQuery) -> dict[str, Any]:
 
 
 def _hit_record(hit: Hit) -> dict[str, Any]:
-    optional = ("parts", "lexical", "duplicates", "layers")
+    optional = ("parts", "lexical", "duplicates", "layers", "form")
     return {name: value for name, value in vars(hit).items() if value is not None or name not in optional}

@@ -76,7 +76,7 @@ def document_routes(service: Service) -> APIRouter:
             raise
         version = current.manifest.version
         return _json({"index": name, "version": version, "document_id": record.document_id, "text": record.text,
-                      "metadata": record.metadata})  # fmt: skip
+                      "metadata": record.metadata, "form": record.form, "content": record.content})  # fmt: skip
 
     @router.post("/{name}/documents", response_model=ChangeAnswer, status_code=201, openapi_extra=body_of(AddBody))
     async def add(request: Request, name: str) -> Response:

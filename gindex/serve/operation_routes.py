@@ -14,7 +14,10 @@ from gindex.serve.requests import JSON
 from gindex.serve.service import Service
 
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-_PAGE = ("index.html", "page.css", "page.js", "plots.js", "text.js")
+PAGE = (
+    "index.html", "page.css", "chat.css", "sources.css", "page.js", "address.js", "chat.js", "conversation.js",
+    "dom.js", "hits.js", "plots.js", "service.js", "sources.js", "text.js", "trust.js", "turns.js",
+)  # fmt: skip
 _DOCS = ("docs.html", "docs.js")
 _SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 
@@ -56,7 +59,7 @@ def operation_routes(service: Service) -> APIRouter:
 
 def page_routes() -> APIRouter:
     """Return the routes of the page."""
-    return _file_routes("/", "/page", {name: _own(name) for name in _PAGE})
+    return _file_routes("/", "/page", {name: _own(name) for name in PAGE})
 
 
 def docs_routes() -> APIRouter:

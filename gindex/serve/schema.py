@@ -245,8 +245,10 @@ class DocumentAnswer(BaseModel):
     index: str
     version: int
     document_id: str
-    text: str
+    text: Annotated[str, Field(description="The text; of other forms, the content as the model reads it.")]
     metadata: dict[str, Any]
+    form: Annotated[str, Field(description="What it was made of: text, completion, messages, tokens or preference.")]
+    content: Annotated[dict[str, Any], Field(description="The fields of another form than text, as they were given.")]
 
 
 class ChangeAnswer(BaseModel):

@@ -19,6 +19,8 @@ from gindex.serve.indexes import index_locations  # noqa: E402
 from gindex.serve.keys import Keys  # noqa: E402
 from gindex.serve.service import Service  # noqa: E402
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
 
 class Running:
     """A service that runs: its address, itself, and a plain HTTP client."""
@@ -87,6 +89,33 @@ def until() -> Callable[..., None]:
 def served(start: Callable[..., Running], built: Path) -> Running:
     """The small index, read-only."""
     return start(f"index={built}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; not for the session, since it keeps an event loop in this thread."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, running: Running) -> Iterator[Any]:
+    """A page of the module's service, which must load nothing from elsewhere and fail in no script."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((running.url, "data:")) else problems.append(r.url))
+    page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
+    page.set_default_timeout(20_000)
+    yield page
+    context.close()
+    assert not problems
 
 
 @pytest.fixture

@@ -10,19 +10,8 @@ import pytest
 
 from gindex import GradientIndex
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 SCRIPT = "<img src=x onerror=x()>"
 """Few enough characters for one part; run, it would fail, for there is no x."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +21,6 @@ def running(start, built, tmp_path_factory):
     more.write_text(json.dumps({"id": "<i>script</i>", "text": SCRIPT, "number": 500}) + "\n")
     GradientIndex.open(folder, device="cpu").add([str(more)])
     return start(f"index={folder}", f"second={built}")
-
-
-@pytest.fixture
-def page(browser, running):
-    """A page of the service, which must load nothing from elsewhere and fail in no script."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((running.url, "data:")) else problems.append(r.url))
-    page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
-    page.set_default_timeout(20_000)
-    yield page
-    context.close()
-    assert not problems
 
 
 def ask(page, running, prompt="the compiler race", **more):

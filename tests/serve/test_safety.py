@@ -6,6 +6,7 @@ from gindex.errors import AccessError, ConfigError, OverloadedError
 from gindex.serve.config import ServeConfig
 from gindex.serve.indexes import index_locations
 from gindex.serve.keys import Keys, RateLimit, bearer
+from gindex.serve.operation_routes import PAGE
 
 READ, WRITE = "r" * 16, "w" * 20
 KEYS = f"# keys\nreader read {READ}\n\nwriter read,write {WRITE}\nblind write {'b' * 16}\n"
@@ -99,8 +100,8 @@ def test_headers_of_every_answer(served):
 
 
 def test_the_page_loads_nothing_from_elsewhere(served):
-    for path in ("/", "/page/page.js", "/page/plots.js", "/page/text.js", "/page/page.css"):
-        text = served.http.get(path).text.replace("http://www.w3.org/2000/svg", "")
+    for name in PAGE:
+        text = served.http.get(f"/page/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text and "innerHTML" not in text and "@import" not in text
 
 

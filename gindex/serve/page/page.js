@@ -1,114 +1,109 @@
-// The page of a gindex service. Text of documents only ever enters the page as text, never as markup.
+// The page of a gindex service: what is asked, what is answered, and which index answers.
 
-import { histogram, short, tail } from "./plots.js";
-import { marked, readJson, shown, wordsOf } from "./text.js";
+import { readAddress, writeAddress } from "./address.js";
+import { chatQuery, setChat, startChat, takePasted } from "./chat.js";
+import { at, make, press } from "./dom.js";
+import { cards } from "./hits.js";
+import { histogram, tail } from "./plots.js";
+import { call, indexPath } from "./service.js";
+import { drawSources, fieldsOf, joined } from "./sources.js";
+import { drawCoverage, drawTrust } from "./trust.js";
 
-const at = (id) => document.getElementById(id);
-const FIELDS = ["prompt", "completion", "k", "where", "normalise", "hits", "exact"];
-const COMMON = new Set("a an and are as at be but by for from has have if in into is it its no not of on or so that the then there these they this to was which will with".split(" "));
-let indexes = [], answer = null, asked = null, view = "histogram", running = null, later = 0;
-
-function make(name, { text, className, title } = {}, ...children) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  if (title) made.title = title;
-  made.append(...children);
-  return made;
-}
-
-class Problem extends Error {}
-
-async function call(path, body, { signal, told } = {}) {
-  const headers = body ? { "Content-Type": "application/json" } : {};
-  if (told) headers.Accept = "application/x-ndjson";
-  if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
-  let response;
-  try {
-    response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The service cannot be reached. Is it still running?");
-  }
-  if (response.headers.get("Content-Type")?.startsWith("application/x-ndjson")) return lastOf(response, told);
-  const content = await response.text().then(readJson).catch(() => ({}));
-  if (response.ok) return content;
-  if (response.status === 401) at("key").closest("details").open = true;
-  throw new Problem(content.detail || `The service answered ${response.status}.`);
-}
-
-// Slow work is answered in lines: its place in the queue, how far it is, last the answer or what went wrong.
-
-async function lastOf(response, told) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ;) {
-    const { done, value } = await reader.read();
-    if (done) throw new Problem("The service ended its answer too early. Try again.");
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines.map(readJson)) {
-      if (line.state === "done") return line.result;
-      if (line.state === "failed") throw new Problem(line.problem.detail);
-      told(line.state === "waiting" ? `Waiting, place ${line.place} in the queue …` : line.phase ? stepOf(line) : "Searching …");
-    }
-  }
-}
-
-const stepOf = ({ phase, done, total, unit }) => `${phase[0].toUpperCase()}${phase.slice(1)}: ${done}${total ? ` of ${total}` : ""} ${unit} …`;
-
-const indexPath = (rest) => `v1/indexes/${encodeURIComponent(at("index").value)}${rest}`;
-const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + short(Math.abs(value));
+const FIELDS = ["prompt", "completion", "contrast", "k", "where", "normalise", "hits", "exact"];
+const VIEWS = ["text", "conversation"];
+let indexes = [], answer = null, asked = null, shape = "histogram", running = null, later = 0;
+let form = "text", measure = "sum", summing = null, sums = null;
 
 function fail(error) {
   if (error.name === "AbortError") return;
   at("error").textContent = error.message;
   at("error").hidden = false;
+  at("error").scrollIntoView({ block: "nearest" });
   at("status").textContent = "";
 }
 
 // What is asked, and the address that holds it.
 
-function readForm() {
-  return Object.fromEntries(FIELDS.map((name) => [name, at(name).type === "checkbox" ? at(name).checked : at(name).value]));
+function use(name) {
+  form = name;
+  press("as", VIEWS, name);
+  at("text-view").hidden = name !== "text";
+  at("conversation-view").hidden = name !== "conversation";
+  at("prompt").required = name === "text";
 }
 
-function writeAddress(form) {
+function readQuery() {
+  const query = form === "conversation" ? chatQuery() : { prompt: at("prompt").value };
+  if (form === "text" && at("completion").value) query.completion = at("completion").value;
+  if (at("contrast").value) query.contrast = at("contrast").value;
+  return query;
+}
+
+function readOptions() {
+  const options = { normalise: at("normalise").value };
+  if (at("where").value.trim()) options.where = at("where").value;
+  return options;
+}
+
+function remember({ messages, tools, turn, span }) {
   const parameters = new URLSearchParams({ index: at("index").value });
   for (const name of FIELDS) {
-    const field = at(name), initial = field.type === "checkbox" ? false : field.defaultValue ?? field.options?.[0].value;
-    if (form[name] !== initial && form[name] !== "none" && form[name] !== "part") parameters.set(name, form[name] === true ? "1" : form[name]);
+    const field = at(name), initial = field.type === "checkbox" ? false : field.defaultValue ?? field.options[0].value;
+    const value = field.type === "checkbox" ? field.checked : field.value;
+    if (value !== initial) parameters.set(name, value === true ? "1" : value);
   }
-  history.pushState(null, "", `?${parameters}`);
+  if (at("by").value) parameters.set("by", at("by").value);
+  if (messages) parameters.set("messages", JSON.stringify(messages));
+  if (tools) parameters.set("tools", JSON.stringify(tools));
+  if (turn) parameters.set("turn", turn);
+  if (span) parameters.set("span", span.join(":"));
+  at("too-long").hidden = writeAddress(parameters);
 }
 
-function readAddress() {
-  const parameters = new URLSearchParams(location.search);
+const listOf = (text) => {
+  try {
+    const read = JSON.parse(text);
+    return Array.isArray(read) && read.every((each) => each !== null && typeof each === "object") ? read : [];
+  } catch {
+    return [];
+  }
+};
+
+// Fill in what the address says; true where it asks something.
+function recall() {
+  const parameters = readAddress();
   if (indexes.some((index) => index.name === parameters.get("index"))) at("index").value = parameters.get("index");
   for (const name of FIELDS) {
     if (!parameters.has(name)) continue;
     if (at(name).type === "checkbox") at(name).checked = parameters.get(name) === "1";
     else at(name).value = parameters.get(name);
   }
-  return parameters.has("prompt");
+  at("by").value = parameters.get("by") ?? "";
+  const [start, end] = (parameters.get("span") ?? "").split(":").map(Number), talk = listOf(parameters.get("messages") ?? "");
+  const tools = listOf(parameters.get("tools") ?? "");
+  setChat({ messages: talk, tools: tools.length ? tools : undefined, turn: Number(parameters.get("turn")), span: start < end ? [start, end] : null });
+  use(talk.length ? "conversation" : "text");
+  at("paste").open = !talk.length;
+  return parameters.has("prompt") || talk.length > 0;
 }
 
 async function search(event) {
   event?.preventDefault();
+  if (form === "conversation" && !takePasted()) return;
   running?.abort();
-  const mine = (running = new AbortController()), form = readForm();
-  if (event) writeAddress(form);
+  summing?.abort();
+  const mine = (running = new AbortController()), query = readQuery(), exact = at("exact").checked;
+  if (event) remember(query);
   at("error").hidden = true;
   at("go").disabled = true;
-  at("stop").hidden = !form.exact;
-  at("status").textContent = form.exact ? "Searching, then recomputing the best candidates exactly …" : "Searching …";
-  const told = form.exact ? (text) => { if (mine === running) at("status").textContent = text; } : undefined;
-  const body = { prompt: form.prompt, k: Number(form.k) || 5, both: true, histogram: true, exact: form.exact,
-    normalise: form.normalise, hits: form.hits };
-  if (form.completion) body.completion = form.completion;
-  if (form.where.trim()) body.where = form.where;
+  at("stop").hidden = !exact;
+  at("status").textContent = exact ? "Searching, then recomputing the best candidates exactly …" : "Searching …";
+  const told = exact ? (text) => { if (mine === running) at("status").textContent = text; } : undefined;
+  const options = readOptions();
+  const body = { ...query, ...options, k: Number(at("k").value) || 5, both: true, histogram: true, exact, hits: at("hits").value };
   try {
     answer = await call(indexPath("/search"), body, { signal: mine.signal, told });
-    asked = body;
+    asked = { query, options, exact };
     show();
     if (event) at("results").focus({ preventScroll: true });
   } catch (error) {
@@ -132,138 +127,64 @@ function show() {
   at("notes").hidden = !answer.notes;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
-  const words = wordsOf(`${asked.prompt}${asked.completion ?? ""}`, COMMON);
-  const fill = (id, found, sign) => {
-    const shown = found.filter((hit) => Math.sign(merit(hit)) === sign);
-    at(id).replaceChildren(...shown.map((hit) => card(hit, merit(hit), largest, words)));
+  const found = cards(hits, asked.query, merit, largest), { length } = answer.hits;
+  const fill = (id, from, to, sign) => {
+    const shown = found.slice(from, to).filter((_, n) => Math.sign(merit(hits[from + n])) === sign);
+    at(id).replaceChildren(...shown);
     if (!shown.length) at(id).append(make("li", { className: "empty", text: "No documents." }));
   };
-  fill("positive", answer.hits, 1);
-  fill("negative", answer.negative_hits, -1);
-  badge();
+  fill("positive", 0, length, 1);
+  fill("negative", length, hits.length, -1);
+  at("fields").replaceChildren(...fieldsOf(hits).map((field) => new Option(field)));
+  drawTrust(current(), asked.exact);
   at("results").hidden = false;
   plot();
+  sumSources();
 }
 
 function plot() {
   if (!answer?.histogram) return;
   const spread = answer.histogram;
   at("spread-title").textContent = `${spread.sampled ? "An even sample of " : ""}${spread.parts.toLocaleString("en")} scores, ` +
-    (view === "tail" ? "by rank" : "counts on a log scale");
-  (view === "tail" ? tail : histogram)(at("plot"), spread);
-  for (const name of ["histogram", "tail"]) at(`view-${name}`).setAttribute("aria-pressed", String(view === name));
+    (shape === "tail" ? "by rank" : "counts on a log scale");
+  (shape === "tail" ? tail : histogram)(at("plot"), spread);
+  press("view", ["histogram", "tail"], shape);
 }
 
-function chips(metadata) {
-  return Object.entries(metadata).filter(([, value]) => value !== null && value !== "").map(([name, value]) => {
-    const text = `${name}: ${shown(value)}`;
-    return make("span", { className: "chip", text, title: text });
+// All documents are scored for the sums, so these are asked for after the hits, and only where a field is named.
+async function sumSources() {
+  summing?.abort();
+  const field = at("by").value.trim(), mine = (summing = new AbortController());
+  sums = null;
+  at("sources").replaceChildren();
+  at("measure").hidden = true;
+  at("sources-note").textContent = field ? "Scoring all documents …" : "Name a field of the metadata: which source taught it?";
+  if (!field) return;
+  const told = (text) => { if (mine === summing) at("sources-note").textContent = text; };
+  try {
+    const found = await call(indexPath("/search"), { ...asked.query, ...asked.options, k: 1, group_by: field }, { signal: mine.signal, told });
+    sums = found.groups;
+    drawSums();
+  } catch (error) {
+    if (mine === summing) at("sources-note").textContent = error.name === "AbortError" ? "" : error.message;
+  }
+}
+
+function drawSums() {
+  at("measure").hidden = false;
+  drawSources(sums, measure, (filter) => {
+    at("where").value = joined(at("where").value, filter);
+    at("form").requestSubmit();
   });
 }
 
-function bar(value, largest) {
-  const share = Math.min(1, Math.abs(value) / largest) * 50, fill = make("div", { className: `bar ${value >= 0 ? "pos" : "neg"}` });
-  fill.style.width = `${share}%`;
-  fill.style.left = `${value >= 0 ? 50 : 50 - share}%`;
-  return make("div", { className: "track" }, fill);
-}
+// Which index answers.
 
-function card(hit, value, largest, words) {
-  const of = hit.parts ? `best of ${hit.parts} parts` : hit.part ? `part ${hit.part + 1}` : "";
-  const figures = hit.influence === null ? `score ${signed(hit.score)}` : `influence ${signed(hit.influence)} · score ${signed(hit.score)}`;
-  const view = make("button", { text: "View document" }), explain = make("button", { text: "Explain" });
-  view.type = explain.type = "button";
-  const why = make("div", { className: "why" });
-  why.hidden = true;
-  explain.setAttribute("aria-expanded", "false");
-  view.addEventListener("click", () => openDocument(hit.document_id));
-  explain.addEventListener("click", () => toggleWhy(hit.document_id, explain, why));
-  return make("li", { className: "hit" },
-    make("h3", {}, make("span", { className: "rank", text: String(hit.rank) }), make("span", { text: hit.document_id }), make("span", { className: "part", text: of })),
-    make("div", { className: "score" }, bar(value, largest), make("span", { text: figures })),
-    make("p", { className: "text" }, ...marked(hit.text.trim(), words).map(([piece, mark]) => (mark ? make("mark", { text: piece }) : piece))),
-    make("div", { className: "chips" }, ...chips(hit.metadata)),
-    make("div", { className: "actions" }, explain, view), why);
-}
-
-async function toggleWhy(id, button, why) {
-  if (button.getAttribute("aria-expanded") === "true") {
-    why.hidden = true;
-    button.setAttribute("aria-expanded", "false");
-    return;
-  }
-  why.hidden = false;
-  button.setAttribute("aria-expanded", "true");
-  if (why.childElementCount && !why.dataset.failed) return;
-  delete why.dataset.failed;
-  const step = make("p", { className: "quiet", text: "Recomputing this document exactly …" });
-  why.replaceChildren(step);
-  try {
-    const body = { document_id: id, prompt: asked.prompt };
-    if (asked.completion) body.completion = asked.completion;
-    why.replaceChildren(...explanation(await call(indexPath("/explain"), body, { told: (text) => { step.textContent = text; } })));
-  } catch (error) {
-    why.dataset.failed = "1";
-    why.replaceChildren(make("p", { text: error.message }));
-  }
-}
-
-function explanation(found) {
-  const all = found.parts.flatMap((part) => part.tokens), largest = Math.max(...all.map((token) => Math.abs(token.influence)), 1e-30);
-  const spans = all.filter((token) => !token.context).map((token) => {
-    const span = make("span", { text: token.text, title: signed(token.influence) });
-    const side = token.influence >= 0 ? "--pos-rgb" : "--neg-rgb";
-    span.style.background = `rgb(var(${side}) / ${((Math.abs(token.influence) / largest) * 0.75).toFixed(3)})`;
-    return span;
-  });
-  const groups = Object.entries(found.groups), most = Math.max(...groups.map(([, value]) => Math.abs(value)), 1e-30);
-  return [
-    make("p", { text: `Exact influence ${signed(found.influence)}, the sum over tokens and over layers. Hold the pointer over a token for its share.` }),
-    make("p", { className: "tokens" }, ...spans),
-    make("div", { className: "layers" }, ...groups.flatMap(([name, value]) => [
-      make("span", { text: name.replace(/^model\.layers\.|^transformer\.h\.|^gpt_neox\.layers\./, "layer ") }), bar(value, most),
-      make("span", { className: "value", text: signed(value) })])),
-  ];
-}
-
-async function openDocument(id) {
-  try {
-    const found = await call(indexPath(`/documents/${encodeURIComponent(id)}`));
-    at("document-title").textContent = found.document_id;
-    at("document-metadata").replaceChildren(...chips(found.metadata));
-    at("document-text").textContent = found.text;
-    at("document").showModal();
-  } catch (error) {
-    fail(error);
-  }
-}
-
-// Which index, and how far its answers can be trusted.
-
-function badge() {
-  const index = indexes.find((one) => one.name === at("index").value);
-  at("badge").hidden = !index?.ready;
-  if (!index?.ready) return;
-  const recall = index.recall ? `recall@10 ${index.recall.at_10.toFixed(2)}` : "recall not measured";
-  at("badge").textContent = asked?.exact ? `exact influence · candidates ${recall}` : index.lossless ? "full search of stored vectors" : `approximate · ${recall}`;
-  at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
-}
-
-function coverage() {
-  const found = indexes.find((one) => one.name === at("index").value)?.coverage;
-  at("coverage").hidden = !found;
-  if (!found) return;
-  const percent = (share) => `${(100 * share).toFixed(1)}%`;
-  at("coverage").classList.toggle("warning", Boolean(found.warning));
-  at("coverage-share").textContent = found.warning ? `Warning: ${found.warning}.`
-    : `${percent(found.share)} of the model\u2019s ${found.of === "body" ? "body" : "weights"} is tracked; what is not`;
-  at("coverage-untracked").replaceChildren(...found.untracked.map((each) => make("li", {
-    text: `${each.weights}: ${each.reason} (${each.share === null ? "outside the body" : percent(each.share)})` })));
-}
+const current = () => indexes.find((one) => one.name === at("index").value);
 
 function chosen() {
-  badge();
-  coverage();
+  drawTrust(current(), asked?.exact);
+  drawCoverage(current()?.coverage);
 }
 
 async function list() {
@@ -286,7 +207,7 @@ async function list() {
 async function whenReady(complete) {
   clearTimeout(later);
   chosen();
-  const index = indexes.find((one) => one.name === at("index").value);
+  const index = current();
   if (index && !index.ready) {
     at("status").textContent = `The index is not ready: ${index.reason}. It is looked at again every second …`;
     later = setTimeout(async () => {
@@ -300,12 +221,13 @@ async function whenReady(complete) {
 
 async function start() {
   at("key").value = sessionStorage.getItem("gindex-key") ?? "";
-  if (await list()) await whenReady(readAddress());
+  if (await list()) await whenReady(recall());
 }
 
 // What is shown is of the index before, and its buttons would ask the one chosen now.
 async function switched() {
   running?.abort();
+  summing?.abort();
   at("results").hidden = at("notes").hidden = at("error").hidden = true;
   await whenReady(false);
 }
@@ -323,7 +245,11 @@ at("key").addEventListener("change", () => {
   start();
 });
 at("index").addEventListener("change", switched);
-for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { view = name; plot(); });
-addEventListener("popstate", () => { at("form").reset(); if (readAddress()) search(); chosen(); });
+for (const name of ["histogram", "tail"]) at(`view-${name}`).addEventListener("click", () => { shape = name; plot(); });
+for (const name of VIEWS) at(`as-${name}`).addEventListener("click", () => use(name));
+for (const name of ["sum", "mean"]) at(`measure-${name}`).addEventListener("click", () => { measure = name; drawSums(); });
+at("by").addEventListener("change", () => { remember(asked.query); sumSources(); });
+addEventListener("popstate", () => { at("form").reset(); if (recall()) search(); chosen(); });
 addEventListener("resize", plot);
+startChat();
 start();
