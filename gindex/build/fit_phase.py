@@ -1,6 +1,7 @@
 """The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -12,6 +13,7 @@ from gindex.build.memory import sides
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
+from gindex.curvature.experts import report_unreached, settled_sharing
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.curvature.kinds import CurvatureKind, curvature_kind
 from gindex.curvature.ranks import ranks
@@ -19,7 +21,15 @@ from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
-from gindex.store.factors import layers_by_group, mean_eigenvalues, read_bases, read_basis_values, write_tensors
+from gindex.store.factors import (
+    layers_by_group,
+    mean_eigenvalues,
+    read_bases,
+    read_basis_values,
+    settled_table,
+    sharing_record,
+    write_tensors,
+)
 from gindex.store.layout import Layout
 
 
@@ -49,9 +59,11 @@ def fit_factors(
         release()
     if not all(layout.eigenvalues(number).is_file() for number in numbers):
         Lambda = _eigenvalues(layout, model, batches, curvature, seed, progress)
-        for number, layers in enumerate(layers_by_group(model.table)):
-            values = {layer.name: Lambda[layer.name] for layer in layers}
-            means = {name: curvature.mean_eigenvalue(value) for name, value in values.items()}
+        settled = settled_table(layout, model.table)
+        report_unreached(settled.layers, Lambda)
+        for number, layers in enumerate(layers_by_group(settled)):
+            values = {layer.factors: Lambda[layer.factors] for layer in layers}
+            means = curvature.mean_eigenvalues(layers, values)
             write_tensors(layout.eigenvalues(number), values, {"mean": means})
 
 
@@ -59,13 +71,14 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
     """Describe the tracked layers of a fitted index, with the ranks that are kept of each."""
     means = mean_eigenvalues(layout, len(table.groups))
     records = []
-    for layer in table.layers:
+    for layer in settled_table(layout, table):
         activation_rank, gradient_rank = ranks(layer, rank_fraction)
         records.append(
             LayerRecord(
                 name=layer.name,
                 group=layer.group,
                 source=layer.source,
+                factors=layer.whole if layer.shares_factors else None,
                 inputs=layer.inputs,
                 outputs=layer.outputs,
                 activation_rank=activation_rank,
@@ -88,7 +101,7 @@ def _fit_bases(
     with progress.phase("fit covariances", _parts(batches), "parts") as phase:
         observer = fit_covariances(model.table.layers, model.task, batches, seed, done=phase.advance)
     A, S = observer.activation_moments, observer.gradient_moments
-    groups = layers_by_group(model.table)
+    groups = layers_by_group(replace(model.table, layers=settled_sharing(model.table.layers, observer)))
     missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
     widest = max(sides(model.table.layers))
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
@@ -99,15 +112,16 @@ def _fit_bases(
             for made in islice(found, len(_covariances(groups[number], A, S))):
                 tensors |= made
                 phase.advance()
-            write_tensors(layout.eigenbases(number), tensors, {})
+            write_tensors(layout.eigenbases(number), tensors, sharing_record(groups[number]))
 
 
 def _covariances(
     layers: Sequence[TrackedLayer], A: dict[str, TokenMoment], S: dict[str, TokenMoment]
 ) -> list[tuple[str, str, dict[str, TokenMoment]]]:
     """The side, the name and the place of each covariance that the file of a layer group is made of."""
-    activations = [("activation", layer.source, A) for layer in layers if layer.name == layer.source]
-    return activations + [("gradient", layer.name, S) for layer in layers]
+    group = {layer.name for layer in layers} | {layer.whole for layer in layers}  # a source may be of an earlier one
+    activations = [("activation", name, A) for name in dict.fromkeys(layer.source for layer in layers) if name in group]
+    return activations + [("gradient", name, S) for name in dict.fromkeys(layer.factors for layer in layers)]
 
 
 def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
@@ -125,15 +139,18 @@ def _eigenvalues(
     seed: int,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """Lambda [O, I] by layer name."""
-    layers = model.table.layers
+    """Lambda [O, I] by `TrackedLayer.factors`."""
+    table = settled_table(layout, model.table)
     if kind.assumed is not None:
-        activation, gradient = read_basis_values(layout, model.table)
+        activation, gradient = read_basis_values(layout, table)
         tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
-        return {layer.name: kind.assumed(activation[layer.source], gradient[layer.name], tokens) for layer in layers}
-    bases = read_bases(layout, model.table, model.device, model.dtype)
+        return {
+            layer.factors: kind.assumed(activation[layer.source], gradient[layer.factors], tokens * layer.token_share)
+            for layer in table
+        }
+    bases = read_bases(layout, table, model.device, model.dtype)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
-        return fit_eigenvalues(layers, model.task, batches, bases, seed, done=phase.advance)
+        return fit_eigenvalues(table.layers, model.task, batches, bases, seed, done=phase.advance)
 
 
 def _parts(batches: Sequence[TokenBatch]) -> int:

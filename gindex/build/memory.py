@@ -4,6 +4,7 @@ What a phase holds whatever the batch follows from the shapes. A phase that hold
 where only small ones fit, blocks of the model are checkpointed.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from gindex.build.allocator import freed_at_once
 from gindex.build.token_bytes import token_bytes
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
+from gindex.curvature.experts import expected_sharing
 from gindex.curvature.ranks import ranks
 from gindex.errors import ConfigError
 from gindex.exact.rerank import BLOCK_BYTES
@@ -132,10 +134,10 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     """
     layers, size = model.table.layers, model.dtype.itemsize
     squares = sum(width**2 for width in sides(layers))
-    values = sum(layer.parameters for layer in layers)
+    eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
     fit = (
         4 * squares + ENTRY_BYTES * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
-        size * squares + 4 * values,  # bases, and sums of the corrected eigenvalues
+        size * squares + 4 * eigenvalues,  # bases, and sums of the corrected eigenvalues
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
@@ -166,7 +168,7 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
         return ByPhase(fit=usual, calibration=BatchSize(tokens=CALIBRATION_TOKENS), vectors=usual, fidelity=usual)
     needs, least = memory_needs(model, config, parts, longest), max(longest, LEAST_BATCH_TOKENS)
     if config.memory:
-        least, most = longest, max(need.least(longest) for need in vars(needs).values())
+        least, most = longest, _least_bytes(needs, longest)
         if most > bound:
             raise ConfigError(
                 field="memory",
@@ -192,6 +194,32 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
     )
 
 
+def _least_bytes(needs: ByPhase[MemoryNeed], longest: int) -> int:
+    phases: list[MemoryNeed] = list(vars(needs).values())
+    return max(need.least(longest) for need in phases)
+
+
+def with_expert_factors(
+    model: TrackedModel, config: BuildConfig, fit_tokens: int, parts: int, longest: int
+) -> TrackedModel:
+    """The model with experts that share factors where the fit has too few tokens for their own, or memory is too small.
+
+    Args:
+        model: The loaded model.
+        config: Settings of the build.
+        fit_tokens: Tokens of the fit.
+        parts: Parts of the corpus.
+        longest: Tokens of the longest part.
+    """
+    for tokens in (fit_tokens, 0):
+        layers = expected_sharing(model.table.layers, tokens)
+        planned = replace(model, table=replace(model.table, layers=layers))
+        bound = _bound(planned, config) if config.memory else None
+        if bound is None or _least_bytes(memory_needs(planned, config, parts, longest), longest) <= bound:
+            break
+    return planned
+
+
 def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> int:
     """The most that a build takes at a time, as far as that can be reckoned."""
     needs, sizes = memory_needs(model, config, parts, longest), batch_sizes(model, config, parts, longest)
@@ -213,8 +241,13 @@ def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
 def model_and_factors(model: TrackedModel) -> int:
     """The bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
     layers = model.table.layers
-    factors = sum(width**2 for width in sides(layers)) + sum(layer.parameters for layer in layers)
-    return weight_bytes(model) + 4 * factors
+    return weight_bytes(model) + factor_bytes(layers)
+
+
+def factor_bytes(layers: Sequence[TrackedLayer]) -> int:
+    """The bytes of EK-FAC factors in float32: bases, and corrected eigenvalues."""
+    squares = sum(width**2 for width in sides(layers))
+    return 4 * (squares + sum(layer.parameters for layer in with_own_factors(layers)))
 
 
 def weight_bytes(model: TrackedModel) -> int:
@@ -242,8 +275,17 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[int]:
-    """Widths of all covariances that are kept: one a source, one a layer."""
-    return [layer.inputs for layer in layers if layer.name == layer.source] + [layer.outputs for layer in layers]
+    """Widths of all covariances that are kept: A of each source, S of each layer but of experts that share it."""
+    activations = {layer.source: layer.inputs for layer in layers}
+    return list(activations.values()) + [layer.outputs for layer in with_own_factors(layers)]
+
+
+def with_own_factors(layers: Sequence[TrackedLayer]) -> list[TrackedLayer]:
+    """The layers whose S and Lambda are kept: of experts that share them the first."""
+    first: dict[str, TrackedLayer] = {}
+    for layer in layers:
+        first.setdefault(layer.factors, layer)
+    return list(first.values())
 
 
 def _bound(model: TrackedModel, config: BuildConfig) -> int | None:
@@ -269,9 +311,12 @@ def _fidelity_bytes(model: TrackedModel, config: BuildConfig) -> int:
 
 def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int) -> int:
     """Truncated bases, what they are scaled by, and the projection's table."""
-    kept = [(layer, *ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION)) for layer in layers]
-    bases = sum((layer.inputs * R if layer.name == layer.source else 0) + layer.outputs * P for layer, R, P in kept)
-    return size * bases + (2 * 4 + 5) * sum(R * P for _layer, R, P in kept)
+    kept = {layer.name: ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION) for layer in layers}
+    own, sources = with_own_factors(layers), {layer.source: layer for layer in layers}
+    bases = sum(layer.inputs * kept[layer.name][0] for layer in sources.values())
+    bases += sum(layer.outputs * kept[layer.name][1] for layer in own)
+    scales = 2 * 4 * sum(math.prod(kept[layer.name]) for layer in own)
+    return size * bases + scales + 5 * sum(map(math.prod, kept.values()))
 
 
 def _segment_bytes(config: BuildConfig, parts: int) -> int:

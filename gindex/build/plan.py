@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gindex.ann.spec import choose_spec
-from gindex.build.memory import TYPICAL_FRACTION, peak_bytes, sides
+from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective
@@ -101,9 +101,12 @@ def _coverage(table: LayerTable) -> Coverage:
 
 def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(width**2 for width in sides(model.table.layers))
-    outer = sum(layer.parameters for layer in layers)
-    rotation = sum(i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1] for layer, i, o in _shapes(model))
+    squares = sum(layer.token_share * (i**2 + o**2) for layer, i, o in _shapes(model))
+    outer = sum(layer.token_share * layer.parameters for layer in layers)
+    rotation = sum(
+        layer.token_share * (i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1])
+        for layer, i, o in _shapes(model)
+    )
     passing, flops, cubes = _pass_seconds(model), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
@@ -115,7 +118,7 @@ def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_
 
 def _shapes(model: TrackedModel) -> list[tuple[TrackedLayer, int, int]]:
     """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [(layer, layer.inputs if layer.name == layer.source else 0, layer.outputs) for layer in model.table.layers]
+    return [(layer, layer.inputs if layer.name == layer.reads else 0, layer.outputs) for layer in model.table.layers]
 
 
 @defaults()
@@ -160,11 +163,10 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _disk(model: TrackedModel, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:
-    layers, vectors = model.table.layers, config.vectors
+    vectors = config.vectors
     faiss = choose_spec(parts, vectors.dimension, 1.0)
     return {
-        "factors": 4
-        * (sum(width**2 for width in sides(model.table.layers)) + sum(layer.parameters for layer in layers)),
+        "factors": factor_bytes(model.table.layers),
         "vectors": parts * (code_bytes(vectors.dimension, vectors.bits) + 4 * len(model.table.groups) + 4),
         "search index": parts * faiss.part_bytes(vectors.dimension),
         "documents": text_bytes,

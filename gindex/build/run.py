@@ -16,7 +16,7 @@ from gindex.ann.library import import_faiss
 from gindex.build.allocator import release
 from gindex.build.calibration_phase import choose_setting, slice_widths
 from gindex.build.fit_phase import fit_factors, layer_records
-from gindex.build.memory import batch_sizes, decomposition_room, query_room
+from gindex.build.memory import batch_sizes, decomposition_room, query_room, with_expert_factors
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.build.recompute import recompute
 from gindex.build.state import (
@@ -227,7 +227,10 @@ class _Build:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        return cls(layout=layout, config=config, progress=progress, model=model, table=table)
+        build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
+        longest = int(table.part_lengths().max())
+        build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
+        return build
 
     def __enter__(self) -> "_Build":
         return self
@@ -235,10 +238,13 @@ class _Build:
     def __exit__(self, *_exc_info: object) -> None:
         self.table.close()
 
+    def fit_tokens(self) -> int:
+        """Tokens that EK-FAC is fitted on."""
+        return int(self.table.part_lengths()[self._fit_sample()].sum())
+
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample = self._fit_sample()
-        tokens = int(self.table.part_lengths()[sample].sum())
+        sample, tokens = self._fit_sample(), self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
         longest = int(self.table.part_lengths().max())

@@ -57,7 +57,8 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
     found = _measured.setdefault(model, {})
     if longest not in found:
         layers, blocks = model.table.layers, model.blocks
-        activations = 2 * model.dtype.itemsize * sum(layer.inputs for layer in layers if layer.name == layer.source)
+        read = sum(layer.token_share * layer.inputs for layer in layers if layer.name == layer.reads)
+        activations = int(2 * model.dtype.itemsize * read)
         saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
             entering = _saved_bytes(model, longest)

@@ -1,6 +1,7 @@
 """Covariances of activations and pseudo-gradients, the first pass of EK-FAC.
 
 A = E[a a^T] and S = E[s s^T] over the real tokens of the documents. Layers that read the same activations share A.
+Experts that share factors have A and S of the tokens of all of them: a token counts once for each that it goes to.
 
 Axes: N documents, T tokens, M real tokens, I layer inputs, O layer outputs.
 """
@@ -44,7 +45,7 @@ class TokenMoment:
 
 @dataclass(kw_only=True)
 class CovarianceObserver(Observer):
-    """Accumulates A per source and S per layer; give it to `observe` after `begin`.
+    """Accumulates A per source and S per layer, or layers that share it; give it to `observe` after `begin`.
 
     Documents whose loss is not finite are left out whole, so activations wait for the backward pass.
     """
@@ -53,12 +54,18 @@ class CovarianceObserver(Observer):
     activation_moments: dict[str, TokenMoment] = field(default_factory=dict)
     gradient_moments: dict[str, TokenMoment] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
+    _positions: dict[str, Tensor] = field(default_factory=dict)
     _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
 
     def begin(self, mask_NT: Tensor) -> None:
         """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""
         self._mask_NT = mask_NT
         self._counted.clear()
+        self._positions.clear()
+
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
+        """Keep the positions [N, T] of an expert's tokens."""
+        self._positions[layer.name] = positions_NT
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Keep a batch's activations [N, T, I - bias]: layers that share them hold the same."""
@@ -75,17 +82,26 @@ class CovarianceObserver(Observer):
 
         A layer that no gradient comes to has no token; another one that reads the same may have them.
         """
-        if layer.source not in self._counted:
+        if layer.reads not in self._counted:
             if kept.shape[1]:
-                self._counted.add(layer.source)
-            self._add(self.activation_moments, layer.source, append_one(kept, layer), layer.name)
-        self._add(self.gradient_moments, layer.name, g_NTO, layer.name)
+                self._counted.add(layer.reads)
+            self._add(self.activation_moments, layer.source, append_one(kept, layer), layer)
+        self._add(self.gradient_moments, layer.factors, g_NTO, layer)
 
-    def _add(self, moments: dict[str, TokenMoment], name: str, x_NTX: Tensor, layer: str) -> None:
+    def _add(self, moments: dict[str, TokenMoment], name: str, x_NTX: Tensor, layer: TrackedLayer) -> None:
         if name not in moments:
             moments[name] = TokenMoment.zeros(x_NTX.shape[2], self.dtype, x_NTX.device)
-        real_NT = real_positions(self._mask_NT, x_NTX.shape[1], layer)
-        moments[name].add(x_NTX.flatten(0, 1), real_NT.flatten())
+        if x_NTX.shape[1]:
+            moments[name].add(x_NTX.flatten(0, 1), self._real(layer, x_NTX.shape[1]).flatten())
+
+    def _real(self, layer: TrackedLayer, positions: int) -> Tensor:
+        """Which positions of a layer are real tokens [N, positions]."""
+        positions_NT = self._positions.get(layer.name)
+        if positions_NT is None:
+            return real_positions(self._mask_NT, positions, layer.name)
+        if self._mask_NT.shape[1] == 1:
+            return self._mask_NT & (positions_NT >= 0)
+        return self._mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:

@@ -59,9 +59,9 @@ class EigenvalueObserver(Observer):
 
     Attributes:
         activation_bases: Q_A [I, I] by source name, on the model's device.
-        gradient_bases: Q_S [O, O] by layer name.
-        sums: Lambda [O, I] by layer name, summed over documents.
-        documents: Documents in each sum, by layer name.
+        gradient_bases: Q_S [O, O] by `TrackedLayer.factors`, as what follows.
+        sums: Lambda [O, I], summed over documents, and over the experts that share it.
+        documents: Documents in each sum, once for each such expert.
     """
 
     activation_bases: Mapping[str, Tensor]
@@ -77,7 +77,7 @@ class EigenvalueObserver(Observer):
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Rotate activations [N, T, I - bias] into the eigenbasis; layers that share them are next to one another."""
-        key = layer.source, a_NTI.shape[1]
+        key = layer.reads, a_NTI.shape[1]
         if self._rotated is None or self._rotated[0] != key:
             Q_A = self.activation_bases[layer.source]
             self._rotated = key, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
@@ -90,17 +90,18 @@ class EigenvalueObserver(Observer):
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
         finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
-        Q_S = self.gradient_bases[layer.name]
+        Q_S = self.gradient_bases[layer.factors]
         a_NTR, s_NTP = kept_rows(kept, finite_N), kept_rows(g_NTO, finite_N).to(Q_S.dtype) @ Q_S
-        if layer.name not in self.sums:
+        if layer.factors not in self.sums:
             wide = torch.promote_types(s_NTP.dtype, torch.float32)
-            self.sums[layer.name] = s_NTP.new_zeros(s_NTP.shape[2], a_NTR.shape[2], dtype=wide)
-            self.documents[layer.name] = torch.zeros_like(finite_N.sum())
-        add_squared_gradients(self.sums[layer.name], a_NTR, s_NTP)
-        self.documents[layer.name] += finite_N.sum()
+            self.sums[layer.factors] = s_NTP.new_zeros(s_NTP.shape[2], a_NTR.shape[2], dtype=wide)
+            self.documents[layer.factors] = torch.zeros_like(finite_N.sum())
+        if s_NTP.shape[1]:
+            add_squared_gradients(self.sums[layer.factors], a_NTR, s_NTP)
+        self.documents[layer.factors] += finite_N.sum()
 
     def means(self) -> dict[str, Tensor]:
-        """Turn the sums into Lambda [O, I] by layer name, a mean over documents; they aren't held twice."""
+        """Turn the sums into Lambda [O, I], means over documents and experts that share it; they aren't held twice."""
         return {name: self.sums.pop(name).div_(self.documents[name].clamp(min=1)) for name in list(self.sums)}
 
 

@@ -97,12 +97,12 @@ def fit_eigenvalues(
         layers: Tracked layers.
         task: The model with its loss.
         batches: Batches of the sample.
-        bases: Q_A [I, I] by source name and Q_S [O, O] by layer name, on the model's device.
+        bases: Q_A [I, I] by source name and Q_S [O, O] by `TrackedLayer.factors`, on the model's device.
         seed: Seed of the sampled labels.
         done: Called after each batch with its number of documents.
 
     Returns:
-        Lambda [O, I] by layer name, a mean over documents.
+        Lambda [O, I] by `TrackedLayer.factors`, a mean over documents.
 
     Raises:
         NonFiniteError: No document has a finite loss.

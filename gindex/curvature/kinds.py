@@ -6,7 +6,8 @@ Every kind has a basis for either side of a layer and eigenvalues in it, so all 
 Axes: I layer inputs, O layer outputs, X either.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from gindex.config import CURVATURES
 from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import decomposed, eigenbasis
 from gindex.curvature.ekfac import LayerFactors
+from gindex.curvature.experts import report_unreached, settled_sharing
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import Task
@@ -37,9 +39,21 @@ class CurvatureKind:
     assumed: Callable[[Tensor, Tensor, float], Tensor] | None = None
     damped: bool = True
 
-    def mean_eigenvalue(self, Lambda: Tensor) -> float:
-        """Mean of Lambda [O, I], which damping is a multiple of; 0 for a kind that is not damped."""
-        return float(Lambda.double().mean()) if self.damped else 0.0
+    def mean_eigenvalues(self, layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means of Lambda by layer name, which damping is a multiple of; 0 for a kind that is not damped.
+
+        The experts of a fused weight have one mean, as the layer that they are together: where an expert gets no token
+        of the fit, its curvature is the damping, neither zero nor infinite.
+
+        Args:
+            layers: Tracked layers.
+            Lambda: Corrected eigenvalues [O, I] by `TrackedLayer.factors`.
+        """
+        of = {name: float(values.double().mean()) if self.damped else 0.0 for name, values in Lambda.items()}
+        means: dict[str, list[float]] = {}
+        for layer in layers:
+            means.setdefault(layer.whole, []).append(of[layer.factors])
+        return {layer.name: sum(means[layer.whole]) / len(means[layer.whole]) for layer in layers}
 
 
 EKFAC = CurvatureKind()
@@ -84,26 +98,30 @@ def fit_in_memory(
     documents = sum(len(batch.ordinals) for batch in batches)
     with progress.phase("fit covariances", documents, "documents") as phase:
         covariances = fit_covariances(layers, task, batches, seed, dtype, done=phase.advance)
+    layers = settled_sharing(layers, covariances)
     values_A, Q_A = _decompose(covariances.activation_moments, "activation", kind, dtype)
     values_S, Q_S = _decompose(covariances.gradient_moments, "gradient", kind, dtype)
     if kind.assumed is None:
         with progress.phase("fit eigenvalues", documents, "documents") as phase:
             Lambda = fit_eigenvalues(layers, task, batches, (Q_A, Q_S), seed, done=phase.advance)
     else:
+        sharing = Counter(layer.factors for layer in layers)
         Lambda = {
-            layer.name: kind.assumed(
+            layer.factors: kind.assumed(
                 values_A[layer.source],
-                values_S[layer.name],
-                int(covariances.gradient_moments[layer.name].tokens) / documents,
+                values_S[layer.factors],
+                int(covariances.gradient_moments[layer.factors].tokens) / (documents * sharing[layer.factors]),
             )
             for layer in layers
         }
+    report_unreached(layers, Lambda)
+    means = kind.mean_eigenvalues(layers, Lambda)
     return {
         layer.name: LayerFactors(
             Q_A=Q_A[layer.source],
-            Q_S=Q_S[layer.name],
-            Lambda=Lambda[layer.name],
-            mean_eigenvalue=kind.mean_eigenvalue(Lambda[layer.name]),
+            Q_S=Q_S[layer.factors],
+            Lambda=Lambda[layer.factors],
+            mean_eigenvalue=means[layer.name],
         )
         for layer in layers
     }

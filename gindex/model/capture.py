@@ -11,8 +11,10 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gindex.errors import ModelError, ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
+from gindex.model.inner_linears import Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.routes import Routes
 from gindex.progress import pause, undisturbed
 from gindex.thread_safety import Lock
 
@@ -45,6 +49,13 @@ class Observer(ABC):
         In a checkpointed block, this comes in the backward pass too, right before the layer's gradients.
         """
 
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:  # noqa: B027  few observers need it
+        """Take the positions in their documents of the tokens that an expert gets, right before its activations.
+
+        T is then the most tokens that a document of the batch has there; -1 fills up the others' tokens, and their
+        activations and gradients are zero.
+        """
+
     def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers have no use for them
         """Take the documents' losses, between the forward and the backward pass."""
 
@@ -58,7 +69,8 @@ def observe(
 ) -> Tensor:
     """Run one forward and backward pass under an observer, alone and in a neutral state: see `passes`.
 
-    A layer that the losses do not depend on has a zero gradient: the observer sees no token of it, T = 0.
+    A layer that the losses do not depend on has a zero gradient: the observer sees no token of it, T = 0. So it is
+    with an expert that no token is routed to.
 
     Args:
         layers: Layers to observe.
@@ -75,7 +87,7 @@ def observe(
         TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
     """
     running = _Pass(observer, documents, texts)
-    with alone(layers[0].module), _hooks(layers, running):
+    with alone(layers[0].place), _hooks(layers, running):
         losses_N = losses()
         running.end_forward(layers)
         observer.losses(losses_N.detach())
@@ -100,6 +112,7 @@ class _Pass:
         called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
         tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
         reached: Layers whose output gradients have come.
+        routes: Where pairs of tokens and experts lie, the last that were met: the weights of a block share them.
     """
 
     def __init__(self, observer: Observer, documents: int, texts: int) -> None:
@@ -107,6 +120,7 @@ class _Pass:
         self.called: set[str] = set()
         self.tokens: dict[int, int] = {}
         self.reached: set[str] = set()
+        self.routes: tuple[Pairs, Routes] | None = None
         self.is_forward = True
 
     def call(self, layer: TrackedLayer, rows: int, shape: tuple[int, ...]) -> None:
@@ -152,12 +166,21 @@ def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError
     )
 
 
+def _by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
+    """Return the layers of each module: one, or the experts of a fused weight."""
+    found: dict[int, list[TrackedLayer]] = {}
+    for layer in layers:
+        found.setdefault(id(layer.module), []).append(layer)
+    return list(found.values())
+
+
 @contextmanager
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
-        for layer in layers:
-            hook = own(_forward_hook(layer, running))
-            stack.callback(layer.module.register_forward_hook(hook, with_kwargs=True).remove)
+        stack.enter_context(opened(layer.module for layer in layers))
+        for those in _by_module(layers):
+            hook = own(_forward_hook(those, running))
+            stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
             if module is not None:
                 count = own(_token_hook(running))
@@ -172,22 +195,80 @@ def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict
     return count
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A layer's part of a module's input and output: all of it, or an expert's tokens."""
+
+    layer: TrackedLayer
+    cut: Callable[[Tensor], Tensor]
+    positions_NT: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """A call of a module, taken apart into its layers: documents [N, T, ...] of each.
+
+    Attributes:
+        inputs: Prepares the input, of which each part then has its cut.
+        outputs: Prepares the output in the same way.
+        parts: The layers; experts that get no token are left out.
+    """
+
+    inputs: Callable[[Tensor], Tensor]
+    outputs: Callable[[Tensor], Tensor]
+    parts: Sequence[_Part]
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[TrackedLayer], args: tuple[Any, ...], kwargs: dict[str, Any], running: _Pass
+    ) -> "_Call":
+        """Check a call, and take it apart."""
+        x, documents = layer_input(args, kwargs), running.documents
+        if layers[0].expert is None:
+            (layer,) = layers
+            running.call(layer, x.shape[0], tuple(x.shape))
+            inputs = partial(_by_position, layer, documents=documents)
+            outputs = partial(_by_document, documents=documents)
+            return cls(inputs=inputs, outputs=outputs, parts=[_Part(layer=layer, cut=lambda x_NTX: x_NTX)])
+        pairs: Pairs = args[1]
+        for layer in layers:
+            running.call(layer, pairs.tokens, tuple(x.shape))
+        if running.routes is None or running.routes[0] is not pairs:
+            running.routes = pairs, Routes.of(pairs, documents, x.device)
+        routes = running.routes[1]
+        parts = [
+            _Part(layer=layer, cut=partial(routes.by_document, expert), positions_NT=routes.positions(expert))
+            for layer in layers
+            if (expert := layer.expert) is not None and pairs.sizes[expert]
+        ]
+        return cls(inputs=routes.spread, outputs=routes.spread, parts=parts)
+
+    def observed(self, observer: Observer, a: Tensor) -> Iterator[tuple[_Part, Any]]:
+        """Show the activations of each part; with what the observer keeps of them."""
+        prepared = self.inputs(a)
+        for part in self.parts:
+            if part.positions_NT is not None:
+                observer.routed(part.layer, part.positions_NT)
+            yield part, observer.activations(part.layer, part.cut(prepared))
+
+
 def _forward_hook(
-    layer: TrackedLayer, running: _Pass
-) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
-    def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+    layers: Sequence[TrackedLayer], running: _Pass
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]:
+    def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         pause()
         if not running.is_forward and not is_checkpointed():  # the model's own checkpoint, which was seen forward
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach().to(output.dtype)  # some layers narrow what they read themselves
-        running.call(layer, a.shape[0], tuple(a.shape))
-        load = _keep(layer, running.observer, a, running.documents)
+        call = _Call.of(layers, args, kwargs, running)
+        load = _keep(call, running.observer, a)
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
-            g = positions_last(g) if isinstance(layer.module, nn.Conv2d) else g
-            running.reached.add(layer.name)
-            running.observer.gradients(layer, load(), g.detach().reshape(running.documents, -1, g.shape[-1]))
+            g = call.outputs((positions_last(g) if isinstance(module, nn.Conv2d) else g).detach())
+            for part, kept in load():
+                running.reached.add(part.layer.name)
+                running.observer.gradients(part.layer, kept, part.cut(g))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -199,12 +280,12 @@ def _forward_hook(
     return forward
 
 
-def _keep(layer: TrackedLayer, observer: Observer, a: Tensor, documents: int) -> Callable[[], Any]:
+def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[tuple[_Part, Any]]]:
     """Return a function that gives the observer's view of the activations, computed again in a checkpointed block."""
     if is_checkpointed():
         take = keep(a)
-        return lambda: observer.activations(layer, _by_position(layer, take(), documents))
-    kept = observer.activations(layer, _by_position(layer, a, documents))
+        return lambda: call.observed(observer, take())
+    kept = list(call.observed(observer, a))
     return lambda: kept
 
 
@@ -212,6 +293,10 @@ def _by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
     """Return a layer's input as [N, T, I]: T tokens, patches, or 1 where a document has one row."""
     if isinstance(layer.module, nn.Conv2d):
         x = patches(layer.module, x)
+    return _by_document(x, documents)
+
+
+def _by_document(x: Tensor, documents: int) -> Tensor:
     return x.reshape(documents, -1, x.shape[-1])
 
 
@@ -275,7 +360,7 @@ def tangent_by_reverse(
     """
     weights = next(layers[0].module.parameters())
     # Only the plain attention can be differentiated twice, and it is chosen for all threads.
-    with alone(layers[0].module), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
+    with alone(layers[0].place), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
         dtype = torch.promote_types(weights.dtype, torch.float32)
         step = torch.zeros((), dtype=dtype, device=weights.device, requires_grad=True)
         with _changed_outputs(layers, directions, lambda output, change: output + step * change):
@@ -310,25 +395,28 @@ def _changed_outputs(
     layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
     """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change."""
-    handles = [
-        layer.module.register_forward_hook(own(_change_hook(layer, directions[layer.name], joined)), with_kwargs=True)
-        for layer in layers
-    ]
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(opened(layer.module for layer in layers))
+        for those in _by_module(layers):
+            hook = own(_change_hook(those, directions, joined))
+            stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _change_hook(
-    layer: TrackedLayer, V_OI: Tensor, joined: Callable[[Tensor, Tensor], Tensor]
-) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]:
-    def forward(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]:
+    def change_of(layer: TrackedLayer, a: Tensor) -> Tensor:
+        return append_one(a, layer) @ directions[layer.name].to(a.dtype).T
+
+    def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         a = layer_input(args, kwargs).detach()
-        a_NTI = append_one(_by_position(layer, a, len(a)), layer)
-        change_NTO = a_NTI @ V_OI.to(a_NTI.dtype).T
-        change = change_NTO.mT if isinstance(layer.module, nn.Conv2d) else change_NTO
+        if layers[0].expert is None:
+            change = change_of(layers[0], _by_position(layers[0], a, len(a)))
+            change = change.mT if isinstance(module, nn.Conv2d) else change
+        else:
+            tokens = a.split(list(args[1].sizes))
+            change = torch.cat([change_of(layer, tokens[layer.expert or 0]) for layer in layers])
         return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward

@@ -4,7 +4,8 @@ The formula G_n = sum_t g_nt a_nt^T assumes much that a model's modules do not s
 that the output is not changed on its way, that rows of the input are documents in order. One check covers all of it.
 Each document gets a weight c_n of its own in one loss, and autograd's gradient of the layer's weights must be sum_n c_n
 G_n, with the a and g of a pass as all passes are. Documents that mix, or lie elsewhere than assumed, have the wrong c_n
-in it; another use of a weight adds what the formula lacks.
+in it; another use of a weight adds what the formula lacks. Experts of a fused weight are checked as one, against
+autograd through the model's own implementation of them.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -18,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ModelError, NonFiniteError
 from gindex.model.capture import Observer, append_one, observe
+from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
 
 Probe = Callable[[int], Tensor]
@@ -34,7 +36,7 @@ CANCELLED = 1e-4
 
 
 def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
-    """Return the layers whose gradients are not those of autograd, with the reason.
+    """Return the layers whose gradients are not those of autograd, with the reason; experts by their fused weight.
 
     Weights require gradients meanwhile; one layer's gradient is held at a time.
 
@@ -51,12 +53,22 @@ def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int
         return {}
     recorder = _Recorder()
     observe(layers, recorder, documents, lambda: _losses(probe, documents))
-    checks = {layer.name: _GradientCheck(layer, *recorder.seen[layer.name]) for layer in layers}
+    checks = {
+        whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
+        for whole, those in _by_weight(layers).items()
+    }
     with torch.enable_grad(), _needing_gradients(checks.values()):
         losses_N = _losses(probe, documents)
         if losses_N.requires_grad:
             _differentiate((losses_N * _weights(losses_N)).sum())
     return {name: reason for name, check in checks.items() if (reason := check.reason())}
+
+
+def _by_weight(layers: Iterable[TrackedLayer]) -> dict[str, list[TrackedLayer]]:
+    found: dict[str, list[TrackedLayer]] = {}
+    for layer in layers:
+        found.setdefault(layer.whole, []).append(layer)
+    return found
 
 
 def _differentiate(loss: Tensor) -> None:
@@ -102,7 +114,7 @@ def _needing_gradients(checks: Iterable["_GradientCheck"]) -> Iterator[None]:
     """Let the weights of layers require gradients, which are compared and dropped one by one."""
     handles, parameters = [], []
     for check in checks:
-        for parameter in affine_parameters(check.layer.module):
+        for parameter in affine_parameters(check.module):
             parameters.append(parameter)
             parameter.requires_grad_(True)
             handles.append(parameter.register_post_accumulate_grad_hook(check.compare))
@@ -129,16 +141,37 @@ class _Recorder(Observer):
         self.seen[layer.name] = kept, g_NTO
 
 
-class _GradientCheck:
-    """Compares sum_n c_n G_n of one layer with autograd's gradient."""
+class _Terms:
+    """The terms of sum_n c_n G_n of one layer: the activations and weighted gradients of M tokens."""
 
-    def __init__(self, layer: TrackedLayer, a_NTI: Tensor, g_NTO: Tensor) -> None:
+    def __init__(self, layer: TrackedLayer, a_NTI: Tensor, g_NTO: Tensor, dtype: torch.dtype) -> None:
         self.layer = layer
-        self._dtype = next(layer.module.parameters()).dtype
+        self.a_MI = a_NTI.flatten(0, 1).to(dtype)
+        self.g_MO = (g_NTO.to(dtype) * _weights(g_NTO.new_empty(len(g_NTO), dtype=dtype))[:, None, None]).flatten(0, 1)
+
+    def size(self) -> Tensor:
+        """The sum of the terms' norms."""
+        sizes: Tensor = torch.linalg.vector_norm(self.a_MI, dim=1) @ torch.linalg.vector_norm(self.g_MO, dim=1)
+        return sizes
+
+    def of_weight(self) -> Tensor:
+        """The gradient of the weight [O, I]."""
+        return self.g_MO.T @ self.a_MI[:, : self.layer.inputs - self.layer.has_bias]
+
+    def of_bias(self) -> Tensor:
+        """The gradient of the bias [O]."""
+        return self.g_MO.sum(0)
+
+
+class _GradientCheck:
+    """Compares sum_n c_n G_n of one weight and its bias with autograd's gradient."""
+
+    def __init__(self, seen: Sequence[tuple[TrackedLayer, Tensor, Tensor]]) -> None:
+        self.module = seen[0][0].module
+        self._dtype = next(self.module.parameters()).dtype
         wide = torch.promote_types(self._dtype, torch.float32)
-        self._a_MI = a_NTI.flatten(0, 1).to(wide)
-        self._g_MO = (g_NTO.to(wide) * _weights(g_NTO.new_empty(len(g_NTO), dtype=wide))[:, None, None]).flatten(0, 1)
-        self._left = list(affine_parameters(layer.module))
+        self._terms = [_Terms(layer, a_NTI, g_NTO, wide) for layer, a_NTI, g_NTO in seen]
+        self._left = list(affine_parameters(self.module))
         self._differences: list[Tensor] = []
         self._sizes: list[Tensor] = []
 
@@ -146,20 +179,20 @@ class _GradientCheck:
         """Take autograd's gradient of the weight or the bias."""
         if parameter.grad is None:
             return
-        found, expected = parameter.grad.to(self._a_MI.dtype), self._formula(parameter)
-        parameter.grad = None
+        gradient, parameter.grad = parameter.grad, None
         self._left = [other for other in self._left if other is not parameter]
-        self._differences.append(torch.linalg.vector_norm(found.reshape(expected.shape).sub_(expected)))
-        self._sizes.append(torch.linalg.vector_norm(expected))
+        for found, expected in self._pairs(parameter, gradient):
+            self._differences.append(torch.linalg.vector_norm(found.to(expected.dtype) - expected))
+            self._sizes.append(torch.linalg.vector_norm(expected))
 
     def reason(self) -> str | None:
         """Return the reason against the layer, None where its gradient is right."""
-        if not len(self._a_MI) and not self._differences:
+        if not any(len(terms.a_MI) for terms in self._terms) and not self._differences:
             return "no gradient reaches it"
         for parameter in self._left:  # autograd has no gradient for it
-            self._differences.append(torch.linalg.vector_norm(self._formula(parameter)))
-        terms = (self._a_MI.norm(dim=1) * self._g_MO.norm(dim=1)).sum()
-        difference, size = _norm(self._differences), max(_norm(self._sizes), CANCELLED * float(terms))
+            self._differences += [torch.linalg.vector_norm(e) for _, e in self._pairs(parameter, parameter)]
+        cancelled = CANCELLED * float(torch.stack([terms.size() for terms in self._terms]).sum())
+        difference, size = _norm(self._differences), max(_norm(self._sizes), cancelled)
         error = 0.0 if difference == 0 else difference / size if size else 1.0
         if error <= GRADIENT_TOLERANCE.get(self._dtype, COARSE_GRADIENT_TOLERANCE):
             return None
@@ -168,13 +201,17 @@ class _GradientCheck:
             "weights are used elsewhere too, or documents mix in it"
         )
 
-    def _formula(self, parameter: Tensor) -> Tensor:
-        """Return sum_n c_n G_n of the weight, in the weight's own order of axes, or of the bias."""
-        weight, *_ = affine_parameters(self.layer.module)
-        if parameter is not weight:
-            return self._g_MO.sum(0)
-        a_MI = self._a_MI[:, : self.layer.inputs - self.layer.has_bias]
-        return a_MI.T @ self._g_MO if isinstance(self.layer.module, Conv1D) else self._g_MO.T @ a_MI
+    def _pairs(self, parameter: Tensor, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the parts of a gradient of the weight or the bias, and what the formula gives for each."""
+        is_weight = parameter is affine_parameters(self.module)[0]
+        parts = gradient[None]
+        if isinstance(self.module, ExpertLinears):
+            parts = self.module.by_expert(gradient)
+        elif is_weight and isinstance(self.module, Conv1D):
+            parts = parts.mT
+        for part, terms in zip(parts, self._terms, strict=True):
+            expected = terms.of_weight() if is_weight else terms.of_bias()
+            yield part.reshape(expected.shape), expected
 
 
 def _norm(norms: Sequence[Tensor]) -> float:

@@ -33,13 +33,14 @@ class LayerChoice:
         """Say why a layer is left out, None where it is not.
 
         Args:
-            name: The layer.
+            name: The layer; experts are one by their fused weight.
             outputs: O.
             head: Whether it is the model's output head.
             weights: Names of its weights.
         """
         if self.names is not None:
-            return None if name in self.names else "not among the layers that the index was built with"
+            recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
+            return None if recorded else "not among the layers that the index was built with"
         if _matches(name, self.track):
             return None
         if _matches(name, self.untrack):

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRecord:
-    """A tracked layer: its name, group, activation source, shape, ranks kept and mean corrected eigenvalue."""
+    """A tracked layer: its name, group, activation source, shape, ranks kept and mean corrected eigenvalue.
+
+    `factors` names the fused weight whose experts share all factors, this one among them; None where they are its own.
+    """
 
     name: str
     group: str
@@ -15,6 +18,7 @@ class LayerRecord:
     activation_rank: int
     gradient_rank: int
     mean_eigenvalue: float
+    factors: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

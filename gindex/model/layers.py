@@ -1,5 +1,7 @@
 """Tracked layers: affine maps, of features or of a convolution's patches, that keep the document axis.
 
+Each expert of a fused weight is a layer, of the tokens that are routed to it.
+
 Axes: N documents, T tokens, I layer inputs (with the appended 1 of a bias), O layer outputs.
 """
 
@@ -11,6 +13,7 @@ from typing import overload
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from gindex.model.inner_linears import InnerLinear
 from gindex.model.layer_records import UntrackedWeight
 
 
@@ -20,7 +23,7 @@ class TrackedLayer:
 
     Attributes:
         name: Qualified module name.
-        module: The layer itself.
+        module: The layer itself; of an expert the `ExpertLinears` that it shares with the others.
         inputs: I, counting the appended 1 of a bias.
         outputs: O.
         has_bias: Whether activations get a 1 appended.
@@ -29,6 +32,10 @@ class TrackedLayer:
         body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
+        expert: Which expert of a fused weight it is, None for any other layer.
+        token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
+        shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
+            though it reads tokens of its own.
     """
 
     name: str
@@ -40,6 +47,33 @@ class TrackedLayer:
     source: str
     body: bool = True
     beside: nn.Module | None = None
+    expert: int | None = None
+    token_share: float = 1.0
+    shares_factors: bool = False
+
+    @property
+    def reads(self) -> str:
+        """What names the activations that the layer reads: they are the same for layers with the same name."""
+        return self.source if self.expert is None else self.name
+
+    @property
+    def factors(self) -> str:
+        """Name under which its S and Lambda are kept; A is kept under its source."""
+        return self.whole if self.shares_factors else self.name
+
+    def sharing(self) -> "TrackedLayer":
+        """The same expert as one that shares factors."""
+        return replace(self, source=self.whole, shares_factors=True)
+
+    @property
+    def whole(self) -> str:
+        """Name of the fused weight that an expert belongs to, which all choices are about; else of the layer."""
+        return self.name if self.expert is None else self.name.rpartition(".")[0]
+
+    @property
+    def place(self) -> nn.Module:
+        """The module of the model that runs the layer."""
+        return self.module.owner.module if isinstance(self.module, InnerLinear) else self.module
 
     @property
     def parameters(self) -> int:
@@ -111,8 +145,8 @@ def with_sources(layers: Sequence[TrackedLayer]) -> tuple[TrackedLayer, ...]:
     """Return a selection of layers, each with the first of them that reads the same activations as its source."""
     first: dict[str, str] = {}
     for layer in layers:
-        first.setdefault(layer.source, layer.name)
-    return tuple(replace(layer, source=first[layer.source]) for layer in layers)
+        first.setdefault(layer.reads, layer.name)
+    return tuple(layer if layer.shares_factors else replace(layer, source=first[layer.reads]) for layer in layers)
 
 
 def layer_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:
@@ -126,6 +160,8 @@ def affine_shape(module: nn.Module) -> tuple[int, int] | None:
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return module.nx, module.nf
+    if isinstance(module, InnerLinear):
+        return module.inputs, module.outputs
     if isinstance(module, nn.Conv2d):
         return module.in_channels // module.groups * math.prod(module.kernel_size), module.out_channels
     return None

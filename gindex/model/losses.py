@@ -119,8 +119,10 @@ class CausalLanguageModel:
             tokens = to_device(batch.tokens, self.device)
             hidden_RTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
             losses_M = head_losses(hidden_RTH[predicting], self.head, labels)
-        weights_M = to_device(batch.weights[:, 1:][batch.targets[:, 1:]], self.device).to(losses_M.dtype)
-        return losses_M.new_zeros(len(batch.tokens)).index_add(0, texts_M, losses_M * weights_M)
+        weights_M = batch.weights[:, 1:][batch.targets[:, 1:]]
+        if not (weights_M == 1).all():
+            losses_M = losses_M * to_device(weights_M, self.device).to(losses_M.dtype)
+        return losses_M.new_zeros(len(batch.tokens)).index_add(0, texts_M, losses_M)
 
     def _predicting(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the text and the position [M] before each target token, found on the host."""

@@ -78,6 +78,7 @@ class TrackedModel:
         choice = LayerChoice(track=config.track, untrack=config.untrack, names=names, trained=loaded.trained)
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
         if recorded is not None:
+            table = _as_recorded(table, recorded)
             _check_layers(config.name, table, recorded)
         with alone(loaded.model):
             head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
@@ -118,11 +119,11 @@ class TrackedModel:
         copies: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
         with self.alone():  # or it would take the hooks of a pass along
             twin = deepcopy(model, copies)
+            layers = tuple(
+                replace(layer, module=deepcopy(layer.module, copies), beside=deepcopy(layer.beside, copies))
+                for layer in self.table.layers
+            )
         share_turns(twin, ours=True)
-        layers = tuple(
-            replace(layer, module=copies[id(layer.module)], beside=layer.beside and copies[id(layer.beside)])
-            for layer in self.table.layers
-        )
         return replace(
             self,
             loaded=replace(self.loaded, model=twin),
@@ -134,7 +135,7 @@ class TrackedModel:
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks that can be checkpointed: the layer groups that hold more than one layer."""
-        own = {layer.name for layer in self.table.layers}
+        own = {layer.whole for layer in self.table.layers}
         return [self.loaded.model.get_submodule(group) for group in self.table.groups if group not in own]
 
     def alone(self) -> AbstractContextManager[None]:
@@ -162,6 +163,12 @@ def _probe(model: nn.Module, documents: int) -> TokenBatch:
     tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
     texts = [Objective.counting(ids) for ids in tokens.reshape(documents, PROBE_TOKENS)]
     return pad(texts, np.arange(documents))
+
+
+def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:
+    """Let the experts share factors that did so when the index was built."""
+    shared = {layer.name for layer in recorded if layer.factors is not None}
+    return replace(table, layers=tuple(layer.sharing() if layer.name in shared else layer for layer in table))
 
 
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:

@@ -3,7 +3,7 @@
 A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
 convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
 few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
-skipped.
+skipped. The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
@@ -11,13 +11,16 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import patch_geometry
-from gindex.model.gradient_check import Probe, wrong_gradients
+from gindex.model.experts import inner_linears
+from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
+from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layer_records import UntrackedWeight
@@ -31,7 +34,7 @@ from gindex.model.layers import (
     with_sources,
 )
 from gindex.model.quantisation import is_quantised_weight
-from gindex.model.tolerances import is_same_product
+from gindex.model.tolerances import is_same_product, relative_error
 
 MAX_WIDTH = 32768
 """Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
@@ -72,8 +75,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     candidates.watch(probe)
     tried = candidates.layers()
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
-    layers = with_sources([layer for layer in tried if layer.name not in candidates.reasons])
-    choice.check(candidates.modules, (layer.name for layer in layers), candidates.reasons)
+    layers = with_sources([layer for layer in tried if layer.whole not in candidates.reasons])
+    choice.check(candidates.modules, (layer.whole for layer in layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
@@ -97,22 +100,25 @@ class _Calls:
     input_identity: tuple[int, int] = (0, 0)
     graded: bool = True
     affine: bool = True
+    share: float = 1.0
 
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """The affine layers of a model, and the reasons against some of them."""
+    """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight."""
 
     modules: Mapping[str, nn.Module]
     shapes: Mapping[str, tuple[int, int]]
     reasons: dict[str, str]
     calls: dict[str, _Calls]
+    embeddings: Mapping[str, nn.Module]
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "_Candidates":
         """Find the affine layers, and the reasons against them that show without a pass."""
-        shapes = {name: shape for name, m in model.named_modules() if (shape := affine_shape(m)) is not None}
-        modules = {name: model.get_submodule(name) for name in shapes}
+        modules = dict(model.named_modules()) | inner_linears(model)
+        shapes = {name: shape for name, module in modules.items() if (shape := affine_shape(module)) is not None}
+        modules = {name: modules[name] for name in shapes}
         shared, head = _shared_parameters(model), output_head(model)
         reasons: dict[str, str] = {}
         for name, module in modules.items():
@@ -122,7 +128,9 @@ class _Candidates:
             )
             if reason:
                 reasons[name] = reason
-        return cls(modules=modules, shapes=shapes, reasons=reasons, calls={name: _Calls() for name in modules})
+        embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        calls = {name: _Calls() for name in (*modules, *embeddings)}
+        return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings)
 
     def watch(self, probe: Probe) -> None:
         """Run the two batches and record the calls of each layer."""
@@ -131,24 +139,38 @@ class _Candidates:
             inputs.clear()
             handles = [
                 module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
+                for name, module in self._watched().items()
+            ]
+            handles += [
+                module.owner.module.register_forward_hook(own(self._comparer(name)), with_kwargs=True)
                 for name, module in self.modules.items()
+                if isinstance(module, InnerLinear) and documents == PROBE_DOCUMENTS
             ]
             try:
-                with torch.enable_grad():  # the weights are frozen: no graph is made
+                with torch.enable_grad(), opened(self.modules.values()):  # the weights are frozen: no graph is made
                     probe(documents)
             finally:
                 for handle in handles:
                     handle.remove()
 
+    def _watched(self) -> dict[str, nn.Module]:
+        return {**self.modules, **self.embeddings}
+
     def _watcher(
         self, name: str, documents: int, inputs: list[Tensor]
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
-        seen, checked = self.calls[name], name not in self.reasons and documents == PROBE_DOCUMENTS
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
+        module = self.modules.get(name)
+        checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
+        seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
 
-        def watch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
+        def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             x = layer_input(args, kwargs)
             seen.count[documents] = seen.count.get(documents, 0) + 1
             seen.shapes[documents] = tuple(x.shape)
+            if isinstance(module, ExpertLinears):
+                pairs: Pairs = args[1]
+                seen.shapes[documents] = pairs.tokens, *x.shape[1:]
+                seen.share = len(x) / (pairs.tokens * module.experts)
             seen.order, seen.input_identity = len(inputs), (id(x), x._version)
             seen.graded &= torch.is_grad_enabled()
             inputs.append(x)
@@ -156,6 +178,17 @@ class _Candidates:
                 seen.affine &= _is_affine(module, x, output)
 
         return watch
+
+    def _comparer(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
+        """Return a hook that sees whether the owner of a stand-in computes with it what it computes by itself."""
+
+        def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            with torch.no_grad():
+                expected = _first(plain_forward(module)(*args, **kwargs))
+            tolerance = GRADIENT_TOLERANCE.get(expected.dtype, COARSE_GRADIENT_TOLERANCE)
+            self.calls[name].affine &= relative_error(_first(output), expected) <= tolerance
+
+        return compare
 
     def layers(self) -> list[TrackedLayer]:
         """Return the layers without a reason against them, in forward order, and note the reasons of the others."""
@@ -177,19 +210,37 @@ class _Candidates:
             cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
             layer = _tracked(name, module, self.shapes[name], source, has_bias)
-            layers.append(replace(layer, beside=beside))
+            layer = replace(layer, beside=beside, token_share=seen.share)
+            layers += _experts(layer, module) if isinstance(module, ExpertLinears) else [layer]
         return layers
 
     def _beside(self, seen: _Calls) -> nn.Module | None:
-        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches."""
+        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches.
+
+        That may be an embedding, which reads [N, T], where no layer runs before.
+        """
         rows = seen.shapes
         if any(len(shape) != 2 for shape in rows.values()):
             return None
-        for name, other in self.calls.items():
+        for name, module in self._watched().items():
+            other, axes = self.calls[name], 2 if name in self.embeddings else 3
             ran = other.order < seen.order and other.shapes.keys() == rows.keys()
-            if ran and all(len(s) > 2 and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
-                return self.modules[name]
+            if ran and all(len(s) >= axes and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
+                return module
         return None
+
+
+def _experts(fused: TrackedLayer, module: ExpertLinears) -> Iterator[TrackedLayer]:
+    """Return a layer for each expert of a fused weight."""
+    for expert in range(module.experts):
+        name = f"{fused.name}.{expert}"
+        yield replace(fused, name=name, source=name, expert=expert)
+
+
+def _first(output: Any) -> Tensor:
+    """Return the first tensor of numbers that a module returns."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    return next(x for x in outputs if isinstance(x, Tensor) and x.is_floating_point())
 
 
 def _by_document(seen: _Calls) -> bool:
@@ -208,7 +259,7 @@ def _reason_of_form(
 ) -> str | None:
     """Return the reason against a layer that shows before it is run."""
     parameters = affine_parameters(module)
-    tied = [other for p in parameters for other in shared[id(p)] if other.rpartition(".")[0] != name]
+    tied = [other for p in parameters for other in shared[id(p)] if not _is_own(other, name, module)]
     if tied:
         return f"tied to {tied[0]}"
     if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):
@@ -222,6 +273,11 @@ def _reason_of_form(
     return None
 
 
+def _is_own(parameter: str, name: str, module: nn.Module) -> bool:
+    """Say whether a parameter of the model is the layer's under that name; one of a stand-in has other names."""
+    return isinstance(module, InnerLinear) or parameter.rpartition(".")[0] == name
+
+
 def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
     """Return the reason against a layer that its calls show."""
     if not seen.count:
@@ -232,6 +288,8 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
         return f"called {max(seen.count.values())} times in one forward pass"
     if not seen.graded:
         return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
+    if not seen.affine and isinstance(module, InnerLinear):
+        return f"{type(module.owner.module).__name__} computes something else than its weights say"
     if not seen.affine:
         return f"its output is not the affine map of its weight and bias ({type(module).__name__}, or a hook on it)"
     return None
@@ -272,8 +330,9 @@ def _untracked(
     for identity, names in _shared_parameters(model).items():
         if identity in tracked:
             continue
-        owner = _owner(names[0])
-        reason = reasons.get(owner) or f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
+        owner, whole = _owner(names[0]), names[0].removesuffix("_bias")  # what experts of a fused weight are called
+        other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
+        reason = reasons.get(owner) or reasons.get(whole) or other
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()

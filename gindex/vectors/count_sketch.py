@@ -32,8 +32,8 @@ def deal(spec: ProjectionSpec, position: int) -> tuple[npt.NDArray[np.int32], np
     start, stop = spec.slices[layer.group]
     coordinates, width = layer.rows * layer.columns, stop - start
     hashes = spec.hashes(position, coordinates)
-    before = sum(other.rows * other.columns for other in spec.layers[:position] if other.group == layer.group)
-    dealt = slice(before % width, before % width + coordinates)
+    first = spec.before[position] % width
+    dealt = slice(first, first + coordinates)
     rows = -(-dealt.stop // width)
     order = np.zeros(rows * width, np.int32)
     signs = np.zeros(rows * width, np.int8)

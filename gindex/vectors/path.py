@@ -58,7 +58,7 @@ class VectorPath:
         self.layers = layers
         self.projection = projection
         self._factors = factors
-        self._scales = {n: whitening_scale(f.Lambda, f.damping(damping_scale)) for n, f in factors.items()}
+        self._scales = _scales(factors, damping_scale)
 
     def through(self, layers: Sequence[TrackedLayer]) -> "VectorPath":
         """The same path from the passes of other modules, which have the same weights."""
@@ -79,6 +79,18 @@ class VectorPath:
         return VectorBatch(vectors=observer.vectors, self_influence=observer.self_influence, losses=losses_N)
 
 
+def _scales(factors: Mapping[str, LayerFactors], damping_scale: float) -> dict[str, Tensor]:
+    """Whitening scales by layer name; those of experts with the same factors are held once."""
+    scales: dict[tuple[int, float], Tensor] = {}
+    found = {}
+    for name, of in factors.items():
+        key = id(of.Lambda), of.mean_eigenvalue
+        if key not in scales:
+            scales[key] = whitening_scale(of.Lambda, of.damping(damping_scale))
+        found[name] = scales[key]
+    return found
+
+
 class _VectorObserver(Observer):
     """Rotates activations while they are in hand, so only their leading part is kept until the backward pass.
 
@@ -96,13 +108,15 @@ class _VectorObserver(Observer):
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         factors = self._factors[layer.name]
-        key = layer.source, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
+        key = layer.reads, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
         if self._kept is None or self._kept[0] != key:
             a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
             self._kept = key, a @ factors.Q_A if key[1] else a
         return self._kept[1]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        if not g_NTO.shape[1]:  # an expert without a token adds nothing
+            return
         Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
         g = g_NTO.to(Q_S.dtype)
         if rotates_tokens(g.shape[1], Q_A, Q_S):

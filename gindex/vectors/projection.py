@@ -10,6 +10,7 @@ Axes: N documents, P and R rows and columns of a layer's whitened gradient, W sl
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -82,6 +83,16 @@ class ProjectionSpec:
         widths = [SLICE_UNIT * (units + (position < rest)) for position in range(len(self.groups))]
         stops = np.cumsum(widths).tolist()
         return {group: (stop - width, stop) for group, width, stop in zip(self.groups, widths, stops, strict=True)}
+
+    @cached_property
+    def before(self) -> tuple[int, ...]:
+        """Coordinates of the layers of its group that come before each layer."""
+        sums: Counter[str] = Counter()
+        found = []
+        for layer in self.layers:
+            found.append(sums[layer.group])
+            sums[layer.group] += layer.rows * layer.columns
+        return tuple(found)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -40,7 +40,8 @@ def token_influence(
     observer = _TokenObserver(preconditioned)
     observe(layers, observer, documents, losses, texts)
     found = [observer.influence[layer.name] for layer in layers]
-    longest = max(influence_NT.shape[1] for influence_NT in found)  # a layer without a gradient has no tokens
+    # A layer without a gradient has no tokens, and an expert none behind its last.
+    longest = max(influence_NT.shape[1] for influence_NT in found)
     return torch.stack([pad(influence_NT, (0, longest - influence_NT.shape[1])) for influence_NT in found])
 
 
@@ -48,10 +49,23 @@ class _TokenObserver(Observer):
     def __init__(self, preconditioned: Mapping[str, HeldGradients]) -> None:
         self.influence: dict[str, Tensor] = {}
         self._preconditioned = preconditioned
+        self._positions: dict[str, Tensor] = {}
+
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
+        self._positions[layer.name] = positions_NT
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         X_OI = self._preconditioned[layer.name][0]
-        self.influence[layer.name] = ((g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)).sum(2)
+        influence_NT = ((g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)).sum(2)
+        if layer.name in self._positions:
+            influence_NT = _at(influence_NT, self._positions.pop(layer.name))
+        self.influence[layer.name] = influence_NT
+
+
+def _at(influence_NT: Tensor, positions_NT: Tensor) -> Tensor:
+    """The influence of an expert's tokens at their positions in the documents; what fills up is zero."""
+    spread_NT = influence_NT.new_zeros(len(influence_NT), int(positions_NT.max()) + 1)
+    return spread_NT.scatter_add(1, positions_NT.clamp(min=0), influence_NT)

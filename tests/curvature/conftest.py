@@ -58,6 +58,7 @@ class PointBatch:
     ordinals: np.ndarray
     inputs: Tensor
     labels: Tensor
+    texts: int = 1
 
     @property
     def mask(self) -> np.ndarray:
@@ -187,7 +188,7 @@ def correct_eigenvalues() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Lambda [O, I] of activations [N, T, I] and pseudo-gradients [N, T, O] in given bases, a sum over documents."""
 
     def correct(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
-        layer = SimpleNamespace(name="layer", source="layer", has_bias=False)
+        layer = SimpleNamespace(name="layer", reads="layer", source="layer", factors="layer", has_bias=False)
         observer = EigenvalueObserver(activation_bases={"layer": Q_A}, gradient_bases={"layer": Q_S})
         observer.begin()
         observer.losses(torch.zeros(len(a_NTI)))

@@ -40,7 +40,7 @@ def test_vectors_with_the_same_factors(tmp_path, corpus_file, make_config, run):
 
 def test_search_finds_the_same(built):
     hits = {
-        device: GradientIndex.open(built, device=device).search(**QUERY, k=10, exact=True).hits
+        device: GradientIndex.open(built, device=device).search(*QUERY.values(), k=10, exact=True).hits
         for device in ("cpu", DEVICE)
     }
     assert [(h.document_id, h.part) for h in hits["cpu"]] == [(h.document_id, h.part) for h in hits[DEVICE]]
@@ -51,7 +51,7 @@ def test_search_finds_the_same(built):
 def test_build_on_the_gpu_alone(corpus_file, make_config, tmp_path):
     manifest = GradientIndex.build([str(corpus_file)], tmp_path / "index", make_config(device=DEVICE))
     assert manifest is not None
-    assert GradientIndex.open(tmp_path / "index", device=DEVICE).search(**QUERY, k=3).hits
+    assert GradientIndex.open(tmp_path / "index", device=DEVICE).search(*QUERY.values(), k=3).hits
 
 
 def test_eigenbasis_stays_on_the_device():

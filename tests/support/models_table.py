@@ -35,8 +35,8 @@ There is no third outcome. Random weights say nothing of how true influence is o
   {tolerance:.0e} and {narrow:.0e} pass. **refine**: the same of the Gauss-Newton product of `--refine`, in float32.
 * **bfloat16**: cosine of all gradients with those in float64; more than {cosine} passes, since routers and other
   choices of a model with random weights fall otherwise in 16 bits.
-* **body**: share of the weights, embeddings and output head apart, that is tracked at this size. Fused experts are not
-  tracked, and published models have more of them: `gindex build --dry-run` says what is left out.
+* **body**: share of the weights, embeddings and output head apart, that is tracked at this size. `gindex build
+  --dry-run` says what is left out of a published model.
 """
 
 ROW = re.compile(r"^\| (?P<name>[^|]+) \| (?P<outcome>right|refused) \|", re.MULTILINE)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gindex import GradientIndex
 from gindex.config import BuildConfig, ModelConfig, VectorConfig
+from gindex.corpus.objectives import Objective
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
@@ -35,7 +36,7 @@ def build(sources: list[str], folder: Path, config: BuildConfig) -> dict[str, in
 
 def found(folder: Path, device: str) -> list[tuple[str, int, float]]:
     """Return the hits of an exact search."""
-    hits = GradientIndex.open(folder, device=device).search(**QUERY, k=10, exact=True).hits
+    hits = GradientIndex.open(folder, device=device).search(*QUERY.values(), k=10, exact=True).hits
     return [(hit.document_id, hit.part, float(hit.influence or 0)) for hit in hits]
 
 
@@ -43,7 +44,7 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     """Return what crosses for a batch in each kind of pass, with so many of the model's layers tracked."""
     engine = TrackedModel.load(ModelConfig(name=model, device=DEVICE, dtype="float32"))
     tokens = [np.arange(1, n, dtype=np.uint32) for n in (9, 12, 12, 14)]
-    batch, *more = engine.batches(tokens, np.arange(4), np.ones(4, np.int64), 64)
+    batch, *more = engine.batches([Objective.counting(ids) for ids in tokens], np.arange(4), 64)
     assert not more
     layers = engine.table.layers[:tracked]
     bases = (

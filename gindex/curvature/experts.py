@@ -1,0 +1,87 @@
+"""Factors of experts: their own where tokens suffice, else shared with the other experts of their fused weight.
+
+Experts that share have one A and S, over the tokens of all experts, and one Lambda, the mean of theirs. What was
+measured is in docs/decisions/0018-experts.md.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from gindex.curvature.covariance import CovarianceObserver, TokenMoment
+from gindex.model.layers import TrackedLayer
+
+logger = logging.getLogger(__name__)
+
+ENOUGH_TOKENS = 1.0
+"""Tokens of an expert, for each row of the larger covariance, from which on its factors are its own."""
+
+
+def expected_sharing(layers: Iterable[TrackedLayer], tokens: int) -> tuple[TrackedLayer, ...]:
+    """The layers as they are fitted on so many tokens: experts share factors where the mean one gets too few.
+
+    Otherwise each expert has sums of its own, and `settled_sharing` looks at the tokens that it has got.
+
+    Args:
+        layers: Tracked layers.
+        tokens: Tokens of the fit.
+    """
+    return tuple(_sharing(layer, layer.token_share * tokens) for layer in layers)
+
+
+def settled_sharing(layers: Sequence[TrackedLayer], covariances: CovarianceObserver) -> tuple[TrackedLayer, ...]:
+    """The layers as they are after the first pass, when the tokens of each expert are known.
+
+    Args:
+        layers: Tracked layers, as they were fitted.
+        covariances: What was fitted. Where experts have come to share factors, the sums over all experts are added, and
+            those of their own dropped.
+    """
+    A, S = covariances.activation_moments, covariances.gradient_moments
+    settled = tuple(_sharing(layer, int(S[layer.factors].tokens)) for layer in layers)
+    _merge(A, layers, settled, lambda layer: layer.source)
+    _merge(S, layers, settled, lambda layer: layer.factors)
+    return settled
+
+
+def _sharing(layer: TrackedLayer, tokens: float) -> TrackedLayer:
+    """A layer that shares factors where it is an expert of so few tokens."""
+    if layer.expert is None or tokens >= ENOUGH_TOKENS * max(layer.inputs, layer.outputs):
+        return layer
+    return layer.sharing()
+
+
+def _merge(
+    moments: dict[str, TokenMoment],
+    before: Sequence[TrackedLayer],
+    settled: Sequence[TrackedLayer],
+    key: Callable[[TrackedLayer], str],
+) -> None:
+    pairs = list(zip(before, settled, strict=True))
+    merged = {now.whole for layer, now in pairs if now.shares_factors and not layer.shares_factors}
+    for layer, now in pairs:
+        if layer.whole in merged:
+            own = moments.pop(key(layer)) if now.shares_factors else moments[key(layer)]
+            if layer.whole not in moments:
+                moments[layer.whole] = TokenMoment.zeros(len(own.total_XX), own.total_XX.dtype, own.total_XX.device)
+            moments[layer.whole].total_XX += own.total_XX
+            moments[layer.whole].tokens += own.tokens
+
+
+def report_unreached(layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> None:
+    """Say which experts have no curvature, as no token of the fit came to them or to those that they share it with.
+
+    Args:
+        layers: Tracked layers.
+        Lambda: Corrected eigenvalues [O, I] by `TrackedLayer.factors`.
+    """
+    flat = {name for name, values in Lambda.items() if not values.any()}
+    experts = [layer for layer in layers if layer.expert is not None]
+    unreached = [layer.name for layer in experts if layer.factors in flat]
+    if unreached:
+        logger.warning(
+            "%d of %d experts have no curvature, such as %s: no token of the fit came to them, and they are whitened "
+            "by damping alone; fit on more documents with `fit_documents`",
+            len(unreached), len(experts), unreached[0],
+        )  # fmt: skip
