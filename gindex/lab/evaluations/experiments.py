@@ -33,6 +33,8 @@ def load_experiment(name: str, documents: int | None = None) -> Experiment:
 
     Raises:
         ConfigError: There is no such function, it cannot be imported, or nothing says how many documents there are.
+        CorpusError: Documents of a folder are missing, of no form, or malformed.
+        QueryError: Its queries are.
     """
     if name.startswith(FINE_TUNING):
         tuning = FineTuning(name.removeprefix(FINE_TUNING))
