@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gindex.corpus.objectives import Objective
 from gindex.lab.statistics import spearman
 from gindex.lab.studies.config import MemorizationConfig
 from gindex.lab.studies.material import Material
@@ -38,8 +39,8 @@ def test_completion_is_what_the_model_generates(index):
     documents[1][4] = (documents[1][4] + 1) % 300  # right up to here
 
     class Table:
-        def tokens(self, _parts):
-            return documents
+        def objectives(self, _parts):
+            return [Objective.counting(ids) for ids in documents]
 
     material.table = Table()
     right_NC, losses = completion(material, parts, config)

@@ -68,7 +68,7 @@ def test_layers_add_up_and_are_those_of_an_explanation(material):
     text = "the stack the heap"
     query = QueryTokens(Objective.counting(material.tokens_of(text)))
     explained = index.explain("d147", text)
-    texts = [material.tokens_of(index.document("d147").text)]
+    texts = [Objective.counting(material.tokens_of(index.document("d147").text))]
     by_layer = material.influence([query], texts, np.ones((1, 1), bool), by_layer=True)[:, 0, 0]
     np.testing.assert_allclose(by_layer, list(explained.layers.values()), rtol=1e-3, atol=1e-4 * np.abs(by_layer).max())
 

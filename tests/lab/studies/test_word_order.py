@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gindex import Query
+from gindex.corpus.objectives import Objective
 from gindex.errors import QueryError
 from gindex.lab.studies.material import Material
 from gindex.lab.studies.word_order import Pair, influence_of_variants, read_pairs
@@ -43,7 +44,7 @@ def test_influence_is_that_of_single_texts(index):
             ("another document", forward, other),
             ("as written, query reversed", backward, written),
         ):
-            single = material.influence([query], [text], np.ones((1, 1), bool))[0, 0]
+            single = material.influence([query], [Objective.counting(text)], np.ones((1, 1), bool))[0, 0]
             assert found[name][n] == pytest.approx(float(single), rel=1e-3, abs=1e-3)
 
 
