@@ -21,6 +21,11 @@ def install_hint(*extras: str) -> str:
     return " or ".join(f"pip install {_requirement(extra)}" for extra in extras)
 
 
+def package_hint(package: str) -> str:
+    """Return the command that installs another package, which none of the extras brings."""
+    return f"pip install {shlex.quote(package)}"
+
+
 def _requirement(extra: str) -> str:
     """Return what pip is to be given, quoted for a shell."""
     address = _address()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from gindex.distribution import package_hint
 from gindex.errors import MissingDependencyError, ModelError
 from gindex.model.library_messages import first_line
 
@@ -74,7 +75,10 @@ def is_quantised(settings: dict[str, Any], name: str, *, is_base: bool) -> bool:
 def _check_installed(name: str, package: str) -> None:
     if find_spec(package) is None:
         raise MissingDependencyError(
-            field=name, expected=f"{package}, which it is quantised by", found="none", remedy=f"pip install {package}"
+            field=name,
+            expected=f"{package}, which it is quantised by",
+            found="none",
+            remedy=package_hint(package),
         )
 
 

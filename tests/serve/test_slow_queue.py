@@ -239,7 +239,7 @@ def test_places_progress_and_a_full_queue(slow, until):
     assert counted(slow.service, "gindex_slow_queue_depth") == 2
     refused = slow.search(EXACT)
     assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
-    assert "at most 2 exact searches" in refused.json()["detail"]
+    assert "at most 2 slow searches" in refused.json()["detail"]
     assert slow.search(EXACT, headers=LINES).status_code == 429  # before the first line
     with pytest.raises(OverloadedError), Client(f"{slow.url}/index", retries=0) as client:
         client.explain("d3", "the heap")

@@ -8,6 +8,7 @@ so what a trial finds against a layer is not seen. Needs neither model nor index
 Prints a row of docs/benchmarks/experts.md for each model.
 """
 
+import argparse
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +75,7 @@ def layers_of(model: nn.Module, experts_per_token: int) -> list[TrackedLayer]:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     fits = " / ".join(f"{tokens:,}" for tokens in FIT_TOKENS)
     columns = "model", "weights", "tracked without experts", "tracked", "layers", f"factors, GB, of {fits} tokens"
     print("| " + " | ".join(columns) + " |")
