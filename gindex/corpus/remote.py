@@ -196,7 +196,8 @@ def _scheme(address: str) -> str:
 
 def _options(scheme: str, configured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What a store is opened with: how long it may keep silent, where fsspec's own settings do not say."""
-    name, limits = "", {}
+    name: str = ""
+    limits: dict[str, Any] = {}
     if scheme in _WEB:
         from aiohttp import ClientTimeout
 
