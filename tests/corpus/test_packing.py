@@ -1,5 +1,6 @@
 """Parts of long documents and of packed sequences: each token that counts does so once, where training had it."""
 
+import copy
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -83,18 +84,15 @@ def test_a_document_that_begins_a_sequence_has_nothing_to_predict_its_first_toke
 
 
 def test_an_end_of_text_stands_between_packed_texts(small_tokenizer):
-    small_tokenizer.add_special_tokens({"eos_token": "</s>"})
-    encoder = DocumentEncoder(small_tokenizer, CorpusConfig(pack=16))
+    tokenizer = copy.deepcopy(small_tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    encoder = DocumentEncoder(tokenizer, CorpusConfig(pack=16))
     one, two = (Document(document_id=str(n), text=text, metadata={}) for n, text in enumerate(["the stack", "a bug"]))
     first, second = encoder.encode([one, two])
     (part,) = second.parts
     ids = part.objective.texts[0].ids.tolist()
-    whole = [
-        *small_tokenizer("the stack").input_ids,
-        small_tokenizer.eos_token_id,
-        *small_tokenizer("a bug").input_ids,
-        small_tokenizer.eos_token_id,
-    ]
+    end = tokenizer.eos_token_id
+    whole = [*tokenizer("the stack").input_ids, end, *tokenizer("a bug").input_ids, end]
     assert ids == whole
     assert first.parts[0].objective.targets + part.objective.targets == len(whole) - 1
 
