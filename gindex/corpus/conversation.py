@@ -14,8 +14,8 @@ from gindex.config import ALL_TOKENS, ASSISTANT_TURNS, LAST_TURN, LOSSES
 from gindex.corpus.chat_template import ChatTemplate, ChatTokenizer
 from gindex.corpus.conversation_text import REMEDY, Content, ConversationText, SaidSpan, Span, quoted
 from gindex.corpus.messages import Message, assistant_turns, common_beginning
-from gindex.corpus.tokens import Offsets
-from gindex.errors import ConfigError, CorpusError, QueryError, TokenizerError
+from gindex.corpus.tokens import Offsets, with_offsets
+from gindex.errors import ConfigError, CorpusError, QueryError
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,22 +194,7 @@ def _chosen(messages: Sequence[Message], loss: str, turns: Collection[int] | Non
 
 
 def _encode(tokenizer: ChatTokenizer, texts: list[str]) -> list[tuple[list[int], Offsets]]:
-    if not tokenizer.is_fast:
-        raise TokenizerError(
-            field="tokenizer",
-            expected="a fast one, which gives character offsets",
-            found=type(tokenizer).__name__,
-            remedy="use a model with a tokenizer.json",
-        )
-    # A template writes special tokens itself; verbose=False, because long conversations are cut.
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        truncation=False,
-        padding=False,
-        verbose=False,
-    )
+    encoded = with_offsets(tokenizer, texts, add_special_tokens=False)  # the template writes them itself
     return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 

@@ -27,7 +27,7 @@ from gindex.corpus.objectives import Objective, Preference, WeightedTokens
 from gindex.corpus.packing import Packer
 from gindex.corpus.records import Document
 from gindex.corpus.tokens import Encoding, Offsets, Part, Tokenizer, cut, decode_each, encode_texts, span_of
-from gindex.errors import CorpusError, GindexError
+from gindex.errors import CorpusError
 
 Weights = npt.NDArray[np.float32]
 
@@ -103,16 +103,16 @@ class DocumentEncoder:
             if document.form == PREFERENCE:
                 return self._preference(document)
             return self._conversation(document)
-        except GindexError as error:
-            if isinstance(error, CorpusError) and not error.field.startswith("document "):
-                place = f"document {document.document_id!r}"
-                raise CorpusError(
-                    field=f"{place}, {error.field}" if error.field else place,
-                    expected=error.expected,
-                    found=error.found,
-                    remedy=error.remedy,
-                ) from error
-            raise
+        except CorpusError as error:
+            place = f"document {document.document_id!r}"
+            if error.field.startswith(place):
+                raise
+            raise CorpusError(
+                field=f"{place}, {error.field}" if error.field else place,
+                expected=error.expected,
+                found=error.found,
+                remedy=error.remedy,
+            ) from error
 
     def _prepared(self, document: Document) -> EncodedDocument:
         tokens = document.tokens

@@ -24,6 +24,9 @@ _SHOWN_FIELDS = 20
 _IGNORED_LABEL = -100
 """The label of a token that does not count, as transformers and PyTorch have it."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest weight: they are kept in float32."""
+
 _SHARE_GPT_FIELD = "conversations"
 
 
@@ -67,11 +70,11 @@ def weight_of(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> fl
     """
     if config.weight_field is None:
         return 1.0
-    value = fields.get(config.weight_field)
+    value: Any = fields.get(config.weight_field)
     if isinstance(value, str):  # CSV has no numbers
         with suppress(ValueError):
             value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not abs(value) <= LARGEST:
         raise CorpusError(
             field=place,
             expected=f"a finite number as weight in the field {config.weight_field!r}",
@@ -303,9 +306,12 @@ def _loss_mask(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]
 
 def _loss_weights(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
     weights = _of_length(_array(value, np.float64, "loss_weights", place), ids, place, "loss_weights")
-    if not np.isfinite(weights).all():
+    if not (np.abs(weights) <= LARGEST).all():
         raise CorpusError(
-            field=place, expected="finite numbers in 'loss_weights'", found="NaN or infinity", remedy="correct them"
+            field=place,
+            expected="finite numbers in 'loss_weights'",
+            found="NaN, or numbers beyond float32",
+            remedy="correct them",
         )
     return weights.astype(np.float32)
 

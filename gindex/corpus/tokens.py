@@ -81,6 +81,22 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     Raises:
         TokenizerError: The tokenizer cannot tell offsets.
     """
+    encoded = with_offsets(tokenizer, texts, add_special_tokens=True, return_special_tokens_mask=True)
+    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+    return [_once_begun(*row) for row in zip(*columns, strict=True)]
+
+
+def with_offsets(tokenizer: Tokenizer, texts: list[str], **options: Any) -> Mapping[str, Any]:
+    """Encode whole texts, with the characters of every token.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The texts.
+        options: What else it is asked, as whether special tokens are added.
+
+    Raises:
+        TokenizerError: The tokenizer cannot tell offsets.
+    """
     if not tokenizer.is_fast:
         raise TokenizerError(
             field="tokenizer",
@@ -89,17 +105,7 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
             remedy="use a model with a tokenizer.json",
         )
     # verbose=False: texts longer than the model takes are cut into parts, so its warning would mislead.
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=True,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        truncation=False,
-        padding=False,
-        verbose=False,
-    )
-    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
-    return [_once_begun(*row) for row in zip(*columns, strict=True)]
+    return tokenizer(texts, return_offsets_mapping=True, truncation=False, padding=False, verbose=False, **options)
 
 
 def _once_begun(tokens: list[int], offsets: Offsets, added: Sequence[int]) -> Encoding:

@@ -26,7 +26,7 @@ from gindex.documents.schema import (
     select_parts,
     version_of,
 )
-from gindex.errors import CorpusError, StoreError
+from gindex.errors import CorpusError, CorruptStoreError, StoreError
 from gindex.files.atomic import make_folder, publish_written
 from gindex.progress import Phase, Progress
 
@@ -166,8 +166,17 @@ def copy_documents(
 
 
 def stored_document(connection: sqlite3.Connection, ordinal: int) -> Document:
-    """A document of a table, with what it was made of."""
-    document_id, text, metadata, form, content = read_document(connection, ordinal) or ("", "", "{}", "text", "{}")
+    """A document of a table, with what it was made of.
+
+    Raises:
+        CorruptStoreError: It is not there.
+    """
+    found = read_document(connection, ordinal)
+    if found is None:
+        raise CorruptStoreError(
+            field="documents", expected=f"a document {ordinal}", found="none", remedy="restore the table"
+        )
+    document_id, text, metadata, form, content = found
     return Document(
         document_id=document_id, text=text, metadata=json.loads(metadata), form=form, content=json.loads(content)
     )

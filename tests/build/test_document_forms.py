@@ -282,6 +282,8 @@ def test_documents_without_a_token_that_counts_are_left_out_by_name(tmp_path, ch
         ({"input_ids": [1, 2], "labels": [2, -100]}, "labels that are the token of their own place"),
         ({"input_ids": [1, 2], "loss_weights": [1, "NaN"]}, "a list of numbers in 'loss_weights'"),
         ({"text": "a b", "w": float("nan")}, "a finite number as weight"),
+        ({"text": "a b", "w": 1e300}, "a finite number as weight"),
+        ({"input_ids": [1, 2], "loss_weights": [1, 1e300]}, "found NaN, or numbers beyond float32"),
         ({"text": "a b", "w": "much"}, "a finite number as weight"),
         ({"prompt": "a", "chosen": "b"}, "no field 'rejected' beside 'chosen'"),
         ({"prompt": "a", "chosen": "b", "rejected": None}, "both sides"),
