@@ -74,7 +74,8 @@ def weight_of(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> fl
     if isinstance(value, str):  # CSV has no numbers
         with suppress(ValueError):
             value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not abs(value) <= LARGEST:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= LARGEST:
         raise CorpusError(
             field=place,
             expected=f"a finite number as weight in the field {config.weight_field!r}",
