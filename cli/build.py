@@ -9,7 +9,6 @@ import click
 
 from gindex.config import (
     CORPUS,
-    OUTPUT,
     PERMISSIONS,
     BuildConfig,
     CorpusConfig,
@@ -18,6 +17,7 @@ from gindex.config import (
     ModelConfig,
     VectorConfig,
 )
+from gindex.search_options import OUTPUT
 
 from .command import GindexCommand
 from .options import made, option, permission_options, permissions, setting, settings

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import OUTPUT, SearchOptions
+from gindex.search_options import OUTPUT, SearchOptions
 
 from .command import GindexCommand
 from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting

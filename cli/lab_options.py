@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import OUTPUT
 from gindex.errors import ConfigError
 from gindex.lab.evaluations.config import METHODS, RankingsConfig
+from gindex.search_options import OUTPUT
 
 from .options import (
     Decorated,

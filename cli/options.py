@@ -15,9 +15,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import click
 from click.core import ParameterSource
 
-from gindex.config import INDEX, MODEL, OUTPUT, PERMISSIONS, ModelConfig
+from gindex.config import MODEL, PERMISSIONS, ModelConfig
 from gindex.errors import ConfigError
 from gindex.options import Option, Settings, field_of, met, need_text, option_of, options_of
+from gindex.search_options import INDEX, OUTPUT
 
 from .wording import in_options
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gindex.config import SearchOptions
+from gindex.search_options import SearchOptions
 
 from .command import GindexCommand
 from .options import option, setting

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gindex.config import LOOK_FOR, LOSSES
+from gindex.config import LOSSES
+from gindex.search_options import LOOK_FOR
 
 from .options import option
 from .queries import read_messages

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from gindex.config import LOOK_FOR, OUTPUT, ScoreOptions
 from gindex.queries.files import read_queries
+from gindex.search_options import LOOK_FOR, OUTPUT, ScoreOptions
 
 from .command import GindexCommand
 from .options import (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gindex.config import AGGREGATES, INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
 from gindex.queries.files import read_queries
+from gindex.search_options import AGGREGATES, INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
 
 from .command import GindexCommand
 from .kinds import kind_options, kind_settings

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from gindex.config import SearchOptions
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 from gindex.exact.explanation import Explanation
@@ -23,6 +22,7 @@ from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import Query, query_of
 from gindex.search.result import Outcome, SearchResult, answered
+from gindex.search_options import SearchOptions
 
 try:
     import httpx2 as httpx

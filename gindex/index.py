@@ -13,7 +13,7 @@ from torch import Tensor
 from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
-from gindex.config import PERMISSIONS, REFINERS, BuildConfig, ModelConfig, ScoreOptions, SearchOptions
+from gindex.config import PERMISSIONS, BuildConfig, ModelConfig
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
@@ -37,6 +37,7 @@ from gindex.search.score_file import ScoreFile, write_scores
 from gindex.search.search_index import open_searcher
 from gindex.search.searcher import Searcher
 from gindex.search.sweep import Sweep
+from gindex.search_options import REFINERS, ScoreOptions, SearchOptions
 from gindex.store.description import describe
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest

@@ -8,10 +8,11 @@ from typing import get_type_hints
 
 import pytest
 
-from gindex.config import BuildConfig, CurvatureConfig, FidelityConfig, ScoreOptions, SearchOptions, VectorConfig
+from gindex.config import BuildConfig, CurvatureConfig, FidelityConfig, VectorConfig
 from gindex.errors import ConfigError
 from gindex.keywords import ScoreKeywords, SearchKeywords
 from gindex.options import Settings, as_in, changed, option, option_of, options_of
+from gindex.search_options import ScoreOptions, SearchOptions
 from gindex.serve.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]

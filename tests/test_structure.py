@@ -13,7 +13,7 @@ ORDER = [
     {"errors"},
     {"distribution", "files", "page", "progress", "statistics", "thread_pool", "thread_safety", "registry"},
     {"options", "keywords"},
-    {"config"},
+    {"config", "search_options"},
     {"corpus"},
     {"documents"},
     {"model"},

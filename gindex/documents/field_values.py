@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import HITS
 from gindex.documents.comparisons import MetadataColumn
 from gindex.documents.filters import field_column
 from gindex.documents.selection import known_fields
 from gindex.documents.table import DocumentTable
 from gindex.documents.values import Value
 from gindex.errors import FilterError
+from gindex.search_options import HITS
 
 SHOWN_CHARACTERS = 200
 """Most characters of a text that is shown as a value."""

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from gindex.config import SearchOptions
 from gindex.errors import ConfigError, MismatchError, ServiceError, UnavailableError
 from gindex.exact.explanation import Explanation
 from gindex.http.answers import NDJSON, error_of, explanation_of, outcome_of
 from gindex.http.loopback import is_loopback
 from gindex.queries.query import Query, asked_record
 from gindex.search.result import Outcome
+from gindex.search_options import SearchOptions
 
 Result = TypeVar("Result")
 

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gindex.config import CUT
 from gindex.corpus.objectives import WeightedTokens
 from gindex.model.load import LoadedModel
+from gindex.search_options import CUT
 
 SHOWN_CHARACTERS = 40
 """Most characters of a text that a note quotes."""

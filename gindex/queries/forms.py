@@ -3,9 +3,10 @@
 from math import isfinite
 from typing import Any
 
-from gindex.config import AGGREGATES, COMPLETION, LAST_TURN, LOSSES, MESSAGES, PREFERENCE, TOKENS
+from gindex.config import COMPLETION, LAST_TURN, LOSSES, MESSAGES, PREFERENCE, TOKENS
 from gindex.errors import QueryError
 from gindex.queries.query import Query, given_fields
+from gindex.search_options import AGGREGATES
 
 SET = "set"
 """Form of a query that is made of queries, beside the forms of documents."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gindex.config import COMPLETION, LAST_TURN, MEAN, MESSAGES, PREFERENCE, REFUSE, TOKENS
+from gindex.config import COMPLETION, LAST_TURN, MESSAGES, PREFERENCE, TOKENS
 from gindex.corpus.messages import ASSISTANT, Message, assistant_turns, parse_messages, parse_tools
 from gindex.corpus.objectives import Objective
 from gindex.errors import CorpusError, QueryError, TokenizerError
@@ -19,6 +19,7 @@ from gindex.queries.preferences import encode_preference
 from gindex.queries.prepared_tokens import encode_prepared, words_of_tokens
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.sums import Term, difference, shares, weighted_sum
+from gindex.search_options import MEAN, REFUSE
 
 logger = logging.getLogger(__name__)
 

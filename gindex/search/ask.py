@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gindex.config import SearchOptions
 from gindex.search.funnel import Funnel
 from gindex.search.lexical import LexicalRanks
 from gindex.search.selection import Selection
+from gindex.search_options import SearchOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

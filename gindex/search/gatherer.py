@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from gindex.config import SearchOptions
 from gindex.documents.selection import documents_of, parts_of
 from gindex.documents.table import DocumentTable
 from gindex.search.ask import Ask, Search
@@ -17,6 +16,7 @@ from gindex.search.funnel import Funnel
 from gindex.search.lexical import words_choose, words_confine, words_order
 from gindex.search.ranking import Ranking
 from gindex.search.scan import part_scores, scorer_of
+from gindex.search_options import SearchOptions
 from gindex.store.reader import VectorReader
 
 GROWTH = 4

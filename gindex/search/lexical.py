@@ -7,12 +7,12 @@ the candidates that are re-ranked exactly.
 from collections.abc import Sequence
 from functools import cache
 
-from gindex.config import SearchOptions
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
 from gindex.documents.words import words_of
 from gindex.errors import ConfigError
+from gindex.search_options import SearchOptions
 
 LexicalRanks = list[tuple[int, float]]
 """Documents and their BM25 scores, best first."""

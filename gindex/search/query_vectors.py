@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gindex.config import SearchOptions
 from gindex.documents.words import words_of
 from gindex.errors import NonFiniteError, QueryError
 from gindex.queries.counted_text import quoted
@@ -16,6 +15,7 @@ from gindex.queries.forms import name_of
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.tokens import QueryTokens
 from gindex.search.lexical import words_order
+from gindex.search_options import SearchOptions
 from gindex.vectors.encoder import Encoder
 
 

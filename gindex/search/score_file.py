@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from gindex.config import ScoreOptions
 from gindex.corpus.packages import require
 from gindex.distribution import VERSION
 from gindex.errors import ConfigError, QueryError, UnknownDocumentError
@@ -31,6 +30,7 @@ from gindex.queries.query import Query, asked_record
 from gindex.search.score_work import ScoreWork
 from gindex.search.sweep import Scores, Sweep
 from gindex.search.unit_names import UnitNames
+from gindex.search_options import ScoreOptions
 from gindex.store.snapshot import Snapshot
 
 ROWS_VALUES, MOST_ROWS = 1 << 22, 1 << 16

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gindex.config import SearchOptions
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError
 from gindex.exact.influence import QueryInfluence
@@ -38,6 +37,7 @@ from gindex.search.selection import Selection, selected_parts
 from gindex.search.sweep import StoredScores
 from gindex.search.sweeper import Sweeper
 from gindex.search.weights import Normaliser
+from gindex.search_options import SearchOptions
 from gindex.store.manifest import Manifest
 from gindex.store.reader import VectorReader
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import SearchOptions
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts, parts_of
 from gindex.documents.table import DocumentTable
 from gindex.search.lexical import LexicalRanks, words_confine
 from gindex.search.weights import Weights
+from gindex.search_options import SearchOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

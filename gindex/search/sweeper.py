@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.config import ScoreOptions, SearchOptions
 from gindex.documents.field_values import read_field_values
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts
@@ -32,6 +31,7 @@ from gindex.search.sweep import (
     Units,
 )
 from gindex.search.weights import Normaliser
+from gindex.search_options import ScoreOptions, SearchOptions
 from gindex.store.reader import VectorReader
 from gindex.thread_safety import Lock, once
 

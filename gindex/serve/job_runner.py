@@ -6,13 +6,13 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from gindex.config import LONG_QUERIES
 from gindex.errors import GindexError
 from gindex.index import GradientIndex
 from gindex.progress import pausing
 from gindex.queries.query import FailedQuery
 from gindex.search.query_vectors import EncodedQuery
 from gindex.search.result import Outcome
+from gindex.search_options import LONG_QUERIES
 from gindex.serve.config import ServeConfig
 from gindex.serve.histogram import Histogram, histogram_of
 from gindex.serve.jobs import AbandonedError, ExplainJob, Job, JobProgress, SearchJob

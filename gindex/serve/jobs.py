@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gindex.config import SearchOptions
 from gindex.errors import TimeLimitError
 from gindex.index import GradientIndex
 from gindex.progress import Phase
 from gindex.queries.query import FailedQuery, Query
 from gindex.search.query_vectors import EncodedQuery
+from gindex.search_options import SearchOptions
 from gindex.serve.turnstile import Turnstile
 
 

@@ -8,13 +8,13 @@ from typing import Any, Protocol, Unpack
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from gindex.config import SearchOptions
 from gindex.errors import GindexError
 from gindex.exact.explanation import Explanation
 from gindex.keywords import SearchKeywords
 from gindex.queries.query import Query
 from gindex.queries.records import read_query
 from gindex.search.result import SearchResult, result_record
+from gindex.search_options import SearchOptions
 
 INSTRUCTIONS = (
     "Finds the training documents that made a language model say something, by the influence of their gradients. "

@@ -7,10 +7,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from gindex.config import SearchOptions
 from gindex.corpus.json_values import EqualKeysError, parse_json
 from gindex.errors import ConfigError
 from gindex.options import renamed, today_text
+from gindex.search_options import SearchOptions
 from gindex.serve.config import ServeConfig
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.keys import Caller, Keys, RateLimit, bearer

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from gindex.config import AGGREGATES, LOSSES, SearchOptions
+from gindex.config import LOSSES
 from gindex.exact.explanation import Explanation
 from gindex.queries.query import Query
 from gindex.queries.records import FIELDS, read_query
 from gindex.search.result import SearchResult
+from gindex.search_options import AGGREGATES, SearchOptions
 from gindex.serve.histogram import Histogram
 from gindex.serve.models import (
     LONGEST_TEXT,

@@ -6,11 +6,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gindex.config import SearchOptions
 from gindex.errors import ConfigError, CorruptStoreError, UnavailableError
 from gindex.options import default_of
 from gindex.queries.query import Query
 from gindex.search.query_vectors import EncodedQuery
+from gindex.search_options import SearchOptions
 from gindex.serve.batcher import Batcher
 from gindex.serve.config import ServeConfig
 from gindex.serve.indexes import IndexLocation, ServedIndex, ServedIndexes

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from gindex.config import SearchOptions
 from gindex.errors import ConfigError
 from gindex.search.ask import Ask, Search
 from gindex.search.candidates import Candidate
 from gindex.search.exact_order import ExactOrder
 from gindex.search.selection import EVERYTHING
+from gindex.search_options import SearchOptions
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 

@@ -10,11 +10,11 @@ import torch
 
 from gindex import GradientIndex
 from gindex.ann.spec import KINDS
-from gindex.config import SearchOptions
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError, FilterError, MismatchError, NonFiniteError, QueryError
 from gindex.options import option_of
 from gindex.queries.query import Query
+from gindex.search_options import SearchOptions
 from tests.support.objectives import pad_tokens
 
 ROUNDING = 1e-4

@@ -4,13 +4,13 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from gindex.config import SearchOptions
 from gindex.errors import ServiceError
 from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluence
 from gindex.http.answers import explanation_of, result_of
 from gindex.options import options_of
 from gindex.queries.query import Query
 from gindex.search.result import Hit, SearchResult, Timing, result_record
+from gindex.search_options import SearchOptions
 from gindex.serve.models import model_of
 from gindex.serve.schema import AllOptions, ExplainAnswer, SearchAnswer, SearchBody
 

@@ -9,10 +9,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from gindex.config import SearchOptions
 from gindex.errors import PARTS, message_of
 from gindex.options import default_of
 from gindex.search.result import result_record
+from gindex.search_options import SearchOptions
 from gindex.serve.schema import AllOptions
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"

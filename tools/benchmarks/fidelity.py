@@ -24,7 +24,7 @@ from fidelity_variants import Variant, VariantObserver, coded_scores, preconditi
 from torch import Tensor
 
 from gindex import BuildConfig, CorpusConfig, CurvatureConfig, GradientIndex, ModelConfig
-from gindex.config import FidelityConfig, SearchOptions
+from gindex.config import FidelityConfig
 from gindex.curvature.eigenvalues import effective_dimension
 from gindex.curvature.ranks import ranks
 from gindex.documents.selection import documents_of, lexical_documents
@@ -38,6 +38,7 @@ from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import QueryTokens, tokenize_query
 from gindex.search.candidates import Candidate, fused
+from gindex.search_options import SearchOptions
 from gindex.statistics import WINDOWS, agreement, overlap, summarise
 from gindex.store.factors import FactorReader
 from gindex.store.layout import Layout

@@ -18,9 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from gindex import GradientIndex
-from gindex.config import ScoreOptions
 from gindex.queries.query import Query
 from gindex.search.score_file import write_scores
+from gindex.search_options import ScoreOptions
 
 QUERIES = (1, 8, 32)
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import REFUSE
 from gindex.errors import ConfigError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import BM25, EXACT, INDEX, METHODS, RANDOM, RankingsConfig
@@ -23,6 +22,7 @@ from gindex.progress import Progress
 from gindex.queries.query import Query
 from gindex.queries.tokens import log_notes
 from gindex.search.result import SearchResult
+from gindex.search_options import REFUSE
 
 Ranking = list[tuple[str, float]]
 """Document ids with their values, best first."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gindex.config import CURVATURES, SearchOptions
+from gindex.config import CURVATURES
 from gindex.errors import ConfigError, DivergenceError
 from gindex.lab.attribution import Attribution, tracked_layers
 from gindex.lab.refine.config import CgConfig, LissaConfig
@@ -16,6 +16,7 @@ from gindex.lab.refine.inverse import CgInverse, Damping, LissaInverse
 from gindex.lab.refine.solvers import conjugate_gradients
 from gindex.model.tensor_batches import TensorBatch, tensor_batches
 from gindex.model.tensor_tasks import Classification
+from gindex.search_options import SearchOptions
 from gindex.vectors.influence import WeightSpace
 
 WIDE = torch.float64

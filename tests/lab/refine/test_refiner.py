@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from gindex_cli.commands import gindex
 
 from gindex import GradientIndex
-from gindex.config import SearchOptions
 from gindex.corpus.batches import pad
 from gindex.errors import ConfigError, DivergenceError
 from gindex.exact.refiner import refiner_sample
@@ -20,6 +19,7 @@ from gindex.lab.refine.refiner import SolverRefiner
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_query
+from gindex.search_options import SearchOptions
 from gindex.vectors.influence import WeightSpace
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
