@@ -1,17 +1,17 @@
-"""Hooks on tracked layers: their activations and output gradients in a pass, and outputs' derivatives along weights.
+"""Hooks on tracked layers: their activations and output gradients in a pass.
 
-Every gradient and every Gauss-Newton product comes from here. Weights stay frozen, so no weight gradient is formed
+Every gradient comes from here. Weights stay frozen, so no weight gradient is formed
 here. Where a layer's inputs need no gradient, its output becomes a leaf, and the backward pass ends at the first
 tracked layer.
 
-Elsewhere, hooks only try a model out before it is used: `tracking`, `head` and `gradient_check` here, and the measuring
-of memory and time in `gindex.build`.
+Elsewhere, hooks try a model out before it is used: `tracking`, `head` and `gradient_check` here, and the measuring of
+memory and time in `gindex.build`; or move its weights along a direction, in `gindex.lab.refine.tangents`.
 
 Axes: N documents, T tokens (of a convolution: output positions), I layer inputs, O layer outputs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,24 +19,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gindex.errors import ModelError, ShapeError, TrackedLayerError
+from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import patches, positions_last
 from gindex.model.inner_linears import Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.routes import Routes
-from gindex.progress import pause, undisturbed
-from gindex.thread_safety import Lock
-
-_tangents = Lock()
-"""Forward differentiation and the choice of a kernel hold for the whole process: one thread at a time uses them."""
-
-PASS_ERROR = 1e-3
-"""Largest relative difference of two passes in float32 that counts as rounding: sums over all outputs round to 1e-6."""
+from gindex.progress import pause
 
 
 class Observer(ABC):
@@ -166,7 +157,7 @@ def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError
     )
 
 
-def _by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
+def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
     """Return the layers of each module: one, or the experts of a fused weight."""
     found: dict[int, list[TrackedLayer]] = {}
     for layer in layers:
@@ -178,7 +169,7 @@ def _by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in _by_module(layers):
+        for those in by_module(layers):
             hook = own(_forward_hook(those, running))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
@@ -227,7 +218,7 @@ class _Call:
         if layers[0].expert is None:
             (layer,) = layers
             running.call(layer, x.shape[0], tuple(x.shape))
-            inputs = partial(_by_position, layer, documents=documents)
+            inputs = partial(by_position, layer, documents=documents)
             outputs = partial(_by_document, documents=documents)
             return cls(inputs=inputs, outputs=outputs, parts=[_Part(layer=layer, cut=lambda x_NTX: x_NTX)])
         pairs: Pairs = args[1]
@@ -289,7 +280,7 @@ def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[t
     return lambda: kept
 
 
-def _by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
+def by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
     """Return a layer's input as [N, T, I]: T tokens, patches, or 1 where a document has one row."""
     if isinstance(layer.module, nn.Conv2d):
         x = patches(layer.module, x)
@@ -305,118 +296,3 @@ def append_one(a_NTI: Tensor, layer: TrackedLayer) -> Tensor:
     if not layer.has_bias:
         return a_NTI
     return torch.cat([a_NTI, a_NTI.new_ones(*a_NTI.shape[:-1], 1)], dim=-1)
-
-
-def outputs_and_tangent(
-    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], outputs: Callable[[], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Run a model and differentiate its outputs along a direction of the weights, in one forward pass.
-
-    Args:
-        layers: Tracked layers.
-        directions: V [O, I] by layer name, the bias last.
-        outputs: Runs the model and returns its outputs, of any shape.
-
-    Returns:
-        The outputs, differentiable, and J v, their derivative along the direction, of the same shape.
-
-    Raises:
-        NotImplementedError: An operation of the model has no forward derivative: see `tangent_by_reverse`.
-    """
-
-    def joined(output: Tensor, change: Tensor) -> Tensor:
-        changed: Tensor = output + forward_ad.make_dual(torch.zeros_like(output), change)
-        return changed
-
-    # Only the plain attention can be differentiated forward, and it is chosen for all threads.
-    with (
-        undisturbed(),
-        _tangents,
-        forward_ad.dual_level(),
-        sdpa_kernel(SDPBackend.MATH),
-        _changed_outputs(layers, directions, joined),
-    ):
-        dual = forward_ad.unpack_dual(outputs())
-        tangent = torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent
-        return dual.primal, tangent.detach().clone()
-
-
-def tangent_by_reverse(
-    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], outputs: Callable[[], Tensor]
-) -> Tensor:
-    """Return J v by backward passes, where operations of the model (fused experts) have no forward derivative.
-
-    With a step e along v, the first gives <u, d outputs / de> for a u that stays a variable; it is linear in u, and the
-    second differentiates it by u. A third, of the first kind, must give <J v, J v>: what can be differentiated only
-    once silently drops out of the second. No observer may be active: none of these starts from a loss.
-
-    Args:
-        layers: Tracked layers.
-        directions: V [O, I] by layer name, the bias last.
-        outputs: Runs the model and returns its outputs, of any shape.
-
-    Raises:
-        ModelError: An operation of the model can be differentiated only once.
-    """
-    weights = next(layers[0].module.parameters())
-    # Only the plain attention can be differentiated twice, and it is chosen for all threads.
-    with alone(layers[0].place), undisturbed(), _tangents, sdpa_kernel(SDPBackend.MATH):
-        dtype = torch.promote_types(weights.dtype, torch.float32)
-        step = torch.zeros((), dtype=dtype, device=weights.device, requires_grad=True)
-        with _changed_outputs(layers, directions, lambda output, change: output + step * change):
-            output = outputs()
-        u = torch.zeros_like(output, requires_grad=True)
-        try:
-            (along,) = torch.autograd.grad(output, step, u, create_graph=True)
-            (tangent,) = torch.autograd.grad(along, u)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # NotImplementedError is one
-            raise _differentiable_once(str(error).partition("\n")[0]) from error
-        tangent = tangent.detach()
-        (again,) = torch.autograd.grad(output, step, tangent)
-    expected = float(tangent.double().square().sum())
-    if abs(float(again) - expected) > max(PASS_ERROR, 16 * torch.finfo(weights.dtype).eps) * expected:
-        raise _differentiable_once(f"two passes give {float(again):.6g} and {expected:.6g} for one number")
-    return tangent
-
-
-def _differentiable_once(found: str) -> ModelError:
-    return ModelError(
-        field="Gauss-Newton product",
-        expected="a model that can be differentiated twice",
-        found=f"one that cannot ({found})",
-        remedy="leave refining out, or load the model without kernels of its own",
-    )
-
-
-@contextmanager
-def _changed_outputs(
-    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
-) -> Iterator[None]:
-    """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change."""
-    with ExitStack() as stack:
-        stack.enter_context(opened(layer.module for layer in layers))
-        for those in _by_module(layers):
-            hook = own(_change_hook(those, directions, joined))
-            stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
-        yield
-
-
-def _change_hook(
-    layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]:
-    def change_of(layer: TrackedLayer, a: Tensor) -> Tensor:
-        return append_one(a, layer) @ directions[layer.name].to(a.dtype).T
-
-    def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        a = layer_input(args, kwargs).detach()
-        if layers[0].expert is None:
-            change = change_of(layers[0], _by_position(layers[0], a, len(a)))
-            change = change.mT if isinstance(module, nn.Conv2d) else change
-        else:
-            tokens = a.split(list(args[1].sizes))
-            change = torch.cat([change_of(layer, tokens[layer.expert or 0]) for layer in layers])
-        return joined(output, change.reshape(output.shape).to(output.dtype))
-
-    return forward

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gindex.curvature.fit import DocumentBatch
 from gindex.errors import ConfigError, NonFiniteError
-from gindex.model.capture import Observer, append_one, observe, outputs_and_tangent, tangent_by_reverse
+from gindex.lab.refine.tangents import outputs_and_tangent, tangent_by_reverse
+from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import OutputTask
 from gindex.vectors.influence import WeightSpace

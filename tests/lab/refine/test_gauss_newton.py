@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
-from gindex.model.capture import outputs_and_tangent, tangent_by_reverse
+from gindex.lab.refine.tangents import outputs_and_tangent, tangent_by_reverse
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tensor_batches import TensorBatch, tensor_batches
