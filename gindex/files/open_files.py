@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +10,6 @@ from weakref import ref
 
 from gindex.errors import ResourceError
 from gindex.thread_safety import Lock
-
-try:
-    import resource
-except ImportError:  # as on Windows, which has no such limit
-    resource = None  # type: ignore[assignment]
 
 MOST_WANTED = 1 << 16
 """Open files that a process asks for; the kernel allows about as many mappings (`vm.max_map_count`, 65,530)."""
@@ -33,16 +29,12 @@ _SHORTAGES = {
 
 def most_open() -> int:
     """How many files this process may have open at once."""
-    if resource is None:
-        return MOST_WANTED
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_WANTED if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_most_open() -> None:
     """Raise the number of files that this process may have open towards what the system allows it."""
-    if resource is None:
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_WANTED if hard == resource.RLIM_INFINITY else min(hard, MOST_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -222,7 +222,7 @@ class _Shard:
         if self._checked.all():
             return []
         chunks = places // self._spec.chunk_rows
-        return np.unique(chunks[~self._checked[chunks]]).tolist()
+        return [int(chunk) for chunk in np.unique(chunks[~self._checked[chunks]])]
 
     def _check(self, chunk: int) -> None:
         """Compare a chunk with its checksum."""
