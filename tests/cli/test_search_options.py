@@ -25,7 +25,7 @@ def test_every_option_of_search_at_once(run, built):
             "--candidates", 20, "--scan", "--json",
         )
     )  # fmt: skip
-    assert list(record) == ["query", "hits", "negative_hits", "reranked", "coverage", "timing_ms"]
+    assert list(record) == ["query", "hits", "negative_hits", "reranked", "certificate", "coverage", "timing_ms"]
     for end in ("hits", "negative_hits"):
         assert [hit["rank"] for hit in record[end]] == [1, 2, 3]
         for hit in record[end]:
@@ -66,8 +66,8 @@ def test_filter_that_nothing_passes_is_an_empty_list(run, built):
         (["--dedupe", "2"], CONFIG, "--dedupe: expected a number in (0, 1], found 2.0"),
         (["--words", "filter", "--words-text", "?"], QUERY, "--words-text: expected text with at least one word"),
         (["-k", "0"], CONFIG, "-k: expected at least 1, found 0"),
-        (["--stop-early", "0.5"], CONFIG, "--stop-early: expected --exact beside it, found none"),
-        (["--exact", "--stop-early", "-1"], CONFIG, "--stop-early: expected a positive finite number"),
+        (["--certainty", "0.5"], CONFIG, "--certainty: expected --exact beside it, found none"),
+        (["--exact", "--certainty", "1"], CONFIG, "--certainty: expected a number in (0, 0.999], found 1.0"),
         (["--normalise", "l2"], CONFIG, "'l2' is not one of"),
     ],
 )
