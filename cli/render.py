@@ -86,9 +86,10 @@ def certificate_text(certificate: "Certificate") -> str:
     left = f"{counted(certificate.outside, 'part')} not recomputed"
     if certificate.candidates is None:
         return f"none of the true best is missing, with probability {certificate.probability:.3f} ({left})"
-    advice = f"about --candidates {certificate.candidates} would make it .95"
     if certificate.probability < UNLIKELY:
-        return f"uncertain: some of the true best may well be missing ({left}); {advice.replace('it', 'none missing')}"
+        advice = f"about --candidates {certificate.candidates} would make the probability of none .95"
+        return f"uncertain: some of the true best may well be missing ({left}); {advice}"
+    advice = f"about --candidates {certificate.candidates} would make it .95"
     return f"none of the true best is missing, with probability {certificate.probability:.2f} only ({left}); {advice}"
 
 

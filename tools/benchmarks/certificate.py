@@ -99,18 +99,12 @@ def coverage(name: str, cases: Iterable[Case], candidates: Sequence[int]) -> Non
 
 def stopping(name: str, cases: Iterable[Case], most: int) -> None:
     """Print what `certainty` saves, and how often what it stopped at was true."""
-    kept = list(cases)
+    kept = [[(count, *stated(case, count)) for count in range(BLOCK, most, BLOCK)] for case in cases]
     for certainty in CERTAINTIES:
-        stops = []
-        for case in kept:
-            for count in range(BLOCK, most, BLOCK):
-                probability, is_true = stated(case, count)
-                if probability >= certainty:
-                    stops.append((count, is_true))
-                    break
-        mean = (sum(count for count, _ in stops) + most * (len(kept) - len(stops))) / len(kept)
-        held = f"{sum(is_true for _, is_true in stops)} of {len(stops)}"
-        print(f"| {name} | {certainty} | {mean:.0f} of {most} | {held} |", flush=True)
+        stops = [next((step for step in steps if step[1] >= certainty), None) for steps in kept]
+        mean = sum(most if stop is None else stop[0] for stop in stops) / len(stops)
+        held = [stop[2] for stop in stops if stop is not None]
+        print(f"| {name} | {certainty} | {mean:.0f} of {most} | {sum(held)} of {len(held)} |", flush=True)
 
 
 def main() -> None:
