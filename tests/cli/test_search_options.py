@@ -176,12 +176,11 @@ def test_the_address_of_a_service_where_a_folder_is_expected(fails):
 
 
 def test_the_certificate_is_shown(run, built):
-    text = run("search", built, PROMPT, "--completion", COMPLETION, "--exact", "--candidates", "1000").stdout
+    asked = ["search", built, PROMPT, "--completion", COMPLETION, "--exact", "--candidates"]
+    text = run(*asked, "1000").stdout
     assert "\ncertain: the influence of every part that may be found was recomputed\n" in text
-    text = run("search", built, PROMPT, "--completion", COMPLETION, "--exact", "--candidates", "30").stdout
-    (record,) = records(
-        run("search", built, PROMPT, "--completion", COMPLETION, "--exact", "--candidates", "30", "--json")
-    )
+    text = run(*asked, "30").stdout
+    (record,) = records(run(*asked, "30", "--json"))
     found = Certificate(**record["certificate"])
     assert certificate_text(found) in text and 0 < found.outside < 200
 
