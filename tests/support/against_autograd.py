@@ -22,7 +22,7 @@ from gindex.errors import GindexError
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
-from tests.support.objectives import pad_tokens
+from objectives import pad_tokens
 
 Gradients = dict[str, Tensor]
 """[O, I] by layer name, the bias last."""
