@@ -137,7 +137,7 @@ class Snapshot:
         def rows() -> RowChecksums:
             return RowChecksums.read(self.checked(place.row_checksums), place.documents, documents, parts)
 
-        return Guard(whole=partial(self.checked, place.documents), rows=rows)
+        return Guard(whole=partial(self.checked, place.documents), rows=rows, parts=parts)
 
     @once
     def vectors(self) -> VectorReader:
