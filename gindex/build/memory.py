@@ -138,8 +138,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     diagonals = 4 * sum(side.width for side in sides(layers) if side.is_unit)
     eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
     fit = (
-        # Covariances, and one that is decomposed, with what is made of its blocks.
-        4 * squares + diagonals + max(ENTRY_BYTES * side.widest**2 + 12 * side.numbers for side in sides(layers)),
+        4 * squares + diagonals + max(map(_decomposition_bytes, sides(layers))),
         size * squares + 4 * eigenvalues,  # bases, and sums of the corrected eigenvalues
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
@@ -281,6 +280,12 @@ def sides(layers: Sequence[TrackedLayer]) -> list[Side]:
     """Sides of all covariances that are kept: A of each source, S of each layer but of experts that share it."""
     activations = {layer.source: layer.input_side for layer in layers}
     return list(activations.values()) + [layer.output_side for layer in with_own_factors(layers)]
+
+
+def _decomposition_bytes(side: Side) -> int:
+    """What the decomposition of a side takes; beside that of its largest block what is made of the others."""
+    made = 8 * side.numbers if len(side.blocks) > 1 else 0
+    return ENTRY_BYTES * side.widest**2 + made
 
 
 def with_own_factors(layers: Sequence[TrackedLayer]) -> list[TrackedLayer]:

@@ -35,7 +35,7 @@ class Side:
         """The coordinates of each matrix; none for unit vectors."""
         if self.is_unit:
             return ()
-        size = self.block or self.width
+        size = self.block or max(1, self.width)
         return [slice(start, min(start + size, self.width)) for start in range(0, self.width, size)]
 
     @property

@@ -95,7 +95,7 @@ def test_a_side_in_one_block_is_a_side_of_one_matrix():
 
 @pytest.mark.parametrize(
     ("side", "numbers", "cubes", "widest"),
-    [(Side(7), 49, 343, 7), (Side(7, 3), 9 + 9 + 1, 27 + 27 + 1, 3), (Side(7, 1), 0, 0, 0)],
+    [(Side(7), 49, 343, 7), (Side(7, 3), 9 + 9 + 1, 27 + 27 + 1, 3), (Side(7, 1), 0, 0, 0), (Side(0), 0, 0, 0)],
 )
 def test_costs_of_sides(side, numbers, cubes, widest):
     assert (side.numbers, side.cubes, side.widest) == (numbers, cubes, widest)
