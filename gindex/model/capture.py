@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
-from gindex.model.convolution import patches, positions_last
-from gindex.model.inner_linears import Pairs, opened
+from gindex.model.convolution import Convolution, patches, positions_last
+from gindex.model.inner_linears import ExpertLinears, Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.routes import Routes
@@ -158,7 +158,7 @@ def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError
 
 
 def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
-    """Return the layers of each module: one, or the experts of a fused weight."""
+    """Return the layers of each module: one, or the experts of a fused weight, or the groups of a convolution."""
     found: dict[int, list[TrackedLayer]] = {}
     for layer in layers:
         found.setdefault(id(layer.module), []).append(layer)
@@ -188,7 +188,7 @@ def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A layer's part of a module's input and output: all of it, or an expert's tokens."""
+    """A layer's part of a module's input and output: all of it, an expert's tokens, or a group's channels."""
 
     layer: TrackedLayer
     cut: Callable[[Tensor], Tensor]
@@ -215,12 +215,13 @@ class _Call:
     ) -> "_Call":
         """Check a call, and take it apart."""
         x, documents = layer_input(args, kwargs), running.documents
-        if layers[0].expert is None:
-            (layer,) = layers
-            running.call(layer, x.shape[0], tuple(x.shape))
-            inputs = partial(by_position, layer, documents=documents)
+        if not isinstance(layers[0].module, ExpertLinears):
+            for layer in layers:
+                running.call(layer, x.shape[0], tuple(x.shape))
+            inputs = partial(by_position, layers[0], documents=documents)
             outputs = partial(_by_document, documents=documents)
-            return cls(inputs=inputs, outputs=outputs, parts=[_Part(layer=layer, cut=lambda x_NTX: x_NTX)])
+            parts = [_Part(layer=layer, cut=partial(channels, layer)) for layer in layers]
+            return cls(inputs=inputs, outputs=outputs, parts=parts)
         pairs: Pairs = args[1]
         for layer in layers:
             running.call(layer, pairs.tokens, tuple(x.shape))
@@ -256,7 +257,7 @@ def _forward_hook(
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
-            g = call.outputs((positions_last(g) if isinstance(module, nn.Conv2d) else g).detach())
+            g = call.outputs((positions_last(g) if isinstance(module, Convolution) else g).detach())
             for part, kept in load():
                 running.reached.add(part.layer.name)
                 running.observer.gradients(part.layer, kept, part.cut(g))
@@ -282,9 +283,16 @@ def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[t
 
 def by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
     """Return a layer's input as [N, T, I]: T tokens, patches, or 1 where a document has one row."""
-    if isinstance(layer.module, nn.Conv2d):
+    if isinstance(layer.module, Convolution):
         x = patches(layer.module, x)
     return _by_document(x, documents)
+
+
+def channels(layer: TrackedLayer, x_NTX: Tensor) -> Tensor:
+    """Return a layer's part of a module's inputs or outputs by position: all, or those of a convolution's group."""
+    if layer.expert is None or not isinstance(layer.module, Convolution):
+        return x_NTX
+    return x_NTX.chunk(layer.module.groups, -1)[layer.expert]
 
 
 def _by_document(x: Tensor, documents: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
-from gindex.model.convolution import patch_geometry
+from gindex.model.convolution import Convolution, patch_geometry
 from gindex.model.experts import inner_linears
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
@@ -31,6 +31,7 @@ from gindex.model.layers import (
     affine_parameters,
     affine_shape,
     layer_input,
+    part_count,
     with_sources,
 )
 from gindex.model.quantisation import is_quantised_weight
@@ -207,11 +208,11 @@ class _Candidates:
                 self.reasons[name] = reason
                 continue
             has_bias = module._parameters.get("bias") is not None
-            cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
+            cut = patch_geometry(module) if isinstance(module, Convolution) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
             layer = _tracked(name, module, self.shapes[name], source, has_bias)
             layer = replace(layer, beside=beside, token_share=seen.share)
-            layers += _experts(layer, module) if isinstance(module, ExpertLinears) else [layer]
+            layers += _parts(layer, part_count(module))
         return layers
 
     def _beside(self, seen: _Calls) -> nn.Module | None:
@@ -230,11 +231,13 @@ class _Candidates:
         return None
 
 
-def _experts(fused: TrackedLayer, module: ExpertLinears) -> Iterator[TrackedLayer]:
-    """Return a layer for each expert of a fused weight."""
-    for expert in range(module.experts):
-        name = f"{fused.name}.{expert}"
-        yield replace(fused, name=name, source=name, expert=expert)
+def _parts(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
+    """Return a layer for each expert of a fused weight or group of a convolution; the layer where it is one."""
+    if count is None:
+        yield whole
+    for part in range(count or 0):
+        name = f"{whole.name}.{part}"
+        yield replace(whole, name=name, source=name, expert=part)
 
 
 def _first(output: Any) -> Tensor:
@@ -266,8 +269,6 @@ def _reason_of_form(
         return "its weight is no parameter of its own but computed from others, as by a weight norm"
     if any(is_quantised_weight(parameter) for parameter in parameters):
         return f"its weight is quantised ({type(module).__name__} of {type(parameters[0]).__name__})"
-    if isinstance(module, nn.Conv2d) and module.groups > 1:
-        return f"a convolution in {module.groups} groups, not one affine map"
     if max(shape) > MAX_WIDTH:
         return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
     return None

@@ -13,8 +13,9 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gindex.errors import ModelError
-from gindex.model.capture import append_one, by_module, by_position
-from gindex.model.inner_linears import opened
+from gindex.model.capture import append_one, by_module, by_position, channels
+from gindex.model.convolution import Convolution
+from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.progress import undisturbed
@@ -131,12 +132,13 @@ def _change_hook(
 
     def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         a = layer_input(args, kwargs).detach()
-        if layers[0].expert is None:
-            change = change_of(layers[0], by_position(layers[0], a, len(a)))
-            change = change.mT if isinstance(module, nn.Conv2d) else change
-        else:
+        if isinstance(module, ExpertLinears):
             tokens = a.split(list(args[1].sizes))
             change = torch.cat([change_of(layer, tokens[layer.expert or 0]) for layer in layers])
+        else:
+            a_NTX = by_position(layers[0], a, len(a))
+            change = torch.cat([change_of(layer, channels(layer, a_NTX)) for layer in layers], -1)
+            change = change.mT if isinstance(module, Convolution) else change
         return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward
