@@ -1,8 +1,8 @@
 """Hooks on tracked layers: their activations and output gradients in a pass.
 
-Every gradient comes from here. Weights stay frozen, so no weight gradient is formed
-here. Where a layer's inputs need no gradient, its output becomes a leaf, and the backward pass ends at the first
-tracked layer.
+Every gradient comes from here. Weights stay frozen: of a parameter that is a layer by itself each document has a copy
+(`expansion`), and no other weight gradient is formed. Where a layer's inputs need no gradient, its output becomes a
+leaf, and the backward pass ends at the first tracked layer.
 
 Elsewhere, hooks try a model out before it is used: `tracking`, `head` and `gradient_check` here, and the measuring of
 memory and time in `gindex.build`; or move its weights along a direction, in `gindex.lab.refine.tangents`.
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
 from gindex.model.convolution import Convolution, patches, positions_last
+from gindex.model.expansion import Expansion, KnownRoles, OwnParameter
 from gindex.model.inner_linears import ExpertLinears, Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
@@ -79,7 +80,8 @@ def observe(
     """
     running = _Pass(observer, documents, texts)
     with alone(layers[0].place), _hooks(layers, running):
-        losses_N = losses()
+        with _expansion(layers, running):
+            losses_N = losses()
         running.end_forward(layers)
         observer.losses(losses_N.detach())
         if losses_N.requires_grad:
@@ -169,7 +171,7 @@ def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layers):
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
             hook = own(_forward_hook(those, running))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
@@ -177,6 +179,27 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
                 count = own(_token_hook(running))
                 stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]:
+    """Show the observer the gradients of parameters that are layers by themselves."""
+    own_parameters = {layer.name: layer for layer in layers if isinstance(layer.module, OwnParameter)}
+    if not own_parameters:
+        yield
+        return
+
+    def done(name: str, g_RP: Tensor) -> None:
+        pause()
+        layer, g_N1P = own_parameters[name], g_RP.unflatten(0, (running.documents, -1)).sum(1, keepdim=True)
+        running.reached.add(name)
+        kept = running.observer.activations(layer, g_N1P.new_ones(running.documents, 1, 1))
+        running.observer.gradients(layer, kept, g_N1P)
+
+    parameters = {name: layer.module for name, layer in own_parameters.items()}
+    with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
+        yield
+    running.called |= expansion.used
 
 
 def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:

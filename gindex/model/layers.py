@@ -1,7 +1,7 @@
 """Tracked layers: affine maps, of features or of a convolution's patches, that keep the document axis.
 
 Each expert of a fused weight is a layer, of the tokens that are routed to it, and so is each group of a convolution, of
-its channels.
+its channels. A parameter that is no matrix is a layer from the constant 1 to its values: see `expansion`.
 
 Axes: N documents, T tokens, I layer inputs (with the appended 1 of a bias), O layer outputs.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gindex.model.convolution import Convolution, convolved, is_affine, patch_shape
+from gindex.model.expansion import OwnParameter
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_records import UntrackedWeight
 
@@ -75,6 +76,8 @@ class TrackedLayer:
     @property
     def place(self) -> nn.Module:
         """The module of the model that runs the layer."""
+        if isinstance(self.module, OwnParameter):
+            return self.module.holder
         return self.module.owner.module if isinstance(self.module, InnerLinear) else self.module
 
     @property
