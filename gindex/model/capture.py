@@ -184,19 +184,20 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
 @contextmanager
 def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]:
     """Show the observer the gradients of parameters that are layers by themselves."""
-    own_parameters = {layer.name: layer for layer in layers if isinstance(layer.module, OwnParameter)}
-    if not own_parameters:
+    parameters = {layer.name: layer.module for layer in layers if isinstance(layer.module, OwnParameter)}
+    if not parameters:
         yield
         return
 
+    by_name = {layer.name: layer for layer in layers}
+
     def done(name: str, g_RP: Tensor) -> None:
         pause()
-        layer, g_N1P = own_parameters[name], g_RP.unflatten(0, (running.documents, -1)).sum(1, keepdim=True)
+        layer, g_N1P = by_name[name], g_RP.unflatten(0, (running.documents, -1)).sum(1, keepdim=True)
         running.reached.add(name)
         kept = running.observer.activations(layer, g_N1P.new_ones(running.documents, 1, 1))
         running.observer.gradients(layer, kept, g_N1P)
 
-    parameters = {name: layer.module for name, layer in own_parameters.items()}
     with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
         yield
     running.called |= expansion.used

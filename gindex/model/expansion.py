@@ -172,12 +172,12 @@ class Expansion(TorchFunctionMode):
     def __enter__(self) -> "Expansion":
         """Intercept the operations of this thread."""
         self._left.append(_present.set(self))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leave them be again."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         _present.reset(self._left.pop())
 
     def drop(self, names: Iterable[str]) -> None:
