@@ -4,12 +4,23 @@ A basis of X coordinates is one matrix [X, X]; or blocks of consecutive coordina
 the unit vectors, which need none. See docs/decisions/0019-wide-sides.md.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 UNIT_VECTORS = 1
 """The block of a side whose basis are the unit vectors."""
+
+WIDEST_MATRIX, WIDEST_BLOCK = 32768, 4096
+"""Widest side whose basis is one matrix, and the widest block of a wider one. A matrix of 32,768 takes 4 GB in float32,
+its decomposition four times as much in float64 and minutes of an accelerator; blocks of 4,096 take about as much memory
+and time as the weights of the layer that they are of."""
+
+
+def usual_block(width: int) -> int | None:
+    """The block of a side of a layer (`Side.block`): None where the basis is one matrix, else blocks of like size."""
+    return None if width <= WIDEST_MATRIX else math.ceil(width / math.ceil(width / WIDEST_BLOCK))
 
 
 @dataclass(frozen=True)
