@@ -75,7 +75,9 @@ class TrackedModel:
         check(loaded)
         task = CausalLanguageModel(loaded.model)
         names = None if recorded is None else tuple(layer.name for layer in recorded)
-        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names, trained=loaded.trained)
+        choice = LayerChoice(
+            layers=config.layers, track=config.track, untrack=config.untrack, names=names, trained=loaded.trained
+        )
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
         if recorded is not None:
             table = _as_recorded(table, recorded)
@@ -166,15 +168,21 @@ def _probe(model: nn.Module, documents: int) -> TokenBatch:
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:
-    """Let the experts share factors that did so when the index was built."""
-    shared = {layer.name for layer in recorded if layer.factors is not None}
-    return replace(table, layers=tuple(layer.sharing() if layer.name in shared else layer for layer in table))
+    """Let the factors have the structure that they had when the index was built, and experts share as they did."""
+    found = []
+    records = {layer.name: layer for layer in recorded}
+    for layer in table:
+        if (record := records.get(layer.name)) is not None:
+            layer = replace(layer, input_block=record.input_block, output_block=record.output_block)
+            layer = layer if record.factors is None else layer.sharing()
+        found.append(layer)
+    return replace(table, layers=tuple(found))
 
 
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:
     """See that the layers of an index are there as they were when it was built."""
     found = {layer.name: (layer.group, layer.source, layer.inputs, layer.outputs) for layer in table.layers}
-    why = {weight.name.rpartition(".")[0]: weight.reason for weight in table.untracked}
+    why = {name: w.reason for w in table.untracked for name in (w.name.rpartition(".")[0], w.name)}
     for layer in recorded:
         expected = layer.group, layer.source, layer.inputs, layer.outputs
         if found.get(layer.name) != expected:
