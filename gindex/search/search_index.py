@@ -71,13 +71,9 @@ def deriving_run(search: SearchRecord, run: range, progress: Progress) -> Derive
         return deriving_again(search, progress, kind="auto" if main.kind == "flat" else main.kind)
 
     def derive(snapshot: Snapshot, path: Path) -> SearchRecord:
-        held = list(zip(search.faiss, search.runs, strict=True))
-        touched = [of for _, of in held if of.start < run.stop and run.start < of.stop]
-        whole = range(min([run.start, *(of.start for of in touched)]), max([run.stop, *(of.stop for of in touched)]))
+        before, whole, after = search.around(run)
         kind = kind_of_piece(main.kind, len(whole), snapshot.vectors.spec.parts)
         made = _make_file(snapshot, path, kind, whole, progress)
-        before = [file for file, of in held if of.stop <= whole.start]
-        after = [file for file, of in held if of.start >= whole.stop]
         grown = SearchRecord(faiss=(*before, made, *after))
         if len(grown.faiss) == 1:
             return _measured(grown, snapshot, None, progress)

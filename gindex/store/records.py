@@ -268,6 +268,14 @@ class SearchRecord:
         stops = list(itertools.accumulate(file.parts for file in self.faiss))
         return [range(stop - file.parts, stop) for file, stop in zip(self.faiss, stops, strict=True)]
 
+    def around(self, run: range) -> tuple[list[SearchFile], range, list[SearchFile]]:
+        """The files before a run of parts, the run with all parts of files that hold some of it, the files after."""
+        touched = [run, *(of for of in self.runs if of.start < run.stop and run.start < of.stop)]
+        whole = range(min(of.start for of in touched), max(of.stop for of in touched))
+        pairs = list(zip(self.faiss, self.runs, strict=True))
+        before = [file for file, of in pairs if of.stop <= whole.start]
+        return before, whole, [file for file, of in pairs if of.start >= whole.stop]
+
     @property
     def files(self) -> list[str]:
         """Names of the files that it is in, in order."""
