@@ -5,9 +5,10 @@
     python tools/benchmarks/growth.py run .cache/bench/growth 10000 100000 --python ../before/.venv/bin/python
     python tools/benchmarks/growth.py adds .cache/bench/growth/10000 200
 
-`make` builds an index of a random Llama, and larger ones from it (see `multiply_index.py`). `run` measures each operation
-on a copy, in a process of its own: processor seconds after all imports, bytes that the process read and wrote by system
-calls (mapped files apart), the growth of its peak memory, and the exponent of each from the first size to the last.
+`make` builds an index of a random Llama, and larger ones from it (see `multiply_index.py`). `run` measures each
+operation on a copy, in a process of its own: processor seconds after all imports, bytes that the process read and wrote
+by system calls (mapped files apart), the growth of its peak memory, and the exponents of the first two from the first
+size to the last.
 `adds` adds documents one by one and compares the index with the same one compacted. With `--python`, the operations are
 those of another checkout of gindex, which must read the format.
 """
