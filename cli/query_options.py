@@ -22,8 +22,8 @@ _OPTIONS = (
         "--completion",
         group=LOOK_FOR,
         unset="all of PROMPT counts",
-        help="What the model said after PROMPT: only its tokens count. It fills the masks of PROMPT, or is the label that "
-        "a classifier gave, where the model does that.",
+        help="What the model said after PROMPT: only its tokens count. Of a model that fills in masks, what fills "
+        "those of PROMPT; of a classifier, the label.",
     ),
     option(
         "--label",
@@ -96,7 +96,11 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     from gindex.queries.query import Query
     from gindex.queries.records import read_span
 
-    found = {name: given[name] for name in ("completion", "label", "pair", "loss", "turn", "contrast") if given[name] is not None}
+    found = {
+        name: given[name]
+        for name in ("completion", "label", "pair", "loss", "turn", "contrast")
+        if given[name] is not None
+    }
     if given["span"] is not None:
         found["span"] = read_span(given["span"], "query")
     if given["messages"] is None:

@@ -92,8 +92,11 @@ class TokenBatch:
     def _side(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], width: int) -> Side:
         """The tokens from some position on, padded by repeating the last."""
         places_NT = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
-        tokens, weights = (np.take_along_axis(of, places_NT, 1) for of in (self.tokens, self.weights))
-        return Side(tokens=tokens, lengths=lengths, weights=weights * _real(lengths, width))
+        return Side(
+            tokens=np.take_along_axis(self.tokens, places_NT, 1),
+            lengths=lengths,
+            weights=np.take_along_axis(self.weights, places_NT, 1) * _real(lengths, width),
+        )
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:

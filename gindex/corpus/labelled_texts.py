@@ -97,7 +97,8 @@ def read_text(tokenizer: Any, text: str, pair: str | None, most_tokens: int) -> 
             found=f"types {sorted(set(types))} in another order",
             remedy="join the texts yourself, in one field",
         )
-    second = types.index(1) if pair is not None and 1 in types[1:] else None
+    told_apart = pair is not None and "token_type_ids" in tokenizer.model_input_names
+    second = types.index(1) if told_apart and 1 in types[1:] else None
     return ReadText(ids=ids, second=second, tokens=len(encoding.ids))
 
 

@@ -47,7 +47,9 @@ class MaskedEncoder:
         return [weighted(self._masked(*pair)) for pair in zip(documents, encodings, strict=True)]
 
     def _masked(self, document: Document, encoding: Encoding) -> EncodedDocument:
-        special, parts, spans = set(self._tokenizer.all_special_ids), [], []
+        special = set(self._tokenizer.all_special_ids)
+        parts: list[Part] = []
+        spans: list[tuple[int, int]] = []
         for chunk in chunks(encoding, self._most):
             ids = np.array([encoding.tokens[place] for place in chunk], np.uint32)
             may_be = np.flatnonzero([token not in special for token in ids.tolist()])

@@ -138,8 +138,8 @@ def add_forms(connection: sqlite3.Connection) -> None:
 def add_losses(connection: sqlite3.Connection, part: int, columns: tuple[object, ...]) -> None:
     """Write what counts in a part: `LOSS_COLUMNS`, and `LABEL_COLUMNS`, which a table gets when it needs them."""
     add_forms(connection)
-    names, labels = LOSS_COLUMNS, columns[len(LOSS_COLUMNS) :]
-    if any(value is not None for value in labels):
+    names: tuple[str, ...] = LOSS_COLUMNS
+    if any(value is not None for value in columns[len(LOSS_COLUMNS) :]):
         names += LABEL_COLUMNS
         if version_of(connection) < VERSION:
             for statement in _LABELS:

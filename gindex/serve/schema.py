@@ -251,7 +251,12 @@ class DocumentAnswer(BaseModel):
     document_id: str
     text: Annotated[str, Field(description="The text; of other forms, the content as the model reads it.")]
     metadata: dict[str, Any]
-    form: Annotated[str, Field(description="What it was made of: text, completion, messages, tokens, preference, label, words, or masked text.")]
+    form: Annotated[
+        str,
+        Field(
+            description="What it was made of: text, completion, messages, tokens, preference, label, words or masked."
+        ),
+    ]
     content: Annotated[dict[str, Any], Field(description="The fields of another form than text, as they were given.")]
 
 

@@ -5,7 +5,7 @@ A document's gradient would be another one in another batch. A few random tokens
 Axes: M positions that carry a loss, V outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +21,9 @@ from gindex.model.tasks.kind import ModelTask
 
 SHARES = (1.0, 0.5, 0.75)
 """Lengths of the texts that are run together, as shares of the longest."""
+
+_LEAST = 2
+"""Fewest tokens of a text that is tried."""
 
 
 def check_invariant(place: str, task: ModelTask, tokens: Sequence[int], most_tokens: int, remedy: str) -> None:
@@ -43,7 +46,7 @@ def check_invariant(place: str, task: ModelTask, tokens: Sequence[int], most_tok
     drawn = random_tokens(tokens, length, len(SHARES))
     with _named_failures(place, task, remedy):
         mixed, narrow = _moved(task, [task.trial(ids) for ids in drawn])
-        lengths = [max(task_least(task), round(share * length)) for share in SHARES]
+        lengths = [max(_LEAST, round(share * length)) for share in SHARES]
         padded, _ = _moved(task, [task.trial(ids[:n]) for ids, n in zip(drawn, lengths, strict=True)])
     allowed = allowed_rounding(narrow, mixed)
     if mixed > allowed:
@@ -82,11 +85,6 @@ def check_longest(place: str, task: ModelTask, tokens: Sequence[int], length: in
         )
 
 
-def task_least(task: ModelTask) -> int:
-    """Fewest tokens that a task can be tried on."""
-    return min(2, task.probe_tokens)
-
-
 def _moved(task: ModelTask, objectives: Sequence[Objective]) -> tuple[float, torch.dtype]:
     """How far outputs of texts together are from those of each alone, relative to their size; and their format."""
     numbers = np.arange(len(objectives))
@@ -114,7 +112,9 @@ def relative_change(expected_MV: Tensor, found_MV: Tensor) -> float:
 
 
 @contextmanager
-def _named_failures(place: str, task: ModelTask, remedy: str, expected: str = "a model that takes tokens"):
+def _named_failures(
+    place: str, task: ModelTask, remedy: str, expected: str = "a model that takes tokens"
+) -> Iterator[None]:
     """Raise what a model fails with as an error that names it."""
     try:
         yield

@@ -110,10 +110,10 @@ class Seq2SeqKind(LabellingKind):
         self._check_causal(min(LENGTH, most_tokens))
 
     def _check_causal(self, length: int) -> None:
-        """Check that no output depends on a later token of the target."""
+        """Check that no output depends on a later token of the target but the last, which may stand for a language."""
         (ids, other), task, cut = random_tokens(self.tokens(), length, 2), self.task(), length * 3 // 4
         with torch.no_grad():
-            pair = [np.concatenate([ids[:cut], rest[cut:]]) for rest in (ids, other)]
+            pair = [np.concatenate([ids[:cut], rest[cut:-1], ids[-1:]]) for rest in (ids, other)]
             outputs_MV = task.outputs(pad([task.trial(each) for each in pair], np.arange(2)))
         first_MV, second_MV = outputs_MV.split(len(outputs_MV) // 2)
         before = cut - (length + 1) // 2

@@ -93,8 +93,9 @@ class TokenClassificationKind(LabellingKind):
         chosen = [word for word in chosen if word in read.words]
         if len(read.ids) > limit.most:
             raise QueryError(field=name, expected=f"at most {limit.text}", found=len(read.ids), remedy="shorten it")
+        notes: tuple[str, ...] = ()
         if query.label is not None:
-            labels, notes = self._given(query.label, chosen, f"{name}, label"), ()
+            labels = self._given(query.label, chosen, f"{name}, label")
         else:
             labels = self.task().answers(read, chosen)
             said = ", ".join(f"{words[n].group()} {self.labels.names[label]}" for n, label in labels.items())
