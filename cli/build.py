@@ -20,6 +20,7 @@ from gindex.config import (
 from gindex.search_options import OUTPUT
 
 from .command import GindexCommand
+from .early_checks import check_sources
 from .options import made, option, permission_options, permissions, setting, settings
 from .progress import terminal_progress
 from .render import duration, size, untracked_lines
@@ -72,6 +73,7 @@ def build(
         gindex build owner/name/en:train --sample 10000 --model path/to/model --out runs/english
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
+    check_sources(corpus)
     if dry_run:
         from gindex.build.run import plan_build
 
@@ -115,6 +117,8 @@ def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> 
     click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens")
     body = f"{plan.coverage.share:.1%} of the body"
     click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters, {body}")
+    shares = (f"{kind} {of.tracked / of.parameters:.1%} of {of.parameters:,}" for kind, of in plan.kinds.items())
+    click.echo(f"           by kind: {', '.join(shares)}")
     for line in untracked_lines(plan.coverage.record()):
         click.echo(f"           {line}")
     if plan.coverage.warning:
