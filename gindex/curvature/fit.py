@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.curvature.basis import Basis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.errors import NonFiniteError
@@ -87,7 +88,7 @@ def fit_eigenvalues(
     layers: Sequence[TrackedLayer],
     task: Task[Batch],
     batches: Iterable[Batch],
-    bases: tuple[dict[str, Tensor], dict[str, Tensor]],
+    bases: tuple[dict[str, Basis], dict[str, Basis]],
     seed: int,
     done: Callable[[int], None] = lambda _documents: None,
 ) -> dict[str, Tensor]:
@@ -97,7 +98,7 @@ def fit_eigenvalues(
         layers: Tracked layers.
         task: The model with its loss.
         batches: Batches of the sample.
-        bases: Q_A [I, I] by source name and Q_S [O, O] by `TrackedLayer.factors`, on the model's device.
+        bases: Q_A by source name and Q_S by `TrackedLayer.factors`, on the model's device.
         seed: Seed of the sampled labels.
         done: Called after each batch with its number of documents.
 

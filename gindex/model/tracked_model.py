@@ -182,9 +182,15 @@ def _probe(task: ModelTask, documents: int) -> TokenBatch:
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:
-    """Let the experts share factors that did so when the index was built."""
-    shared = {layer.name for layer in recorded if layer.factors is not None}
-    return replace(table, layers=tuple(layer.sharing() if layer.name in shared else layer for layer in table))
+    """Let the factors have the structure that they had when the index was built, and experts share as they did."""
+    found = []
+    records = {layer.name: layer for layer in recorded}
+    for layer in table:
+        if (record := records.get(layer.name)) is not None:
+            layer = replace(layer, input_block=record.input_block, output_block=record.output_block)
+            layer = layer if record.factors is None else layer.sharing()
+        found.append(layer)
+    return replace(table, layers=tuple(found))
 
 
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:
