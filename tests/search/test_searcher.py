@@ -58,7 +58,7 @@ def typed(request, built, tmp_path_factory):
 
     copy = shutil.copytree(built, tmp_path_factory.mktemp(request.param) / "index")
     search = reindex(Layout(copy), request.param).search
-    assert search.kind == request.param and 0.9 <= search.recall.at_10 <= 1
+    assert search.main.kind == request.param and 0.9 <= search.recall.at_10 <= 1
     return GradientIndex.open(copy, device="cpu")
 
 
