@@ -74,19 +74,16 @@ class ExactOrder:
         Args:
             found: Candidates of each ask, best by score first.
         """
-        asks, certainty = self._search.asks, self._search.options.certainty
-        queries = self._queries = [_Query() for _ in range(1 + max(ask.query for ask in asks))]
-        for number, (ask, candidates) in enumerate(zip(asks, found, strict=True)):
-            queries[ask.query].ends.append(_End(number=number, ask=ask, candidates=candidates))
+        self._queries = queries = self._of(found)
         for stop in self._stops(max(map(len, found))):
             self._compute(queries, stop)
             for query in queries:
-                query.is_done = query.is_done or (certainty is not None and self._probability(query) >= certainty)
+                query.is_done = query.is_done or self._is_certain(query)
             if all(query.is_done for query in queries):
                 break
         self.reranked = [len(query.influence) for query in queries]
         by_ask = {end.number: self._done(end, query) for query in queries for end in query.ends}
-        return [by_ask[number] for number in range(len(asks))]
+        return [by_ask[number] for number in range(len(found))]
 
     def certificates(self, best: Sequence[list[Candidate]]) -> list[Certificate | None]:
         """What can be said of the hits of each query; None where they are not ordered by the influence of single parts.
@@ -101,6 +98,13 @@ class ExactOrder:
             both_ends([self._certificate(population, end, query, best[end.number]) for end in query.ends])
             for query in self._queries
         ]
+
+    def _of(self, found: Sequence[list[Candidate]]) -> list[_Query]:
+        """The queries that ask, with the candidates of their ends."""
+        queries = [_Query() for _ in range(1 + max(ask.query for ask in self._search.asks))]
+        for number, (ask, candidates) in enumerate(zip(self._search.asks, found, strict=True)):
+            queries[ask.query].ends.append(_End(number=number, ask=ask, candidates=candidates))
+        return queries
 
     def _stops(self, most: int) -> range:
         """How many of an end's candidates are done after each step, where it has `most`."""
@@ -126,13 +130,13 @@ class ExactOrder:
                 done.append(replace(candidate, influence=exact, merit=end.ask.sign * weight * exact))
         return ordered(done)
 
-    def _probability(self, query: _Query) -> float:
-        """How likely it is that the best of what is done are the best of all."""
-        if self._population is None:
-            return 0.0
-        k, population = self._search.options.k, self._population
-        ends = [self._certificate(population, end, query, self._done(end, query)[:k]) for end in query.ends]
-        return both_ends(ends).probability
+    def _is_certain(self, query: _Query) -> bool:
+        """Whether the best of what is done are the best of all, as certainly as is asked for."""
+        population, options = self._population, self._search.options
+        if population is None or options.certainty is None:
+            return False
+        ends = [self._certificate(population, end, query, self._done(end, query)[: options.k]) for end in query.ends]
+        return both_ends(ends).probability >= options.certainty
 
     def _certificate(self, population: Population, end: _End, query: _Query, best: Sequence[Candidate]) -> Certificate:
         """What can be said of the best candidates of an end that are done."""

@@ -28,7 +28,7 @@ def test_every_option_of_search_at_once(run, built):
             "--candidates", 20, "--scan", "--json",
         )
     )  # fmt: skip
-    assert list(record) == ["query", "hits", "negative_hits", "reranked", "certificate", "coverage", "timing_ms"]
+    assert list(record) == ["query", "hits", "negative_hits", "reranked", "coverage", "timing_ms"]
     for end in ("hits", "negative_hits"):
         assert [hit["rank"] for hit in record[end]] == [1, 2, 3]
         for hit in record[end]:
