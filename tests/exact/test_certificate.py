@@ -52,7 +52,7 @@ def re_ranked(influence, scores, sizes, candidates):
     least = np.sort(influence[first])[-BEST]
     known = Known(influence_M=influence[first], scores_M=scores[first], sizes_M=sizes[first])
     outside = Outside(scores_R=scores[rest], sizes_R=sizes[rest], counts_R=np.ones(len(rest)))
-    return certify(known, outside, least, BEST), bool(influence[rest].max() <= least)
+    return certify(known, outside, least, BEST), bool(influence[rest].max(initial=-np.inf) <= least)
 
 
 @pytest.mark.parametrize("freedom", FREEDOMS)
