@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,7 @@ class _Build:
                 record_files(layout, [path])
         table = DocumentTable.open(path)
         build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
-        longest = int(table.part_lengths().max())
+        longest = table.counts().longest_part
         build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
         return build
 
@@ -243,20 +244,20 @@ class _Build:
 
     def fit_tokens(self) -> int:
         """Tokens that EK-FAC is fitted on."""
-        return int(self.table.part_lengths()[self._fit_sample()].sum())
+        return int(self.table.part_lengths()[self._fit_sample].sum())
 
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample, tokens = self._fit_sample(), self.fit_tokens()
+        sample, tokens = self._fit_sample, self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
-        longest = int(self.table.part_lengths().max())
+        longest = self.table.counts().longest_part
         return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), longest, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, model, config = self.layout, self.model, self.config
-        sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
+        sample, longest = self._fit_sample, self.table.counts().longest_part
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
         batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
@@ -306,7 +307,7 @@ class _Build:
     ) -> Manifest:
         """What the first version is, but for what is measured and derived of its vectors."""
         layout, table, setup = self.layout, self.model.table, work.setup
-        sample = self._fit_sample()
+        sample = self._fit_sample
         lasting = layout.factor_files(len(table.groups)) + [layout.calibration] * layout.calibration.is_file()
         return Manifest(
             format_version=FORMAT_VERSION,
@@ -363,7 +364,7 @@ class _Build:
             return None
         release()
         size, setup = work.batch_sizes.fidelity, work.setup
-        room = query_room(self.model, self.config, size, int(self.table.part_lengths().max()))
+        room = query_room(self.model, self.config, size, self.table.counts().longest_part)
         reranker = Reranker(
             self.model,
             setup.factors.load,
@@ -378,6 +379,7 @@ class _Build:
             measured = measure_fidelity(queries, parts, setup.encoder, snapshot.vectors, reranker, self.progress)
         return record_of(FidelityRecord, measured.record())
 
+    @cached_property
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
 
