@@ -3,6 +3,7 @@
 A JSON file of the index ends with the field `crc32c`, the CRC-32C of all bytes before the comma in front of it.
 """
 
+import builtins
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class FileRecord:
             raise self._unreadable(path, error) from error
         self._compare(path, found)
 
-    def read(self, root: Path) -> bytes:
+    def read(self, root: Path) -> builtins.bytes:
         """The file's content, compared with the record.
 
         Raises:
