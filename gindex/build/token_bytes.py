@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gindex.build.graph import graph_from_embeddings
 from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective
 from gindex.model.checkpointing import checkpointed
@@ -82,13 +83,10 @@ def _saved_bytes(model: TrackedModel, longest: int) -> float:
                 seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-        lambda _module, _args, output: output.requires_grad_(True)
-    )
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            graph = model.task.losses(batch)
-    finally:
-        handle.remove()
+    with (
+        graph_from_embeddings(model.loaded.model),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        graph = model.task.losses(batch)
     del graph
     return sum(seen.values()) / longest

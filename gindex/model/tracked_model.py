@@ -73,6 +73,14 @@ class TrackedModel:
         """
         loaded = load_model(config)
         check(loaded)
+        return cls.of(loaded, config, recorded)
+
+    @classmethod
+    @plain()
+    def of(
+        cls, loaded: LoadedModel, config: ModelConfig, recorded: Sequence[LayerRecord] | None = None
+    ) -> "TrackedModel":
+        """Find the layers of a loaded model; see `load`."""
         task = CausalLanguageModel(loaded.model)
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(track=config.track, untrack=config.untrack, names=names, trained=loaded.trained)
