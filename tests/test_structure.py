@@ -25,7 +25,7 @@ ORDER = [
     {"exact"},
     {"search"},
     {"build"},
-    {"change"},
+    {"change", "check"},
     {"index"},
     {"http"},
     {"client", "serve"},

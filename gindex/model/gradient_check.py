@@ -69,7 +69,9 @@ class GradientError:
         )
 
 
-def gradient_errors(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, GradientError]:
+def gradient_errors(
+    layers: Sequence[TrackedLayer], probe: Probe, documents: int, texts: int = 1
+) -> dict[str, GradientError]:
     """Compare the layers' gradients with those of autograd; experts are one by their fused weight.
 
     Weights require gradients meanwhile; one layer's gradient is held at a time.
@@ -78,6 +80,7 @@ def gradient_errors(layers: Sequence[TrackedLayer], probe: Probe, documents: int
         layers: Layers to check.
         probe: Runs the model.
         documents: N.
+        texts: See `observe`.
 
     Raises:
         ModelError: Autograd can't differentiate the model by these weights.
@@ -86,7 +89,7 @@ def gradient_errors(layers: Sequence[TrackedLayer], probe: Probe, documents: int
     if not layers:
         return {}
     recorder = _Recorder()
-    observe(layers, recorder, documents, lambda: _losses(probe, documents))
+    observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
     checks = {
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()
