@@ -8,6 +8,7 @@ import click
 from gindex.config import CORPUS, BuildConfig, CorpusConfig
 
 from .command import GindexCommand
+from .early_checks import check_asked, check_sources
 from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
 from .render import counted
@@ -59,6 +60,9 @@ def add(
         gindex add runs/corpus more.jsonl
         gindex add runs/corpus corrected.jsonl --replace
     """  # noqa: D301 \b keeps click from wrapping the lines
+    check_asked(index)
+    check_sources(corpus)
+
     from gindex.index import GradientIndex
 
     opened = GradientIndex.open(index, model=model, device=device, **opening())

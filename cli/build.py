@@ -20,6 +20,7 @@ from gindex.config import (
 from gindex.search_options import OUTPUT
 
 from .command import GindexCommand
+from .early_checks import check_sources
 from .options import made, option, permission_options, permissions, setting, settings
 from .progress import terminal_progress
 from .render import duration, size, untracked_lines
@@ -72,6 +73,7 @@ def build(
         gindex build owner/name/en:train --sample 10000 --model path/to/model --out runs/english
     """  # noqa: D301 \b keeps click from wrapping the lines
     config = _config(options)
+    check_sources(corpus)
     if dry_run:
         from gindex.build.run import plan_build
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gindex.errors import GindexError
+from gindex.files.open_files import raise_most_open
 from gindex.options import LABORATORY
 
 from .options import refuse_idle, today_option
@@ -30,6 +31,7 @@ class GindexCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         refuse_idle(ctx)
+        raise_most_open()
         _quiet_libraries()
         _wait_passively()
         try:

@@ -8,6 +8,7 @@ import click
 from gindex.search_options import OUTPUT, SearchOptions
 
 from .command import GindexCommand
+from .early_checks import check_asked
 from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
 from .query_options import made_query, query_options
@@ -63,14 +64,16 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
         gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
+    if (prompt is None) == (given["messages"] is None):
+        raise click.UsageError("Give either PROMPT or --messages.")
+    query = made_query(prompt, given)
+    check_asked(index, document_id=document_id)
+
     from gindex.exact.explain import explanation_record
     from gindex.index import GradientIndex
 
     from .explain_page import page
 
-    if (prompt is None) == (given["messages"] is None):
-        raise click.UsageError("Give either PROMPT or --messages.")
-    query = made_query(prompt, given)
     opened = GradientIndex.open(index, model=model, device=device, **opening())
     explanation = opened.explain(document_id, query, long_queries=long_queries, progress=terminal_progress())
     if html is not None:

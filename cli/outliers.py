@@ -27,10 +27,11 @@ def outliers(index: Path, k: int, where: str | None, per_token: bool, as_json: b
         gindex outliers runs/corpus -k 20
         gindex outliers runs/corpus --per-token --where "source = 'web'"
     """  # noqa: D301 \b keeps click from wrapping the lines
-    from gindex.index import GradientIndex
+    from gindex.search.outliers import find_outliers
+    from gindex.store.layout import Layout
+    from gindex.store.snapshot import Snapshot
 
-    found = GradientIndex.open(index).outliers(k, where=where, per_token=per_token)
-    for outlier in found:
+    for outlier in find_outliers(Snapshot.open(Layout(index.absolute())), k, where=where, per_token=per_token):
         if as_json:
             click.echo(json_text(vars(outlier)))
         else:

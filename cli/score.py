@@ -9,6 +9,7 @@ from gindex.queries.files import read_queries
 from gindex.search_options import LOOK_FOR, OUTPUT, ScoreOptions
 
 from .command import GindexCommand
+from .early_checks import check_asked
 from .options import (
     base_option,
     device_option,
@@ -62,6 +63,7 @@ def score(index: Path, queries: Path, out: Path, as_json: bool, model: str | Non
     """  # noqa: D301 \b keeps click from wrapping the lines
     options = made(ScoreOptions, given)
     asked = read_queries(queries)
+    check_asked(index, options.where)
 
     from dataclasses import asdict
 

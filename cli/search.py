@@ -10,6 +10,7 @@ from gindex.queries.files import read_queries
 from gindex.search_options import AGGREGATES, INDEX, LOOK_FOR, OUTPUT, REFINERS, SearchOptions
 
 from .command import GindexCommand
+from .early_checks import check_asked
 from .kinds import kind_options, kind_settings
 from .options import (
     FOLDER,
@@ -186,6 +187,8 @@ def _ask_service(
 def _ask_folder(
     folder: str, model: str | None, device: str, allow_degraded: bool, asked: "list[Query]", options: SearchOptions
 ) -> "tuple[list[Outcome], dict[str, Any] | None, tuple[str, ...]]":
+    check_asked(Path(folder), options.where)
+
     from gindex.index import GradientIndex
     from gindex.store.values import values_of
 

@@ -16,6 +16,7 @@
     │   └── DivergenceError       an iteration that grows without bound; names the settings to change
     ├── TrainingError             a training function that fails, diverges, or ignores its subset
     ├── ShapeError                tensors whose axes do not fit together
+    ├── ResourceError             the system has no more open files, mappings or memory to give; names the limit
     ├── ServiceError              a service cannot answer, or refuses to
     │   ├── AccessError           the API key is missing, unknown, or lacks the scope
     │   ├── UnknownIndexError     the service has no index of the name
@@ -165,6 +166,12 @@ class DivergenceError(NonFiniteError):
 
 class ShapeError(GindexError):
     """Tensors whose axes do not fit together."""
+
+
+class ResourceError(GindexError):
+    """The system has no more open files, mappings or memory to give; nothing is damaged."""
+
+    exit_code = 11
 
 
 class StoreError(GindexError):

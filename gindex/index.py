@@ -531,8 +531,7 @@ class GradientIndex:
             ConfigError: k is below 1.
             FilterError: See `search`.
         """
-        snapshot = self.snapshot
-        return find_outliers(snapshot.vectors, snapshot.documents, snapshot.excluded, k, where, per_token=per_token)
+        return find_outliers(self.snapshot, k, where, per_token=per_token)
 
     def fidelity(
         self,

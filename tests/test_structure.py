@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = [
     {"errors"},
-    {"distribution", "files", "page", "progress", "statistics", "thread_pool", "thread_safety", "registry"},
+    {"thread_safety"},
+    {"distribution", "files", "page", "progress", "statistics", "thread_pool", "registry"},
     {"options", "keywords"},
     {"config", "search_options"},
     {"corpus"},

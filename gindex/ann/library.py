@@ -6,6 +6,7 @@ from typing import Any
 from gindex.distribution import install_hint
 from gindex.errors import CorruptStoreError, MissingDependencyError, StoreError
 from gindex.files.atomic import publish
+from gindex.files.open_files import check_shortage
 from gindex.store.layout import REMEDY
 
 
@@ -46,8 +47,10 @@ def read_index(faiss: Any, path: Path, flags: int = 0) -> Any:
 
     Raises:
         CorruptStoreError: The file is missing, or holds no index.
+        ResourceError: The system lets no more files be opened or mapped.
     """
     try:
         return faiss.read_index(str(path), flags)
     except RuntimeError as error:
+        check_shortage(error, path)
         raise CorruptStoreError(field=path, expected="a FAISS index", found=str(error)[:200], remedy=REMEDY) from error

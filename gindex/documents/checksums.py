@@ -32,10 +32,12 @@ class Guard:
     Attributes:
         whole: Compares the whole file with its checksum, once; called before anything that reads through the table.
         rows: Returns the checksums of the rows; called where rows are looked up by their ordinal.
+        parts: Ordinals of its parts.
     """
 
     whole: Callable[[], object]
     rows: Callable[[], "RowChecksums"]
+    parts: range
 
 
 class RowChecksums:

@@ -19,6 +19,7 @@ from gindex.documents.losses import LOSS_COLUMNS
 from gindex.documents.values import register
 from gindex.documents.words import indexed
 from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
+from gindex.files.open_files import check_shortage
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
 VERSION, TEXT_VERSION = 3, 2
@@ -168,6 +169,7 @@ def translated_errors(path: Path) -> Iterator[None]:
     Raises:
         StoreError: Another process holds the file locked.
         CorruptStoreError: The file cannot be read as a document table.
+        ResourceError: The system lets no more files be opened.
     """
     try:
         yield
@@ -178,6 +180,8 @@ def translated_errors(path: Path) -> Iterator[None]:
             raise StoreError(
                 field=path, expected="no other writer", found="it locked", remedy="wait until the other one is done"
             ) from error
+        if _code(error) == sqlite3.SQLITE_CANTOPEN:
+            check_shortage(error, path)
         if is_damage(error):
             raise CorruptStoreError(
                 field=path,

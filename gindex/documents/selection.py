@@ -12,13 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.corpus.objectives import Objective
-from gindex.documents.filters import Filter, filter_error, written_name
+from gindex.documents.filters import Filter, filter_error, parse_filter, written_name
 from gindex.documents.schema import PLAIN_WORDS
 from gindex.documents.table import DocumentTable
 from gindex.documents.words import is_cut_in_pairs, plain_words_of, words_of
 from gindex.errors import QueryError
 
 logger = logging.getLogger(__name__)
+
+
+def check_filter(table: DocumentTable, where: str | None) -> None:
+    """Check a filter, where there is one, without looking for what passes it.
+
+    Raises:
+        FilterError: It does not parse, or names a field that no document has; shows the position.
+    """
+    if where is not None:
+        _check_fields(table, parse_filter(where))
 
 
 def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:

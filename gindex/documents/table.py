@@ -33,6 +33,7 @@ from gindex.documents.schema import (
     version_of,
 )
 from gindex.errors import CorruptStoreError, ShapeError, UnknownDocumentError
+from gindex.files.open_files import FilePool
 from gindex.thread_safety import Lock
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
@@ -85,27 +86,52 @@ class PartRecord:
 
 
 class _File:
-    """The open file of a table with its checks; these are None where no checksum is recorded, as during a build."""
+    """The open file of a table with its checks; these are None where no checksum is recorded, as during a build.
+
+    Of all files, those that were used last stay open.
+    """
 
     def __init__(self, path: Path, guard: Guard | None) -> None:
         self.path, self.guard = path, guard
-        self._opened, self._process = connect(path), os.getpid()
+        self._opened: tuple[int, sqlite3.Connection] | None = None
         with translated_errors(path):
-            self.version = version_of(self._opened)
+            self.version = version_of(self.connection)
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The open file. A forked process opens its own, as SQLite demands."""
-        if self._process != os.getpid():
-            _inherited.append(self._opened)
-            self._opened, self._process = connect(self.path), os.getpid()
-        return self._opened
+        if self._opened is None or self._opened[0] != os.getpid():
+            self.release()
+        opened = self._opened or (os.getpid(), connect(self.path))
+        self._opened = opened
+        OPENED.use(self)
+        return opened[1]
+
+    def release(self, _number: int = 0) -> None:
+        """Let go of the open file; who reads it now has it until then."""
+        opened, self._opened = self._opened, None
+        if opened is not None and opened[0] != os.getpid():
+            _inherited.append(opened[1])
+
+    def close(self) -> None:
+        """Close the file."""
+        opened = self._opened
+        self.release()
+        if opened is not None and opened[0] == os.getpid():
+            opened[1].close()
+
+    def among(self, parts: Sequence[int]) -> Sequence[int]:
+        """Those of some parts that are in this table as far as is known."""
+        return parts if self.guard is None else [part for part in parts if part in self.guard.parts]
 
     def compare(self) -> None:
         """Check the whole file, once."""
         if self.guard is not None:
             self.guard.whole()
 
+
+OPENED = FilePool()
+"""The tables that are open in this process."""
 
 _inherited: list[sqlite3.Connection] = []
 """Connections of the process that this one was forked from, which it must not even close."""
@@ -158,7 +184,7 @@ class DocumentTable:
         """Close the files."""
         with self._lock:
             for file in self._files:
-                file.connection.close()
+                file.close()
 
     def compare(self) -> None:
         """Check all files that are not checked yet; looking up rows does not need it."""
@@ -392,7 +418,7 @@ class DocumentTable:
         asked, by_ordinal = [int(ordinal) for ordinal in ordinals], {}
         for file in self._files:
             statement = select_parts(file.version, documents)
-            for some, marks in _bounded(asked):
+            for some, marks in _bounded(file.among(asked)):
                 with self._lock, translated_errors(file.path):
                     rows = file.connection.execute(f"{statement} WHERE p.ordinal IN {marks}", some).fetchall()
                     sums = None if file.guard is None or not rows else file.guard.rows()

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts
-from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError
-from gindex.store.reader import VectorReader
+from gindex.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +38,11 @@ class Outlier:
     metadata: dict[str, Any]
 
 
-def find_outliers(
-    reader: VectorReader,
-    table: DocumentTable,
-    excluded: npt.NDArray[np.int64],
-    k: int,
-    where: str | None = None,
-    *,
-    per_token: bool = False,
-) -> list[Outlier]:
+def find_outliers(snapshot: Snapshot, k: int, where: str | None = None, *, per_token: bool = False) -> list[Outlier]:
     """The k parts of largest self-influence, largest first, ties by ordinal.
 
     Args:
-        reader: The stored vectors.
-        table: The documents.
-        excluded: Parts that no search returns: deleted, or without a vector.
+        snapshot: The files of the index.
         k: Parts to return.
         where: Only documents that pass this filter.
         per_token: Divide by the number of predicted tokens: long parts have more to influence.
@@ -65,9 +53,10 @@ def find_outliers(
     """
     if k < 1:
         raise ConfigError(field="k", expected="at least 1", found=k)
-    ordinals = np.arange(reader.spec.parts) if where is None else filtered_parts(table, parse_filter(where))
-    ordinals = ordinals[~np.isin(ordinals, excluded)]
-    values = reader.self_influence(ordinals).astype(np.float64)
+    table, ordinals = snapshot.documents, snapshot.usable_parts
+    if where is not None:
+        ordinals = np.intersect1d(ordinals, filtered_parts(table, parse_filter(where)))
+    values = snapshot.vectors.self_influence(ordinals).astype(np.float64)
     if per_token:
         values /= np.maximum(table.part_targets()[ordinals], 1)
     order = np.argsort(-values, kind="stable")[:k]

@@ -25,6 +25,7 @@ from gindex.errors import (
     OverloadedError,
     QueryError,
     RequestError,
+    ResourceError,
     ServiceError,
     ShapeError,
     StoreError,
@@ -56,6 +57,7 @@ _STATUS: list[tuple[type[GindexError], int]] = [
     (CorpusError, 422),
     (UnknownDocumentError, 404),
     (BusyError, 409),
+    (ResourceError, 503),
     (StoreError, 503),
 ]
 _TOLD = (ServiceError, ConfigError, QueryError, NonFiniteError)
@@ -68,6 +70,7 @@ _SAFE_WORDS = [
         remedy="correct them, or set `replace`",
     ),
     UnknownDocumentError(expected="the id of a document", found="none of that name", remedy="check the id"),
+    ResourceError(expected="open files and memory for an answer", found="too few or too little", remedy="try again"),
     BusyError(expected="no other writer", found="one", remedy="try again"),
 ]
 """What is told in the place of errors of their kinds."""

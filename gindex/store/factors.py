@@ -25,6 +25,7 @@ from torch import Tensor
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.files.atomic import publish
+from gindex.files.open_files import check_shortage
 from gindex.model.isolation import plain
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
@@ -191,4 +192,5 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
+        check_shortage(error, path)
         raise CorruptStoreError(field=path, expected="EK-FAC factors", found=error, remedy=REMEDY) from error

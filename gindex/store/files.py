@@ -12,6 +12,7 @@ import google_crc32c
 
 from gindex.errors import CorruptStoreError
 from gindex.files.atomic import checksum, publish
+from gindex.files.open_files import check_shortage
 from gindex.store.layout import REMEDY
 
 _MARK = b',\n "crc32c": "'
@@ -64,12 +65,14 @@ class FileRecord:
 
         Raises:
             CorruptStoreError: They differ, or the file cannot be read.
+            ResourceError: The system lets no more files be opened.
         """
         self.check_length(root)
         path = root / self.path
         try:
             found = checksum(path)
         except OSError as error:
+            check_shortage(error, path)
             raise CorruptStoreError(
                 field=path, expected="a readable file", found=error.strerror, remedy=REMEDY
             ) from error
@@ -114,6 +117,8 @@ def read_plain(path: Path) -> tuple[dict[str, Any], bytes]:
         data = path.read_bytes()
         content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError):
+            check_shortage(error, path)
         raise CorruptStoreError(field=path, expected="a JSON file", found=error, remedy=REMEDY) from error
     if not isinstance(content, dict):
         raise CorruptStoreError(

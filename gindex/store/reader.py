@@ -5,14 +5,15 @@ Axes: N parts, D dimension.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from gindex.store.vectors import CodedVectors, VectorSpec, VolumeReader
-from gindex.vectors.codes import decode
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -78,20 +79,26 @@ class VectorReader:
         self._volumes, self._lost = volumes, lost
         self._starts = np.cumsum([0, *(volume.spec.parts for volume in volumes)])
 
-    def decoded(self, ordinals: Ordinals) -> Tensor:
+    def decoded(self, ordinals: Ordinals) -> "Tensor":
         """The vectors [N, D] of part ordinals [N], float32.
 
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
         """
+        from gindex.vectors.codes import decode  # with torch, which no list of outliers needs
+
         return decode(*self.coded(ordinals), self.spec.bits, self.spec.slices)
 
-    def coded(self, ordinals: Ordinals) -> tuple[Tensor, Tensor]:
+    def coded(self, ordinals: Ordinals) -> "tuple[Tensor, Tensor]":
         """Codes [N, B] and scales [N, S] of part ordinals [N]."""
+        import torch
+
         return torch.from_numpy(self._read("codes", ordinals)), self.scales(ordinals)
 
-    def scales(self, ordinals: Ordinals) -> Tensor:
+    def scales(self, ordinals: Ordinals) -> "Tensor":
         """The scales [N, S] of part ordinals [N]."""
+        import torch
+
         return torch.from_numpy(self._read("scales", ordinals))
 
     def self_influence(self, ordinals: Ordinals) -> npt.NDArray[np.float32]:
@@ -103,7 +110,7 @@ class VectorReader:
         spec, every = self.spec, np.arange(self.spec.parts)
         if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
             widths = np.array([b - a for a, b in spec.slices], np.float64)
-            return np.asarray(np.sqrt(self.scales(every).numpy().astype(np.float64) ** 2 @ widths))
+            return np.asarray(np.sqrt(self._read("scales", every).astype(np.float64) ** 2 @ widths))
         blocks: Sequence[Ordinals] = np.array_split(every, -(-len(every) // DECODED))
         return np.concatenate([self.decoded(block).double().norm(dim=1).numpy() for block in blocks])
 

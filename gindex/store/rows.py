@@ -1,8 +1,9 @@
 """Rows of a sharded Zarr array, memory-mapped through the shards' own indexes.
 
 The arrays hold uncompressed chunks of whole rows, each followed by its CRC-32C, so a row lies in the file as it lies in
-memory and reading it decodes nothing. A chunk's checksum is compared the first time that one of its rows is read; that
-the chunks' checksums are those of the manifest, when the shard is opened. The segment's record lists them: in the shard
+memory and reading it decodes nothing. That the chunks' checksums are those of the manifest is compared when a shard is
+mapped; a chunk with its checksum, the first time that one of its rows is read after that. Of all shards, those that
+were read last stay mapped. The segment's record lists them: in the shard
 they lie a chunk apart, and reading them there reads half of it from a disk.
 
 Source: the sharding codec of Zarr v3 (ZEP 2). The shard index at the end of a file holds offset and length of each
@@ -22,7 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.errors import CorruptStoreError
+from gindex.files.open_files import FilePool, check_shortage
 from gindex.store.layout import REMEDY
+
+MAPPED = FilePool()
+"""The shards that are mapped in this process."""
+
+SHARDS_AT_ONCE = 32
+"""Shards of an array that are read at once."""
 
 _CRC_BYTES = 4
 _NO_CHUNK = -1
@@ -92,15 +100,14 @@ class MappedRows:
         """
         self.spec = spec
         self._array, self._recorded, self._listed = array, recorded, listed
-        self._shards: dict[int, _Shard] = {}
-        self._checked = np.zeros(spec.shards * spec.shard_chunks, bool)
-        self._starts = np.zeros(len(self._checked), np.int64)
+        self._mapped: dict[int, _Shard] = {}
 
     def read(self, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
         """Rows [len(ordinals), width] in the order asked; it is quicker where they ascend.
 
         Raises:
             CorruptStoreError: A shard is missing, truncated or altered.
+            ResourceError: The system lets no more files be opened or mapped.
         """
         if len(ordinals) and not 0 <= ordinals.min() <= ordinals.max() < self.spec.rows:
             raise CorruptStoreError(
@@ -109,19 +116,19 @@ class MappedRows:
                 found=f"{ordinals.min():,} to {ordinals.max():,}",
                 remedy=REMEDY,
             )
-        chunks, inner = np.divmod(ordinals, self.spec.chunk_rows)
-        shards = chunks // self.spec.shard_chunks
-        unchecked = ~self._checked[chunks]
-        if unchecked.any():
-            self._check(np.unique(chunks[unchecked]))
-        starts = self._starts[chunks] + inner * self.spec.row_bytes
+        shards, places = np.divmod(ordinals, self.spec.shard_rows)
         order = None if (shards[1:] >= shards[:-1]).all() else np.argsort(shards, kind="stable")
         if order is not None:
-            shards, starts = shards[order], starts[order]
+            shards, places = shards[order], places[order]
         rows = np.empty((len(ordinals), self.spec.row_bytes), np.uint8)
         edges = np.flatnonzero(np.diff(shards, prepend=-1, append=-1)).tolist()
-        for first, last in itertools.pairwise(edges):
-            self._shards[int(shards[first])].copy(starts[first:last], rows[first:last])
+        runs, at_once = list(itertools.pairwise(edges)), min(SHARDS_AT_ONCE, MAPPED.most)
+        for start in range(0, len(runs), at_once):
+            pieces = [(self._shard(int(shards[a])), slice(a, b)) for a, b in runs[start : start + at_once]]
+            for shard, some in pieces:  # the system begins to read all of them
+                shard.fetch(places[some])
+            for shard, some in pieces:
+                shard.copy(places[some], rows[some])
         if order is not None:
             unsorted = np.empty_like(rows)
             unsorted[order] = rows
@@ -135,22 +142,19 @@ class MappedRows:
             start = shard * self.spec.shard_rows
             yield self.read(np.arange(start, start + self.spec.rows_in(shard)))
 
-    def _check(self, chunks: npt.NDArray[np.int64]) -> None:
-        """Compare chunks with their checksums, after the system began to read all of them."""
-        places = [divmod(chunk, self.spec.shard_chunks) for chunk in chunks.tolist()]
-        for shard, place in places:
-            self._shard(shard).fetch(place)
-        for chunk, (shard, place) in zip(chunks, places, strict=True):
-            self._starts[chunk] = self._shard(shard).check(place)
-            self._checked[chunk] = True
+    def release(self, number: int) -> None:
+        """Let go of a mapped shard; who reads it now has it until then."""
+        self._mapped.pop(number, None)
 
-    def _shard(self, shard: int) -> "_Shard":
-        if shard not in self._shards:
-            path = self.spec.shard_path(self._array, shard)
+    def _shard(self, number: int) -> "_Shard":
+        shard = self._mapped.get(number)
+        if shard is None:
+            path = self.spec.shard_path(self._array, number)
             recorded = self._recorded.get(path)
-            listed = None if recorded is None else self._listed(path, shard)
-            self._shards[shard] = _Shard(path, self.spec, recorded, listed)
-        return self._shards[shard]
+            listed = None if recorded is None else self._listed(path, number)
+            shard = self._mapped[number] = _Shard(path, self.spec, recorded, listed)
+        MAPPED.use(self, number)
+        return shard
 
 
 def chunk_checksums(path: Path, spec: RowsSpec) -> bytes:
@@ -177,6 +181,7 @@ class _Shard:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
+            check_shortage(error, path)
             raise self._corrupt(f"a shard, found {error}") from error
         # Of the rows around one that is read, those are wanted that `fetch` asks for.
         self._map.madvise(mmap.MADV_RANDOM)
@@ -187,6 +192,7 @@ class _Shard:
             if combined(listed) != recorded:
                 raise self._corrupt("the shard that the manifest names, found another one")
         self._listed = None if listed is None else np.frombuffer(listed, "<u4")
+        self._checked = np.zeros(spec.shard_chunks, bool)
         # Every stretch of the file that is as long as a row, by where it begins: indexing it copies rows, and no more.
         self._windows = np.lib.stride_tricks.sliding_window_view(self._bytes, spec.row_bytes)
 
@@ -196,28 +202,37 @@ class _Shard:
             raise self._corrupt("chunks within the file, found some outside")
         return bytes(self._bytes[ends[:, None] + np.arange(_CRC_BYTES)].tobytes())
 
-    def fetch(self, chunk: int) -> None:
-        """Let the system begin to read a chunk."""
-        start = int(self._offsets[chunk])
-        if 0 <= start < len(self._bytes):
-            aligned = start - start % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, aligned, start + self._chunk_bytes + _CRC_BYTES - aligned)
+    def fetch(self, places: npt.NDArray[np.int64]) -> None:
+        """Let the system begin to read the chunks of some rows, by their places, that are not checked yet."""
+        for chunk in self._unchecked(places):
+            start = int(self._offsets[chunk])
+            if 0 <= start < len(self._bytes):
+                aligned = start - start % mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, aligned, start + self._chunk_bytes + _CRC_BYTES - aligned)
 
-    def check(self, chunk: int) -> int:
-        """Compare a chunk with its checksum, and return where it begins."""
+    def copy(self, places: npt.NDArray[np.int64], rows: npt.NDArray[np.uint8]) -> None:
+        """Copy the rows at some places to `rows`, once their chunks are compared with their checksums."""
         self._check_length()
+        for chunk in self._unchecked(places):
+            self._check(chunk)
+        chunks, inner = np.divmod(places, self._spec.chunk_rows)
+        rows[:] = self._windows[self._offsets[chunks] + inner * self._spec.row_bytes]
+
+    def _unchecked(self, places: npt.NDArray[np.int64]) -> list[int]:
+        if self._checked.all():
+            return []
+        chunks = places // self._spec.chunk_rows
+        return [int(chunk) for chunk in np.unique(chunks[~self._checked[chunks]])]
+
+    def _check(self, chunk: int) -> None:
+        """Compare a chunk with its checksum."""
         start, length = int(self._offsets[chunk]), self._chunk_bytes + _CRC_BYTES
         content = self._bytes[max(0, start) : start + length]
         if start < 0 or len(content) != length or not _crc_matches(content):
             raise self._corrupt(f"chunk {chunk} with a matching checksum, found none")
         if self._listed is not None and content[-_CRC_BYTES:].view("<u4")[0] != self._listed[chunk]:
             raise self._corrupt(f"chunk {chunk} of the shard that the manifest names, found another one")
-        return start
-
-    def copy(self, starts: npt.NDArray[np.int64], rows: npt.NDArray[np.uint8]) -> None:
-        """Copy what begins at `starts` to rows."""
-        self._check_length()
-        rows[:] = self._windows[starts]
+        self._checked[chunk] = True
 
     def _read_index(self) -> npt.NDArray[np.int64]:
         """Each chunk's offset."""

@@ -15,6 +15,7 @@ from gindex.errors import CorruptStoreError
 from gindex.model.layer_records import LayerRecord
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.reader import VectorReader
 from gindex.store.records import VolumeRecord
 from gindex.store.vectors import VectorSpec, VolumeReader
 from gindex.store.versions import latest_version, require_version
@@ -22,7 +23,6 @@ from gindex.thread_safety import Lock, once
 from gindex.vectors.projection import LayerShape, ProjectionSpec
 
 if TYPE_CHECKING:
-    from gindex.store.reader import VectorReader
     from gindex.store.transform import Transform
 
 
@@ -137,13 +137,11 @@ class Snapshot:
         def rows() -> RowChecksums:
             return RowChecksums.read(self.checked(place.row_checksums), place.documents, documents, parts)
 
-        return Guard(whole=partial(self.checked, place.documents), rows=rows)
+        return Guard(whole=partial(self.checked, place.documents), rows=rows, parts=parts)
 
     @once
-    def vectors(self) -> "VectorReader":
+    def vectors(self) -> VectorReader:
         """The stored vectors."""
-        from gindex.store.reader import VectorReader  # decodes with torch, which no list of versions needs
-
         chunks = {self.root / file.path: file.chunks for file in self.manifest.files if file.chunks is not None}
         readers = [
             VolumeReader(self.layout.volume(volume.number), volume_spec(self.manifest, volume), chunks)

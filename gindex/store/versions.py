@@ -8,6 +8,7 @@ from typing import Any
 
 from gindex.errors import NotAnIndexError, StoreError, VersionError
 from gindex.files.locks import held
+from gindex.files.open_files import check_shortage
 from gindex.store.layout import Layout
 
 
@@ -86,12 +87,14 @@ def explained(layout: Layout) -> Iterator[None]:
 
     Raises:
         StoreError: The disk is full, read-only, failing, or permission is denied.
+        ResourceError: The system lets no more files be opened.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        check_shortage(error, layout.root)
         remedy = "check free space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check permissions"
         raise StoreError(
             field=layout.root,
@@ -107,6 +110,7 @@ def _listing(layout: Layout) -> Iterator[Any]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
+        check_shortage(error, layout.manifests)
         raise StoreError(
             field=layout.manifests, expected="a readable folder", found=error.strerror, remedy="check permissions"
         ) from error

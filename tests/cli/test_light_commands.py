@@ -21,7 +21,7 @@ print(json.dumps([status, sorted({"torch", "transformers"} & sys.modules.keys())
 
 @pytest.mark.parametrize(
     "command",
-    [["versions"], ["verify"], ["info"], ["delete", "d3", "d4"], ["rollback", "1"], ["prune"]],
+    [["versions"], ["verify"], ["info"], ["outliers"], ["delete", "d3", "d4"], ["rollback", "1"], ["prune"]],
     ids=lambda c: c[0],
 )
 def test_neither_torch_nor_transformers_is_loaded(built, tmp_path, command):

@@ -34,7 +34,7 @@ def opened(table: Path, parts: int) -> DocumentTable:
     def rows() -> RowChecksums:
         return RowChecksums.read(table.with_suffix(".crc32c"), table, range(5, 8), range(7, 7 + parts))
 
-    return DocumentTable.open(table, guards=[Guard(whole=whole, rows=rows)])
+    return DocumentTable.open(table, guards=[Guard(whole=whole, rows=rows, parts=range(7, 7 + parts))])
 
 
 def count(table: Path) -> int:
