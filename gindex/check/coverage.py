@@ -14,9 +14,13 @@ from gindex.store.coverage import coverage
 
 COVERAGE = "coverage"
 
-EXPERTS, ROUTERS, ATTENTION, MLP, HEAD, EMBEDDINGS, NORMS, OTHER = KINDS = (
-    "experts", "routers", "attention", "mlp", "head", "embeddings", "norms", "other"
+EXPERTS, ROUTERS, ATTENTION, MLP, HEAD, EMBEDDINGS, NORMS, OTHER, BASE = KINDS = (
+    "experts", "routers", "attention", "mlp", "head", "embeddings", "norms", "other", "base"
 )  # fmt: skip
+"""The last one is of adapters: what they leave as it is, of whatever kind."""
+
+BULK = (EXPERTS, ROUTERS, ATTENTION, MLP)
+"""Kinds whose absence is warned of."""
 
 _BY_NAME = (
     (EXPERTS, re.compile(r"(^|\.)(\w*_)?experts?(\.|$)")),
@@ -54,13 +58,13 @@ def coverage_findings(model: TrackedModel) -> Iterator[Finding]:
     )
     for name, kind in _kinds(model).items():
         share, reason = kind.tracked / kind.whole, max(kind.left_out, key=lambda r: kind.left_out[r], default="")
-        beyond = name in (HEAD, EMBEDDINGS, NORMS, OTHER) or share >= LEAST_SHARE
+        seen = name not in BULK or share >= LEAST_SHARE
         yield Finding(
             section=COVERAGE,
             name=name,
             found=f"{share:.1%} of {kind.whole:,} weights{f'; {reason}' if reason else ''}",
-            verdict=OK if beyond else WARNING,
-            remedy="" if beyond else f"influence through its {name} is not seen",
+            verdict=OK if seen else WARNING,
+            remedy="" if seen else f"influence through its {name} is not seen",
             figures={"share": share, "weights": kind.whole, "reason": reason or None},
         )
 
@@ -77,7 +81,8 @@ def _kinds(model: TrackedModel) -> dict[str, _Kind]:
     for layer in model.table.layers:
         kind(layer.whole).tracked += layer.parameters
     for weight in model.table.untracked:
-        left_out = kind(weight.name).left_out
+        of_base = model.loaded.trained is not None and not weight.body
+        left_out = (found[BASE] if of_base else kind(weight.name)).left_out
         left_out[weight.reason] = left_out.get(weight.reason, 0) + weight.parameters
     return {name: of for name, of in found.items() if of.whole}
 

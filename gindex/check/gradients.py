@@ -32,11 +32,12 @@ def autograd_finding(model: TrackedModel, objectives: Sequence[Objective]) -> Fi
     worst = max(reached, key=lambda name: reached[name]) if reached else ""
     error = reached.get(worst, 0.0)
     verdict = graded(error, errors[worst].tolerance if worst else 0.0, model.dtype)
+    where = f", {worst}" if error else ""
     unreached = f"; no gradient reaches {len(errors) - len(reached)} layers" if len(reached) < len(errors) else ""
     return Finding(
         section=GRADIENTS,
         name="autograd",
-        found=f"{len(errors)} layers, {len(alike)} documents: largest relative error {error:.1g}{f', {worst}' if error else ''}{unreached}",
+        found=f"{len(errors)} layers, {len(alike)} documents: largest relative error {error:.1g}{where}{unreached}",
         verdict=verdict,
         remedy="" if verdict == OK else f"leave the layer out with `untrack` {worst}, or use `dtype` float32",
         figures={"error": error, "layer": worst, "layers": len(errors), "documents": len(alike)},

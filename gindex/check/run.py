@@ -117,7 +117,7 @@ class _Check:
         def cost() -> Iterator[Finding]:
             plan = make_plan()
             yield from speed_findings(model, plan)
-            yield cost_finding("default", plan, model, self.config)
+            yield cost_finding("all-linear", plan, model, self.config)
 
         return {
             ("coverage", "layers"): lambda: coverage_findings(model),
@@ -125,7 +125,7 @@ class _Check:
             ("gradients", "batch"): invariance,
             ("attention", "implementations"): lambda: attention_findings(model, documents, together[0]),
             ("precision", "formats"): lambda: precision_findings(model, self.config.model, documents, together[0]),
-            ("cost", "default"): cost,
+            ("cost", "all-linear"): cost,
         }
 
 

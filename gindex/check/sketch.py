@@ -7,6 +7,7 @@ have equal sketches.
 Axes: N documents, T tokens, I layer inputs, O layer outputs, K size of a sketch.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,19 +88,19 @@ def sketch(model: TrackedModel, objectives: Sequence[Objective], *, together: bo
 class _SketchObserver(Observer):
     def __init__(self) -> None:
         self.sketches: dict[str, Tensor] = {}
-        self._signs: dict[tuple[str, int], Tensor] = {}
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
-        return self._reduced(append_one(a_NTI, layer), "activation")
+        return _reduced(append_one(a_NTI, layer), f"activation {layer.name}")
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
-        self.sketches[layer.name] = self._reduced(g_NTO, "gradient").mT @ kept
+        self.sketches[layer.name] = _reduced(g_NTO, f"gradient {layer.name}").mT @ kept
 
-    def _reduced(self, x_NTX: Tensor, side: str) -> Tensor:
-        """Multiply by signs [X, K], in float32 or wider."""
-        wide, width = torch.promote_types(x_NTX.dtype, torch.float32), x_NTX.shape[2]
-        if (side, width) not in self._signs:
-            generator = torch.Generator("cpu").manual_seed(2 * width + (side == "gradient"))
-            bits_XK = torch.randint(2, (width, SIZE), generator=generator, device="cpu")
-            self._signs[side, width] = (2 * bits_XK - 1).to(x_NTX.device, wide) / SIZE**0.5
-        return x_NTX.to(wide) @ self._signs[side, width]
+
+def _reduced(x_NTX: Tensor, name: str) -> Tensor:
+    """Multiply by signs [X, K] that go by a name, in float32 or wider."""
+    wide, generator = torch.promote_types(x_NTX.dtype, torch.float32), torch.Generator("cpu")
+    generator.manual_seed(zlib.crc32(name.encode()))
+    bits_XK = torch.randint(2, (x_NTX.shape[2], SIZE), generator=generator, device="cpu")
+    signs_XK = (2 * bits_XK - 1).to(x_NTX.device, wide)
+    reduced_NTK: Tensor = x_NTX.to(wide) @ signs_XK / SIZE**0.5
+    return reduced_NTK
