@@ -117,6 +117,8 @@ def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> 
     click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens")
     body = f"{plan.coverage.share:.1%} of the body"
     click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters, {body}")
+    shares = (f"{kind} {of.tracked / of.parameters:.1%} of {of.parameters:,}" for kind, of in plan.kinds.items())
+    click.echo(f"           by kind: {', '.join(shares)}")
     for line in untracked_lines(plan.coverage.record()):
         click.echo(f"           {line}")
     if plan.coverage.warning:

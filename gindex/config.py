@@ -17,6 +17,9 @@ AUTO = "auto"
 LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
 """Forms of documents, and which tokens of conversations count."""
 
+LAYERS = ATTENTION, MLP, ALL_LINEAR, EVERYTHING = "attention", "mlp", "all-linear", "everything"
+"""Which layers of a model are tracked."""
+
 DTYPES = ("auto", "float32", "bfloat16")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
@@ -168,6 +171,13 @@ class ModelConfig(Settings):
         unset="the one that adapter_config.json names",
         metavar="PLACE",
     )
+    layers: str = option(
+        ALL_LINEAR,
+        "Layers to track: all-linear, linear layers and convolutions, experts and their routers; those of attention "
+        "(also state spaces and recurrences) or of the mlp alone; everything, also norms and other small parameters.",
+        group=MODEL,
+        choices=LAYERS,
+    )
     untrack: tuple[str, ...] = option(
         (),
         "Layers to leave out: a name or a pattern such as 'model.layers.0.*'; give it again for more.",
@@ -176,8 +186,8 @@ class ModelConfig(Settings):
     )
     track: tuple[str, ...] = option(
         (),
-        "Layers to track although `untrack`, or the default for an output head of more than 8,192 tokens or for the "
-        "base of an adapter, leaves them out; a name or a pattern.",
+        "Layers to track although `layers` or `untrack`, or the default for an output head of more than 8,192 tokens "
+        "or for the base of an adapter, leaves them out; a name or a pattern.",
         group=MODEL,
         metavar="PATTERN",
     )
@@ -188,13 +198,14 @@ class ModelConfig(Settings):
         super().__post_init__()
 
     def settings(self) -> dict[str, Any]:
-        """What decides an index's content; patterns of layers, adapter and base only where they were given.
+        """What decides an index's content; adapter, base and the choice of layers only where they were given.
 
         What a caller allows a model to do is not among it: an index must not allow it to the next one.
         """
         patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
         places = {name: given for name in ("adapter", "base") if (given := getattr(self, name)) is not None}
-        return {"name": self.name, "dtype": self.dtype} | places | patterns
+        layers = {} if self.layers == ALL_LINEAR else {"layers": self.layers}
+        return {"name": self.name, "dtype": self.dtype} | places | layers | patterns
 
 
 @dataclass(frozen=True, kw_only=True)

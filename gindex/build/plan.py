@@ -4,6 +4,7 @@ Time comes from floating-point operations counted for each phase and speeds meas
 memory and disk from the shapes.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
+from gindex.model.layer_choice import output_head
+from gindex.model.layer_kinds import KINDS, LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.tracked_model import TrackedModel
@@ -24,6 +27,19 @@ from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
 
 Lengths = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindShare:
+    """Weights of one kind of layers.
+
+    Attributes:
+        tracked: Those that are tracked.
+        parameters: All.
+    """
+
+    tracked: int
+    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,7 @@ class BuildPlan:
         tracked_parameters: Their weights.
         parameters: All weights of the model.
         coverage: The tracked share of the model's body, and what is not tracked by reason.
+        kinds: Weights by what they do in the model, the tracked and all.
         untracked: Every weight that is left out, with the reason.
         seconds: Estimated time by phase.
         memory_bytes: Estimated peak memory.
@@ -55,6 +72,7 @@ class BuildPlan:
     tracked_parameters: int
     parameters: int
     coverage: Coverage
+    kinds: dict[str, KindShare]
     untracked: tuple[UntrackedWeight, ...]
     seconds: dict[str, float]
     memory_bytes: int
@@ -90,6 +108,7 @@ def make_plan(
         tracked_parameters=tracked,
         parameters=model.table.parameters,
         coverage=_coverage(model.table),
+        kinds=_kinds(model),
         untracked=model.table.untracked,
         seconds=_seconds(model, config, counts, fit[1], lengths),
         memory_bytes=peak_bytes(model, config, counts.parts, int(lengths.max())),
@@ -99,6 +118,18 @@ def make_plan(
 
 def _coverage(table: LayerTable) -> Coverage:
     return coverage(table.body, table.tracked_body, "body", table.untracked)
+
+
+def _kinds(model: TrackedModel) -> dict[str, KindShare]:
+    """The weights of each kind that the model has."""
+    kinds, table = LayerKinds(model.loaded.model, output_head(model.loaded.model)), model.table
+    tracked, weights = Counter[str](), Counter[str]()
+    for layer in table:
+        tracked[kinds.of(layer.whole)] += layer.parameters
+    for weight in table.untracked:
+        weights[kinds.of(weight.name)] += weight.parameters
+    weights += tracked
+    return {kind: KindShare(tracked=tracked[kind], parameters=weights[kind]) for kind in KINDS if weights[kind]}
 
 
 def _seconds(

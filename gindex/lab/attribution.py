@@ -18,7 +18,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gindex.config import CURVATURES, LEAST_SHARE, CurvatureConfig, VectorConfig
+from gindex.config import ALL_LINEAR, CURVATURES, LEAST_SHARE, CurvatureConfig, VectorConfig
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import Batch, label_seeds
 from gindex.curvature.kinds import curvature_kind, fit_in_memory
@@ -63,7 +63,12 @@ VECTOR_STREAM = 3
 
 @neutral()
 def tracked_layers(
-    task: TensorTask, documents: Sequence[TensorBatch], *, track: Sequence[str] = (), untrack: Sequence[str] = ()
+    task: TensorTask,
+    documents: Sequence[TensorBatch],
+    *,
+    layers: str = ALL_LINEAR,
+    track: Sequence[str] = (),
+    untrack: Sequence[str] = (),
 ) -> LayerTable:
     """Find the layers of a task's model to track.
 
@@ -71,7 +76,8 @@ def tracked_layers(
         task: The task; its model is tried on a few documents of the largest batch, over again where it has fewer than
             eleven.
         documents: Batches of documents.
-        track: Patterns of names of layers to track although `untrack` leaves them out.
+        layers: Kinds of layers to track: attention, mlp, all-linear or everything.
+        track: Patterns of names of layers to track although `layers` or `untrack` leaves them out.
         untrack: Patterns of names of layers to leave out, such as `encoder.0.*`.
 
     Returns:
@@ -79,11 +85,12 @@ def tracked_layers(
         the tracked share of the model's body, and below one half a warning is logged.
 
     Raises:
-        ConfigError: A pattern does nothing.
+        ConfigError: A pattern does nothing, or the model has no layers of the kind.
         NothingToTrackError: No layer can be tracked.
         NonFiniteError: The model's outputs are not finite.
     """
-    choice, largest_batch = LayerChoice(track=track, untrack=untrack), max(documents, key=lambda b: len(b.ordinals))
+    choice = LayerChoice(layers=layers, track=track, untrack=untrack)
+    largest_batch = max(documents, key=lambda batch: len(batch.ordinals))
     table = track_layers(task.model, lambda count: task.run(largest_batch.some(count)), choice)
     if table.share < LEAST_SHARE:
         largest = max(table.untracked, key=lambda weight: weight.parameters)

@@ -1,8 +1,8 @@
 """Hooks on tracked layers: their activations and output gradients in a pass.
 
-Every gradient comes from here. Weights stay frozen, so no weight gradient is formed
-here. Where a layer's inputs need no gradient, its output becomes a leaf, and the backward pass ends at the first
-tracked layer.
+Every gradient comes from here. Weights stay frozen: of a parameter that is a layer by itself each document has a copy
+(`expansion`), and no other weight gradient is formed. Where a layer's inputs need no gradient, its output becomes a
+leaf, and the backward pass ends at the first tracked layer.
 
 Elsewhere, hooks try a model out before it is used: `tracking`, `head` and `gradient_check` here, and the measuring of
 memory and time in `gindex.build`; or move its weights along a direction, in `gindex.lab.refine.tangents`.
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from gindex.errors import ShapeError, TrackedLayerError
 from gindex.model.checkpointing import is_checkpointed, keep
-from gindex.model.convolution import patches, positions_last
-from gindex.model.inner_linears import Pairs, opened
+from gindex.model.convolution import Convolution, patches, positions_last
+from gindex.model.expansion import Expansion, KnownRoles, OwnParameter
+from gindex.model.inner_linears import ExpertLinears, Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.routes import Routes
@@ -79,7 +80,8 @@ def observe(
     """
     running = _Pass(observer, documents, texts)
     with alone(layers[0].place), _hooks(layers, running):
-        losses_N = losses()
+        with _expansion(layers, running):
+            losses_N = losses()
         running.end_forward(layers)
         observer.losses(losses_N.detach())
         if losses_N.requires_grad:
@@ -158,7 +160,7 @@ def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError
 
 
 def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
-    """Return the layers of each module: one, or the experts of a fused weight."""
+    """Return the layers of each module: one, or the experts of a fused weight, or the groups of a convolution."""
     found: dict[int, list[TrackedLayer]] = {}
     for layer in layers:
         found.setdefault(id(layer.module), []).append(layer)
@@ -169,7 +171,7 @@ def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layers):
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
             hook = own(_forward_hook(those, running))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
@@ -177,6 +179,28 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
                 count = own(_token_hook(running))
                 stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]:
+    """Show the observer the gradients of parameters that are layers by themselves."""
+    parameters = {layer.name: layer.module for layer in layers if isinstance(layer.module, OwnParameter)}
+    if not parameters:
+        yield
+        return
+
+    by_name = {layer.name: layer for layer in layers}
+
+    def done(name: str, g_RP: Tensor) -> None:
+        pause()
+        layer, g_N1P = by_name[name], g_RP.unflatten(0, (running.documents, -1)).sum(1, keepdim=True)
+        running.reached.add(name)
+        kept = running.observer.activations(layer, g_N1P.new_ones(running.documents, 1, 1))
+        running.observer.gradients(layer, kept, g_N1P)
+
+    with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
+        yield
+    running.called |= expansion.used
 
 
 def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
@@ -188,7 +212,7 @@ def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A layer's part of a module's input and output: all of it, or an expert's tokens."""
+    """A layer's part of a module's input and output: all of it, an expert's tokens, or a group's channels."""
 
     layer: TrackedLayer
     cut: Callable[[Tensor], Tensor]
@@ -215,12 +239,13 @@ class _Call:
     ) -> "_Call":
         """Check a call, and take it apart."""
         x, documents = layer_input(args, kwargs), running.documents
-        if layers[0].expert is None:
-            (layer,) = layers
-            running.call(layer, x.shape[0], tuple(x.shape))
-            inputs = partial(by_position, layer, documents=documents)
+        if not isinstance(layers[0].module, ExpertLinears):
+            for layer in layers:
+                running.call(layer, x.shape[0], tuple(x.shape))
+            inputs = partial(by_position, layers[0], documents=documents)
             outputs = partial(_by_document, documents=documents)
-            return cls(inputs=inputs, outputs=outputs, parts=[_Part(layer=layer, cut=lambda x_NTX: x_NTX)])
+            parts = [_Part(layer=layer, cut=partial(channels, layer)) for layer in layers]
+            return cls(inputs=inputs, outputs=outputs, parts=parts)
         pairs: Pairs = args[1]
         for layer in layers:
             running.call(layer, pairs.tokens, tuple(x.shape))
@@ -256,7 +281,7 @@ def _forward_hook(
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
-            g = call.outputs((positions_last(g) if isinstance(module, nn.Conv2d) else g).detach())
+            g = call.outputs((positions_last(g) if isinstance(module, Convolution) else g).detach())
             for part, kept in load():
                 running.reached.add(part.layer.name)
                 running.observer.gradients(part.layer, kept, part.cut(g))
@@ -282,9 +307,16 @@ def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[t
 
 def by_position(layer: TrackedLayer, x: Tensor, documents: int) -> Tensor:
     """Return a layer's input as [N, T, I]: T tokens, patches, or 1 where a document has one row."""
-    if isinstance(layer.module, nn.Conv2d):
+    if isinstance(layer.module, Convolution):
         x = patches(layer.module, x)
     return _by_document(x, documents)
+
+
+def channels(layer: TrackedLayer, x_NTX: Tensor) -> Tensor:
+    """Return a layer's part of a module's inputs or outputs by position: all, or those of a convolution's group."""
+    if layer.expert is None or not isinstance(layer.module, Convolution):
+        return x_NTX
+    return x_NTX.chunk(layer.module.groups, -1)[layer.expert]
 
 
 def _by_document(x: Tensor, documents: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gindex.model.expansion import Expansion, again, present_expansion
 from gindex.model.isolation import current, inside
 
 _inside: ContextVar[bool] = ContextVar("inside a checkpointed block", default=False)
@@ -40,8 +41,8 @@ def _replaced(block: nn.Module) -> Iterator[None]:
     own, plain = vars(block).get("forward"), block.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        again = partial(_marked, plain, current())  # the backward pass may be on another thread
-        return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        run = partial(_marked, plain, current(), present_expansion())  # the backward pass may be on another thread
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     block.forward = forward
     try:
@@ -52,10 +53,10 @@ def _replaced(block: nn.Module) -> Iterator[None]:
             block.forward = own
 
 
-def _marked(plain: Callable[..., Any], present: object, *args: Any, **kwargs: Any) -> Any:
+def _marked(plain: Callable[..., Any], present: object, expansion: Expansion | None, *args: Any, **kwargs: Any) -> Any:
     token = _inside.set(True)
     try:
-        with inside(present):
+        with inside(present), again(expansion):
             return plain(*args, **kwargs)
     finally:
         _inside.reset(token)

@@ -1,34 +1,62 @@
-"""Conv2d as an affine map of patches: each output position reads one patch, as a token is read by a Linear layer.
+"""Convolutions as affine maps of patches: each output position reads one patch, as a token is read by a Linear layer.
 
-Axes: N documents, C channels, H and W height and width of the input, T output positions, I patch values, O output
-channels.
+A convolution in groups is one affine map for each of them, of its own channels' patches.
+
+Axes: N documents, C channels, T output positions, G groups, I patch values of a group, O output channels of a group;
+X stands for the one, two or three axes of space.
 """
 
+import math
+
 from torch import Tensor, nn
-from torch.nn.functional import pad, unfold
+from torch.nn.functional import pad
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+MOST_GROUPS = 64
+"""Most groups that are affine maps each: beyond, as in depthwise convolutions, they are many and small."""
 
 
-def patches(layer: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
-    """Return the patches [N, T, I] that a convolution reads, in the order of its flattened weight [O, I].
+def is_affine(layer: Convolution) -> bool:
+    """Say whether a convolution is one affine map, or a few, one for each of its groups."""
+    return layer.groups == 1 or (layer.groups <= MOST_GROUPS and layer.in_channels > layer.groups)
+
+
+def patch_shape(layer: Convolution) -> tuple[int, int]:
+    """Return (I without bias, O) of a convolution, or of each group of one."""
+    return layer.in_channels // layer.groups * math.prod(layer.kernel_size), layer.out_channels // layer.groups
+
+
+def patches(layer: Convolution, x_NCX: Tensor) -> Tensor:
+    """Return the patches [N, T, G * I] that a convolution reads, in the order of its weight [G * O, I...], flattened.
 
     Stride, dilation and every kind of padding are the layer's own.
 
     Args:
-        layer: A convolution of one group.
-        x_NCHW: Its input.
+        layer: A convolution.
+        x_NCX: Its input.
     """
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = pad(x_NCHW, layer._reversed_padding_repeated_twice, mode=mode)
-    # mypy takes the layer's pairs for tuples of any length.
-    kernel, dilation, stride = ((v[0], v[1]) for v in (layer.kernel_size, layer.dilation, layer.stride))
-    return unfold(padded, kernel, dilation=dilation, stride=stride).mT
+    x = pad(x_NCX, layer._reversed_padding_repeated_twice, mode=mode)
+    spaces = len(layer.kernel_size)
+    for axis, (size, step, stride) in enumerate(zip(layer.kernel_size, layer.dilation, layer.stride, strict=True), 2):
+        x = x.unfold(axis, (size - 1) * step + 1, stride)[..., ::step]
+    # [N, C, positions..., kernel...] to [N, positions..., C, kernel...]
+    return x.movedim(1, spaces + 1).flatten(1, spaces).flatten(2)
 
 
-def positions_last(g_NOHW: Tensor) -> Tensor:
-    """Return the output gradients [N, O, H, W] of a convolution by position, [N, T, O]."""
-    return g_NOHW.flatten(2).mT
+def positions_last(g_NOX: Tensor) -> Tensor:
+    """Return the output gradients [N, G * O, ...] of a convolution by position, [N, T, G * O]."""
+    return g_NOX.flatten(2).mT
 
 
-def patch_geometry(layer: nn.Conv2d) -> str:
+def convolved(layer: Convolution, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolution of an input by weight and bias, whatever the module itself computes."""
+    kind = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
+    output: Tensor = kind._conv_forward(layer, x, weight, bias)  # type: ignore[arg-type]
+    return output
+
+
+def patch_geometry(layer: Convolution) -> str:
     """Describe how a convolution cuts its input; layers that cut the same input alike read the same patches."""
     return f"{layer.kernel_size} {layer.stride} {layer.padding} {layer.dilation} {layer.padding_mode}"

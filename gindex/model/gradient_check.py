@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ModelError, NonFiniteError
 from gindex.model.capture import Observer, append_one, observe
+from gindex.model.convolution import Convolution
 from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
 
@@ -240,6 +241,8 @@ class _GradientCheck:
         parts = gradient[None]
         if isinstance(self.module, ExpertLinears):
             parts = self.module.by_expert(gradient)
+        elif isinstance(self.module, Convolution):
+            parts = gradient.unflatten(0, (self.module.groups, -1))
         elif is_weight and isinstance(self.module, Conv1D):
             parts = parts.mT
         for part, terms in zip(parts, self._terms, strict=True):

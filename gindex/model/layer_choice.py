@@ -1,12 +1,15 @@
-"""The choice among the layers that can be tracked: a default, and patterns of names that change it."""
+"""The choice among the layers that can be tracked: one of a few by kind, and patterns of names that change it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from gindex.config import ALL_LINEAR, ATTENTION, EVERYTHING, MLP
 from gindex.errors import ConfigError
+from gindex.model.layer_kinds import OTHER
 
 WIDE_HEAD = 8192
 """Widest output head in tokens that is tracked by default: the covariance of 32,000 outputs takes 4 GB in float32, and
@@ -14,30 +17,47 @@ its eigendecomposition hours on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A layer that may be chosen; experts are one by their fused weight.
+
+    Attributes:
+        name: Its name.
+        outputs: O, or values of a parameter.
+        kind: What it does in the model, see `layer_kinds`.
+        head: Whether it is the model's output head.
+        weights: Names of its weights.
+        parameter_of: Class of the module that it is a parameter of, where it is no linear layer; else None.
+    """
+
+    name: str
+    outputs: int
+    kind: str = OTHER
+    head: bool = False
+    weights: Sequence[str] = ()
+    parameter_of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerChoice:
     """Which layers to track. Patterns are those of shells, as `model.layers.0.*`; `*` stands for dots too.
 
     Attributes:
-        track: Patterns of layers to track although the default or `untrack` leaves them out.
+        layers: Kinds of layers to track: `ModelConfig.layers`.
+        track: Patterns of layers to track although `layers`, the default or `untrack` leaves them out.
         untrack: Patterns of layers to leave out.
         names: The layers of an index, which alone are tracked, whatever the patterns say; None where there is none.
         trained: Names of the weights of an adapter, whose layers alone are tracked by default; None without one.
     """
 
+    layers: str = ALL_LINEAR
     track: Sequence[str] = ()
     untrack: Sequence[str] = ()
     names: Sequence[str] | None = None
     trained: Set[str] | None = None
 
-    def reason_against(self, name: str, outputs: int, head: bool, weights: Iterable[str] = ()) -> str | None:
-        """Say why a layer is left out, None where it is not.
-
-        Args:
-            name: The layer; experts are one by their fused weight.
-            outputs: O.
-            head: Whether it is the model's output head.
-            weights: Names of its weights.
-        """
+    def reason_against(self, layer: Candidate) -> str | None:
+        """Say why a layer is left out, None where it is not."""
+        name = layer.name
         if self.names is not None:
             recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
             return None if recorded else "not among the layers that the index was built with"
@@ -45,14 +65,38 @@ class LayerChoice:
             return None
         if _matches(name, self.untrack):
             return "left out by `untrack`"
-        if self.trained is not None and not self.trained >= set(weights):
+        if self.trained is not None and not self.trained >= set(layer.weights):
             return "of a layer of the base whose weight the adapter leaves as it is; `track` takes it"
-        if head and outputs > WIDE_HEAD:
+        if self.layers == EVERYTHING:
+            return None
+        if layer.parameter_of is not None:
+            return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"
+        if self.layers in (ATTENTION, MLP) and layer.kind != self.layers:
+            return f"not of the {self.layers}, which `layers` asks for"
+        if layer.head and layer.outputs > WIDE_HEAD:
             return (
-                f"an output head of {outputs:,} tokens, off by default for what its curvature costs; "
+                f"an output head of {layer.outputs:,} tokens, off by default for what its curvature costs; "
                 f"`track` {name} takes it"
             )
         return None
+
+    def check_kinds(self, candidates: Iterable[Candidate]) -> None:
+        """Check that a model has layers of the kind that is asked for.
+
+        Raises:
+            ConfigError: It has none.
+        """
+        if self.layers not in (ATTENTION, MLP) or self.names is not None:
+            return
+        kinds = Counter(layer.kind for layer in candidates)
+        if not kinds[self.layers]:
+            there = ", ".join(f"{count} of kind {kind}" for kind, count in kinds.most_common())
+            raise ConfigError(
+                field=f"`layers` {self.layers}",
+                expected=f"a model with {self.layers} layers",
+                found=f"none among its linear layers ({there})" if there else "no linear layers at all",
+                remedy=f"use `layers` {ALL_LINEAR}, or name layers with `track`",
+            )
 
     def check(self, affine: Iterable[str], tracked: Iterable[str], reasons: Mapping[str, str]) -> None:
         """Check that every pattern has an effect.

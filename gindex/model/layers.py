@@ -1,11 +1,11 @@
 """Tracked layers: affine maps, of features or of a convolution's patches, that keep the document axis.
 
-Each expert of a fused weight is a layer, of the tokens that are routed to it.
+Each expert of a fused weight is a layer, of the tokens that are routed to it, and so is each group of a convolution, of
+its channels. A parameter that is no matrix is a layer from the constant 1 to its values: see `expansion`.
 
 Axes: N documents, T tokens, I layer inputs (with the appended 1 of a bias), O layer outputs.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
@@ -13,7 +13,9 @@ from typing import overload
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from gindex.model.inner_linears import InnerLinear
+from gindex.model.convolution import Convolution, convolved, is_affine, patch_shape
+from gindex.model.expansion import OwnParameter
+from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_records import UntrackedWeight
 
 
@@ -23,7 +25,8 @@ class TrackedLayer:
 
     Attributes:
         name: Qualified module name.
-        module: The layer itself; of an expert the `ExpertLinears` that it shares with the others.
+        module: The layer itself; of an expert the `ExpertLinears` that it shares with the others, of a group of a
+            convolution all of it.
         inputs: I, counting the appended 1 of a bias.
         outputs: O.
         has_bias: Whether activations get a 1 appended.
@@ -32,7 +35,7 @@ class TrackedLayer:
         body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
-        expert: Which expert of a fused weight it is, None for any other layer.
+        expert: Which expert of a fused weight, or group of a convolution, it is; None for any other layer.
         token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
         shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
             though it reads tokens of its own.
@@ -67,12 +70,14 @@ class TrackedLayer:
 
     @property
     def whole(self) -> str:
-        """Name of the fused weight that an expert belongs to, which all choices are about; else of the layer."""
+        """Name of the fused weight or convolution that it is of, which all choices are about; else of the layer."""
         return self.name if self.expert is None else self.name.rpartition(".")[0]
 
     @property
     def place(self) -> nn.Module:
         """The module of the model that runs the layer."""
+        if isinstance(self.module, OwnParameter):
+            return self.module.holder
         return self.module.owner.module if isinstance(self.module, InnerLinear) else self.module
 
     @property
@@ -155,16 +160,26 @@ def layer_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:
 
 
 def affine_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Return (I without bias, O) of an affine layer, None for any other module. A convolution reads patches."""
+    """Return (I without bias, O) of an affine layer, None for any other module. A convolution reads patches.
+
+    Of experts and groups it is the shape of one.
+    """
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return module.nx, module.nf
     if isinstance(module, InnerLinear):
         return module.inputs, module.outputs
-    if isinstance(module, nn.Conv2d):
-        return module.in_channels // module.groups * math.prod(module.kernel_size), module.out_channels
+    if isinstance(module, Convolution) and is_affine(module):
+        return patch_shape(module)
     return None
+
+
+def part_count(module: nn.Module) -> int | None:
+    """Return of how many affine maps a module is, each a layer: experts or groups. None where it is one."""
+    if isinstance(module, ExpertLinears):
+        return module.experts
+    return module.groups if isinstance(module, Convolution) and module.groups > 1 else None
 
 
 def affine_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -177,7 +192,6 @@ def affine_output(module: nn.Module, x: Tensor) -> Tensor:
     """Return the affine map of an input by a layer's weight and bias, whatever the module itself computes."""
     weight, *bias = affine_parameters(module)
     x = x.to(weight.dtype)  # some layers read what their model keeps in float32, and narrow it themselves
-    if isinstance(module, nn.Conv2d):
-        convolved: Tensor = nn.Conv2d._conv_forward(module, x, weight, bias[0] if bias else None)
-        return convolved
+    if isinstance(module, Convolution):
+        return convolved(module, x, weight, bias[0] if bias else None)
     return nn.functional.linear(x, weight.T if isinstance(module, Conv1D) else weight, bias[0] if bias else None)

@@ -83,7 +83,9 @@ class TrackedModel:
         """Find the layers of a loaded model; see `load`."""
         task = CausalLanguageModel(loaded.model)
         names = None if recorded is None else tuple(layer.name for layer in recorded)
-        choice = LayerChoice(track=config.track, untrack=config.untrack, names=names, trained=loaded.trained)
+        choice = LayerChoice(
+            layers=config.layers, track=config.track, untrack=config.untrack, names=names, trained=loaded.trained
+        )
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
         if recorded is not None:
             table = _as_recorded(table, recorded)
@@ -182,7 +184,7 @@ def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTab
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:
     """See that the layers of an index are there as they were when it was built."""
     found = {layer.name: (layer.group, layer.source, layer.inputs, layer.outputs) for layer in table.layers}
-    why = {weight.name.rpartition(".")[0]: weight.reason for weight in table.untracked}
+    why = {name: w.reason for w in table.untracked for name in (w.name.rpartition(".")[0], w.name)}
     for layer in recorded:
         expected = layer.group, layer.source, layer.inputs, layer.outputs
         if found.get(layer.name) != expected:

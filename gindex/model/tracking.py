@@ -5,6 +5,8 @@ convolution's patches), runs once in a forward pass, keeps documents apart, and 
 few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
 skipped. The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
 
+Parameters that are no matrices, such as norms' weights, are tried where the choice asks for them: see `expansion`.
+
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
@@ -17,12 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from gindex.errors import NothingToTrackError
-from gindex.model.convolution import patch_geometry
+from gindex.model.convolution import Convolution, patch_geometry
+from gindex.model.expansion import OwnParameter
+from gindex.model.expansion_trial import own_parameters, reason_of_values, try_expansion
 from gindex.model.experts import inner_linears
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
-from gindex.model.layer_choice import LayerChoice, output_head
+from gindex.model.layer_choice import Candidate, LayerChoice, output_head
+from gindex.model.layer_kinds import LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import (
     LayerTable,
@@ -31,6 +36,7 @@ from gindex.model.layers import (
     affine_parameters,
     affine_shape,
     layer_input,
+    part_count,
     with_sources,
 )
 from gindex.model.quantisation import is_quantised_weight
@@ -73,20 +79,21 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = _Candidates.of(model, choice)
     candidates.watch(probe)
-    tried = candidates.layers()
+    tried = [*candidates.layers(), *candidates.parameter_layers(model, choice, probe)]
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
     layers = with_sources([layer for layer in tried if layer.whole not in candidates.reasons])
-    choice.check(candidates.modules, (layer.whole for layer in layers), candidates.reasons)
+    names = [*candidates.modules, *candidates.parameters]
+    choice.check(names, (layer.whole for layer in layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
             field=type(model).__name__,
-            expected="at least one Linear, Conv1D or Conv2d layer to track",
+            expected="at least one Linear, Conv1D or convolution layer to track",
             found=f"none{f' ({listed})' if listed else ''}",
             remedy="use a model with such layers, and leave some of them in",
         )
-    head = output_head(model)
-    layers = tuple(replace(layer, body=choice.trained is not None or layer.module is not head) for layer in layers)
+    outside = _outside(model) if choice.trained is None else set()
+    layers = tuple(replace(layer, body=outside.isdisjoint(_identities(layer))) for layer in layers)
     return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons, choice.trained)))
 
 
@@ -105,13 +112,18 @@ class _Calls:
 
 @dataclass(kw_only=True)
 class _Candidates:
-    """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight."""
+    """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight.
+
+    Attributes:
+        parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
+    """
 
     modules: Mapping[str, nn.Module]
     shapes: Mapping[str, tuple[int, int]]
     reasons: dict[str, str]
     calls: dict[str, _Calls]
     embeddings: Mapping[str, nn.Module]
+    parameters: dict[str, OwnParameter] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "_Candidates":
@@ -120,14 +132,22 @@ class _Candidates:
         shapes = {name: shape for name, module in modules.items() if (shape := affine_shape(module)) is not None}
         modules = {name: modules[name] for name in shapes}
         shared, head = _shared_parameters(model), output_head(model)
-        reasons: dict[str, str] = {}
-        for name, module in modules.items():
-            weights = [f"{name}.{weight}" for weight, _ in module.named_parameters(recurse=False)]
-            reason = _reason_of_form(name, module, shapes[name], shared) or choice.reason_against(
-                name, shapes[name][1], module is head, weights
+        kinds, reasons = LayerKinds(model, head), dict[str, str]()
+        layers = [
+            Candidate(
+                name=name,
+                kind=kinds.of(name),
+                outputs=shapes[name][1],
+                head=module is head,
+                weights=[f"{name}.{weight}" for weight, _ in module.named_parameters(recurse=False)],
             )
-            if reason:
-                reasons[name] = reason
+            for name, module in modules.items()
+        ]
+        choice.check_kinds(layers)
+        for layer in layers:
+            of_form = _reason_of_form(layer.name, modules[layer.name], shapes[layer.name], shared)
+            if reason := of_form or choice.reason_against(layer):
+                reasons[layer.name] = reason
         embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
         calls = {name: _Calls() for name in (*modules, *embeddings)}
         return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings)
@@ -207,12 +227,34 @@ class _Candidates:
                 self.reasons[name] = reason
                 continue
             has_bias = module._parameters.get("bias") is not None
-            cut = patch_geometry(module) if isinstance(module, nn.Conv2d) else ""
+            cut = patch_geometry(module) if isinstance(module, Convolution) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
-            layer = _tracked(name, module, self.shapes[name], source, has_bias)
+            layer = _tracked(name, module, self.shapes[name], source, has_bias=has_bias)
             layer = replace(layer, beside=beside, token_share=seen.share)
-            layers += _experts(layer, module) if isinstance(module, ExpertLinears) else [layer]
+            layers += _parts(layer, part_count(module))
         return layers
+
+    def parameter_layers(self, model: nn.Module, choice: LayerChoice, probe: Probe) -> list[TrackedLayer]:
+        """Return the parameters that are layers by themselves, and note the reasons against others."""
+        called = {name: module for name, module in self.modules.items() if self.calls[name].count}
+        self.parameters = dict(own_parameters(model, called))
+        for name, parameter in self.parameters.items():
+            holder = type(parameter.holder).__name__
+            of_owner = self.reasons.get(_owner(name))
+            values = Candidate(name=name, outputs=parameter.weight.numel(), weights=[name], parameter_of=holder)
+            if reason := choice.reason_against(values):
+                self.reasons[name] = of_owner or reason
+            elif reason := reason_of_values(parameter):
+                self.reasons[name] = reason
+        chosen = {name: of for name, of in self.parameters.items() if name not in self.reasons}
+        if chosen:
+            with opened(self.modules.values()):
+                self.reasons |= try_expansion(chosen, probe, (PROBE_DOCUMENTS, FEWER_DOCUMENTS))
+        return [
+            _tracked(name, parameter, (1, parameter.weight.numel()), name, has_bias=False)
+            for name, parameter in chosen.items()
+            if name not in self.reasons
+        ]
 
     def _beside(self, seen: _Calls) -> nn.Module | None:
         """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches.
@@ -230,11 +272,13 @@ class _Candidates:
         return None
 
 
-def _experts(fused: TrackedLayer, module: ExpertLinears) -> Iterator[TrackedLayer]:
-    """Return a layer for each expert of a fused weight."""
-    for expert in range(module.experts):
-        name = f"{fused.name}.{expert}"
-        yield replace(fused, name=name, source=name, expert=expert)
+def _parts(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
+    """Return a layer for each expert of a fused weight or group of a convolution; the layer where it is one."""
+    if count is None:
+        yield whole
+    for part in range(count or 0):
+        name = f"{whole.name}.{part}"
+        yield replace(whole, name=name, source=name, expert=part)
 
 
 def _first(output: Any) -> Tensor:
@@ -266,8 +310,6 @@ def _reason_of_form(
         return "its weight is no parameter of its own but computed from others, as by a weight norm"
     if any(is_quantised_weight(parameter) for parameter in parameters):
         return f"its weight is quantised ({type(module).__name__} of {type(parameters[0]).__name__})"
-    if isinstance(module, nn.Conv2d) and module.groups > 1:
-        return f"a convolution in {module.groups} groups, not one affine map"
     if max(shape) > MAX_WIDTH:
         return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
     return None
@@ -295,7 +337,7 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
     return None
 
 
-def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, has_bias: bool) -> TrackedLayer:
+def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, *, has_bias: bool) -> TrackedLayer:
     match = _GROUP.match(name)
     return TrackedLayer(
         name=name,
@@ -315,6 +357,10 @@ def _shared_parameters(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
+def _identities(layer: TrackedLayer) -> set[int]:
+    return {id(parameter) for parameter in affine_parameters(layer.module)}
+
+
 def _outside(model: nn.Module) -> set[int]:
     """Return the identities of the parameters that are not of the body."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
@@ -325,14 +371,14 @@ def _outside(model: nn.Module) -> set[int]:
 def _untracked(
     model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str], trained: Set[str] | None
 ) -> Iterator[UntrackedWeight]:
-    tracked = {id(parameter) for layer in layers for parameter in affine_parameters(layer.module)}
+    tracked = {identity for layer in layers for identity in _identities(layer)}
     modules, outside = dict(model.named_modules()), _outside(model)
     for identity, names in _shared_parameters(model).items():
         if identity in tracked:
             continue
         owner, whole = _owner(names[0]), names[0].removesuffix("_bias")  # what experts of a fused weight are called
-        other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or Conv2d layer"
-        reason = reasons.get(owner) or reasons.get(whole) or other
+        other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or convolution layer"
+        reason = reasons.get(names[0]) or reasons.get(owner) or reasons.get(whole) or other
         if len(names) > 1:
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from transformers import (
+    LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
@@ -168,18 +169,63 @@ def test_opt_is_exact_in_its_feed_forward_layers(tmp_path, small_tokenizer, corp
     layers = [layer.name for layer in index.manifest.layers]
     assert [layer.rpartition(".")[2] for layer in layers[-2:]] == ["fc1", "fc2"]
     model = OPTForCausalLM.from_pretrained(name).eval()
+    parameters = [p for layer in layers for p in model.get_submodule(layer).parameters()]
+    assert_influence_is_autograds(index, "d147", model, parameters, small_tokenizer)
+
+
+def assert_influence_is_autograds(index, document, model, parameters, tokenizer):
+    """Reference: gradients of the query and of the document of one part, each alone."""
 
     def gradient(tokens, first):
         logits = model(torch.tensor([[int(token) for token in tokens]])).logits[0].log_softmax(1)
         loss = -sum(logits[t - 1, int(tokens[t])] for t in range(first, len(tokens)))
-        parameters = [p for layer in layers for p in model.get_submodule(layer).parameters()]
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
-    (part,) = map(ids_of, index.objectives("d147"))
-    prompt = small_tokenizer(PROMPT).input_ids
-    query = gradient(prompt + small_tokenizer(COMPLETION).input_ids, len(prompt))
+    (part,) = map(ids_of, index.objectives(document))
+    prompt = tokenizer(PROMPT).input_ids
+    query = gradient(prompt + tokenizer(COMPLETION).input_ids, len(prompt))
     expected = float(query @ gradient(part, 1))
-    assert index.explain("d147", PROMPT, COMPLETION).influence == pytest.approx(expected, rel=1e-3)
+    assert index.explain(document, PROMPT, COMPLETION).influence == pytest.approx(expected, rel=1e-3)
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "tie_word_embeddings": True}
+MODELS = {
+    "Llama": lambda vocabulary: LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocabulary, intermediate_size=24, num_attention_heads=2, **SMALL)
+    ),
+    "Mamba": lambda vocabulary: MambaForCausalLM(MambaConfig(vocab_size=vocabulary, state_size=4, **SMALL)),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_everything_is_exact_in_norms_and_small_parameters_too(
+    kind, tmp_path, small_tokenizer, corpus_file, make_config
+):
+    torch.manual_seed(0)
+    model = MODELS[kind](len(small_tokenizer))
+    name = saved(tmp_path / "model", model, small_tokenizer)
+    config = make_config(name=name, layers="everything", curvature="identity", fit_documents=10)
+    plan = plan_build([str(corpus_file)], config)
+    assert plan.coverage.share == 1 and plan.kinds["norms"].tracked == plan.kinds["norms"].parameters > 0
+    index = GradientIndex.build([str(corpus_file)], tmp_path / "index", config)
+    assert index.manifest.settings.model.settings()["layers"] == "everything"
+    names = [layer.name for layer in index.manifest.layers]
+    model = type(model).from_pretrained(name).eval()
+    of_model = dict(model.named_parameters())
+    weights = {n: p for n, p in of_model.items() if n in names or n.rpartition(".")[0] in names}
+    body = {n for n in of_model if "embed" not in n and "lm_head" not in n}
+    assert weights.keys() >= body
+    assert len(hits(GradientIndex.open(index.path), exact=True, candidates=5)) > 100
+    assert_influence_is_autograds(index, "d147", model, list(weights.values()), small_tokenizer)
+
+
+def test_the_mlp_alone_is_an_index_of_its_own(built, corpus_file, make_config, tmp_path):
+    """Factors are fitted layer by layer: influence is the part of the MLP's layers."""
+    index = GradientIndex.build([str(corpus_file)], tmp_path / "index", make_config(layers="mlp"))
+    assert {layer.name.split(".")[3] for layer in index.manifest.layers} == {"mlp"}
+    whole = GradientIndex.open(built).explain("d3", PROMPT, COMPLETION)
+    for name, influence in index.explain("d3", PROMPT, COMPLETION).layers.items():
+        assert influence == pytest.approx(whole.layers[name], rel=1e-3, abs=1e-3 * max(map(abs, whole.layers.values())))
 
 
 def test_a_state_space_model_in_bfloat16(tmp_path, small_tokenizer, corpus_file, make_config):

@@ -41,7 +41,7 @@ def test_model_with_nothing_to_track(fails, tmp_path, corpus_file, options, mode
     config.num_hidden_layers = 0
     LlamaForCausalLM(config).save_pretrained(folder)
     line = fails(MODEL, "build", corpus_file, "--out", tmp_path / "index", *options, "--model", folder)
-    assert "expected at least one Linear, Conv1D or Conv2d layer to track, found none (lm_head: tied to" in line
+    assert "expected at least one Linear, Conv1D or convolution layer to track, found none (lm_head: tied to" in line
 
 
 def test_another_model_than_the_indexs(fails, tmp_path, built, model_folder):

@@ -67,7 +67,7 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
         "14 tracked, 52.9% of 10,352 parameters, 98.6% of the body",
         "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weight, outside the body)",
         "model.layers.*.input_layernorm.weight, model.layers.*.post_attention_layernorm.weight, model.norm.weight: "
-        "LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (5 weights, ",
+        "of LlamaRMSNorm, not a linear layer: --layers everything takes it (5 weights, ",
         "time       about ", "fit covariances ", "eigenbases ", "fit eigenvalues ", "vectors ",
         "memory     about ", "disk       about ", "factors ", "search index ", "documents ",
     ):  # fmt: skip

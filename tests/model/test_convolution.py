@@ -5,8 +5,7 @@ import torch
 from probes import random_probe
 from torch import Tensor, nn
 
-from gindex.errors import NothingToTrackError
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import Observer, append_one, by_module, observe
 from gindex.model.convolution import patches
 from gindex.model.tracking import track_layers
 
@@ -89,7 +88,44 @@ def test_only_layers_that_cut_their_input_alike_share_a_covariance():
     assert [(layer.inputs, layer.outputs) for layer in layers] == [(19, 3), (19, 1), (51, 3), (5, 4)]
 
 
-def test_grouped_convolutions_are_refused_by_name():
-    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
-    with pytest.raises(NothingToTrackError, match="0: a convolution in 2 groups, not one affine map"):
-        track_layers(model, random_probe(model, 4, 4, 4))
+DIMENSIONS = {
+    "one": (nn.Sequential(nn.Conv1d(3, 4, 3, padding=2, dilation=2), nn.GELU(), nn.Conv1d(4, 2, 2, stride=2)), (3, 9)),
+    "three": (nn.Sequential(nn.Conv3d(2, 3, (1, 2, 2), padding="same"), nn.GELU(), nn.Conv3d(3, 2, 2)), (2, 2, 4, 3)),
+    "groups": (nn.Sequential(nn.Conv2d(6, 9, 2, groups=3), nn.GELU(), nn.Conv2d(9, 2, 2, bias=False)), (6, 4, 4)),
+    "groups of one axis": (nn.Sequential(nn.Conv1d(4, 6, 3, groups=2, padding=1, bias=False), nn.GELU()), (4, 5)),
+}
+
+
+@pytest.mark.parametrize(("model", "shape"), DIMENSIONS.values(), ids=DIMENSIONS)
+def test_convolutions_of_any_axes_and_few_groups_match_autograd(model, shape):
+    """Reference: one backward pass a document. The layers of the groups lie one behind the other in the weight."""
+    torch.manual_seed(0)
+    model, x = model.double(), torch.randn(3, *shape, dtype=torch.float64)
+    table = track_layers(model, random_probe(model, *shape, dtype=torch.float64))
+    assert table.share == 1
+    observer = Gradients()
+    observe(table.layers, observer, len(x), lambda: model(x).square().flatten(1).sum(1))
+    model.requires_grad_(True)
+    for layers in by_module(table.layers):
+        for n in range(len(x)):
+            parameters = list(layers[0].module.parameters())
+            weight, *bias = torch.autograd.grad(model(x[n : n + 1]).square().sum(), parameters)
+            expected = torch.cat([weight.flatten(1), *[b[:, None] for b in bias]], 1)
+            found = torch.cat([observer.found[layer.name][n] for layer in layers])
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_each_group_is_a_layer_of_its_channels():
+    model = nn.Sequential(nn.Conv2d(6, 9, 2, groups=3))
+    layers = track_layers(model, random_probe(model, 6, 4, 4)).layers
+    assert [(layer.name, layer.whole, layer.source) for layer in layers] == [
+        (f"0.{g}", "0", f"0.{g}") for g in range(3)
+    ]
+    assert {(layer.inputs, layer.outputs) for layer in layers} == {(9, 3)}
+
+
+def test_depthwise_convolutions_are_no_affine_maps():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.LazyLinear(2))
+    probe = random_probe(model, 4, 4, 4)
+    probe(2)
+    assert [layer.name for layer in track_layers(model, probe)] == ["2"]

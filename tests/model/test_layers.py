@@ -56,7 +56,7 @@ def test_llama_weights_left_out_are_named(llama):
     why = reasons(table)
     assert why["model.embed_tokens.weight"] == "shared by model.embed_tokens.weight, lm_head.weight"
     assert "lm_head.weight" not in why  # the same parameter, listed once
-    assert why["model.norm.weight"] == "LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer"
+    assert why["model.norm.weight"] == "of LlamaRMSNorm, not a linear layer: `layers` everything takes it"
     assert len(why) == 1 + 5  # the tied embedding and five norms
 
 
@@ -132,8 +132,8 @@ def test_reasons_against_tracking():
     assert why["expert.weight"].startswith("its input mixes documents")
     assert why["turned.weight"].startswith("its input mixes documents")
     assert why["tied.weight"] == "shared by tied.weight, tied_too.weight"
-    assert why["norm.weight"] == "LayerNorm is not a Linear, Conv1D or Conv2d layer"
-    assert why["free"] == "Odd is not a Linear, Conv1D or Conv2d layer"
+    assert why["norm.weight"] == "of LayerNorm, not a linear layer: `layers` everything takes it"
+    assert why["free"] == "of Odd, not a linear layer: `layers` everything takes it"
     assert "first.weight" not in why
 
 
@@ -169,7 +169,7 @@ def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
 
 @pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])
 def test_nothing_to_track(wrapper: Callable[[nn.Module], nn.Module]):
-    with pytest.raises(NothingToTrackError, match="expected at least one Linear, Conv1D or Conv2d layer"):
+    with pytest.raises(NothingToTrackError, match="expected at least one Linear, Conv1D or convolution layer"):
         track(wrapper(nn.LayerNorm(6)))
 
 

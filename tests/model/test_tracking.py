@@ -311,7 +311,7 @@ def test_encoder_layers_of_torch_are_tracked_and_what_attention_holds_itself_is_
     table = track_layers(model, random_probe(model, TOKENS, 8, dtype=torch.float64))
     assert names(table) == [f"0.layers.{n}.linear{k}" for n in (0, 1) for k in (1, 2)] + ["1"]
     why = reasons(table)
-    assert why["0.layers.0.self_attn.in_proj_weight"] == "MultiheadAttention is not a Linear, Conv1D or Conv2d layer"
+    assert why["0.layers.0.self_attn.in_proj_weight"].startswith("of MultiheadAttention, not a linear layer")
     assert why["0.layers.0.self_attn.out_proj.weight"] == "not called in a forward pass"
     assert_gradients_are_those_of_autograd(model, table, torch.randn(3, 4, 8, dtype=torch.float64))
 
@@ -333,12 +333,12 @@ def test_what_attribution_does_not_track_is_told(caplog):
     with caplog.at_level(logging.WARNING, "gindex"):
         table = tracked_layers(task, documents)
     assert names(table) == ["last"] and len(table) == 1 and table[0].name == "last"
-    assert reasons(table)["lstm.weight_ih_l0"] == "LSTM is not a Linear, Conv1D or Conv2d layer"
+    assert reasons(table)["lstm.weight_ih_l0"] == "of LSTM, not a linear layer: `layers` everything takes it"
     lstm = sum(parameter.numel() for parameter in task.model.lstm.parameters())
     assert table.share == 18 / (18 + lstm)
     (record,) = caplog.records
     assert f"only {100 * table.share:.1f}% of the weights are tracked" in record.message
-    assert "lstm.weight_hh_l0: LSTM is not" in record.message
+    assert "lstm.weight_hh_l0: of LSTM, not a linear layer" in record.message
 
 
 def test_a_model_that_is_not_finite_is_refused():

@@ -213,7 +213,7 @@ def test_what_is_not_tracked_is_told(page, running):
     assert "warning" not in (page.get_attribute("#coverage", "class") or "")
     page.click("#coverage-share")
     norms = page.inner_text("#coverage-untracked li:last-child")
-    assert "model.norm.weight: LlamaRMSNorm is not a Linear, Conv1D or Conv2d layer (1.4%)" in norms
+    assert "model.norm.weight: of LlamaRMSNorm, not a linear layer: `layers` everything takes it (1.4%)" in norms
 
 
 def test_little_that_is_tracked_is_said_aloud(page, running):

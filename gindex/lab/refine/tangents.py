@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from gindex.errors import ModelError
-from gindex.model.capture import append_one, by_module, by_position
-from gindex.model.inner_linears import opened
+from gindex.model.capture import append_one, by_module, by_position, channels
+from gindex.model.convolution import Convolution
+from gindex.model.expansion import OwnParameter
+from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.progress import undisturbed
@@ -114,13 +118,37 @@ def _differentiable_once(found: str) -> ModelError:
 def _changed_outputs(
     layers: Sequence[TrackedLayer], directions: Mapping[str, Tensor], joined: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
-    """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change."""
+    """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change.
+
+    A parameter that is a layer by itself is replaced in the same way.
+    """
+    moved = {
+        id(layer.module.weight): joined(layer.module.weight, directions[layer.name].reshape(layer.module.weight.shape))
+        for layer in layers
+        if isinstance(layer.module, OwnParameter)
+    }
     with ExitStack() as stack:
+        if moved:
+            stack.enter_context(_Moved(moved))
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layers):
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
             hook = own(_change_hook(those, directions, joined))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
+
+
+class _Moved(TorchFunctionMode):
+    """Runs a model with other tensors in the place of some of its parameters, by their identity."""
+
+    def __init__(self, moved: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._moved = moved
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = tree_map(lambda x: self._moved.get(id(x), x), (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _change_hook(
@@ -131,12 +159,13 @@ def _change_hook(
 
     def forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         a = layer_input(args, kwargs).detach()
-        if layers[0].expert is None:
-            change = change_of(layers[0], by_position(layers[0], a, len(a)))
-            change = change.mT if isinstance(module, nn.Conv2d) else change
-        else:
+        if isinstance(module, ExpertLinears):
             tokens = a.split(list(args[1].sizes))
             change = torch.cat([change_of(layer, tokens[layer.expert or 0]) for layer in layers])
+        else:
+            a_NTX = by_position(layers[0], a, len(a))
+            change = torch.cat([change_of(layer, channels(layer, a_NTX)) for layer in layers], -1)
+            change = change.mT if isinstance(module, Convolution) else change
         return joined(output, change.reshape(output.shape).to(output.dtype))
 
     return forward

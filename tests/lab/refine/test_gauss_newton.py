@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.lab.refine.tangents import outputs_and_tangent, tangent_by_reverse
+from gindex.model.capture import by_module
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tensor_batches import TensorBatch, tensor_batches
@@ -50,6 +51,12 @@ def convolutional() -> Made:
     """Classes of 3 x 3 pictures, a strided convolution with a bias, a dense layer without."""
     model = nn.Sequential(nn.Conv2d(1, 2, 2, padding=1, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3, bias=False))
     return _tensors(Classification(_random(model)), torch.randn(6, 1, 3, 3, dtype=WIDE), torch.randint(3, (6,)))
+
+
+def grouped() -> Made:
+    """Classes of sequences of four channels, which a convolution reads in two groups."""
+    model = nn.Sequential(nn.Conv1d(4, 4, 2, groups=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3, bias=False))
+    return _tensors(Classification(_random(model)), torch.randn(6, 4, 3, dtype=WIDE), torch.randint(3, (6,)))
 
 
 def regression() -> Made:
@@ -109,7 +116,7 @@ def _tensors(task, x: Tensor, y: Tensor) -> Made:
     return task, layers, lambda size: tensor_batches(x, y, size)
 
 
-@pytest.fixture(params=[language, convolutional, regression, fused])
+@pytest.fixture(params=[language, convolutional, grouped, regression, fused])
 def made(request) -> Made:
     torch.manual_seed(0)
     return request.param()
@@ -118,6 +125,7 @@ def made(request) -> Made:
 def jacobian_matrix(task, layers: Sequence[TrackedLayer], batches: list, hessian: Callable[[Tensor], Tensor]) -> Tensor:
     """Form the mean over documents of J^T H J from Jacobians by reverse differentiation, one output at a time."""
     task.model.requires_grad_(True)
+    layers = [those[0] for those in by_module(layers)]
     weights = [parameter for layer in layers for parameter in layer.module.parameters()]
     matrix, documents = 0.0, 0
     for batch in batches:
