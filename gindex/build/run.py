@@ -227,10 +227,12 @@ class PreparedBuild:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
-        longest = int(table.part_lengths().max())
-        build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
-        return build
+        return cls(layout=layout, config=config, progress=progress, model=model, table=table).on(model)
+
+    def on(self, model: TrackedModel) -> "PreparedBuild":
+        """The same build on a model, as on one whose other layers are tracked."""
+        longest, parts = int(self.table.part_lengths().max()), self.table.counts().parts
+        return replace(self, model=with_expert_factors(model, self.config, self.fit_tokens(), parts, longest))
 
     def __enter__(self) -> "PreparedBuild":
         return self

@@ -4,32 +4,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from gindex.check.result import OK, WARNING, Finding
 from gindex.config import LEAST_SHARE
 from gindex.model.layer_choice import output_head
+from gindex.model.layer_kinds import ATTENTION, EMBEDDINGS, HEAD, MLP, NORMS, OTHER, LayerKinds
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import coverage
 
 COVERAGE = "coverage"
 
-EXPERTS, ROUTERS, ATTENTION, MLP, HEAD, EMBEDDINGS, NORMS, OTHER, BASE = KINDS = (
-    "experts", "routers", "attention", "mlp", "head", "embeddings", "norms", "other", "base"
-)  # fmt: skip
-"""The last one is of adapters: what they leave as it is, of whatever kind."""
+EXPERTS, ROUTERS, BASE = "experts", "routers", "base"
+"""Kinds that are told apart here beside those of `layer_kinds`: two of the MLP, and what an adapter leaves as it is."""
 
-BULK = (EXPERTS, ROUTERS, ATTENTION, MLP)
+ORDER = (ATTENTION, MLP, EXPERTS, ROUTERS, HEAD, EMBEDDINGS, NORMS, OTHER, BASE)
+
+BULK = (ATTENTION, MLP, EXPERTS)
 """Kinds whose absence is warned of."""
 
-_BY_NAME = (
-    (EXPERTS, re.compile(r"(^|\.)(\w*_)?experts?(\.|$)")),
-    (ROUTERS, re.compile(r"(^|\.)(\w*router|gate)(\.|$)")),
-    (NORMS, re.compile(r"(^|\.|_)(\w*norm\w*|ln_?\w?)(\.|$)", re.IGNORECASE)),
-    (ATTENTION, re.compile(r"attn|attention|mixer|mamba|ssm|[qkvo]_proj|qkv|(^|\.)(query|key|value)(\.|$)", re.I)),
-    (MLP, re.compile(r"mlp|ffn|feed_?forward|fc\d|dense_\w+_to_|intermediate|output\.dense", re.I)),
-)
-"""The first pattern that a weight's name matches says what it is of. State spaces mix tokens, as attention does."""
+_EXPERTS = re.compile(r"(^|\.)(\w*_)?experts?(\.|$)")
+_ROUTER = re.compile(r"(^|\.)(\w*router|gate)(\.|$)")
 
 
 @dataclass
@@ -70,28 +63,20 @@ def coverage_findings(model: TrackedModel) -> Iterator[Finding]:
 
 
 def _kinds(model: TrackedModel) -> dict[str, _Kind]:
-    """The weights of a model by kind, in the order of `KINDS`; kinds that it does not have are left out."""
-    modules, head = dict(model.loaded.model.named_modules()), output_head(model.loaded.model)
-    found = {name: _Kind() for name in KINDS}
-
-    def kind(name: str) -> _Kind:
-        owner = modules.get(name) or modules.get(name.rpartition(".")[0])
-        return found[_kind(name, owner, head)]
-
+    """The weights of a model by kind; kinds that it does not have are left out."""
+    module, found = model.loaded.model, {name: _Kind() for name in ORDER}
+    kinds = LayerKinds(module, output_head(module))
     for layer in model.table.layers:
-        kind(layer.whole).tracked += layer.parameters
+        found[_kind(kinds, layer.whole)].tracked += layer.parameters
     for weight in model.table.untracked:
         of_base = model.loaded.trained is not None and not weight.body
-        left_out = (found[BASE] if of_base else kind(weight.name)).left_out
+        left_out = found[BASE if of_base else _kind(kinds, weight.name)].left_out
         left_out[weight.reason] = left_out.get(weight.reason, 0) + weight.parameters
     return {name: of for name, of in found.items() if of.whole}
 
 
-def _kind(name: str, owner: nn.Module | None, head: nn.Module | None) -> str:
-    if owner is not None and owner is head:
-        return HEAD
-    if isinstance(owner, nn.Embedding):
-        return EMBEDDINGS
-    if owner is not None and "Norm" in type(owner).__name__:
-        return NORMS
-    return next((kind for kind, pattern in _BY_NAME if pattern.search(name)), OTHER)
+def _kind(kinds: LayerKinds, name: str) -> str:
+    kind = kinds.of(name)
+    if kind != MLP:
+        return kind
+    return EXPERTS if _EXPERTS.search(name) else ROUTERS if _ROUTER.search(name) else MLP

@@ -7,19 +7,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 from gindex.build.plan import BuildPlan
 from gindex.build.run import PreparedBuild, load_tracked, settled
-from gindex.check.cost import MadeUpCorpus, cost_finding, speed_findings
+from gindex.check.cost import COST, MadeUpCorpus, cost_finding, speed_findings
 from gindex.check.coverage import coverage_findings
 from gindex.check.documents import corpus_documents, made_up_documents
 from gindex.check.formats import attention_findings, dtype_name, precision_findings
 from gindex.check.gradients import autograd_finding, invariance_findings
-from gindex.check.result import Finding, ModelCheck
-from gindex.check.sketch import Sketches, sketch
-from gindex.config import USUAL_TOKENS, BuildConfig
+from gindex.check.result import NOT_TRIED, Finding, ModelCheck
+from gindex.check.sketch import sketch
+from gindex.config import LAYERS, USUAL_TOKENS, BuildConfig
 from gindex.corpus.objectives import Objective
 from gindex.errors import GindexError
 from gindex.model.isolation import plain
@@ -28,6 +29,9 @@ from gindex.progress import Progress, Silent
 from gindex.store.layout import Layout
 
 MODEL = "model"
+
+Plan = Callable[[TrackedModel], BuildPlan]
+"""Reckons a build of the corpus on a model, with the layers that are tracked of it."""
 
 
 @plain()
@@ -89,43 +93,47 @@ class _Check:
             phase.advance()
         return model
 
-    def _plan(self, stack: ExitStack, model: TrackedModel) -> Callable[[], BuildPlan]:
-        """Read the corpus, where there is one, take documents of it, and return what reckons its build."""
+    def _plan(self, stack: ExitStack, model: TrackedModel) -> Plan:
+        """Read the corpus, where there is one, take documents of it, and return what reckons builds of it."""
         if not self.sources:
             self.documents = made_up_documents(model)
-            return lambda: MadeUpCorpus().plan(model, self.config)
+            return lambda planned: MadeUpCorpus().plan(planned, self.config)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gindex-"))
         layout = Layout(Path(folder))
         build = stack.enter_context(PreparedBuild.prepare(layout, self.sources, self.config, model, self.progress))
         self.documents = corpus_documents(build.table)
-        return build.plan
+        return lambda planned: build.on(planned).plan()
 
-    def _trials(
-        self, model: TrackedModel, make_plan: Callable[[], BuildPlan]
-    ) -> dict[tuple[str, str], Callable[[], Iterator[Finding]]]:
+    def _trials(self, model: TrackedModel, plan: Plan) -> dict[tuple[str, str], Callable[[], Iterator[Finding]]]:
         """What is tried, in order, by the section and name under which a refusal of it is told."""
         documents, tried = self.documents, self.config.corpus.max_tokens or USUAL_TOKENS
-        together: list[Sketches] = []
+        together = cache(lambda: sketch(model, documents))
 
         def gradients() -> Iterator[Finding]:
             yield autograd_finding(model, documents)
 
-        def invariance() -> Iterator[Finding]:
-            together.append(sketch(model, documents))
-            yield from invariance_findings(model, documents, together[0], tried)
-
         def cost() -> Iterator[Finding]:
-            plan = make_plan()
-            yield from speed_findings(model, plan)
-            yield cost_finding("all-linear", plan, model, self.config)
+            own = plan(model)
+            yield from speed_findings(model, own)
+            yield cost_finding(f"{self.config.model.layers}, asked", own, model, self.config)
 
+        def preset(layers: str) -> Iterator[Finding]:
+            chosen = replace(self.config.model, layers=layers, track=(), untrack=())
+            try:
+                other = TrackedModel.of(model.loaded, chosen)
+                yield cost_finding(layers, plan(other), other, self.config)
+            except GindexError as error:  # it is not what was asked for: nothing stands against that
+                yield Finding(section=COST, name=layers, found=str(error), verdict=NOT_TRIED)
+
+        others = [layers for layers in LAYERS if layers != self.config.model.layers]
         return {
             ("coverage", "layers"): lambda: coverage_findings(model),
             ("gradients", "autograd"): gradients,
-            ("gradients", "batch"): invariance,
-            ("attention", "implementations"): lambda: attention_findings(model, documents, together[0]),
-            ("precision", "formats"): lambda: precision_findings(model, self.config.model, documents, together[0]),
-            ("cost", "all-linear"): cost,
+            ("gradients", "batch"): lambda: invariance_findings(model, documents, together(), tried),
+            ("attention", "implementations"): lambda: attention_findings(model, documents, together()),
+            ("precision", "formats"): lambda: precision_findings(model, self.config.model, documents, together()),
+            (COST, "asked"): cost,
+            **{(COST, layers): partial(preset, layers) for layers in others},
         }
 
 

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 from gindex import BuildConfig, ModelCheck, ModelConfig, check_model
 from gindex.build.run import plan_build
 from gindex.check.cost import MADE_DOCUMENTS
-from gindex.check.result import NO, VERDICTS, WARNING, Finding
+from gindex.check.result import NO, NOT_TRIED, VERDICTS, WARNING, Finding
 from gindex.errors import ModelError
 
 SECTIONS = ["model", "coverage", "gradients", "causality", "attention", "precision", "speed", "cost"]
@@ -38,17 +38,33 @@ def test_errors_are_of_rounding_and_so_is_what_neighbours_change(checked, findin
 
 
 def test_costs_are_those_of_a_dry_run(checked, finding, make_config, corpus_file):
-    plan, cost = plan_build([str(corpus_file)], make_config()), finding(checked, "cost", "all-linear").figures
+    plan, cost = plan_build([str(corpus_file)], make_config()), finding(checked, "cost", "all-linear, asked").figures
     assert (cost["documents"], cost["tokens"]) == (plan.documents, plan.tokens)
     assert cost["disk_bytes"] == sum(plan.disk_bytes.values())
     assert cost["memory_bytes"] == plan.memory_bytes
     assert cost["share"] == plan.coverage.share == finding(checked, "coverage", "body").figures["share"]
 
 
+def test_every_preset_has_its_cost(checked, finding, make_config, corpus_file):
+    """The same as a dry run with that preset; one that the model has no layers for is no reason against it."""
+    for layers in ("attention", "everything"):
+        plan = plan_build([str(corpus_file)], make_config(layers=layers))
+        cost = finding(checked, "cost", layers).figures
+        assert cost["disk_bytes"] == sum(plan.disk_bytes.values()) and cost["share"] == plan.coverage.share
+
+
+def test_a_preset_without_layers_is_no_reason_against_a_model(tmp_path, small_tokenizer, finding):
+    next(family for family in FAMILIES if family.name == "Mamba").model().save_pretrained(tmp_path)
+    small_tokenizer.save_pretrained(tmp_path)
+    check = check_model(BuildConfig(model=ModelConfig(name=str(tmp_path), device="cpu")))
+    assert check.go and finding(check, "cost", "mlp").verdict == NOT_TRIED
+    assert "a model with mlp layers" in finding(check, "cost", "mlp").found
+
+
 def test_without_a_corpus_documents_are_made_up(make_config, finding):
     check = check_model(make_config())
     assert check.go
-    assert finding(check, "cost", "all-linear").figures["documents"] == MADE_DOCUMENTS
+    assert finding(check, "cost", "all-linear, asked").figures["documents"] == MADE_DOCUMENTS
 
 
 def test_experts_and_routers_are_told_apart(tmp_path, small_tokenizer, finding):
