@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gindex.build.graph import graph_from_embeddings
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.model.isolation import defaults
 from gindex.model.tracked_model import TrackedModel
 
 SHORT, LONG = 128, 1024
 """Tokens of the documents that are tried: a short one, and one as long as the longest part, up to a bound."""
+
+VOCABULARY = 100
+"""How many different tokens are in them."""
 
 
 @defaults()
@@ -41,9 +41,8 @@ def token_seconds(model: TrackedModel, lengths: npt.NDArray[np.int64]) -> float:
 
 
 def _pass_seconds(model: TrackedModel, length: int) -> float:
-    tokens = np.arange(length, dtype=np.uint32) % min(100, model.task.vocabulary)
-    batch = pad([Objective.counting(tokens)], [0])
-    with graph_from_embeddings(model.loaded.model):
+    batch = model.trial(length, VOCABULARY)
+    with model.from_embeddings():
         return fastest(lambda: model.task.losses(batch).sum().backward(), model.device)
 
 

@@ -6,6 +6,7 @@ memory and disk from the shapes.
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from gindex.model.layer_choice import output_head
 from gindex.model.layer_kinds import KINDS, LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
@@ -136,32 +138,35 @@ def _seconds(
     model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, lengths: Lengths
 ) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(layer.token_share * (i**2 + o**2) for layer, i, o in _shapes(model))
+    squares = sum(layer.token_share * (i.numbers + o.numbers) for layer, i, o in _sides(model))
     outer = sum(layer.token_share * layer.parameters for layer in layers)
     rotation = sum(
-        layer.token_share * (i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1])
-        for layer, i, o in _shapes(model)
+        layer.token_share * (i.rotation(ranks(layer, fraction)[0]) + o.rotation(ranks(layer, fraction)[1]))
+        for layer, i, o in _sides(model)
     )
     passing, flops, cubes = token_seconds(model, lengths), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
-        "eigenbases": sum(width**3 for width in sides(model.table.layers)) / cubes,
+        "eigenbases": sum(side.cubes for side in sides(model.table.layers)) / cubes,
         "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
         "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
     }
 
 
-def _shapes(model: TrackedModel) -> list[tuple[TrackedLayer, int, int]]:
-    """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [(layer, layer.inputs if layer.name == layer.reads else 0, layer.outputs) for layer in model.table.layers]
+def _sides(model: TrackedModel) -> list[tuple[TrackedLayer, Side, Side]]:
+    """Each layer with the sides it rotates: no activations where it shares them with another."""
+    layers = model.table.layers
+    return [(of, of.input_side if of.name == of.reads else Side(0), of.output_side) for of in layers]
 
 
+@cache
 def _flops(device: torch.device) -> float:
     """Multiply-adds, times two, a second of a float32 matrix product."""
     x = torch.randn(768, 768, dtype=torch.float32, device=device)
     return 2 * 768**3 / fastest(lambda: x @ x, device)
 
 
+@cache
 def _cubes(device: torch.device) -> float:
     """n^3 a second of float64 eigendecompositions, on a CPU of as many side by side as there are threads."""
     x = torch.randn(512, 512, dtype=torch.float64, device=device)

@@ -3,13 +3,9 @@
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gindex.build.graph import graph_from_embeddings
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
 from gindex.model.quantisation import plain_tensors
@@ -70,8 +66,7 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
 @defaults()
 def _saved_bytes(model: TrackedModel, longest: int) -> float:
     """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
-    tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
-    batch = pad([Objective.counting(tokens)], [0])
+    batch = model.trial(longest)
     weights = (part for weight in model.loaded.model.parameters() for part in plain_tensors(weight))
     owned = {part.untyped_storage().data_ptr() for part in weights}
     seen: dict[int, int] = {}
@@ -83,10 +78,8 @@ def _saved_bytes(model: TrackedModel, longest: int) -> float:
                 seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with (
-        graph_from_embeddings(model.loaded.model),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with model.from_embeddings(), hooks:
         graph = model.task.losses(batch)
     del graph
     return sum(seen.values()) / longest

@@ -9,13 +9,11 @@ import numpy.typing as npt
 import torch
 
 from gindex.build.memory import PROGRAM_BYTES, weight_bytes, with_expert_factors
-from gindex.build.pass_speed import fastest, token_seconds
+from gindex.build.pass_speed import VOCABULARY, fastest, token_seconds
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.check.formats import available_bytes
 from gindex.check.result import OK, WARNING, Finding
 from gindex.config import USUAL_TOKENS, BuildConfig
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.documents.table import TableCounts
 from gindex.model.tracked_model import TrackedModel
 
@@ -47,7 +45,7 @@ class MadeUpCorpus:
 def speed_findings(model: TrackedModel, plan: BuildPlan) -> Iterator[Finding]:
     """Tokens a second of passes, and of each phase of a build."""
     length = min(max(1, plan.tokens // plan.parts), model.loaded.max_tokens)
-    batch = pad([Objective.counting(np.arange(length) % min(100, model.task.vocabulary))], [0])
+    batch = model.trial(length, VOCABULARY)
     with model.alone(), torch.no_grad():
         forward = fastest(lambda: model.task.losses(batch), model.device)
     yield _speed("forward", length / forward, f", a document of {length} tokens")

@@ -32,7 +32,7 @@ def made_up_documents(model: TrackedModel) -> list[Objective]:
     tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
     generator = np.random.default_rng(0)
     lengths = [min(length, model.loaded.max_tokens) for length in MADE_LENGTHS]
-    return [Objective.counting(generator.choice(tokens, length)) for length in lengths]
+    return [model.task.trial(generator.choice(tokens, length).astype(np.uint32)) for length in lengths]
 
 
 def followed(model: TrackedModel, objectives: Sequence[Objective]) -> list[Objective]:

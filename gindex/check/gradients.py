@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from gindex.check.documents import AFTER, followed
-from gindex.check.result import NO, OK, WARNING, Finding
+from gindex.check.result import NO, NOT_TRIED, OK, WARNING, Finding
 from gindex.check.sketch import Sketches, sketch
+from gindex.config import CAUSAL
 from gindex.corpus.objectives import Objective
 from gindex.model.causality import LENGTH
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, gradient_errors
@@ -57,6 +58,11 @@ def invariance_findings(
     """
     alone = sketch(model, objectives, together=False)
     yield _difference(GRADIENTS, "batch", "together and alone", together.difference(alone), model.dtype)
+    kind = model.loaded.kind
+    if kind.name != CAUSAL:
+        found = f"{kind.described} reads all tokens of a text"
+        yield Finding(section=CAUSALITY, name="later tokens", found=found, verdict=NOT_TRIED)
+        return
     after = sketch(model, followed(model, objectives), together=False)
     what = f"with {AFTER} other tokens behind each"
     yield _difference(CAUSALITY, "later tokens", what, after.difference(alone), model.dtype)
