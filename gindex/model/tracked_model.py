@@ -26,7 +26,7 @@ from gindex.model.head import plain_head
 from gindex.model.isolation import alone, plain, share_turns
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layer_records import LayerRecord
-from gindex.model.layers import LayerTable
+from gindex.model.layers import LayerTable, affine_parameters
 from gindex.model.load import LoadedModel, load_model
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracking import track_layers
@@ -84,7 +84,7 @@ class TrackedModel:
             _check_layers(config.name, table, recorded)
         with alone(loaded.model):
             head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
-        if head is not None and all(layer.module is not head for layer in table.layers):
+        if head is not None and head.weight not in _weights(table):
             task = CausalLanguageModel(loaded.model, head)
         return cls(loaded=loaded, task=task, table=table)
 
@@ -165,6 +165,11 @@ def _probe(model: nn.Module, documents: int) -> TokenBatch:
     tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
     texts = [Objective.counting(ids) for ids in tokens.reshape(documents, PROBE_TOKENS)]
     return pad(texts, np.arange(documents))
+
+
+def _weights(table: LayerTable) -> set[nn.Parameter]:
+    """The weights of the tracked layers, by identity."""
+    return {parameter for layer in table for parameter in affine_parameters(layer.module)}
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:
