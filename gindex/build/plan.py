@@ -9,14 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from gindex.ann.spec import choose_spec
 from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
 from gindex.config import BuildConfig
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
@@ -158,16 +155,9 @@ def _sides(model: TrackedModel) -> list[tuple[TrackedLayer, Side, Side]]:
 def _pass_seconds(model: TrackedModel) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, model.loaded.max_tokens)
-    tokens = np.arange(length, dtype=np.uint32) % min(100, model.task.vocabulary)
-    batch = pad([Objective.counting(tokens)], [0])
-    # Gradients flow from the embeddings up, as they do under observation.
-    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-        lambda _module, _args, output: output.requires_grad_(True)
-    )
-    try:
+    batch = model.trial(length, 100)
+    with model.from_embeddings():
         return _fastest(lambda: model.task.losses(batch).sum().backward(), model.device) / length
-    finally:
-        handle.remove()
 
 
 def _flops(device: torch.device) -> float:

@@ -103,12 +103,10 @@ def run_add(
                 fill_table(
                     place.documents,
                     documents if replace_ids else _unknown(documents, old),
-                    model.loaded.tokenizer,
-                    config.corpus,
+                    model.loaded.encoder(config.corpus, config.seed),
                     progress,
                     first_document=manifest.stored_documents,
                     first_part=manifest.stored_parts,
-                    vocabulary=model.task.vocabulary,
                 )
             with DocumentTable.open(place.documents) as table:
                 work = setup.work(number, manifest.stored_parts, table)

@@ -77,11 +77,16 @@ class CovarianceObserver(Observer):
     gradient_moments: dict[str, TokenMoment] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
     _positions: dict[str, Tensor] = field(default_factory=dict)
-    _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
+    _masks: tuple[Tensor, ...] = ()
 
-    def begin(self, mask_NT: Tensor) -> None:
-        """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""
-        self._mask_NT = mask_NT
+    def begin(self, *masks_NT: Tensor) -> None:
+        """Start a batch.
+
+        Args:
+            masks_NT: Its real tokens [N, T]; [N, 1] stands for all positions of every layer. Of an encoder-decoder
+                those of both sides, of which a layer has the one of as many positions as it has.
+        """
+        self._masks = masks_NT
         self._counted.clear()
         self._positions.clear()
 
@@ -95,9 +100,9 @@ class CovarianceObserver(Observer):
 
     def losses(self, losses_N: Tensor) -> None:
         """Leave out the documents whose loss [N] is not finite."""
-        if self._mask_NT.device != losses_N.device:
-            self._mask_NT = to_device(self._mask_NT.numpy(), losses_N.device)
-        self._mask_NT = self._mask_NT & torch.isfinite(losses_N)[:, None]
+        if self._masks[0].device != losses_N.device:
+            self._masks = tuple(to_device(mask_NT.numpy(), losses_N.device) for mask_NT in self._masks)
+        self._masks = tuple(mask_NT & torch.isfinite(losses_N)[:, None] for mask_NT in self._masks)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Add a batch's pseudo-gradients [N, T, O] to S, and its activations to A, once for all that share them.
@@ -124,10 +129,12 @@ class CovarianceObserver(Observer):
         """Which positions of a layer are real tokens [N, positions]."""
         positions_NT = self._positions.get(layer.name)
         if positions_NT is None:
-            return real_positions(self._mask_NT, positions, layer.name)
-        if self._mask_NT.shape[1] == 1:
-            return self._mask_NT & (positions_NT >= 0)
-        return self._mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
+            own = next((mask_NT for mask_NT in self._masks if mask_NT.shape[1] == positions), self._masks[0])
+            return real_positions(own, positions, layer.name)
+        (mask_NT,) = self._masks  # encoder-decoders with experts are refused
+        if mask_NT.shape[1] == 1:
+            return mask_NT & (positions_NT >= 0)
+        return mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:

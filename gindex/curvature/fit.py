@@ -42,7 +42,7 @@ class DocumentBatch(Protocol):
         ...
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def masks(self) -> tuple[npt.NDArray[np.bool_], ...]:
         """Real tokens [N, T], of all texts of a document; [N, 1] stands for all positions of every layer."""
         ...
 
@@ -80,7 +80,7 @@ def fit_covariances(
         NonFiniteError: No document has a finite loss.
     """
     observer = CovarianceObserver(dtype=dtype)
-    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(_mask(batch)))
+    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(*_masks(batch)))
     return observer
 
 
@@ -142,5 +142,5 @@ def _pass(
         logger.warning("%d parts of the fit have a loss that is not finite and are left out of it", bad)
 
 
-def _mask(batch: DocumentBatch) -> Tensor:
-    return torch.from_numpy(batch.mask)
+def _masks(batch: DocumentBatch) -> list[Tensor]:
+    return [torch.from_numpy(mask) for mask in batch.masks]

@@ -16,14 +16,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.masking import MASKED, marked
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import Guard
-from gindex.documents.losses import LOSS_COLUMNS, to_objective
+from gindex.documents.losses import LABEL_COLUMNS, LOSS_COLUMNS, to_objective
 from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
+    FORMS_VERSION,
     PART_COLUMNS,
-    VERSION,
     asked_errors,
     connect,
     limited,
@@ -42,7 +43,7 @@ Parameters = Sequence[int | float | str]
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
 
-_OF_PART = len(PART_COLUMNS) + len(LOSS_COLUMNS)
+_OF_PART = len(PART_COLUMNS) + len(LOSS_COLUMNS) + len(LABEL_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +71,7 @@ class PartRecord:
         ordinal: Number of the part in the table, from 0.
         document_id: Id of its document.
         part: Number of the part within the document, from 0.
-        text: Its own slice of the document's text, without the context.
+        text: Its own slice of the document's text, without the context; what is masked in it is marked.
         metadata: Metadata of the document.
         token_count: Tokens of the part, context included.
         form: What its document was made of; None for plain text.
@@ -210,7 +211,7 @@ class DocumentTable:
             "SELECT COALESCE(l.targets, MAX(p.token_count - 1, 0)) FROM parts p LEFT JOIN losses l "
             "ON l.part = p.ordinal ORDER BY p.ordinal"
         )
-        return self._column(lambda version: stored if version == VERSION else usual)
+        return self._column(lambda version: stored if version >= FORMS_VERSION else usual)
 
     def part_documents(self) -> npt.NDArray[np.int64]:
         """Return the ordinal of every part's document, in the order of the parts' ordinals [parts]."""
@@ -250,19 +251,23 @@ class DocumentTable:
         Raises:
             CorruptStoreError: A part is missing.
         """
-        rows = self._by_ordinal(ordinals, documents=True)
-        return [
-            PartRecord(
-                ordinal=ordinal,
-                document_id=document_id,
-                part=part,
-                text=text[start:end],
-                metadata=self._decode_object(metadata, "metadata"),
-                token_count=token_count,
-                form=form,
+        records = []
+        for row in self._by_ordinal(ordinals, documents=True):
+            ordinal, _, part, start, end, _, token_count = row[: len(PART_COLUMNS)]
+            _, document_id, text, metadata, form, content = row[_OF_PART:]
+            masked = [] if form != MASKED else self._decode_object(content, "the content of a document")["masked"]
+            records.append(
+                PartRecord(
+                    ordinal=ordinal,
+                    document_id=document_id,
+                    part=part,
+                    text=marked(text, masked, start, end),
+                    metadata=self._decode_object(metadata, "metadata"),
+                    token_count=token_count,
+                    form=form,
+                )
             )
-            for ordinal, _, part, start, end, _, token_count, *_losses, _, document_id, text, metadata, form in rows
-        ]
+        return records
 
     def document(self, document_id: str) -> Document:
         """Return a document by its id.

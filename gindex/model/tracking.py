@@ -202,7 +202,9 @@ class _Candidates:
         seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            x = layer_input(args, kwargs)
+            x: object = layer_input(args, kwargs)
+            if not isinstance(x, Tensor):  # tables of positions may be called with a shape
+                return
             seen.count[documents] = seen.count.get(documents, 0) + 1
             seen.shapes[documents] = tuple(x.shape)
             if isinstance(module, ExpertLinears):

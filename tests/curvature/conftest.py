@@ -62,8 +62,8 @@ class PointBatch:
     texts: int = 1
 
     @property
-    def mask(self) -> np.ndarray:
-        return np.ones((len(self.ordinals), 1), dtype=bool)
+    def masks(self) -> tuple[np.ndarray]:
+        return (np.ones((len(self.ordinals), 1), dtype=bool),)
 
 
 class ClassifierTask:

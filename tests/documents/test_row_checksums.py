@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gindex.config import CorpusConfig
+from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.documents.checksums import Guard, RowChecksums, row_checksum, write_row_checksums
 from gindex.documents.table import DocumentTable
@@ -22,7 +23,7 @@ DOCUMENTS = [Document(document_id=f"d{n}", text=f"word {n} ünd", metadata={"n":
 def table(tmp_path, tokenizer) -> Path:
     path = tmp_path / "documents.sqlite"
     config = CorpusConfig(max_tokens=4)
-    fill_table(path, iter(DOCUMENTS), tokenizer, config, Silent(), first_document=5, first_part=7)
+    fill_table(path, iter(DOCUMENTS), DocumentEncoder(tokenizer, config), Silent(), first_document=5, first_part=7)
     write_row_checksums(path, tmp_path / "documents.crc32c")
     return path
 
