@@ -38,7 +38,8 @@ class Table(InnerLinear):
             embedding: The embedding.
             head: The layer that multiplies by the same weight, where there is one.
         """
-        super().__init__(embedding.weight, None, embedding.embedding_dim, embedding.num_embeddings)
+        weight: nn.Parameter = embedding._parameters["weight"]  # type: ignore[assignment]
+        super().__init__(weight, None, embedding.embedding_dim, embedding.num_embeddings)
         self.padding_idx: int | None = embedding.padding_idx
         self._head = (head,)  # no submodule
         self.owner = Owner(module=embedding, forward=own_products, linears={"": self})
