@@ -1,4 +1,4 @@
-"""What a build would cost: speeds of passes and phases, and time, memory and disk, as `--dry-run` reckons them."""
+"""What a build would cost: speeds of passes and phases, and time, memory and disk, as a dry run reckons them."""
 
 import shutil
 from collections.abc import Iterator
