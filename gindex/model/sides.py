@@ -18,9 +18,22 @@ its decomposition four times as much in float64 and minutes of an accelerator; b
 and time as the weights of the layer that they are of."""
 
 
-def usual_block(width: int) -> int | None:
-    """The block of a side of a layer (`Side.block`): None where the basis is one matrix, else blocks of like size."""
-    return None if width <= WIDEST_MATRIX else math.ceil(width / math.ceil(width / WIDEST_BLOCK))
+BLOCK_EXCESS = 4
+"""How many times as many values as the layer's weight the blocks of a side may have. Those of an adapter of low rank
+would have hundreds of times as many: its basis are the unit vectors."""
+
+
+def usual_block(width: int, other: int) -> int | None:
+    """The structure of the basis of a layer's side (`Side.block`): one matrix, blocks of like size, or unit vectors.
+
+    Args:
+        width: Width of the side.
+        other: Width of the layer's other side.
+    """
+    if width <= WIDEST_MATRIX:
+        return None
+    block = math.ceil(width / math.ceil(width / WIDEST_BLOCK))
+    return block if block <= BLOCK_EXCESS * other else UNIT_VECTORS
 
 
 @dataclass(frozen=True)
