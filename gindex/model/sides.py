@@ -63,6 +63,13 @@ class Side:
         return [slice(start, min(start + size, self.width)) for start in range(0, self.width, size)]
 
     @property
+    def structure(self) -> str:
+        """Its width and what its basis is made of, in words."""
+        if self.block is None:
+            return f"{self.width:,} in one matrix"
+        return f"{self.width:,} in " + ("unit vectors" if self.is_unit else f"blocks of {self.block:,}")
+
+    @property
     def numbers(self) -> int:
         """Values of the matrices of its covariance or its basis, and multiplications that rotate a vector."""
         return sum((block.stop - block.start) ** 2 for block in self.blocks)
