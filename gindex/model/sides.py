@@ -1,7 +1,7 @@
 """The two sides of a layer: how wide they are, and what structure the basis of each has.
 
 A basis of X coordinates is one matrix [X, X]; or blocks of consecutive coordinates, each with a matrix of its own; or
-the unit vectors, which need none. See docs/decisions/0019-wide-sides.md.
+the unit vectors, which need none. See docs/decisions/0020-wide-sides.md.
 """
 
 import math
