@@ -244,7 +244,7 @@ def test_a_state_space_model_in_bfloat16(tmp_path, small_tokenizer, corpus_file,
 
 
 def test_a_wide_head_costs_nothing_by_default(tmp_path, small_tokenizer, corpus_file, make_config, make_small_model):
-    """A vocabulary of 9,000, untied, for a body of a few: with `track` its weights count, and no covariance of 324 MB."""
+    """A vocabulary of 9,000, untied: with `track` its weights count, and no covariance of 324 MB."""
     config = make_small_model(9000).config
     config.tie_word_embeddings = False
     name = saved(tmp_path / "model", LlamaForCausalLM(config), small_tokenizer)
