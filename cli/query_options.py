@@ -22,8 +22,16 @@ _OPTIONS = (
         "--completion",
         group=LOOK_FOR,
         unset="all of PROMPT counts",
-        help="What the model said after PROMPT: only its tokens count.",
+        help="What the model said after PROMPT: only its tokens count. Of a model that fills in masks, what fills "
+        "those of PROMPT; of a classifier, the label.",
     ),
+    option(
+        "--label",
+        group=LOOK_FOR,
+        unset="what the model says",
+        help="What a classifier said of PROMPT: a name or number, with commas between several, as those of its words.",
+    ),
+    option("--pair", group=LOOK_FOR, unset="one text", help="Second text, where a classifier reads two."),
     option(
         "--messages",
         type=click.Path(path_type=Path, allow_dash=True),
@@ -51,7 +59,6 @@ _OPTIONS = (
     option(
         "--contrast",
         group=LOOK_FOR,
-        needs=("completion", "messages"),
         help="What the model might have said instead: influence is then that on log p(completion) - log p(contrast). "
         "With --messages another answer, or @FILE with another conversation.",
     ),
@@ -59,12 +66,12 @@ _OPTIONS = (
         "--span",
         metavar="START:END",
         group=LOOK_FOR,
-        needs=("completion", "messages"),
         unset="all",
-        help="Characters of the completion, or of the turn's content, whose tokens alone count.",
+        help="Characters of the completion, or of the turn's content, whose tokens alone count. Of PROMPT, where the "
+        "model fills in masks or labels words: those that are masked, or whose labels count.",
     ),
 )
-NAMES = ("completion", "messages", "loss", "turn", "contrast", "span")
+NAMES = ("completion", "label", "pair", "messages", "loss", "turn", "contrast", "span")
 """Parameters that the options give a command."""
 
 
@@ -89,7 +96,11 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     from gindex.queries.query import Query
     from gindex.queries.records import read_span
 
-    found = {name: given[name] for name in ("completion", "loss", "turn", "contrast") if given[name] is not None}
+    found = {
+        name: given[name]
+        for name in ("completion", "label", "pair", "loss", "turn", "contrast")
+        if given[name] is not None
+    }
     if given["span"] is not None:
         found["span"] = read_span(given["span"], "query")
     if given["messages"] is None:

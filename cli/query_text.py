@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gindex.queries.query import Query
 
+PAIR = " [and] "
+"""What stands between the texts of a pair."""
+
 SHOWN_QUERIES = 5
 """Most queries of a set that are shown."""
 
@@ -31,8 +34,20 @@ def query_text(query: "Query", write: Mark, mark: Mark) -> str:
     if query.messages is not None:
         text = _turns(query, write, mark)
     else:
-        text = write(query.prompt) + _spanned(query.completion or "", query.span, write, mark)
+        text = _prompted(query, write, mark)
     return text if query.contrast is None else f"{text}\n{write(f'rather than: {_last_said(query.contrast)}')}"
+
+
+def _prompted(query: "Query", write: Mark, mark: Mark) -> str:
+    """A prompt with what was said of it."""
+    if query.completion is None:
+        prompt = write(query.prompt) if query.span is None else _spanned(query.prompt, query.span, write, mark)
+    else:
+        prompt = write(query.prompt) + _spanned(query.completion, query.span, write, mark)
+    pair = "" if query.pair is None else write(f"{PAIR}{query.pair}")
+    labels = query.label if isinstance(query.label, (list, tuple)) else [query.label]
+    label = "" if query.label is None else mark(f"[{', '.join(map(str, labels))}] ")
+    return f"{label}{prompt}{pair}"
 
 
 def _turns(query: "Query", write: Mark, mark: Mark) -> str:

@@ -12,7 +12,15 @@ from gindex.options import LABORATORY, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
-FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE = "text", "completion", "messages", "tokens", "preference"
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS = (
+    "text",
+    "completion",
+    "messages",
+    "tokens",
+    "preference",
+    "label",
+    "words",
+)
 AUTO = "auto"
 LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
 """Forms of documents, and which tokens of conversations count."""
@@ -23,6 +31,20 @@ LAYERS = ATTENTION, MLP, ALL_LINEAR, EVERYTHING = "attention", "mlp", "all-linea
 DTYPES = ("auto", "float32", "bfloat16")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
+CAUSAL = "causal"
+TASKS = Registry(
+    "gindex.tasks",
+    "task",
+    {
+        CAUSAL: "gindex.model.tasks.causal:CausalKind",
+        "masked": "gindex.model.tasks.masked:MaskedKind",
+        "classification": "gindex.model.tasks.classification:ClassificationKind",
+        "token-classification": "gindex.model.tasks.token_classification:TokenClassificationKind",
+        "seq2seq": "gindex.model.tasks.seq2seq:Seq2SeqKind",
+    },
+)
+"""What a model was trained to do, each a `model.tasks.kind.TaskKind`."""
+
 TRANSFORMS, NO_TRANSFORM = Registry("gindex.transforms", "transform", {}), "none"
 """What may transform vectors before they are compared, each a `store.transform.TransformKind`; what asks for none."""
 
@@ -49,7 +71,8 @@ class CorpusConfig(Settings):
         AUTO,
         "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
         "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
-        "preference of chosen over rejected, by DPO's loss; auto goes by each record's fields.",
+        "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; auto goes "
+        "by the model's task and each record's fields.",
         group=CORPUS,
         choices=(AUTO, *FORMS),
     )
@@ -57,6 +80,19 @@ class CorpusConfig(Settings):
     prompt_field: str = option("prompt", "Field that holds a prompt.", group=CORPUS)
     completion_field: str = option("completion", "Field that holds a prompt's completion.", group=CORPUS)
     messages_field: str = option("messages", "Field that holds a conversation.", group=CORPUS)
+    pair_field: str | None = option(
+        None, "Field that holds the second text of a pair, where classifiers read two.", group=CORPUS, unset="one text"
+    )
+    words_field: str = option("tokens", "Field that holds the words of a text that are labelled.", group=CORPUS)
+    label_field: str | None = option(
+        None,
+        "Field that holds the label of a text, or those of its words: by name or number.",
+        group=CORPUS,
+        unset="label, or ner_tags of words",
+    )
+    mask_share: float = option(
+        0.15, "Share of a text's tokens that masked language models are asked for.", group=CORPUS, above=0, most=1
+    )
     loss: str = option(
         ASSISTANT_TURNS,
         "Tokens that count in a conversation, or in a prompt with its completion: what the assistant says, its "
@@ -152,6 +188,13 @@ class ModelConfig(Settings):
         group=MODEL,
         choices=DTYPES,
     )
+    task: str = option(
+        AUTO,
+        "What the model was trained to do: predict the next token (causal) or masked ones, classify texts or their "
+        "tokens, or predict one text from another (seq2seq); auto goes by the architecture in its config.json.",
+        group=MODEL,
+        choices=lambda: (AUTO, *TASKS.names()),
+    )
     trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.", group=MODEL)
     allow_pickle: bool = option(
         False, "Read weights that are pickled (.bin), tensors alone, where no safetensors are.", group=MODEL
@@ -198,14 +241,15 @@ class ModelConfig(Settings):
         super().__post_init__()
 
     def settings(self) -> dict[str, Any]:
-        """What decides an index's content; adapter, base and the choice of layers only where they were given.
+        """What decides an index's content; adapter, base, another task and the choice of layers only where given.
 
         What a caller allows a model to do is not among it: an index must not allow it to the next one.
         """
         patterns = {name: list(given) for name in ("untrack", "track") if (given := getattr(self, name))}
         places = {name: given for name in ("adapter", "base") if (given := getattr(self, name)) is not None}
+        task = {} if self.task in (AUTO, CAUSAL) else {"task": self.task}
         layers = {} if self.layers == ALL_LINEAR else {"layers": self.layers}
-        return {"name": self.name, "dtype": self.dtype} | places | layers | patterns
+        return {"name": self.name, "dtype": self.dtype} | task | places | layers | patterns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from exact_reference import Reference
 
 import gindex
 from gindex import BuildConfig, GindexError, GradientIndex, Hit, Query, SearchResult
@@ -21,47 +19,6 @@ from gindex.store.files import read_json, write_json
 from tests.support.objectives import ids_of
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
-
-
-class Reference:
-    """Exact EK-FAC influence in float64: one backward a document, dense products, no code of gindex's passes."""
-
-    def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / "manifests/00000001.json").read_text())
-        self.model = AutoModelForCausalLM.from_pretrained(manifest["model"]["name"], dtype=torch.float64)
-        self.tokenizer = AutoTokenizer.from_pretrained(manifest["model"]["name"])
-        self.damping = manifest["settings"]["curvature"]["damping_scale"]
-        self.layers = manifest["layers"]
-        self.tensors = {}
-        for path in (folder / "factors").iterdir():
-            self.tensors |= {name: tensor.double() for name, tensor in load_file(path).items()}
-
-    def gradients(self, tokens: list[int], first_target: int) -> list[torch.Tensor]:
-        """Return G [O, I] of every tracked layer, the bias as its last column."""
-        modules = [self.model.get_submodule(layer["name"]) for layer in self.layers]
-        log_probabilities = self.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
-        positions = range(first_target, len(tokens))
-        loss = -sum(log_probabilities[position - 1, tokens[position]] for position in positions)
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        found = iter(torch.autograd.grad(loss, parameters))
-        return [torch.cat([g if g.dim() == 2 else g[:, None] for g in self._of(m, found)], 1) for m in modules]
-
-    @staticmethod
-    def _of(module: torch.nn.Module, found: "object") -> list[torch.Tensor]:
-        return [next(found) for _ in module.parameters()]
-
-    def influence(self, query: list[int], first_target: int, documents: list[list[int]]) -> np.ndarray:
-        preconditioned = []
-        for layer, G in zip(self.layers, self.gradients(query, first_target), strict=True):
-            Q_A, Q_S = self.tensors[f"activation.{layer['source']}"].T, self.tensors[f"gradient.{layer['name']}"].T
-            Lambda = self.tensors[layer["name"]]
-            V = (Q_S.T @ G @ Q_A) / (Lambda + self.damping * Lambda.mean())
-            preconditioned.append(Q_S @ V @ Q_A.T)
-        scores = []
-        for tokens in documents:
-            gradients = self.gradients(tokens, 1) if len(tokens) > 1 else [torch.zeros(1)]
-            scores.append(sum(float((X * G).sum()) for X, G in zip(preconditioned, gradients, strict=False)))
-        return np.array(scores)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-import torch
 from torch import Tensor
 
 from gindex.build.allocator import release
@@ -22,6 +21,7 @@ from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.store.factors import (
+    basis_tensors,
     layers_by_group,
     mean_eigenvalues,
     read_bases,
@@ -79,6 +79,8 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
                 group=layer.group,
                 source=layer.source,
                 factors=layer.whole if layer.shares_factors else None,
+                input_block=layer.input_block,
+                output_block=layer.output_block,
                 inputs=layer.inputs,
                 outputs=layer.outputs,
                 activation_rank=activation_rank,
@@ -103,7 +105,7 @@ def _fit_bases(
     A, S = observer.activation_moments, observer.gradient_moments
     groups = layers_by_group(replace(model.table, layers=settled_sharing(model.table.layers, observer)))
     missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
-    widest = max(sides(model.table.layers))
+    widest = max(side.widest for side in sides(model.table.layers))
     with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
         wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
         found = decomposed(partial(_decompose, kind), wanted, widest, model.device, room)
@@ -127,8 +129,8 @@ def _covariances(
 def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenMoment]]) -> dict[str, Tensor]:
     """The tensors of a covariance, which is dropped; another thread may be at another one."""
     side, name, covariances = covariance
-    values, vectors = kind.basis(covariances.pop(name).mean(), f"{side} covariance of {name}")
-    return {f"{side}.{name}": vectors.T.to(torch.float32), f"{side}_values.{name}": values.to(torch.float32)}
+    values, basis = kind.decompose(covariances.pop(name), f"{side} covariance of {name}")
+    return basis_tensors(basis, values, side, name)
 
 
 def _eigenvalues(

@@ -22,6 +22,7 @@ from gindex.model.checkpointing import checkpointed
 from gindex.model.head import CHUNK
 from gindex.model.layers import TrackedLayer
 from gindex.model.quantisation import plain_tensors
+from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
 from gindex.vectors.held_gradients import rounded_bytes, whole_bytes
@@ -133,10 +134,11 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
         longest: Tokens of the longest part.
     """
     layers, size = model.table.layers, model.dtype.itemsize
-    squares = sum(width**2 for width in sides(layers))
+    squares = sum(side.numbers for side in sides(layers))
+    diagonals = 4 * sum(side.width for side in sides(layers) if side.is_unit)
     eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
     fit = (
-        4 * squares + ENTRY_BYTES * max(sides(layers)) ** 2,  # covariances, and one that is decomposed
+        4 * squares + diagonals + max(map(_decomposition_bytes, sides(layers))),
         size * squares + 4 * eigenvalues,  # bases, and sums of the corrected eigenvalues
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
@@ -235,7 +237,7 @@ def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
     bound = _bound(model, config)
     if bound is None:
         return ROOM_BYTES
-    return bound - _standing_bytes(model) - 4 * sum(width**2 for width in sides(model.table.layers))
+    return bound - _standing_bytes(model) - 4 * sum(side.numbers for side in sides(model.table.layers))
 
 
 def model_and_factors(model: TrackedModel) -> int:
@@ -246,7 +248,7 @@ def model_and_factors(model: TrackedModel) -> int:
 
 def factor_bytes(layers: Sequence[TrackedLayer]) -> int:
     """The bytes of EK-FAC factors in float32: bases, and corrected eigenvalues."""
-    squares = sum(width**2 for width in sides(layers))
+    squares = sum(side.numbers for side in sides(layers))
     return 4 * (squares + sum(layer.parameters for layer in with_own_factors(layers)))
 
 
@@ -274,10 +276,16 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype), bound - others))
 
 
-def sides(layers: Sequence[TrackedLayer]) -> list[int]:
-    """Widths of all covariances that are kept: A of each source, S of each layer but of experts that share it."""
-    activations = {layer.source: layer.inputs for layer in layers}
-    return list(activations.values()) + [layer.outputs for layer in with_own_factors(layers)]
+def sides(layers: Sequence[TrackedLayer]) -> list[Side]:
+    """Sides of all covariances that are kept: A of each source, S of each layer but of experts that share it."""
+    activations = {layer.source: layer.input_side for layer in layers}
+    return list(activations.values()) + [layer.output_side for layer in with_own_factors(layers)]
+
+
+def _decomposition_bytes(side: Side) -> int:
+    """What the decomposition of a side takes; beside that of its largest block what is made of the others."""
+    made = 8 * side.numbers if len(side.blocks) > 1 else 0
+    return ENTRY_BYTES * side.widest**2 + made
 
 
 def with_own_factors(layers: Sequence[TrackedLayer]) -> list[TrackedLayer]:
@@ -313,8 +321,8 @@ def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int
     """Truncated bases, what they are scaled by, and the projection's table."""
     kept = {layer.name: ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION) for layer in layers}
     own, sources = with_own_factors(layers), {layer.source: layer for layer in layers}
-    bases = sum(layer.inputs * kept[layer.name][0] for layer in sources.values())
-    bases += sum(layer.outputs * kept[layer.name][1] for layer in own)
+    bases = sum(layer.input_side.rotation(kept[layer.name][0]) for layer in sources.values())
+    bases += sum(layer.output_side.rotation(kept[layer.name][1]) for layer in own)
     scales = 2 * 4 * sum(math.prod(kept[layer.name]) for layer in own)
     return size * bases + scales + 5 * sum(map(math.prod, kept.values()))
 

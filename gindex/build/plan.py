@@ -9,14 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from gindex.ann.spec import choose_spec
 from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
 from gindex.config import BuildConfig
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
@@ -25,6 +22,7 @@ from gindex.model.layer_choice import output_head
 from gindex.model.layer_kinds import KINDS, LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
@@ -132,40 +130,34 @@ def _kinds(model: TrackedModel) -> dict[str, KindShare]:
 
 def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
-    squares = sum(layer.token_share * (i**2 + o**2) for layer, i, o in _shapes(model))
+    squares = sum(layer.token_share * (i.numbers + o.numbers) for layer, i, o in _sides(model))
     outer = sum(layer.token_share * layer.parameters for layer in layers)
     rotation = sum(
-        layer.token_share * (i * ranks(layer, fraction)[0] + o * ranks(layer, fraction)[1])
-        for layer, i, o in _shapes(model)
+        layer.token_share * (i.rotation(ranks(layer, fraction)[0]) + o.rotation(ranks(layer, fraction)[1]))
+        for layer, i, o in _sides(model)
     )
     passing, flops, cubes = _pass_seconds(model), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
-        "eigenbases": sum(width**3 for width in sides(model.table.layers)) / cubes,
+        "eigenbases": sum(side.cubes for side in sides(model.table.layers)) / cubes,
         "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
         "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
     }
 
 
-def _shapes(model: TrackedModel) -> list[tuple[TrackedLayer, int, int]]:
-    """Each layer with the widths it rotates: 0 activations where it shares them with another."""
-    return [(layer, layer.inputs if layer.name == layer.reads else 0, layer.outputs) for layer in model.table.layers]
+def _sides(model: TrackedModel) -> list[tuple[TrackedLayer, Side, Side]]:
+    """Each layer with the sides it rotates: no activations where it shares them with another."""
+    layers = model.table.layers
+    return [(of, of.input_side if of.name == of.reads else Side(0), of.output_side) for of in layers]
 
 
 @defaults()
 def _pass_seconds(model: TrackedModel) -> float:
     """Seconds a token of one frozen forward and backward pass."""
     length = min(CALIBRATION_TOKENS, model.loaded.max_tokens)
-    tokens = np.arange(length, dtype=np.uint32) % min(100, model.task.vocabulary)
-    batch = pad([Objective.counting(tokens)], [0])
-    # Gradients flow from the embeddings up, as they do under observation.
-    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-        lambda _module, _args, output: output.requires_grad_(True)
-    )
-    try:
+    batch = model.trial(length, 100)
+    with model.from_embeddings():
         return _fastest(lambda: model.task.losses(batch).sum().backward(), model.device) / length
-    finally:
-        handle.remove()
 
 
 def _flops(device: torch.device) -> float:

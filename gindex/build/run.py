@@ -162,15 +162,19 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     Raises:
         CorpusError: A source is not there.
         ModelError: The model cannot be taken, as its folder says.
-        ConfigError: Parts would be longer than the model takes.
+        ConfigError: Parts would be longer than the model takes, or documents of a form that its task has no use for.
     """
     for source in sources:
         expand(source)
-    most, wanted = read_model(config.model).max_tokens, config.corpus.pack or config.corpus.max_tokens
+    read = read_model(config.model)
+    most, wanted = read.max_tokens, config.corpus.pack or config.corpus.max_tokens
     if wanted is not None and wanted > most:
         name = "pack" if config.corpus.pack else "max_tokens"
         raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
-    return replace(config, corpus=replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
+    kind = read.folder.kind
+    form, tokens = kind.corpus_form(config.corpus.form), wanted or min(USUAL_TOKENS, most)
+    corpus = replace(config.corpus, max_tokens=tokens, form=form)
+    return replace(config, corpus=corpus, model=replace(config.model, task=kind.name))
 
 
 def load_tracked(
@@ -222,8 +226,7 @@ class _Build:
         path = layout.volume(0).documents
         if not path.is_file():
             documents = read_corpus(sources, config.corpus, config.seed)
-            tokenizer, vocabulary = model.loaded.tokenizer, model.task.vocabulary
-            fill_table(path, documents, tokenizer, config.corpus, progress, vocabulary=vocabulary)
+            fill_table(path, documents, model.loaded.encoder(config.corpus, config.seed), progress)
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gindex.corpus.batches import pad
-from gindex.corpus.objectives import Objective
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
 from gindex.model.quantisation import plain_tensors
@@ -69,8 +66,7 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
 @defaults()
 def _saved_bytes(model: TrackedModel, longest: int) -> float:
     """What autograd keeps of a pass over a document outside checkpointed blocks, in bytes a token."""
-    tokens = np.arange(longest, dtype=np.uint32) % model.task.vocabulary
-    batch = pad([Objective.counting(tokens)], [0])
+    batch = model.trial(longest)
     weights = (part for weight in model.loaded.model.parameters() for part in plain_tensors(weight))
     owned = {part.untyped_storage().data_ptr() for part in weights}
     seen: dict[int, int] = {}
@@ -82,13 +78,8 @@ def _saved_bytes(model: TrackedModel, longest: int) -> float:
                 seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    handle = model.loaded.model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
-        lambda _module, _args, output: output.requires_grad_(True)
-    )
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            graph = model.task.losses(batch)
-    finally:
-        handle.remove()
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with model.from_embeddings(), hooks:
+        graph = model.task.losses(batch)
     del graph
     return sum(seen.values()) / longest

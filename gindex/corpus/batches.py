@@ -1,6 +1,6 @@
 """Objectives of similar length, padded into batches.
 
-Axes: N objectives, S texts of each, R = N S texts, T tokens.
+Axes: N objectives, S texts of each, R = N S texts, T tokens, M tokens that count, K values of a label.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,26 @@ from gindex.errors import ShapeError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """What an encoder or a decoder has to do with, of each objective.
+
+    Attributes:
+        tokens: Token ids, padded on the right [N, T].
+        lengths: Tokens without padding [N].
+        weights: What the loss of each is multiplied by [N, T].
+    """
+
+    tokens: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Mask of the real tokens [N, T]."""
+        return _real(self.lengths, self.tokens.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenBatch:
     """Padded tokens, with what is needed to tell real tokens and targets.
 
@@ -23,6 +43,8 @@ class TokenBatch:
         lengths: Tokens of each text without padding [R].
         weights: What the loss of each token is multiplied by; 0 where it does not count [R, T].
         preferences: How the losses of two texts become one, for each objective; None where losses are summed.
+        labels: What is asked at each token that counts, text by text [M, K]; None where tokens are predicted.
+        seconds: Position where a second text begins, the length where there is none [R]; None where no text has one.
     """
 
     ordinals: npt.NDArray[np.int64]
@@ -30,6 +52,8 @@ class TokenBatch:
     lengths: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     preferences: tuple[Preference, ...] | None = None
+    labels: npt.NDArray[np.float32] | None = None
+    seconds: npt.NDArray[np.int64] | None = None
 
     @property
     def texts(self) -> int:
@@ -39,12 +63,44 @@ class TokenBatch:
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Mask of the real tokens by objective [N, S T]; padding is False."""
-        real_RT: npt.NDArray[np.bool_] = np.arange(self.tokens.shape[1])[None, :] < self.lengths[:, None]
-        return real_RT.reshape(len(self.ordinals), -1)
+        return _real(self.lengths, self.tokens.shape[1]).reshape(len(self.ordinals), -1)
+
+    @property
+    def masks(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """Masks of the real positions of a layer: the one of as many positions as it has. See `sides`."""
+        return (self.mask,) if self.sides is None else tuple(side.mask for side in self.sides)
+
+    @property
+    def sides(self) -> tuple[Side, Side] | None:
+        """What an encoder reads and what a decoder predicts; None where no text is decoded.
+
+        The first is padded by one more where both would have as many positions: then these tell layers that read the
+        one, wherever in the model they are, from those that read the other.
+        """
+        if self.seconds is None or self.labels is not None:
+            return None
+        lengths = self.seconds, self.lengths - self.seconds
+        widths = [int(length.max(initial=1)) for length in lengths]
+        widths[0] = max(2, widths[0] + (widths[0] == widths[1]))  # one position stands for all of a document's
+        widths[0] += widths[0] == widths[1]
+        starts = np.zeros_like(self.seconds), self.seconds
+        return (
+            self._side(starts[0], lengths[0], widths[0]),
+            self._side(starts[1], lengths[1], widths[1]),
+        )
+
+    def _side(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], width: int) -> Side:
+        """The tokens from some position on, padded by repeating the last."""
+        places_NT = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
+        return Side(
+            tokens=np.take_along_axis(self.tokens, places_NT, 1),
+            lengths=lengths,
+            weights=np.take_along_axis(self.weights, places_NT, 1) * _real(lengths, width),
+        )
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:
-        """Mask of the tokens that count, each of which the position before it is to predict [R, T]."""
+        """Mask of the tokens that count [R, T]: the position before each is to predict it, or it has a label."""
         targets: npt.NDArray[np.bool_] = self.weights != 0
         return targets
 
@@ -93,7 +149,7 @@ def batch_objectives(
     Raises:
         ShapeError: There is not one ordinal per objective.
     """
-    kinds: dict[tuple[int, bool], list[int]] = {}
+    kinds: dict[tuple[int, bool, int], list[int]] = {}
     for n, objective in enumerate(objectives):
         kinds.setdefault(objective.kind, []).append(n)
     batches = []
@@ -147,10 +203,20 @@ def pad(objectives: Sequence[Objective], ordinals: Sequence[int] | npt.NDArray[n
         tokens[row, len(text) :] = text.ids[-1] if len(text) else 0
         weights[row, : len(text)] = text.weights
     preferences = tuple(found for objective in objectives if (found := objective.preference) is not None)
+    labels = [text.labels for text in texts if text.labels is not None]
+    seconds = [len(text) if text.second is None else text.second for text in texts]
     return TokenBatch(
         ordinals=np.asarray(ordinals, dtype=np.int64),
         tokens=tokens,
         lengths=lengths,
         weights=weights,
         preferences=preferences or None,
+        labels=np.concatenate(labels) if labels else None,
+        seconds=np.array(seconds, np.int64) if any(text.second is not None for text in texts) else None,
     )
+
+
+def _real(lengths: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.bool_]:
+    """Mask of the real tokens of texts [R, width]."""
+    real: npt.NDArray[np.bool_] = np.arange(width)[None, :] < lengths[:, None]
+    return real

@@ -5,7 +5,7 @@ Axes: T tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +50,21 @@ class EncodedDocument:
     notes: tuple[str, ...] = ()
 
 
+class Encoder(Protocol):
+    """What makes objectives of documents, as a task asks for."""
+
+    def encode(self, documents: Sequence[Document]) -> list[EncodedDocument]:
+        """Documents as the model reads them.
+
+        Raises:
+            CorpusError: One cannot be made a part of; names it.
+            TokenizerError: The tokenizer cannot do what is needed.
+        """
+        ...
+
+
 class DocumentEncoder:
-    """Cuts documents into parts, as the settings say."""
+    """Cuts documents for models that predict the next token into parts, as the settings say."""
 
     def __init__(self, tokenizer: Tokenizer, config: CorpusConfig, vocabulary: int | None = None) -> None:
         """Take the tokenizer of a model.
@@ -78,7 +91,7 @@ class DocumentEncoder:
         texts = [document.text for document in whole.values()]
         encodings = dict(zip(plain, encode_texts(self._tokenizer, texts) if texts else [], strict=True))
         return [
-            _weighted(self._plain(whole[n], encodings[n]) if n in whole else self._other(document))
+            weighted(self._plain(whole[n], encodings[n]) if n in whole else self._other(document))
             for n, document in enumerate(documents)
         ]
 
@@ -267,7 +280,7 @@ def _kept_end(text: WeightedTokens, most: int) -> WeightedTokens:
     return WeightedTokens(text.ids[start : start + most], weights)
 
 
-def _weighted(encoded: EncodedDocument) -> EncodedDocument:
+def weighted(encoded: EncodedDocument) -> EncodedDocument:
     """Multiply the losses of a document by its weight, and leave out the parts in which nothing counts."""
     weight = encoded.document.weight
     if weight == 1:

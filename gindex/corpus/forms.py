@@ -1,7 +1,8 @@
 """The forms of documents: what a record's fields say was trained on, and the checks of each.
 
-Plain text, a prompt with its completion, a conversation, tokens that were prepared elsewhere, or a preference of one
-answer over another. A record's form is recognised from its fields, or said by the settings.
+Plain text, a prompt with its completion, a conversation, tokens that were prepared elsewhere, a preference of one
+answer over another, a text with its label, or words with a label each. A record's form is recognised from its fields,
+or said by the settings or the task of the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import AUTO, COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
+from gindex.config import AUTO, COMPLETION, LABEL, MESSAGES, PREFERENCE, TEXT, TOKENS, WORDS, CorpusConfig
 from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
 from gindex.corpus.objectives import WeightedTokens
 from gindex.errors import CorpusError
@@ -37,8 +38,8 @@ class Form:
     Attributes:
         name: One of `FORMS`.
         used: Names of the fields that it takes; the others are metadata.
-        text: Of plain text, the text.
-        content: Of a completion, a conversation or a preference, its fields as plain JSON values.
+        text: Of plain text, the text; of a labelled one likewise.
+        content: Of other forms but tokens, its fields as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts.
         weight: What its loss is multiplied by.
     """
@@ -93,7 +94,14 @@ def needed_fields(name: str, config: CorpusConfig) -> tuple[str, ...]:
         MESSAGES: (config.messages_field,),
         TOKENS: ("input_ids",),
         PREFERENCE: ("chosen", "rejected"),
+        LABEL: (config.text_field, *filter(None, [config.pair_field]), label_field(LABEL, config)),
+        WORDS: (config.words_field, label_field(WORDS, config)),
     }[name]
+
+
+def label_field(name: str, config: CorpusConfig) -> str:
+    """The field of labels of a form."""
+    return config.label_field or {LABEL: "label", WORDS: "ner_tags"}[name]
 
 
 def _recognised(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> str:
@@ -145,9 +153,13 @@ def _check_there(name: str, fields: Mapping[str, Any], place: str, config: Corpu
 
 
 def _settings_of(name: str) -> str:
-    return {TEXT: "text_field", COMPLETION: "prompt_field` and `completion_field", MESSAGES: "messages_field"}.get(
-        name, ""
-    )
+    return {
+        TEXT: "text_field",
+        COMPLETION: "prompt_field` and `completion_field",
+        MESSAGES: "messages_field",
+        LABEL: "text_field`, `pair_field` and `label_field",
+        WORDS: "words_field` and `label_field",
+    }.get(name, "")
 
 
 def _text(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
@@ -347,12 +359,65 @@ def _of_length(values: Array, ids: Array, place: str, name: str) -> Array:
     return values
 
 
+def _labelled(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """A text, or a pair of them, with its label; which stays among the metadata."""
+    names = [config.text_field, *filter(None, [config.pair_field])]
+    for name in names:
+        _check_text(fields[name], name, place)
+    label, field = fields[label_field(LABEL, config)], label_field(LABEL, config)
+    if label is None or label == "":
+        raise CorpusError(field=place, expected=f"a label in the field {field!r}", found="none", remedy="add it")
+    pair = {} if config.pair_field is None else {"pair": fields[config.pair_field]}
+    return Form(
+        name=LABEL, used=frozenset(names), text=fields[config.text_field], content={**pair, "label": _plain(label)}
+    )
+
+
+def _words(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """Words, with a label each; which stay among the metadata."""
+    name, field = config.words_field, label_field(WORDS, config)
+    words, labels = (_plain(fields[each]) for each in (name, field))
+    for given, what in ((words, name), (labels, field)):
+        if not isinstance(given, list):
+            raise CorpusError(field=place, expected=f"a list in the field {what!r}", found=kind_of(given))
+    if len(words) != len(labels) or not words:
+        raise CorpusError(
+            field=place,
+            expected=f"a label in {field!r} for each word of {name!r}, and at least one",
+            found=f"{len(labels)} for {len(words)}",
+            remedy="correct the record",
+        )
+    for word in words:
+        if not isinstance(word, str):
+            raise CorpusError(field=place, expected=f"strings in the field {name!r}", found=kind_of(word))
+        check_encodable(word, f"a word in {name!r}", place)
+    return Form(name=WORDS, used=frozenset({name}), content={"words": words, "labels": labels})
+
+
+def _check_text(text: object, name: str, place: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        found = "a blank one" if isinstance(text, str) else kind_of(text)
+        raise CorpusError(
+            field=place, expected=f"a text in the field {name!r}", found=found, remedy="correct or remove the record"
+        )
+    check_encodable(text, f"text in the field {name!r}", place)
+
+
+def _plain(value: Any) -> Any:
+    """A list in the place of a sequence or an array, whose numbers are Python's; what is read of JSON as it is."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any], str, CorpusConfig], Form]] = {
     TEXT: _text,
     COMPLETION: _completion,
     MESSAGES: _messages,
     TOKENS: _tokens,
     PREFERENCE: _preference,
+    LABEL: _labelled,
+    WORDS: _words,
 }
 
 

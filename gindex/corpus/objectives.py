@@ -2,8 +2,10 @@
 
 A document is trained on with some of its tokens counting and others not (a prompt, a user's turn), and each may weigh.
 A query is the same. So both come down to texts of tokens, and a weight for the loss with which each token is predicted.
+Models that label what they read, as classifiers and masked language models do, are asked for labels in the place of
+tokens; encoder-decoders read one text and predict the tokens of a second.
 
-Axes: T tokens.
+Axes: T tokens, M tokens that count, K values of a label.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from gindex.errors import ShapeError
 
 TokenIds = npt.NDArray[np.uint32]
 TokenWeights = npt.NDArray[np.float32]
+TokenLabels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,18 +27,30 @@ class WeightedTokens:
 
     Attributes:
         ids: Token ids [T].
-        weights: What the loss of each token is multiplied by [T]; 0 where it does not count. Nothing predicts the first
-            token, whose weight is 0.
+        weights: What the loss of each token is multiplied by [T]; 0 where it does not count. Where tokens predict those
+            after them, nothing predicts the first one, whose weight is 0.
+        labels: What is asked at each token that counts, in order [M, K]: a number of a class or token, or several
+            values; None where tokens themselves are predicted.
+        second: Position where a second text begins; None without one. With labels it is read behind the first one, as
+            of a pair; without, an encoder reads the first and a decoder predicts the second.
     """
 
     ids: TokenIds
     weights: TokenWeights
+    labels: TokenLabels | None = None
+    second: int | None = None
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.weights.shape or self.ids.ndim != 1:
             raise ShapeError(field="weights", expected=f"one per token, {self.ids.shape}", found=self.weights.shape)
-        if len(self.weights) and self.weights[0]:
-            raise ShapeError(field="weights", expected="0 for the first token", found=float(self.weights[0]))
+        if self.second is not None and not 0 < self.second < len(self.ids):
+            raise ShapeError(field="second", expected=f"a position within {len(self.ids)} tokens", found=self.second)
+        if self.labels is not None and self.labels.shape[:1] != (np.count_nonzero(self.weights),):
+            expected = f"one for each of {np.count_nonzero(self.weights)} tokens that count"
+            raise ShapeError(field="labels", expected=expected, found=self.labels.shape)
+        if self.labels is None and self.weights[: self.second or 1].any():
+            unpredicted = "the first token" if self.second is None else "the text that is read"
+            raise ShapeError(field="weights", expected=f"0 for {unpredicted}", found=float(self.weights[0]))
 
     @classmethod
     def counting(cls, ids: Sequence[int] | npt.NDArray[np.integer], first: int = 1) -> "WeightedTokens":
@@ -53,23 +68,60 @@ class WeightedTokens:
         counted: npt.NDArray[np.bool_] = self.weights != 0
         return counted
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether an encoder reads its first text and a decoder predicts the second."""
+        return self.second is not None and self.labels is None
+
+    @property
+    def label_values(self) -> int:
+        """K, the values of a label; 0 where tokens themselves are predicted."""
+        return 0 if self.labels is None else self.labels.shape[1]
+
+    @property
+    def question(self) -> tuple[bytes, bytes, int]:
+        """What is read and what is asked of it, but for the weights: equal for texts whose losses are multiples."""
+        labels = b"" if self.labels is None else self.counted.tobytes() + self.labels.tobytes()
+        return self.ids.tobytes(), labels, self.second or 0
+
+    def weighted(self, weights: TokenWeights) -> "WeightedTokens":
+        """The same text with other weights [T], none where it has none; labels stay where it still has some."""
+        labels = None if self.labels is None else self.labels[(weights != 0)[self.counted]]
+        return replace(self, weights=weights, labels=labels)
+
     def times(self, weight: float) -> "WeightedTokens":
         """The same text with all weights multiplied."""
-        return WeightedTokens(self.ids, self.weights * np.float32(weight))
+        return self.weighted(self.weights * np.float32(weight))
 
     def unweighted(self) -> "WeightedTokens":
         """The same text with the weight 1 wherever a token counts."""
-        return WeightedTokens(self.ids, self.counted.astype(np.float32))
+        return self.weighted(self.counted.astype(np.float32))
 
     def window(self, length: int) -> "WeightedTokens":
-        """At most `length` tokens: the first ones, or where none of these count, those about the first that does."""
+        """At most `length` tokens: the first ones, or where none of these count, those about the first that does.
+
+        Of an encoder-decoder's texts both are cut, the first one more.
+        """
         if len(self) <= length:
             return self
+        if self.second is not None:
+            after = min(len(self) - self.second, max(length - self.second, length // 2))
+            before = min(self.second, length - after)
+            places = np.r_[0:before, self.second : self.second + after]
+            return self._at(places, before)
         first = int(self.counted.argmax())
         start = max(0, min(first - length // 2, len(self) - length))
-        weights = self.weights[start : start + length].copy()
-        weights[0] = 0
-        return WeightedTokens(self.ids[start : start + length], weights)
+        return self._at(np.arange(start, start + length), None)
+
+    def _at(self, places: npt.NDArray[np.intp], second: int | None) -> "WeightedTokens":
+        """The tokens at some places, in order."""
+        weights = self.weights[places]
+        labels = self.labels
+        if labels is None:
+            weights[: second or 1] = 0
+        else:
+            labels = labels[np.isin(np.flatnonzero(self.counted), places)]
+        return WeightedTokens(self.ids[places], weights, labels, second)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +171,9 @@ class Objective:
         return sum(map(len, self.texts))
 
     @property
-    def kind(self) -> tuple[int, bool]:
-        """Its number of texts, and whether it is a preference: a batch holds objectives of one kind."""
-        return len(self.texts), self.preference is not None
+    def kind(self) -> tuple[int, bool, int]:
+        """Its number of texts, whether it is a preference, and values of a label: a batch holds those of one kind."""
+        return len(self.texts), self.preference is not None, self.texts[0].label_values
 
     @property
     def longest(self) -> int:

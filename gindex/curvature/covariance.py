@@ -1,6 +1,7 @@
 """Covariances of activations and pseudo-gradients, the first pass of EK-FAC.
 
 A = E[a a^T] and S = E[s s^T] over the real tokens of the documents. Layers that read the same activations share A.
+Of a side whose basis is block-diagonal the diagonal blocks alone are summed, of one with unit vectors the diagonal.
 Experts that share factors have A and S of the tokens of all of them: a token counts once for each that it goes to.
 
 Axes: N documents, T tokens, M real tokens, I layer inputs, O layer outputs.
@@ -17,30 +18,51 @@ from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
 from gindex.model.devices import kept_rows, to_device
 from gindex.model.layers import TrackedLayer
+from gindex.model.sides import Side
 
 
 @dataclass
 class TokenMoment:
-    """A sum of outer products, its upper triangle, and how many tokens are in it."""
+    """A sum of outer products, the part of it that the basis of its side is made of, and how many tokens are in it.
 
-    total_XX: Tensor
+    Attributes:
+        side: The side and its structure.
+        totals: The upper triangle of each diagonal block [B, B]: of one, where the basis is one matrix. For unit
+            vectors the diagonal [X].
+        tokens: The number of tokens.
+    """
+
+    side: Side
+    totals: list[Tensor]
     tokens: Tensor
 
     @classmethod
-    def zeros(cls, size: int, dtype: torch.dtype, device: torch.device) -> Self:
+    def zeros(cls, side: Side, dtype: torch.dtype, device: torch.device) -> Self:
         """Start with none."""
-        total_XX = torch.zeros(size, size, dtype=dtype, device=device)
-        return cls(total_XX, torch.zeros((), dtype=torch.int64, device=device))
+        shapes = [(side.width,)] if side.is_unit else [(block.stop - block.start,) * 2 for block in side.blocks]
+        totals = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        return cls(side, totals, torch.zeros((), dtype=torch.int64, device=device))
 
     def add(self, x_MX: Tensor, real_M: Tensor) -> None:
         """Add those of M tokens that are real and finite."""
         counted_M = real_M & torch.isfinite(x_MX.sum(1))  # a NaN or an infinity spoils its token's sum
-        add_second_moment(self.total_XX, kept_rows(x_MX, counted_M))
+        x_MX = kept_rows(x_MX, counted_M)
+        if self.side.is_unit:
+            self.totals[0] += x_MX.to(self.totals[0].dtype).square().sum(0)
+        for total_BB, block in zip(self.totals, self.side.blocks, strict=False):
+            add_second_moment(total_BB, x_MX[:, block])
         self.tokens += counted_M.sum()
 
-    def mean(self) -> Tensor:
-        """The mean over the tokens; zeros where there were none."""
-        return symmetric(self.total_XX) / self.tokens.clamp(min=1)
+    def add_moment(self, other: "TokenMoment") -> None:
+        """Add the sums of other tokens."""
+        for total, more in zip(self.totals, other.totals, strict=True):
+            total += more
+        self.tokens += other.tokens
+
+    def mean(self, block: int = 0) -> Tensor:
+        """The mean over the tokens of a block [B, B], or the diagonal's [X]; zeros where there were none."""
+        total = self.totals[block]
+        return (total if self.side.is_unit else symmetric(total)) / self.tokens.clamp(min=1)
 
 
 @dataclass(kw_only=True)
@@ -55,11 +77,16 @@ class CovarianceObserver(Observer):
     gradient_moments: dict[str, TokenMoment] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
     _positions: dict[str, Tensor] = field(default_factory=dict)
-    _mask_NT: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool, device="cpu"))
+    _masks: tuple[Tensor, ...] = ()
 
-    def begin(self, mask_NT: Tensor) -> None:
-        """Start a batch whose real tokens are `mask_NT` [N, T]; [N, 1] stands for all positions of every layer."""
-        self._mask_NT = mask_NT
+    def begin(self, *masks_NT: Tensor) -> None:
+        """Start a batch.
+
+        Args:
+            masks_NT: Its real tokens [N, T]; [N, 1] stands for all positions of every layer. Of an encoder-decoder
+                those of both sides, of which a layer has the one of as many positions as it has.
+        """
+        self._masks = masks_NT
         self._counted.clear()
         self._positions.clear()
 
@@ -73,9 +100,9 @@ class CovarianceObserver(Observer):
 
     def losses(self, losses_N: Tensor) -> None:
         """Leave out the documents whose loss [N] is not finite."""
-        if self._mask_NT.device != losses_N.device:
-            self._mask_NT = to_device(self._mask_NT.numpy(), losses_N.device)
-        self._mask_NT = self._mask_NT & torch.isfinite(losses_N)[:, None]
+        if self._masks[0].device != losses_N.device:
+            self._masks = tuple(to_device(mask_NT.numpy(), losses_N.device) for mask_NT in self._masks)
+        self._masks = tuple(mask_NT & torch.isfinite(losses_N)[:, None] for mask_NT in self._masks)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         """Add a batch's pseudo-gradients [N, T, O] to S, and its activations to A, once for all that share them.
@@ -85,23 +112,29 @@ class CovarianceObserver(Observer):
         if layer.reads not in self._counted:
             if kept.shape[1]:
                 self._counted.add(layer.reads)
-            self._add(self.activation_moments, layer.source, append_one(kept, layer), layer)
-        self._add(self.gradient_moments, layer.factors, g_NTO, layer)
+            moment = self._moment(self.activation_moments, layer.source, layer.input_side, kept)
+            self._add(moment, append_one(kept, layer), layer)
+        self._add(self._moment(self.gradient_moments, layer.factors, layer.output_side, g_NTO), g_NTO, layer)
 
-    def _add(self, moments: dict[str, TokenMoment], name: str, x_NTX: Tensor, layer: TrackedLayer) -> None:
+    def _moment(self, moments: dict[str, TokenMoment], name: str, side: Side, like: Tensor) -> TokenMoment:
         if name not in moments:
-            moments[name] = TokenMoment.zeros(x_NTX.shape[2], self.dtype, x_NTX.device)
+            moments[name] = TokenMoment.zeros(side, self.dtype, like.device)
+        return moments[name]
+
+    def _add(self, moment: TokenMoment, x_NTX: Tensor, layer: TrackedLayer) -> None:
         if x_NTX.shape[1]:
-            moments[name].add(x_NTX.flatten(0, 1), self._real(layer, x_NTX.shape[1]).flatten())
+            moment.add(x_NTX.flatten(0, 1), self._real(layer, x_NTX.shape[1]).flatten())
 
     def _real(self, layer: TrackedLayer, positions: int) -> Tensor:
         """Which positions of a layer are real tokens [N, positions]."""
         positions_NT = self._positions.get(layer.name)
         if positions_NT is None:
-            return real_positions(self._mask_NT, positions, layer.name)
-        if self._mask_NT.shape[1] == 1:
-            return self._mask_NT & (positions_NT >= 0)
-        return self._mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
+            own = next((mask_NT for mask_NT in self._masks if mask_NT.shape[1] == positions), self._masks[0])
+            return real_positions(own, positions, layer.name)
+        (mask_NT,) = self._masks  # encoder-decoders with experts are refused
+        if mask_NT.shape[1] == 1:
+            return mask_NT & (positions_NT >= 0)
+        return mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:

@@ -56,6 +56,24 @@ def eigenbasis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
     )
 
 
+def variances(variance_X: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Order coordinates by their variance, for a basis of unit vectors.
+
+    Args:
+        variance_X: The diagonal of a covariance [X], any float format.
+        name: What it is of, for the error.
+
+    Returns:
+        Variances [X], largest first, float64, and the coordinate of each.
+
+    Raises:
+        NonFiniteError: The diagonal holds a NaN or an infinity.
+    """
+    check_finite(variance_X, name)
+    values, coordinates = variance_X.double().sort(descending=True, stable=True)
+    return values, coordinates
+
+
 def _eigh(symmetric_XX: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [X], smallest first, and eigenvectors. On a CPU one thread works on a matrix.
 
@@ -77,22 +95,22 @@ def decomposed(
     Args:
         decompose: Decomposes what a piece stands for.
         pieces: Each is taken when it is its turn.
-        widest: Rows of the largest matrix.
+        widest: Rows of the largest matrix; 0 where there is none.
         device: Where the matrices are.
         room: Bytes that may be taken; one matrix is decomposed in any case.
     """
     if device.type != "cpu":
         return map(decompose, pieces)
-    return side_by_side(decompose, pieces, room // (ENTRY_BYTES * widest**2))
+    return side_by_side(decompose, pieces, room // (ENTRY_BYTES * max(1, widest) ** 2))
 
 
-def check_finite(covariance_XX: Tensor, name: str) -> None:
-    """Check that a covariance is finite throughout.
+def check_finite(covariance: Tensor, name: str) -> None:
+    """Check that a covariance, or its diagonal, is finite throughout.
 
     Raises:
         NonFiniteError: It holds a NaN or an infinity.
     """
-    if not torch.isfinite(covariance_XX).all():
+    if not torch.isfinite(covariance).all():
         raise NonFiniteError(
             field=name,
             expected="a finite covariance",

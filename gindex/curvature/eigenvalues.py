@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gindex.curvature.basis import Basis
 from gindex.errors import ShapeError
 from gindex.model.capture import Observer, append_one
 from gindex.model.devices import kept_rows
@@ -58,14 +59,14 @@ class EigenvalueObserver(Observer):
     Documents with a loss, activation or gradient that is not finite are left out of the sums and counts.
 
     Attributes:
-        activation_bases: Q_A [I, I] by source name, on the model's device.
-        gradient_bases: Q_S [O, O] by `TrackedLayer.factors`, as what follows.
+        activation_bases: Q_A by source name, on the model's device.
+        gradient_bases: Q_S by `TrackedLayer.factors`, as what follows.
         sums: Lambda [O, I], summed over documents, and over the experts that share it.
         documents: Documents in each sum, once for each such expert.
     """
 
-    activation_bases: Mapping[str, Tensor]
-    gradient_bases: Mapping[str, Tensor]
+    activation_bases: Mapping[str, Basis]
+    gradient_bases: Mapping[str, Basis]
     sums: dict[str, Tensor] = field(default_factory=dict)
     documents: dict[str, Tensor] = field(default_factory=dict)
     _rotated: tuple[tuple[str, int], Tensor] | None = None
@@ -80,7 +81,7 @@ class EigenvalueObserver(Observer):
         key = layer.reads, a_NTI.shape[1]
         if self._rotated is None or self._rotated[0] != key:
             Q_A = self.activation_bases[layer.source]
-            self._rotated = key, append_one(a_NTI, layer).to(Q_A.dtype) @ Q_A
+            self._rotated = key, Q_A.into(append_one(a_NTI, layer).to(Q_A.dtype))
         return self._rotated[1]
 
     def losses(self, losses_N: Tensor) -> None:
@@ -91,7 +92,7 @@ class EigenvalueObserver(Observer):
         """Rotate pseudo-gradients [N, T, O] and add the squared document gradients."""
         finite_N = self._finite_N & _finite(kept) & _finite(g_NTO)
         Q_S = self.gradient_bases[layer.factors]
-        a_NTR, s_NTP = kept_rows(kept, finite_N), kept_rows(g_NTO, finite_N).to(Q_S.dtype) @ Q_S
+        a_NTR, s_NTP = kept_rows(kept, finite_N), Q_S.into(kept_rows(g_NTO, finite_N).to(Q_S.dtype))
         if layer.factors not in self.sums:
             wide = torch.promote_types(s_NTP.dtype, torch.float32)
             self.sums[layer.factors] = s_NTP.new_zeros(s_NTP.shape[2], a_NTR.shape[2], dtype=wide)

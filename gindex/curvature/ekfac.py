@@ -13,20 +13,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gindex.curvature.basis import Basis
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerFactors:
-    """EK-FAC factors of one layer, whole or truncated to leading eigenvectors.
+    """EK-FAC factors of one layer, whole or truncated to leading directions.
 
     Attributes:
-        Q_A: Leading activation covariance eigenvectors as columns, [I, R].
-        Q_S: Leading pseudo-gradient covariance eigenvectors as columns, [O, P].
+        Q_A: Leading directions of the activation side, [I, R].
+        Q_S: Leading directions of the pseudo-gradient side, [O, P].
         Lambda: Corrected eigenvalues, a mean over documents, [P, R].
         mean_eigenvalue: Mean of the untruncated Lambda [O, I]; damping is a multiple of it.
     """
 
-    Q_A: Tensor
-    Q_S: Tensor
+    Q_A: Basis
+    Q_S: Basis
     Lambda: Tensor
     mean_eigenvalue: float
 
@@ -35,17 +37,17 @@ class LayerFactors:
         return scale * self.mean_eigenvalue
 
     def truncated(self, activation_rank: int, gradient_rank: int) -> "LayerFactors":
-        """Keep leading eigenvectors only; damping stays a multiple of the whole layer's mean eigenvalue."""
+        """Keep leading directions only; damping stays a multiple of the whole layer's mean eigenvalue."""
         return LayerFactors(
-            Q_A=self.Q_A[:, :activation_rank],
-            Q_S=self.Q_S[:, :gradient_rank],
+            Q_A=self.Q_A.leading(activation_rank),
+            Q_S=self.Q_S.leading(gradient_rank),
             Lambda=self.Lambda[:gradient_rank, :activation_rank],
             mean_eigenvalue=self.mean_eigenvalue,
         )
 
     def rotate(self, G_NOI: Tensor) -> Tensor:
         """Rotate document gradients [N, O, I] into the eigenbasis, [N, P, R]."""
-        return self.Q_S.T @ G_NOI.to(self.Q_A.dtype) @ self.Q_A
+        return self.Q_A.into(self.Q_S.rows_into(G_NOI.to(self.Q_A.dtype)))
 
     def whiten(self, G_NOI: Tensor, damping_scale: float) -> Tensor:
         """Apply H^-1/2 to document gradients [N, O, I]; the result [N, P, R] stays in the eigenbasis."""
@@ -54,14 +56,14 @@ class LayerFactors:
     def precondition(self, G_NPR: Tensor, damping_scale: float) -> Tensor:
         """Apply H^-1 to rotated document gradients [N, P, R]; the result [N, O, I] is in the layer's coordinates."""
         scale = whitening_scale(self.Lambda, self.damping(damping_scale))
-        return self.Q_S @ (G_NPR * scale.square()).to(self.Q_S.dtype) @ self.Q_A.T
+        return self.Q_A.out_of(self.Q_S.rows_out_of((G_NPR * scale.square()).to(self.Q_S.dtype)))
 
 
 FactorLoader = Callable[[str], LayerFactors]
 """Gives the untruncated factors of a layer by name; called once a layer, so that only one is held at a time."""
 
 
-def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
+def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Basis, Q_S: Basis) -> Tensor:
     """Document gradients in the eigenbasis, Q_S^T (sum_t g_t a_t^T) Q_A.
 
     Short documents rotate their tokens, long ones the gradient they add up to: whichever needs fewer multiplications.
@@ -69,28 +71,28 @@ def rotated_gradients(a_NTI: Tensor, g_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) ->
     Args:
         a_NTI: Activations [N, T, I], 1 appended where the layer has a bias.
         g_NTO: Output gradients [N, T, O].
-        Q_A: Activation eigenvectors as columns [I, R].
-        Q_S: Gradient eigenvectors as columns [O, P].
+        Q_A: Directions of the activation side [I, R].
+        Q_S: Directions of the gradient side [O, P].
 
     Returns:
-        [N, P, R], in the eigenvectors' number format.
+        [N, P, R], in the bases' number format.
     """
     a, g = a_NTI.to(Q_A.dtype), g_NTO.to(Q_S.dtype)
     if rotates_tokens(a.shape[1], Q_A, Q_S):
-        return (g @ Q_S).mT @ (a @ Q_A)
-    return Q_S.T @ (g.mT @ a) @ Q_A
+        return Q_S.into(g).mT @ Q_A.into(a)
+    return Q_A.into(Q_S.rows_into(g.mT @ a))
 
 
-def rotates_tokens(tokens: int, Q_A: Tensor, Q_S: Tensor) -> bool:
+def rotates_tokens(tokens: int, Q_A: Basis, Q_S: Basis) -> bool:
     """Whether rotating a document's tokens takes no more multiplications than rotating its gradient.
 
     Args:
         tokens: Tokens of the document.
-        Q_A: Activation eigenvectors [I, R].
-        Q_S: Gradient eigenvectors [O, P].
+        Q_A: Directions of the activation side [I, R].
+        Q_S: Directions of the gradient side [O, P].
     """
     (I, R), (O, P) = Q_A.shape, Q_S.shape  # noqa: E741
-    return tokens * (I * R + O * P + P * R) <= tokens * O * I + P * O * I + P * I * R
+    return tokens * (Q_A.cost + Q_S.cost + P * R) <= tokens * O * I + Q_S.cost * I + P * Q_A.cost
 
 
 def whitening_scale(Lambda: Tensor, damping: float) -> Tensor:

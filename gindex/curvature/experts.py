@@ -64,9 +64,8 @@ def _merge(
         if layer.whole in merged:
             own = moments.pop(key(layer)) if now.shares_factors else moments[key(layer)]
             if layer.whole not in moments:
-                moments[layer.whole] = TokenMoment.zeros(len(own.total_XX), own.total_XX.dtype, own.total_XX.device)
-            moments[layer.whole].total_XX += own.total_XX
-            moments[layer.whole].tokens += own.tokens
+                moments[layer.whole] = TokenMoment.zeros(own.side, own.totals[0].dtype, own.totals[0].device)
+            moments[layer.whole].add_moment(own)
 
 
 def report_unreached(layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> None:

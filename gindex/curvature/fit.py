@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gindex.curvature.basis import Basis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.errors import NonFiniteError
@@ -41,7 +42,7 @@ class DocumentBatch(Protocol):
         ...
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def masks(self) -> tuple[npt.NDArray[np.bool_], ...]:
         """Real tokens [N, T], of all texts of a document; [N, 1] stands for all positions of every layer."""
         ...
 
@@ -79,7 +80,7 @@ def fit_covariances(
         NonFiniteError: No document has a finite loss.
     """
     observer = CovarianceObserver(dtype=dtype)
-    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(_mask(batch)))
+    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(*_masks(batch)))
     return observer
 
 
@@ -87,7 +88,7 @@ def fit_eigenvalues(
     layers: Sequence[TrackedLayer],
     task: Task[Batch],
     batches: Iterable[Batch],
-    bases: tuple[dict[str, Tensor], dict[str, Tensor]],
+    bases: tuple[dict[str, Basis], dict[str, Basis]],
     seed: int,
     done: Callable[[int], None] = lambda _documents: None,
 ) -> dict[str, Tensor]:
@@ -97,7 +98,7 @@ def fit_eigenvalues(
         layers: Tracked layers.
         task: The model with its loss.
         batches: Batches of the sample.
-        bases: Q_A [I, I] by source name and Q_S [O, O] by `TrackedLayer.factors`, on the model's device.
+        bases: Q_A by source name and Q_S by `TrackedLayer.factors`, on the model's device.
         seed: Seed of the sampled labels.
         done: Called after each batch with its number of documents.
 
@@ -141,5 +142,5 @@ def _pass(
         logger.warning("%d parts of the fit have a loss that is not finite and are left out of it", bad)
 
 
-def _mask(batch: DocumentBatch) -> Tensor:
-    return torch.from_numpy(batch.mask)
+def _masks(batch: DocumentBatch) -> list[Tensor]:
+    return [torch.from_numpy(mask) for mask in batch.masks]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gindex.config import CURVATURES
+from gindex.curvature.basis import Basis, BlockBasis, DenseBasis, UnitBasis
 from gindex.curvature.covariance import TokenMoment
-from gindex.curvature.eigenbasis import decomposed, eigenbasis
+from gindex.curvature.eigenbasis import decomposed, eigenbasis, variances
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.experts import report_unreached, settled_sharing
 from gindex.curvature.fit import Batch, fit_covariances, fit_eigenvalues
@@ -29,7 +30,8 @@ class CurvatureKind:
     """Bases and eigenvalues of one kind of curvature. The covariances are fitted for every kind, in a first pass.
 
     Attributes:
-        basis: Makes eigenvalues [X], largest first, and the basis as columns [X, X] of a covariance and its name.
+        basis: Makes eigenvalues [X], largest first, and the basis as columns [X, X] of a covariance and its name; of a
+            block-diagonal one block by block.
         assumed: Makes Lambda [O, I] of the eigenvalues of A [I] and of S [O], and of the mean number of tokens of a
             document. None has it measured: the second moments of document gradients in the basis, in a second pass.
         damped: Whether damping is a multiple of Lambda's mean. Without it there is none, as for raw gradients.
@@ -38,6 +40,28 @@ class CurvatureKind:
     basis: Callable[[Tensor, str], tuple[Tensor, Tensor]] = eigenbasis
     assumed: Callable[[Tensor, Tensor, float], Tensor] | None = None
     damped: bool = True
+
+    def decompose(self, moment: TokenMoment, name: str) -> tuple[Tensor, Basis]:
+        """Eigenvalues [X] of a side's covariance, largest first, and its basis, float64.
+
+        Args:
+            moment: The sums that the covariance is made of.
+            name: What it is of, for the error.
+
+        Raises:
+            NonFiniteError: See `eigenbasis`.
+        """
+        if moment.side.is_unit:
+            values, coordinates = variances(moment.mean(), name)
+            return values, UnitBasis(moment.side.width, coordinates, torch.float64)
+        pairs = [self.basis(moment.mean(block), name) for block in range(len(moment.totals))]
+        if len(pairs) == 1:
+            return pairs[0][0], DenseBasis(pairs[0][1])
+        values, order = torch.cat([values for values, _ in pairs]).sort(descending=True, stable=True)
+        place_X = torch.empty_like(order)
+        place_X[order] = torch.arange(len(order), device=order.device)
+        places = [place_X[block] for block in moment.side.blocks]
+        return values, BlockBasis(moment.side, [vectors for _, vectors in pairs], places, len(order))
 
     def mean_eigenvalues(self, layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> dict[str, float]:
         """Means of Lambda by layer name, which damping is a multiple of; 0 for a kind that is not damped.
@@ -129,15 +153,16 @@ def fit_in_memory(
 
 def _decompose(
     moments: dict[str, TokenMoment], side: str, kind: CurvatureKind, dtype: torch.dtype
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, Basis]]:
     """Eigenvalues and bases of one side by name."""
-    values, vectors = {}, {}
+    values, bases = {}, {}
 
-    def one(name: str) -> list[Tensor]:
-        return [part.to(dtype) for part in kind.basis(moments[name].mean(), f"{side} covariance of {name}")]
+    def one(name: str) -> tuple[Tensor, Basis]:
+        found, basis = kind.decompose(moments[name], f"{side} covariance of {name}")
+        return found.to(dtype), basis.to(dtype=dtype)
 
-    sums = [moment.total_XX for moment in moments.values()]
-    found = decomposed(one, moments, max(map(len, sums)), sums[0].device)
-    for name, parts in zip(moments, found, strict=True):
-        values[name], vectors[name] = parts
-    return values, vectors
+    widest = max(moment.side.widest for moment in moments.values())
+    device = next(iter(moments.values())).totals[0].device
+    for name, (of, basis) in zip(moments, decomposed(one, moments, widest, device), strict=True):
+        values[name], bases[name] = of, basis
+    return values, bases

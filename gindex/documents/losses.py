@@ -7,8 +7,12 @@ A row of the table `losses` has, for a part:
     weights    their weights, little-endian float32: one for each that counts, or one for all; NULL where all are 1
     rejected   of a preference, the position where the tokens of the rejected text begin; else NULL
     beta, reference, weight    of a preference, see `gindex.corpus.objectives.Preference`; else NULL
+    labels     what is asked at each token that counts, little-endian float32; NULL where tokens themselves are
+    second     position where a second text begins; NULL without one
 
-Axes: T tokens.
+The last two are there in tables alone that have a part which needs one of them.
+
+Axes: T tokens, M tokens that count, K values of a label.
 """
 
 from typing import Any
@@ -20,7 +24,8 @@ from gindex.corpus.objectives import Objective, Preference, WeightedTokens
 from gindex.errors import ShapeError
 
 LOSS_COLUMNS = ("targets", "counted", "weights", "rejected", "beta", "reference", "weight")
-PLAIN: tuple[None, ...] = (None,) * len(LOSS_COLUMNS)
+LABEL_COLUMNS = ("labels", "second")
+PLAIN: tuple[None, ...] = (None,) * len(LOSS_COLUMNS + LABEL_COLUMNS)
 """What stands for a part without a row."""
 
 
@@ -40,10 +45,13 @@ def to_row(objective: Objective) -> tuple[Any, ...] | None:
         stored = (weights[:1] if (weights == weights[0]).all() else weights).astype("<f4").tobytes()
     usual = bool((counted_T == _all_but_first(objective)).all())
     bits = None if usual else np.packbits(counted_T, bitorder="little").tobytes()
-    if objective.preference is None:
-        return None if usual and stored is None else (len(weights), bits, stored, None, None, None, None)
-    p = objective.preference
-    return len(weights), bits, stored, len(objective.texts[0]), p.beta, p.reference, p.weight
+    text, p = objective.texts[0], objective.preference
+    labels = None if text.labels is None else text.labels.astype("<f4").tobytes()
+    if p is not None:
+        return len(weights), bits, stored, len(text), p.beta, p.reference, p.weight, None, None
+    if usual and stored is None and labels is None and text.second is None:
+        return None
+    return len(weights), bits, stored, None, None, None, None, labels, text.second
 
 
 def to_objective(ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...]) -> Objective:
@@ -58,7 +66,7 @@ def to_objective(ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...]) -> Objecti
     """
     if row == PLAIN:
         return Objective.counting(ids_T)
-    targets, bits, stored, rejected, beta, reference, weight = row
+    targets, bits, stored, rejected, beta, reference, weight, label_bytes, second = row
     if rejected is not None and not 0 < rejected < len(ids_T):
         raise ShapeError(field="rejected", expected=f"a position within {len(ids_T)} tokens", found=rejected)
     starts = [0] if rejected is None else [0, rejected]
@@ -75,9 +83,20 @@ def to_objective(ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...]) -> Objecti
         raise ShapeError(field="losses", expected=f"{targets} tokens that count", found=found)
     weights_T = np.zeros(len(ids_T), np.float32)
     weights_T[counted_T] = weights
+    if rejected is None:
+        labels = None if label_bytes is None else _labels(label_bytes, targets)
+        return Objective((WeightedTokens(ids_T, weights_T, labels, second),))
     texts = zip(np.split(ids_T, starts[1:]), np.split(weights_T, starts[1:]), strict=True)
-    preference = None if rejected is None else Preference(beta=beta, reference=reference, weight=weight)
+    preference = Preference(beta=beta, reference=reference, weight=weight)
     return Objective(tuple(WeightedTokens(*text) for text in texts), preference)
+
+
+def _labels(stored: bytes, targets: int) -> npt.NDArray[np.float32]:
+    """Labels [M, K] of `targets` tokens that count."""
+    if not targets or not stored or len(stored) % (4 * targets):
+        expected = f"labels of {targets} tokens that count, in float32"
+        raise ShapeError(field="labels", expected=expected, found=f"{len(stored)} bytes")
+    return np.frombuffer(stored, "<f4").astype(np.float32).reshape(targets, -1)
 
 
 def _all_but_first(objective: Objective) -> npt.NDArray[np.bool_]:
@@ -87,6 +106,8 @@ def _all_but_first(objective: Objective) -> npt.NDArray[np.bool_]:
 
 
 def stored_columns(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The columns that `select_parts` gives of a part, without those of a row here that is not there."""
-    columns = row[: -len(LOSS_COLUMNS)]
-    return columns if row[len(columns) :] == PLAIN else row
+    """The columns that `select_parts` gives of a part, without those of a row here, or its end, that are not there."""
+    columns, unlabelled = row[: -len(PLAIN)], row[: -len(LABEL_COLUMNS)]
+    if row[len(columns) :] == PLAIN:
+        return columns
+    return unlabelled if row[len(unlabelled) :] == (None,) * len(LABEL_COLUMNS) else row

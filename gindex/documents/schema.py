@@ -3,9 +3,9 @@
 `documents` has one entry per document, numbered on through the tables of an index; `parts` has one per part, numbered
 likewise, with its tokens as little-endian uint32, the context first. `losses` has one entry per part of which not every
 token but the first counts alike; `contents` has what documents were made of that are not plain text. Tables of text
-alone lack both, and are of version 2. `words` is the full-text index of the documents'
-texts as `words.indexed` gives them, without the texts. In tables of version 1 it has the texts' own words, cut by
-SQLite.
+alone lack both, and are of version 2; `losses` of version 3 has no labels and no second texts. `words` is the full-text
+index of the documents' texts as `words.indexed` gives them, without the texts. In tables of version 1 it has the texts'
+own words, cut by SQLite.
 """
 
 import re
@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gindex.documents.losses import LOSS_COLUMNS
+from gindex.documents.losses import LABEL_COLUMNS, LOSS_COLUMNS
 from gindex.documents.values import register
 from gindex.documents.words import indexed
 from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
 from gindex.files.open_files import check_shortage
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
-VERSION, TEXT_VERSION = 3, 2
-"""The newest version of tables, and that of tables of text whose tokens count alike."""
+VERSION, FORMS_VERSION, TEXT_VERSION = 4, 3, 2
+"""The newest version of tables, that of tables without labels, and that of tables of text whose tokens count alike."""
 
 PLAIN_WORDS = 1
 """The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
@@ -54,6 +54,11 @@ _FORMS = (
     """CREATE TABLE contents(
     document INTEGER PRIMARY KEY REFERENCES documents(ordinal), form TEXT NOT NULL, content TEXT NOT NULL
 )""",
+    f"PRAGMA user_version = {FORMS_VERSION}",
+)
+_LABELS = (
+    "ALTER TABLE losses ADD COLUMN labels BLOB",
+    "ALTER TABLE losses ADD COLUMN second INTEGER",
     f"PRAGMA user_version = {VERSION}",
 )
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -103,33 +108,46 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def select_parts(version: int, documents: bool = False) -> str:
-    """The beginning of a statement that gives parts `p`: `PART_COLUMNS`, then `LOSS_COLUMNS` or NULL.
+    """The beginning of a statement that gives parts `p`: `PART_COLUMNS`, then `LOSS_COLUMNS` and labels or NULL.
 
     Args:
         version: Version of the table.
-        documents: Give `DOCUMENT_COLUMNS` of their documents `d` after them, and what these were made of: their form,
-            or NULL for plain text.
+        documents: Give `DOCUMENT_COLUMNS` of their documents `d` after them, and what these were made of: their form
+            and content, or NULL for plain text.
     """
     columns, tables = [f"p.{column}" for column in PART_COLUMNS], "parts p"
-    if version == VERSION:
-        columns += [f"l.{column}" for column in LOSS_COLUMNS]
+    for names, since in ((LOSS_COLUMNS, FORMS_VERSION), (LABEL_COLUMNS, VERSION)):
+        columns += [f"l.{name}" if version >= since else "NULL" for name in names]
+    if version >= FORMS_VERSION:
         tables += " LEFT JOIN losses l ON l.part = p.ordinal"
-    else:
-        columns += ["NULL"] * len(LOSS_COLUMNS)
     if documents:
         columns += [f"d.{column}" for column in DOCUMENT_COLUMNS]
         tables += " JOIN documents d ON d.ordinal = p.document"
-        columns.append("c.form" if version == VERSION else "NULL")
-        if version == VERSION:
+        columns += ["c.form", "c.content"] if version >= FORMS_VERSION else ["NULL", "NULL"]
+        if version >= FORMS_VERSION:
             tables += " LEFT JOIN contents c ON c.document = d.ordinal"
     return f"SELECT {', '.join(columns)} FROM {tables}"
 
 
 def add_forms(connection: sqlite3.Connection) -> None:
-    """Add the tables of other forms of documents to a table of text, which becomes one of the newest version."""
-    if version_of(connection) < VERSION:
+    """Add the tables of other forms of documents to a table of text."""
+    if version_of(connection) < FORMS_VERSION:
         for statement in _FORMS:
             connection.execute(statement)
+
+
+def add_losses(connection: sqlite3.Connection, part: int, columns: tuple[object, ...]) -> None:
+    """Write what counts in a part: `LOSS_COLUMNS`, and `LABEL_COLUMNS`, which a table gets when it needs them."""
+    add_forms(connection)
+    names: tuple[str, ...] = LOSS_COLUMNS
+    if any(value is not None for value in columns[len(LOSS_COLUMNS) :]):
+        names += LABEL_COLUMNS
+        if version_of(connection) < VERSION:
+            for statement in _LABELS:
+                connection.execute(statement)
+    marks = ", ".join("?" * (1 + len(names)))
+    entry = (part, *columns[: len(names)])
+    connection.execute(f"INSERT INTO losses (part, {', '.join(names)}) VALUES ({marks})", entry)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -145,7 +163,7 @@ def read_document(connection: sqlite3.Connection, ordinal: int) -> tuple[str, st
     if row is None:
         return None
     form, content = "text", "{}"
-    if version_of(connection) == VERSION:
+    if version_of(connection) >= FORMS_VERSION:
         statement = "SELECT form, content FROM contents WHERE document = ?"
         form, content = connection.execute(statement, (ordinal,)).fetchone() or (form, content)
     return (*row, form, content)

@@ -9,14 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gindex.config import CorpusConfig
-from gindex.corpus.encoding import DocumentEncoder, EncodedDocument, searched_text
+from gindex.corpus.encoding import EncodedDocument, Encoder, searched_text
 from gindex.corpus.records import Document, is_deleted
-from gindex.corpus.tokens import Part, Tokenizer
+from gindex.corpus.tokens import Part
 from gindex.documents.losses import stored_columns, to_row, to_tokens
 from gindex.documents.schema import (
     PART_COLUMNS,
     add_forms,
+    add_losses,
     connect,
     create,
     index_words,
@@ -43,13 +43,11 @@ _BATCH_CHARACTERS = 4_000_000
 def fill_table(
     path: Path,
     documents: Iterator[Document],
-    tokenizer: Tokenizer,
-    config: CorpusConfig,
+    encoder: Encoder,
     progress: Progress,
     *,
     first_document: int = 0,
     first_part: int = 0,
-    vocabulary: int | None = None,
 ) -> None:
     """Tokenise documents, cut them into parts and write both to a new table at `path`.
 
@@ -58,12 +56,10 @@ def fill_table(
     Args:
         path: The table.
         documents: The documents, in order.
-        tokenizer: Cuts texts into tokens.
-        config: How long parts are, and what counts in them.
+        encoder: Makes parts of them.
         progress: Where the work is reported.
         first_document: Ordinal of the first document.
         first_part: Ordinal of the first part.
-        vocabulary: How many tokens the model has.
 
     Raises:
         CorpusError: There are no documents, one has no tokens, its form cannot be written, or an id is repeated.
@@ -71,7 +67,6 @@ def fill_table(
         StoreError: The file cannot be written.
     """
     with new_table(path) as connection, progress.phase("tokenise", None, "documents") as phase:
-        encoder = DocumentEncoder(tokenizer, config, vocabulary)
         _TableWriter(connection, encoder, first_document, first_part).fill(documents, phase)
 
 
@@ -120,8 +115,7 @@ def add_part(connection: sqlite3.Connection, columns: tuple[Any, ...], losses: t
     """Write a part: its columns in the table of parts, and those in the table of losses where it needs any."""
     connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
     if losses is not None:
-        add_forms(connection)
-        connection.execute("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (columns[0], *losses))
+        add_losses(connection, columns[0], losses)
 
 
 def copy_documents(
@@ -188,7 +182,7 @@ class _TableWriter:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        encoder: DocumentEncoder,
+        encoder: Encoder,
         first_document: int,
         first_part: int,
     ) -> None:

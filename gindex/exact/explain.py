@@ -53,10 +53,12 @@ def explain(
         for number, (ordinal, objective) in enumerate(stored):
             batch = pad([objective], np.array([ordinal]))
             losses = partial(model.task.losses, batch)
-            influence_LNT = token_influence(tracked, preconditioned, 1, losses, batch.texts)
+            widths = [mask.shape[1] for mask in batch.masks]
+            influence_LNT = token_influence(tracked, preconditioned, 1, losses, batch.texts, widths)
             influence_LT = influence_LNT[:, 0].double().cpu().numpy()
             by_layer += influence_LT.sum(1)
-            tokens = zip(texts[number], influence_LT.sum(0)[batch.mask[0]], strict=True)
+            real_T = np.concatenate([mask[0] for mask in batch.masks])
+            tokens = zip(texts[number], influence_LT.sum(0)[: len(real_T)][real_T], strict=True)
             parts.append(
                 PartExplanation(
                     part=number,

@@ -12,7 +12,7 @@ Source: Martens & Grosse 2015, arXiv:1503.05671, for K-FAC.
 import torch
 from torch import Tensor
 
-from gindex.curvature.eigenbasis import check_finite
+from gindex.curvature.eigenbasis import variances
 from gindex.curvature.kinds import CurvatureKind
 
 
@@ -40,8 +40,7 @@ def coordinate_basis(covariance_XX: Tensor, name: str) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: The covariance holds a NaN or an infinity.
     """
-    check_finite(covariance_XX, name)
-    values, order = covariance_XX.diagonal().double().sort(descending=True, stable=True)
+    values, order = variances(covariance_XX.diagonal(), name)
     return values, torch.eye(len(order), dtype=torch.float64, device=order.device)[:, order]
 
 

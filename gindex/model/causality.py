@@ -91,7 +91,7 @@ def check_causal(name: str, logits: Logits, tokens: Sequence[int], most: int, de
         )
     mixed = float(_changes(first_TV, others_TV).median())
     noise = max(float(_changes(*pair).median()) for pair in ((first_TV, single_TV), (short_TV, alone_TV)))
-    rounding, moved = _rounding(together_NTV.dtype, noise), max(mixed, noise)
+    rounding, moved = allowed_rounding(together_NTV.dtype, noise), max(mixed, noise)
     if moved > rounding:
         raise ModelError(
             field=name,
@@ -167,6 +167,17 @@ def check_long(
         )
 
 
+def allowed_rounding(dtype: torch.dtype, noise: float) -> float:
+    """Return the largest change that counts as rounding, where batches of other sizes change logits by `noise`."""
+    return ROUNDING[dtype] if dtype in ROUNDING else min(MOST_ROUNDING_16, max(ROUNDING_16, NOISE * noise))
+
+
+def random_tokens(tokens: Sequence[int], length: int, count: int) -> npt.NDArray[np.uint32]:
+    """Return random texts [count, length] of some tokens, always the same."""
+    drawn = np.random.default_rng(0).choice(np.asarray(tokens, np.uint32), (count, length))
+    return drawn.astype(np.uint32)
+
+
 def ordinary_tokens(tokenizer: object, vocabulary: int) -> list[int]:
     """Return the ids of tokens without a meaning of their own: neither special nor added for pictures and sounds.
 
@@ -177,11 +188,6 @@ def ordinary_tokens(tokenizer: object, vocabulary: int) -> list[int]:
     special = {*getattr(tokenizer, "all_special_ids", ()), *getattr(tokenizer, "added_tokens_decoder", {})}
     ordinary = [t for t in range(min(len(tokenizer), vocabulary)) if t not in special]  # type: ignore[arg-type]
     return ordinary if len(ordinary) > 1 else list(range(vocabulary))
-
-
-def _rounding(dtype: torch.dtype, noise: float) -> float:
-    """Return the largest change that counts as rounding, where batches of other sizes change logits by `noise`."""
-    return ROUNDING[dtype] if dtype in ROUNDING else min(MOST_ROUNDING_16, max(ROUNDING_16, NOISE * noise))
 
 
 def _sequences(tokens: Sequence[int], length: int, cuts: Sequence[int], seed: int = 0) -> npt.NDArray[np.int64]:

@@ -6,6 +6,8 @@ document's logits would depend on the longest document of its batch. Such a mode
 
 from typing import Any
 
+from torch import nn
+
 NO_LIMIT = 1 << 30
 """Most tokens of a model that states no limit."""
 
@@ -26,6 +28,20 @@ def most_tokens(settings: Any) -> int:
     stated = [int(value) for name in _NAMES if (value := getattr(text, name, None))]
     most = stated[0] if stated else NO_LIMIT
     return min([most, *_unstretched(text, most)])
+
+
+def most_positions(model: nn.Module) -> int:
+    """Return the most tokens that a model's table of positions has rows for; `NO_LIMIT` where it states none.
+
+    The positions of RoBERTa's family begin behind that of the padding, which its settings count as well.
+    """
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    rows = [
+        table.num_embeddings - 1 - table.padding_idx
+        for table in tables
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None
+    ]
+    return min(rows, default=NO_LIMIT)
 
 
 def _unstretched(settings: Any, most: int) -> list[int]:

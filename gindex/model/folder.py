@@ -5,7 +5,6 @@ Weights are later loaded from the files that were checked here, and from no othe
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,11 @@ from gindex.errors import ModelError
 from gindex.model.library_messages import first_line
 from gindex.model.location import ADAPTER_SETTINGS, PICKLED_WEIGHTS, SAFE_WEIGHTS, SHARD_LIST
 from gindex.model.quantisation import is_quantised
+from gindex.model.tasks.choice import chosen_kind
+from gindex.model.tasks.kind import TaskKind
 
 WIDE = ("F64", "F32", "F16", "BF16")
 """Number formats of safetensors that weights may be stored in; narrower ones come with scales beside them."""
-
-_OTHER_TASK = re.compile(
-    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|NextSentencePrediction)$"
-    r"|Reward"
-)
-"""Architectures that do not predict next tokens."""
 
 _GGUF_REMEDY = (
     "write it as a plain model with transformers: from_pretrained(folder, gguf_file=..., "
@@ -34,11 +29,12 @@ _GGUF_REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A folder with all files of a causal language model.
+    """A folder with all files of a model.
 
     Attributes:
         path: The folder.
         name: The name that the user gave.
+        kind: What the model was trained to do.
         settings: Its config.json.
         pickled: Whether its weights are pickled.
         stored: The file of each weight by its name; empty where they are pickled.
@@ -47,6 +43,7 @@ class ModelFolder:
 
     path: Path
     name: str
+    kind: type[TaskKind]
     settings: dict[str, Any]
     pickled: bool
     stored: Mapping[str, Path]
@@ -62,25 +59,33 @@ class ModelFolder:
             is_base: Whether it is the base of an adapter.
 
         Raises:
-            ModelError: It holds no causal language model whose weights can be taken as they are.
+            ModelError: It holds no model of the task whose weights can be taken as they are.
         """
         name = config.name
         settings = _read_settings(path, name)
         quantised = is_quantised(settings, name, is_base=is_base)
-        _check_architecture(settings, name)
+        kind = chosen_kind(config.task, settings)
+        kind.check_architecture(settings, name)
         _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
-        if files:
-            stored = dict(_stored(files, name, narrow=quantised))
-            return cls(path=path, name=name, settings=settings, pickled=False, stored=stored, quantised=quantised)
-        _check_pickled(path, config)
-        return cls(path=path, name=name, settings=settings, pickled=True, stored={}, quantised=quantised)
+        if not files:
+            _check_pickled(path, config)
+        stored = dict(_stored(files, name, narrow=quantised))
+        return cls(
+            path=path,
+            name=name,
+            kind=kind,
+            settings=settings,
+            pickled=not files,
+            stored=stored,
+            quantised=quantised,
+        )
 
     @property
     def own_code(self) -> bool:
         """Whether its settings name Python code of its own for the model."""
         auto_map = self.settings.get("auto_map")
-        return isinstance(auto_map, dict) and bool({"AutoConfig", "AutoModelForCausalLM"} & auto_map.keys())
+        return isinstance(auto_map, dict) and bool({"AutoConfig", self.kind.auto_model} & auto_map.keys())
 
 
 def _read_settings(path: Path, name: str) -> dict[str, Any]:
@@ -110,25 +115,6 @@ def _instead(path: Path) -> str:
     if not any(path.iterdir()):
         return "an empty folder; check `model`"
     return "none; save the model there with save_pretrained()"
-
-
-def _check_architecture(settings: dict[str, Any], name: str) -> None:
-    named = settings.get("architectures") or []
-    shown = ", ".join(map(str, named)) or settings.get("model_type", "a model")
-    if settings.get("is_encoder_decoder"):
-        raise ModelError(
-            field=name,
-            expected="a causal language model",
-            found=f"an encoder-decoder ({shown}), whose decoder would run without what it attends to",
-            remedy="use a decoder-only model",
-        )
-    if any(_OTHER_TASK.search(str(architecture)) for architecture in named):
-        raise ModelError(
-            field=name,
-            expected="a causal language model",
-            found=f"{shown}, which does not predict next tokens",
-            remedy="give the language model that it was made from",
-        )
 
 
 def _check_elsewhere(path: Path, settings: dict[str, Any], name: str) -> None:

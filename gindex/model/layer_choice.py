@@ -12,8 +12,8 @@ from gindex.errors import ConfigError
 from gindex.model.layer_kinds import OTHER
 
 WIDE_HEAD = 8192
-"""Widest output head in tokens that is tracked by default: the covariance of 32,000 outputs takes 4 GB in float32, and
-its eigendecomposition hours on a CPU."""
+"""Widest output head in tokens that is tracked by default, and whose pseudo-gradients have a basis of one matrix. A
+wider one may have more weights than the body; its basis on that side are the unit vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,7 @@ class LayerChoice:
             return f"not of the {self.layers}, which `layers` asks for"
         if layer.head and layer.outputs > WIDE_HEAD:
             return (
-                f"an output head of {layer.outputs:,} tokens, off by default for what its curvature costs; "
-                f"`track` {name} takes it"
+                f"an output head of {layer.outputs:,} tokens, off by default for what it costs; `track` {name} takes it"
             )
         return None
 

@@ -17,6 +17,7 @@ from gindex.model.convolution import Convolution, convolved, is_affine, patch_sh
 from gindex.model.expansion import OwnParameter
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_records import UntrackedWeight
+from gindex.model.sides import Side
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +33,10 @@ class TrackedLayer:
         has_bias: Whether activations get a 1 appended.
         group: Name of the layer group (transformer block) whose slice of the vector it shares.
         source: Name of the first tracked layer that reads the same activations (1 included); these share A and Q_A.
+        input_block, output_block: Structure of the basis of each side (`Side.block`): None for one matrix; the size of
+            the blocks of a block-diagonal one; 1, `UNIT_VECTORS`, for unit vectors. A layer whose side is as wide as
+            its weight is long but hardly correlated, such as one that only multiplies each feature, says 1 here.
+            Layers with one source have one structure of it.
         body: Whether it is of the model's body, which the output head is not.
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
@@ -48,6 +53,8 @@ class TrackedLayer:
     has_bias: bool
     group: str
     source: str
+    input_block: int | None = None
+    output_block: int | None = None
     body: bool = True
     beside: nn.Module | None = None
     expert: int | None = None
@@ -84,6 +91,16 @@ class TrackedLayer:
     def parameters(self) -> int:
         """Number of weights, bias included."""
         return self.inputs * self.outputs
+
+    @property
+    def input_side(self) -> Side:
+        """The side of its activations, with the structure of Q_A."""
+        return Side(self.inputs, self.input_block)
+
+    @property
+    def output_side(self) -> Side:
+        """The side of its pseudo-gradients, with the structure of Q_S."""
+        return Side(self.outputs, self.output_block)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,11 @@
-"""Loading of a causal language model and its tokenizer, with checks that the model is whole and causal.
+"""Loading of a model and its tokenizer, with checks that the model is whole and does what its task needs.
 
 Checks that need no weights come first, so that a folder that cannot be used is refused at once.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from gindex.config import ModelConfig
-from gindex.errors import GindexError, ModelError, TokenizerError
+from gindex.config import CAUSAL, USUAL_TOKENS, CorpusConfig, ModelConfig
+from gindex.corpus.encoding import Encoder
+from gindex.errors import ModelError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
-from gindex.model.causality import check_causal, ordinary_tokens
-from gindex.model.context_length import most_tokens
+from gindex.model.context_length import most_positions, most_tokens
 from gindex.model.custom_models import rebuild
 from gindex.model.fingerprints import (
     fingerprint_adapter,
@@ -35,12 +35,13 @@ from gindex.model.isolation import loading, share_turns
 from gindex.model.library_messages import first_line, quiet
 from gindex.model.location import ADAPTER_SETTINGS, find_model
 from gindex.model.quantisation import check_backward, keep_differentiable
+from gindex.model.tasks.kind import TaskKind
 from gindex.model.weight_check import check_padding, check_whole, ignored_missing
+from gindex.queries.counted_text import CountedText, TokenLimit
+from gindex.queries.query import Query
 
 PRIMITIVES = 128
 """Compiled products that oneDNN caches, one for each shape. With AMX one takes .6 MB; its own default is 1,024."""
-
-_CROSS_ATTENTION = re.compile(r"(^|\.)(encoder_attn|crossattention|cross_attention|EncDecAttention)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class LoadedModel:
     Attributes:
         model: The model, frozen.
         tokenizer: Its tokenizer.
+        kind: What it was trained to do.
         max_tokens: Most tokens that it takes.
         fingerprint: Fingerprint of its weights, without those of an adapter.
         tokenizer_fingerprint: Fingerprint of its tokenizer.
@@ -62,6 +64,7 @@ class LoadedModel:
 
     model: nn.Module
     tokenizer: Any
+    kind: TaskKind
     max_tokens: int
     fingerprint: str
     tokenizer_fingerprint: str
@@ -75,6 +78,19 @@ class LoadedModel:
     def vocabulary(self) -> int:
         """How many tokens the model has."""
         return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+    @property
+    def query_forms(self) -> Sequence[str]:
+        """Forms of queries that the task takes."""
+        return self.kind.query_forms
+
+    def query_texts(self, query: Query, form: str, limit: TokenLimit) -> Sequence[CountedText]:
+        """Texts of a query; see `QueryReader.query_texts`."""
+        return self.kind.query_texts(query, form, self, limit)
+
+    def encoder(self, config: CorpusConfig, seed: int) -> Encoder:
+        """What makes objectives of documents, with parts as long as the settings say or the model takes."""
+        return self.kind.encoder(config, config.max_tokens or min(USUAL_TOKENS, self.max_tokens), seed)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -118,13 +134,13 @@ def read_model(config: ModelConfig) -> ModelSettings:
         ModelError: There is no such model, or it cannot be used.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto import modeling_auto
 
     with quiet():
         adapter, folder = _find_folders(config)
         try:
             settings = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=config.trust_remote_code)
-            known = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
+            known = type(settings) in getattr(modeling_auto, folder.kind.mapping)
         except Exception as error:
             if folder.own_code and not config.trust_remote_code:
                 raise _untrusted(folder.name) from error
@@ -138,11 +154,11 @@ def read_model(config: ModelConfig) -> ModelSettings:
                 raise _untrusted(folder.name)
             raise ModelError(
                 field=folder.name,
-                expected="a causal language model of transformers",
+                expected=f"{folder.kind.described} of transformers",
                 found=(
                     f"{', '.join(folder.settings.get('architectures') or []) or settings.model_type}, which has none"
                 ),
-                remedy="use a model of a class that ends in ForCausalLM",
+                remedy=f"use a model of a class that {folder.kind.auto_model} loads",
             )
         return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings), adapter=adapter)
 
@@ -154,7 +170,15 @@ def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolde
     if adapter is not None:
         import_peft(config.name)  # before anything large is read
         base = adapter.base(config)
-        return adapter, ModelFolder.read(adapter.find_base(base), base, is_base=True)
+        folder = ModelFolder.read(adapter.find_base(base), base, is_base=True)
+        if folder.kind.name != CAUSAL:
+            raise ModelError(
+                field=config.name,
+                expected="an adapter of a causal language model",
+                found=f"one of {folder.kind.described}",
+                remedy="merge it with peft's merge_and_unload(), and give what that returns",
+            )
+        return adapter, folder
     if config.base is not None:
         raise ModelError(
             field="base", expected="an adapter", found=f"a whole model in {config.name}", remedy="leave `base` out"
@@ -180,11 +204,13 @@ def load_model(config: ModelConfig) -> LoadedModel:
         tokenizer = load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
         dtype = _pick_dtype(config, read.settings, device)
         model = _load_weights(read, config, dtype, device)
+        kind = folder.kind(config.name, model, tokenizer)
         fingerprint = fingerprint_files(folder.stored) if folder.quantised else fingerprint_model(model)
         loaded = LoadedModel(
             model=model,
             tokenizer=tokenizer,
-            max_tokens=read.max_tokens,
+            kind=kind,
+            max_tokens=min(read.max_tokens, most_positions(model)),
             fingerprint=fingerprint,
             tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
             buffers="" if folder.quantised else fingerprint_buffers(model),
@@ -193,7 +219,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
         if read.adapter is not None:
             loaded = _adapted(loaded, read.adapter, folder, dtype)
         _check_vocabulary(config.name, model, tokenizer)
-        _check_passes(config.name, model, tokenizer, read.max_tokens)
+        kind.check(loaded.max_tokens)
     share_turns(model, ours=True)
     # As the first call would; another thread's call at that moment would find the tokenizer in use.
     tokenizer.backend_tokenizer.no_truncation()
@@ -293,11 +319,11 @@ def _untrusted(name: str) -> ModelError:
 
 
 def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    name, folder = read.folder.name, read.folder
+    name, folder, kind = read.folder.name, read.folder, read.folder.kind
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = getattr(transformers, kind.auto_model).from_pretrained(
             str(folder.path),
             config=read.settings,
             dtype=dtype,
@@ -320,13 +346,21 @@ def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, 
             ) from error
         raise ModelError(
             field=name,
-            expected=f"a causal language model of transformers, could not load it ({first_line(error)})",
+            expected=f"{kind.described} of transformers, could not load it ({first_line(error)})",
             remedy="give a folder with config.json and weights, or a hub name",
         ) from error
     hidden = set() if folder.pickled else ignored_missing(model, folder.stored)
-    check_whole(name, model, {**report, "missing_keys": {*report["missing_keys"], *hidden}})
+    unused = {key for key in report["unexpected_keys"] if kind.spare and re.search(kind.spare, key)}
+    check_whole(
+        name,
+        model,
+        {
+            **report,
+            "missing_keys": {*report["missing_keys"], *hidden},
+            "unexpected_keys": set(report["unexpected_keys"]) - unused,
+        },
+    )
     check_padding(name, model, folder.stored)
-    _check_cross_attention(name, model)
     if is_own(model):
         model = rebuild(name, model, dtype)
     try:
@@ -349,21 +383,6 @@ def _pick_dtype(config: ModelConfig, settings: Any, device: torch.device) -> tor
     return torch.bfloat16 if sixteen_bit and fast_bfloat16(device) else torch.float32
 
 
-def _check_cross_attention(name: str, model: nn.Module) -> None:
-    """Refuse the decoder of an encoder-decoder: it has weights that attend to an encoder, and there is none."""
-    attending = next((module for module, _ in model.named_modules() if _CROSS_ATTENTION.search(module)), None)
-    if attending is not None:
-        raise ModelError(
-            field=name,
-            expected="a causal language model",
-            found=(
-                f"an encoder-decoder's decoder ({type(model).__name__}, whose {attending} attends to an encoder), "
-                "which would run without it"
-            ),
-            remedy="use a decoder-only model",
-        )
-
-
 def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
     rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
     if len(tokenizer) > rows:
@@ -373,28 +392,3 @@ def _check_vocabulary(name: str, model: nn.Module, tokenizer: Any) -> None:
             found=len(tokenizer),
             remedy="the tokenizer belongs to another model",
         )
-
-
-def _check_passes(name: str, model: nn.Module, tokenizer: Any, most: int) -> None:
-    """Run the model on a few tokens: it must take tokens alone, and be causal.
-
-    Raises:
-        ModelError: It does not, or is not.
-        NonFiniteError: Its logits are NaN or infinite.
-    """
-    device = next(model.parameters()).device
-    rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
-    narrow = any(parameter.dtype.itemsize == 2 for parameter in model.parameters())
-    try:
-        check_causal(
-            name, lambda tokens: model(tokens, use_cache=False).logits, ordinary_tokens(tokenizer, rows), most, device
-        )
-    except GindexError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            field=name,
-            expected="a causal language model that takes tokens alone",
-            found=f"that {type(model).__name__} fails on them ({type(error).__name__}: {first_line(error)})",
-            remedy="try `dtype` float32" if narrow else "use one that needs no pictures or masks",
-        ) from error

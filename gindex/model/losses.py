@@ -7,18 +7,21 @@ Axes: N documents, R texts (as many, or two of each document), T tokens, V vocab
 something.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gindex.corpus.batches import TokenBatch
-from gindex.corpus.objectives import Preference
+from gindex.corpus.objectives import Objective, Preference
 from gindex.model.devices import to_device
-from gindex.model.head import CHUNK, LabelSource, head_losses
+from gindex.model.head import CHUNK, LabelSource, head_losses, plain_head
+from gindex.model.isolation import alone
+from gindex.model.layers import LayerTable
 
 BLOCK_LABELS = 128
 """Labels of a block. `sample_labels` finds the block by sums first: that takes a fraction of the time."""
@@ -61,6 +64,8 @@ class CausalLanguageModel:
     padding, so a document's gradient does not depend on it, and fused attention keeps its fast path.
     """
 
+    probe_tokens = 3
+
     def __init__(self, model: nn.Module, head: nn.Linear | None = None) -> None:
         """Wrap a causal language model of transformers; its weights are frozen and dropout is off.
 
@@ -70,6 +75,27 @@ class CausalLanguageModel:
                 never hold the logits of a whole batch.
         """
         self.model, self.head = model.requires_grad_(False).eval(), head
+
+    def trial(self, ids: npt.NDArray[np.uint32]) -> Objective:
+        """Return an objective over any tokens [T], to try the model on."""
+        return Objective.counting(ids)
+
+    def settled(self, table: LayerTable, batch: TokenBatch) -> "CausalLanguageModel":
+        """Return the task that never holds the logits of a whole batch, where the head allows it; see `plain_head`.
+
+        Args:
+            table: The tracked layers.
+            batch: Texts to try the head on.
+        """
+        with alone(self.model):
+            head = plain_head(self.model, to_device(batch.tokens, self.device))
+        if head is None or any(layer.module is head for layer in table.layers):
+            return self
+        return CausalLanguageModel(self.model, head)
+
+    def on(self, model: nn.Module, copies: Mapping[int, Any]) -> "CausalLanguageModel":
+        """Return the task of a copy of the model, given the copies of its modules by the originals' identity."""
+        return CausalLanguageModel(model, None if self.head is None else copies[id(self.head)])
 
     @property
     def device(self) -> torch.device:

@@ -58,6 +58,11 @@ class TensorBatch:
             return real
         return np.ones((len(self.ordinals), 1), dtype=bool)
 
+    @property
+    def masks(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """The mask alone: all layers have the same positions, or one."""
+        return (self.mask,)
+
     def some(self, count: int) -> Inputs:
         """Return the inputs of the first `count` documents, repeated from the first where there are fewer."""
         rows = torch.arange(count, device="cpu") % len(self.ordinals)

@@ -3,8 +3,8 @@
 Axes: N parts.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,19 +20,16 @@ from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, batch_objectives, pad
 from gindex.corpus.objectives import Objective
 from gindex.errors import MismatchError
-from gindex.model.causality import check_long, ordinary_tokens
-from gindex.model.devices import to_device
-from gindex.model.head import plain_head
 from gindex.model.isolation import alone, plain, share_turns
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
-from gindex.model.losses import CausalLanguageModel
+from gindex.model.tasks.kind import ModelTask
 from gindex.model.tracking import track_layers
 
-PROBE_TOKENS, PROBE_VOCABULARY = 3, 1024
-"""Tokens of each document that a model is tried on, and how many of its tokens, the first ones, they are taken from."""
+PROBE_VOCABULARY = 1024
+"""How many of a model's tokens, the first ones, those are taken from that it is tried on."""
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 16384
 
@@ -45,7 +42,7 @@ class TrackedModel:
     """A model, its loss, and its tracked layers. Builds and searches use the same."""
 
     loaded: LoadedModel
-    task: CausalLanguageModel
+    task: ModelTask
     table: LayerTable
     most_batch_tokens: int = ACCELERATOR_BATCH_TOKENS
 
@@ -73,31 +70,49 @@ class TrackedModel:
         """
         loaded = load_model(config)
         check(loaded)
-        task = CausalLanguageModel(loaded.model)
+        task = loaded.kind.task()
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(
             layers=config.layers, track=config.track, untrack=config.untrack, names=names, trained=loaded.trained
         )
-        table = track_layers(loaded.model, lambda documents: task.logits(_probe(loaded.model, documents)), choice)
+        table = track_layers(loaded.model, lambda documents: task.logits(_probe(task, documents)), choice)
         if recorded is not None:
             table = _as_recorded(table, recorded)
             _check_layers(config.name, table, recorded)
-        with alone(loaded.model):
-            head = plain_head(loaded.model, to_device(_probe(loaded.model, 1).tokens, task.device))
-        if head is not None and all(layer.module is not head for layer in table.layers):
-            task = CausalLanguageModel(loaded.model, head)
-        return cls(loaded=loaded, task=task, table=table)
+        return cls(loaded=loaded, task=task.settled(table, _probe(task, 1)), table=table)
 
     def check_length(self, tokens: int) -> None:
-        """Check that the model takes parts of so many tokens, and is causal over them.
+        """Check that the model takes parts of so many tokens, and does with them what its task needs.
 
         Raises:
-            ModelError: It does not, or is not.
+            ModelError: It does not.
         """
-        loaded = self.loaded
-        ordinary = ordinary_tokens(loaded.tokenizer, self.task.vocabulary)
         with self.alone():
-            check_long(type(loaded.model).__name__, self.task.losses, ordinary, tokens, self.dtype)
+            self.loaded.kind.check_length(tokens)
+
+    @contextmanager
+    def from_embeddings(self) -> Iterator[None]:
+        """Let gradients flow from the embeddings of tokens up, as they do under observation."""
+        model = self.loaded.model
+        own = model.get_input_embeddings()  # type: ignore[operator]
+        # An encoder and a decoder have one each, of the same weight.
+        reading = [m for m in model.modules() if m is own or (isinstance(m, nn.Embedding) and m.weight is own.weight)]
+        handles = [m.register_forward_hook(lambda _module, _args, output: output.requires_grad_(True)) for m in reading]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def trial(self, tokens: int, vocabulary: int | None = None) -> TokenBatch:
+        """A part of so many tokens to measure the model on.
+
+        Args:
+            tokens: Its length.
+            vocabulary: How many different tokens are in it; all that the model has by default.
+        """
+        ids = np.arange(tokens, dtype=np.uint32) % min(self.task.vocabulary, vocabulary or self.task.vocabulary)
+        return pad([self.task.trial(ids)], [0])
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +144,7 @@ class TrackedModel:
         return replace(
             self,
             loaded=replace(self.loaded, model=twin),
-            task=CausalLanguageModel(twin, None if self.task.head is None else copies[id(self.task.head)]),
+            task=self.task.on(twin, copies),
             table=replace(self.table, layers=layers),
             most_batch_tokens=TWIN_BATCH_TOKENS,
         )
@@ -157,20 +172,25 @@ class TrackedModel:
         return batch_objectives(objectives, ordinals, batch_tokens or self.usual_batch_tokens)
 
 
-def _probe(model: nn.Module, documents: int) -> TokenBatch:
+def _probe(task: ModelTask, documents: int) -> TokenBatch:
     """Documents of a few different tokens to try a model on; none whose embedding is not finite."""
-    weight_VH = model.get_input_embeddings().weight  # type: ignore[operator]
+    weight_VH, length = task.model.get_input_embeddings().weight, task.probe_tokens  # type: ignore[operator]
     usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
     usable = usable if len(usable) else np.arange(1)
-    tokens = usable[np.arange(documents * PROBE_TOKENS) % len(usable)].astype(np.uint32)
-    texts = [Objective.counting(ids) for ids in tokens.reshape(documents, PROBE_TOKENS)]
-    return pad(texts, np.arange(documents))
+    tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
+    return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:
-    """Let the experts share factors that did so when the index was built."""
-    shared = {layer.name for layer in recorded if layer.factors is not None}
-    return replace(table, layers=tuple(layer.sharing() if layer.name in shared else layer for layer in table))
+    """Let the factors have the structure that they had when the index was built, and experts share as they did."""
+    found = []
+    records = {layer.name: layer for layer in recorded}
+    for layer in table:
+        if (record := records.get(layer.name)) is not None:
+            layer = replace(layer, input_block=record.input_block, output_block=record.output_block)
+            layer = layer if record.factors is None else layer.sharing()
+        found.append(layer)
+    return replace(table, layers=tuple(found))
 
 
 def _check_layers(name: str, table: LayerTable, recorded: Sequence[LayerRecord]) -> None:

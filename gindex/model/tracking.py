@@ -11,7 +11,7 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from gindex.model.expansion_trial import own_parameters, reason_of_values, try_e
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
-from gindex.model.layer_choice import Candidate, LayerChoice, output_head
+from gindex.model.layer_choice import WIDE_HEAD, Candidate, LayerChoice, output_head
 from gindex.model.layer_kinds import LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import (
@@ -41,10 +41,8 @@ from gindex.model.layers import (
 )
 from gindex.model.owners import inner_linears
 from gindex.model.quantisation import is_quantised_weight
+from gindex.model.sides import UNIT_VECTORS, usual_block
 from gindex.model.tolerances import is_same_product, relative_error
-
-MAX_WIDTH = 32768
-"""Widest layer side in features: wider ones (output heads over a vocabulary) have no affordable eigendecomposition."""
 
 PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
 """Documents of the two batches that a model is tried on. With two numbers, an axis that only happens to have the length
@@ -95,8 +93,23 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         )
     outside = _outside(model) if choice.trained is None else set()
     layers = tuple(replace(layer, body=outside.isdisjoint(_identities(layer))) for layer in layers)
+    layers = _with_unit_vectors(layers, output_head(model))
     untracked = tuple(_untracked(model, layers, candidates.modules, candidates.reasons, choice.trained))
     return LayerTable(layers=layers, untracked=untracked)
+
+
+def _with_unit_vectors(layers: Iterable[TrackedLayer], head: nn.Module | None) -> tuple[TrackedLayer, ...]:
+    """Return the layers with the unit vectors as basis of the sides that they suit.
+
+    Neighbours among the tokens of a vocabulary have nothing to do with one another, nor have the values of a parameter
+    that is no matrix.
+    """
+    return tuple(
+        replace(layer, output_block=UNIT_VECTORS)
+        if isinstance(layer.module, OwnParameter) or (layer.module is head and layer.outputs > WIDE_HEAD)
+        else layer
+        for layer in layers
+    )
 
 
 @dataclass
@@ -147,7 +160,7 @@ class _Candidates:
         ]
         choice.check_kinds(layers)
         for layer in layers:
-            of_form = _reason_of_form(layer.name, modules[layer.name], shapes[layer.name], shared)
+            of_form = _reason_of_form(layer.name, modules[layer.name], shared)
             if reason := of_form or choice.reason_against(layer):
                 reasons[layer.name] = reason
         embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
@@ -186,7 +199,9 @@ class _Candidates:
         seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            x = layer_input(args, kwargs)
+            x: object = layer_input(args, kwargs)
+            if not isinstance(x, Tensor):  # tables of positions may be called with a shape
+                return
             seen.count[documents] = seen.count.get(documents, 0) + 1
             seen.shapes[documents] = tuple(x.shape)
             if isinstance(module, ExpertLinears):
@@ -299,9 +314,7 @@ def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
         return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
 
 
-def _reason_of_form(
-    name: str, module: nn.Module, shape: tuple[int, int], shared: Mapping[int, Sequence[str]]
-) -> str | None:
+def _reason_of_form(name: str, module: nn.Module, shared: Mapping[int, Sequence[str]]) -> str | None:
     """Return the reason against a layer that shows before it is run."""
     parameters = affine_parameters(module)
     tied = [other for p in parameters for other in shared[id(p)] if not _is_own(other, name, module)]
@@ -311,8 +324,6 @@ def _reason_of_form(
         return "its weight is no parameter of its own but computed from others, as by a weight norm"
     if any(is_quantised_weight(parameter) for parameter in parameters):
         return f"its weight is quantised ({type(module).__name__} of {type(parameters[0]).__name__})"
-    if max(shape) > MAX_WIDTH:
-        return f"{max(shape):,} wide, above the limit of {MAX_WIDTH:,} for an eigendecomposition"
     return None
 
 
@@ -348,6 +359,8 @@ def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, 
         has_bias=has_bias,
         group=match.group(0) if match else name,
         source=source,
+        input_block=usual_block(shape[0] + has_bias),
+        output_block=usual_block(shape[1]),
     )
 
 

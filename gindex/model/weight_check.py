@@ -104,10 +104,15 @@ def ignored_missing(model: nn.Module, stored: Iterable[str]) -> set[str]:
     lacking = {
         name: weight
         for name, weight in model.named_parameters(remove_duplicate=False)
-        if hidden.search(name) and not {name, name.removeprefix(prefix)} & names
+        if hidden.search(name) and not {name, name.removeprefix(prefix)} & names and not _is_formula(model, name)
     }
     given = {id(weight) for name, weight in model.named_parameters(remove_duplicate=False) if name not in lacking}
     return {name for name, weight in lacking.items() if id(weight) not in given}
+
+
+def _is_formula(model: nn.Module, name: str) -> bool:
+    """Say whether a weight is the sines and cosines of positions, which its class makes itself."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def _remedy(model: nn.Module, missing: set[str], unexpected: set[str]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gindex.corpus.objectives import WeightedTokens
-from gindex.model.load import LoadedModel
 from gindex.search_options import CUT
 
 SHOWN_CHARACTERS = 40
@@ -35,16 +34,16 @@ class TokenLimit:
     text: str
 
 
-def token_limit(loaded: LoadedModel, long_queries: str, max_tokens: int | None) -> TokenLimit:
+def token_limit(model_tokens: int, long_queries: str, max_tokens: int | None) -> TokenLimit:
     """The limit of a model, or a smaller one.
 
     Args:
-        loaded: The model.
+        model_tokens: Most tokens that the model takes.
         long_queries: See `SearchOptions`.
         max_tokens: Most tokens, where that is fewer than the model takes.
     """
-    most = min(loaded.max_tokens, max_tokens or loaded.max_tokens)
-    which = "the model takes" if most == loaded.max_tokens else "are allowed here"
+    most = min(model_tokens, max_tokens or model_tokens)
+    which = "the model takes" if most == model_tokens else "are allowed here"
     return TokenLimit(most=most, cuts=long_queries == CUT, text=f"{most} tokens, which {which}")
 
 

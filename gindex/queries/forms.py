@@ -12,7 +12,7 @@ SET = "set"
 """Form of a query that is made of queries, beside the forms of documents."""
 
 _FIELDS = {
-    COMPLETION: ("prompt", "completion", "contrast", "span"),
+    COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair"),
     MESSAGES: ("messages", "tools", "loss", "turn", "contrast", "span"),
     TOKENS: ("input_ids", "labels", "loss_mask", "loss_weights"),
     PREFERENCE: ("chosen", "rejected", "prompt", "tools", "ref_chosen_logp", "ref_rejected_logp", "beta"),
@@ -61,17 +61,6 @@ def _check_weight(query: Query) -> None:
         )
 
 
-def _check_completion(query: Query, given: dict[str, Any]) -> None:
-    beside = next((name for name in ("contrast", "span") if name in given), None)
-    if query.completion is None and beside is not None:
-        raise QueryError(
-            field=name_of(query),
-            expected=f"a completion beside the {beside}",
-            found="a prompt alone",
-            remedy="say with `completion` what the model said",
-        )
-
-
 def _check_conversation(query: Query, given: dict[str, Any]) -> None:
     if query.loss is not None and query.loss not in LOSSES:
         raise QueryError(
@@ -96,5 +85,5 @@ def _check_set(query: Query, _given: dict[str, Any]) -> None:
         )
 
 
-_CHECKS = {COMPLETION: _check_completion, MESSAGES: _check_conversation, SET: _check_set}
+_CHECKS = {MESSAGES: _check_conversation, SET: _check_set}
 """What is checked of a form beside its fields."""

@@ -9,18 +9,18 @@ from gindex.corpus.forms import read_form
 from gindex.corpus.messages import assistant_turns
 from gindex.corpus.objectives import Objective, Preference
 from gindex.errors import ConfigError, QueryError
-from gindex.model.load import LoadedModel
 from gindex.options import default_of
 from gindex.queries.completions import Prompted, encode_completion
 from gindex.queries.conversations import CountedTurns, encode_turns
 from gindex.queries.counted_text import CountedText, TokenLimit, encode_alike
 from gindex.queries.forms import name_of
 from gindex.queries.query import Query
+from gindex.queries.reader import QueryReader
 
 SIDES = ("chosen", "rejected")
 
 
-def encode_preference(query: Query, loaded: LoadedModel, limit: TokenLimit) -> tuple[Objective, tuple[str, ...]]:
+def encode_preference(query: Query, loaded: QueryReader, limit: TokenLimit) -> tuple[Objective, tuple[str, ...]]:
     """Tokens of both sides of a preference, with its loss; and what is to be told of them.
 
     Raises:
@@ -42,7 +42,7 @@ def encode_preference(query: Query, loaded: LoadedModel, limit: TokenLimit) -> t
     return Objective(tuple(text.tokens for text in sides), preference), notes
 
 
-def _encoder(content: dict[str, Any], side: str, name: str, loaded: LoadedModel) -> Callable[[TokenLimit], CountedText]:
+def _encoder(content: dict[str, Any], side: str, name: str, loaded: QueryReader) -> Callable[[TokenLimit], CountedText]:
     """What encodes a side after the prompt of both."""
     prompt, answer, name = content["prompt"], content[side], f"{name}, {side}"
     if isinstance(answer, str):

@@ -7,15 +7,15 @@ from gindex.corpus.forms import read_form
 from gindex.corpus.objectives import WeightedTokens
 from gindex.corpus.tokens import decode_each
 from gindex.errors import QueryError
-from gindex.model.load import LoadedModel
 from gindex.queries.counted_text import CountedText, TokenLimit, quoted
 from gindex.queries.forms import name_of
 from gindex.queries.query import Query
+from gindex.queries.reader import QueryReader
 
 _FIELDS = ("input_ids", "labels", "loss_mask", "loss_weights")
 
 
-def encode_prepared(query: Query, loaded: LoadedModel, limit: TokenLimit) -> CountedText:
+def encode_prepared(query: Query, loaded: QueryReader, limit: TokenLimit) -> CountedText:
     """Tokens of a query that gives them itself; without labels, mask or weights all count but the first.
 
     Raises:
@@ -44,14 +44,14 @@ def encode_prepared(query: Query, loaded: LoadedModel, limit: TokenLimit) -> Cou
     return CountedText(tokens) if end <= limit.most else _shortened(tokens, loaded, limit, name, whole=len(given) == 1)
 
 
-def words_of_tokens(query: Query, loaded: LoadedModel) -> str:
+def words_of_tokens(query: Query, loaded: QueryReader) -> str:
     """The text of tokens, without the special ones."""
     special = set(loaded.tokenizer.all_special_ids)
     return "".join(decode_each(loaded.tokenizer, [token for token in query.input_ids or () if token not in special]))
 
 
 def _shortened(
-    tokens: WeightedTokens, loaded: LoadedModel, limit: TokenLimit, name: str, *, whole: bool
+    tokens: WeightedTokens, loaded: QueryReader, limit: TokenLimit, name: str, *, whole: bool
 ) -> CountedText:
     """Leave out the first tokens after the special ones that the text begins with.
 

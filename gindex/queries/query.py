@@ -35,10 +35,13 @@ class Query:
         ref_chosen_logp: Log-probability of `chosen` under the reference model, in nats.
         ref_rejected_logp: The same of `rejected`.
         beta: Beta of the preference's DPO loss; 0.1 by default.
+        label: What a classifier said of `prompt`: a label by name or number, of several classes or values a list; of
+            words one for each, or for those of the span. By default it is what the model says.
+        pair: Second text, where a classifier reads two.
         contrast: What the model might have said instead: a text in the place of the completion or of the turn's
             content, or a whole other conversation. Influence is then that on log p of the one less log p of the other.
         span: First character, and that past the last, of the completion or of the turn's content, if the tokens of
-            these characters alone are to count.
+            these characters alone are to count. For models that fill in masks, or label words, of `prompt`.
         queries: Queries that are asked as one; neither sets nor preferences.
         aggregate: How they become one, by `mean` or `sum`; the mean is that weighted by each one's `weight`.
         weight: What the loss is multiplied by, which may be negative.
@@ -60,6 +63,8 @@ class Query:
     ref_chosen_logp: float | None = None
     ref_rejected_logp: float | None = None
     beta: float | None = None
+    label: str | float | Sequence[str | float] | None = None
+    pair: str | None = None
     contrast: str | Sequence[Message] | None = None
     span: tuple[int, int] | None = None
     queries: "Sequence[Query] | None" = None
@@ -81,7 +86,7 @@ class Query:
             return self.prompt + self.chosen
         if self.chosen is not None:
             return contents_of(self.chosen)
-        return self.prompt + (self.completion or "")
+        return self.prompt + (self.pair or "") + (self.completion or "")
 
     @property
     def text_count(self) -> int:

@@ -17,9 +17,11 @@ _INTEGER = "an integer"
 _NUMBER = "a number"
 _NUMBERS = "a list of numbers"
 _LIST = "a list"
+_LABEL = "a text, a number or a list of them"
 _TEXT_OR_MESSAGES = "a text or a list of messages"
 _KINDS: dict[str, str] = {
-    **dict.fromkeys(("prompt", "completion", "loss", "aggregate", "id"), _TEXT),
+    **dict.fromkeys(("prompt", "completion", "pair", "loss", "aggregate", "id"), _TEXT),
+    "label": _LABEL,
     **dict.fromkeys(("ref_chosen_logp", "ref_rejected_logp", "beta", "weight"), _NUMBER),
     "turn": _INTEGER,
     **dict.fromkeys(("input_ids", "labels", "loss_mask", "loss_weights"), _NUMBERS),
@@ -111,6 +113,10 @@ def _with_joined_prompt(given: dict[str, Any], place: str) -> dict[str, Any]:
     return given | {side: [*prompt, *given[side]] for side in sides}
 
 
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -121,6 +127,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     _NUMBER: _is_number,
     _NUMBERS: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     _LIST: lambda value: isinstance(value, list),
+    _LABEL: lambda value: _is_label(value) or (isinstance(value, list) and all(map(_is_label, value))),
     _TEXT_OR_MESSAGES: lambda value: isinstance(value, (str, list)),
     _KINDS["span"]: lambda value: isinstance(value, (str, list)),
 }

@@ -25,9 +25,9 @@ def weighted_sum(terms: Sequence[Term], name: str) -> Objective:
     Raises:
         QueryError: All losses cancel out.
     """
-    equal: dict[bytes, list[Term]] = {}
+    equal: dict[tuple[bytes, bytes, int], list[Term]] = {}
     for weight, text in terms:
-        equal.setdefault(text.ids.tobytes(), []).append((weight, text))
+        equal.setdefault(text.question, []).append((weight, text))
     texts = [_sum_of_equal(of_text) for of_text in equal.values()]
     remaining = tuple(text for text in texts if text.counted.any())
     if not remaining:
@@ -46,7 +46,7 @@ def difference(said: WeightedTokens, contrast: WeightedTokens, name: str) -> lis
     Raises:
         QueryError: Both are the same.
     """
-    same = np.array_equal(said.ids, contrast.ids) and np.array_equal(said.weights, contrast.weights)
+    same = said.question == contrast.question and np.array_equal(said.weights, contrast.weights)
     if same:
         raise QueryError(
             field=f"{name}, contrast",
@@ -79,5 +79,4 @@ def shares(weights: Sequence[float], mean: bool, name: str) -> list[float]:
 def _sum_of_equal(terms: Sequence[Term]) -> WeightedTokens:
     weighted = [weight * text.weights.astype(np.float64) for weight, text in terms]
     total, most = sum(weighted), sum(map(np.abs, weighted))
-    ids = terms[0][1].ids
-    return WeightedTokens(ids, np.where(np.abs(total) <= ROUNDING * most, 0, total).astype(np.float32))
+    return terms[0][1].weighted(np.where(np.abs(total) <= ROUNDING * most, 0, total).astype(np.float32))

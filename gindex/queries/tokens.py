@@ -1,23 +1,19 @@
 """Queries as the model reads them: texts of tokens, and how much each token counts."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
-from gindex.config import COMPLETION, LAST_TURN, MESSAGES, PREFERENCE, TOKENS
-from gindex.corpus.messages import ASSISTANT, Message, assistant_turns, parse_messages, parse_tools
+from gindex.config import PREFERENCE
 from gindex.corpus.objectives import Objective
 from gindex.errors import CorpusError, QueryError, TokenizerError
-from gindex.model.load import LoadedModel
-from gindex.queries.completions import Prompted, encode_completion
-from gindex.queries.conversations import CountedTurns, answer_turn, encode_turns
-from gindex.queries.counted_text import CountedText, TokenLimit, encode_alike, token_limit
+from gindex.queries.counted_text import TokenLimit, token_limit
 from gindex.queries.forms import SET, form_of, name_of
 from gindex.queries.preferences import encode_preference
-from gindex.queries.prepared_tokens import encode_prepared, words_of_tokens
+from gindex.queries.prepared_tokens import words_of_tokens
 from gindex.queries.query import FailedQuery, Query
+from gindex.queries.reader import QueryReader
 from gindex.queries.sums import Term, difference, shares, weighted_sum
 from gindex.search_options import MEAN, REFUSE
 
@@ -40,26 +36,26 @@ class QueryTokens:
 
 
 def tokenize_queries(
-    queries: Sequence[Query], loaded: LoadedModel, *, long_queries: str = REFUSE, max_tokens: int | None = None
+    queries: Sequence[Query], reader: QueryReader, *, long_queries: str = REFUSE, max_tokens: int | None = None
 ) -> list[QueryTokens | FailedQuery]:
     """Cut queries into tokens; one that cannot be used does not stop the others. See `tokenize_query`."""
     found: list[QueryTokens | FailedQuery] = []
     for query in queries:
         try:
-            found.append(tokenize_query(query, loaded, long_queries=long_queries, max_tokens=max_tokens))
+            found.append(tokenize_query(query, reader, long_queries=long_queries, max_tokens=max_tokens))
         except QueryError as error:
             found.append(FailedQuery(query=query, error=error))
     return found
 
 
 def tokenize_query(
-    query: Query, loaded: LoadedModel, *, long_queries: str = REFUSE, max_tokens: int | None = None
+    query: Query, reader: QueryReader, *, long_queries: str = REFUSE, max_tokens: int | None = None
 ) -> QueryTokens:
     """Cut a query into tokens.
 
     Args:
         query: The query.
-        loaded: The model with its tokenizer.
+        reader: The model, with its tokenizer and its task.
         long_queries: `cut` leaves out the beginning of a prompt or the earliest turns of a conversation where there are
             more tokens than the model takes; `refuse` refuses.
         max_tokens: Most tokens of a text, where that is fewer than the model takes.
@@ -68,20 +64,20 @@ def tokenize_query(
         QueryError: It is of no form or of several, has nothing to predict, too many tokens, or a sum of zero; its
             messages are malformed, or the model's chat template cannot write them.
     """
-    form, limit = form_of(query), token_limit(loaded, long_queries, max_tokens)
+    form, limit = _form_for(query, reader), token_limit(reader.max_tokens, long_queries, max_tokens)
     with _as_query_errors():
         if form == PREFERENCE:
-            return QueryTokens(*encode_preference(query, loaded, limit), query.text)
-        return (_tokenize_set if form == SET else _tokenize)(query, loaded, limit)
+            return QueryTokens(*encode_preference(query, reader, limit), query.text)
+        return (_tokenize_set if form == SET else _tokenize)(query, reader, limit)
 
 
-def tokenize_all(queries: Sequence[Query], loaded: LoadedModel) -> list[QueryTokens]:
+def tokenize_all(queries: Sequence[Query], reader: QueryReader) -> list[QueryTokens]:
     """Cut queries into tokens, none of which may fail; that some have notes goes to the log. See `tokenize_query`.
 
     Raises:
         QueryError: The first query that cannot be used.
     """
-    found = [tokenize_query(query, loaded) for query in queries]
+    found = [tokenize_query(query, reader) for query in queries]
     log_notes([tokens.notes for tokens in found])
     return found
 
@@ -93,20 +89,33 @@ def log_notes(notes: Sequence[tuple[str, ...]]) -> None:
         logger.warning("notes on %d of %d queries, the first: %s", len(told), len(notes), told[0][0])
 
 
-def _tokenize(query: Query, loaded: LoadedModel, limit: TokenLimit) -> QueryTokens:
+def _tokenize(query: Query, reader: QueryReader, limit: TokenLimit) -> QueryTokens:
     """Tokens of a query of any form but a set or a preference."""
-    terms, notes = _terms(query, loaded, limit)
+    terms, notes = _terms(query, reader, limit)
     weighted = [(query.weight * weight, tokens) for weight, tokens in terms]
-    return QueryTokens(weighted_sum(weighted, name_of(query)), notes, _words(query, loaded))
+    return QueryTokens(weighted_sum(weighted, name_of(query)), notes, _words(query, reader))
 
 
-def _words(query: Query, loaded: LoadedModel) -> str:
-    return query.text if query.input_ids is None else words_of_tokens(query, loaded)
+def _form_for(query: Query, reader: QueryReader) -> str:
+    """The form of a query, which is one that the model's task takes."""
+    form = form_of(query)
+    if form not in (SET, *reader.query_forms):
+        raise QueryError(
+            field=name_of(query),
+            expected=f"a prompt: the model of this index takes no other form ({', '.join(reader.query_forms)})",
+            found=form,
+            remedy="see docs/tasks.md",
+        )
+    return form
 
 
-def _terms(query: Query, loaded: LoadedModel, limit: TokenLimit) -> tuple[list[Term], tuple[str, ...]]:
+def _words(query: Query, reader: QueryReader) -> str:
+    return query.text if query.input_ids is None else words_of_tokens(query, reader)
+
+
+def _terms(query: Query, reader: QueryReader, limit: TokenLimit) -> tuple[list[Term], tuple[str, ...]]:
     """Texts and what their losses are multiplied by, without the query's weight; and what is to be told of them."""
-    texts = _TEXTS[form_of(query)](query, loaded, limit)
+    texts = reader.query_texts(query, _form_for(query, reader), limit)
     notes = tuple(note for text in texts for note in text.notes)
     if len(texts) == 1:
         return [(1.0, texts[0].tokens)], notes
@@ -114,7 +123,7 @@ def _terms(query: Query, loaded: LoadedModel, limit: TokenLimit) -> tuple[list[T
     return difference(said.tokens, contrast.tokens, name_of(query)), notes
 
 
-def _tokenize_set(query: Query, loaded: LoadedModel, limit: TokenLimit) -> QueryTokens:
+def _tokenize_set(query: Query, reader: QueryReader, limit: TokenLimit) -> QueryTokens:
     """Tokens of a set: those of all its queries, each times its share."""
     members = [replace(each, id=each.id or str(n)) for n, each in enumerate(query.queries or (), 1)]
     for member in members:
@@ -129,57 +138,11 @@ def _tokenize_set(query: Query, loaded: LoadedModel, limit: TokenLimit) -> Query
     terms: list[Term] = []
     notes: list[str] = []
     for member, share in zip(members, portions, strict=True):
-        own, told = _terms(member, loaded, limit)
+        own, told = _terms(member, reader, limit)
         terms += [(query.weight * share * weight, tokens) for weight, tokens in own]
         notes += [f"{name_of(member)}: {note}" for note in told]
-    words = "\n".join(_words(member, loaded) for member in members)
+    words = "\n".join(_words(member, reader) for member in members)
     return QueryTokens(weighted_sum(terms, name_of(query)), tuple(notes), words)
-
-
-def _completion(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
-    name = name_of(query)
-    asked = [Prompted(prompt=query.prompt, completion=query.completion, span=query.span, name=name)]
-    if query.contrast is not None:
-        if not isinstance(query.contrast, str):
-            raise QueryError(
-                field=f"{name}, contrast", expected="a text, as the completion is", found="messages", remedy="give that"
-            )
-        asked.append(Prompted(prompt=query.prompt, completion=query.contrast, name=f"{name}, contrast"))
-    return encode_alike([partial(encode_completion, loaded.tokenizer, each) for each in asked], limit)
-
-
-def _conversation(query: Query, loaded: LoadedModel, limit: TokenLimit) -> list[CountedText]:
-    name = name_of(query)
-    messages = parse_messages(query.messages, f"{name}, messages")
-    asked = [replace(_turns(query, messages, name), span=query.span)]
-    if query.contrast is not None:
-        place = f"{name}, contrast"
-        asked.append(_turns(query, _other_messages(query, messages, place), place))
-    return encode_alike([partial(encode_turns, loaded.tokenizer, each) for each in asked], limit)
-
-
-def _turns(query: Query, messages: Sequence[Message], name: str) -> CountedTurns:
-    """A conversation, and which of its turns a query counts."""
-    loss, tools = query.loss or LAST_TURN, parse_tools(query.tools, f"{name}, tools")
-    turns = [answer_turn(messages, query.turn, name)] if loss == LAST_TURN else None
-    return CountedTurns(messages=messages, tools=tools, loss=loss, turns=turns, name=name)
-
-
-def _other_messages(query: Query, messages: Sequence[Message], name: str) -> Sequence[Message]:
-    """The conversation of a contrast: one that is given whole, or the query's with another answer."""
-    if not isinstance(query.contrast, str):
-        return parse_messages(query.contrast, name)
-    turn = query.turn or max(assistant_turns(messages), default=len(messages) - 1) + 1
-    answer = {"role": ASSISTANT, "content": query.contrast}
-    return parse_messages([*messages[: turn - 1], answer, *messages[turn:]], name)
-
-
-_TEXTS: dict[str, Callable[[Query, LoadedModel, TokenLimit], list[CountedText]]] = {
-    COMPLETION: _completion,
-    MESSAGES: _conversation,
-    TOKENS: lambda query, loaded, limit: [encode_prepared(query, loaded, limit)],
-}
-"""What gives the texts of a form: what was said and, where there is one, the contrast."""
 
 
 @contextmanager

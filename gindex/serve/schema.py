@@ -60,6 +60,7 @@ Messages = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_T
 Tools = Annotated[list[dict[str, Any]], Field(max_length=MOST_TURNS), _Bounded]
 Integers = Annotated[list[int], Field(max_length=LONGEST_TEXT)]
 Numbers = Annotated[list[float], Field(max_length=LONGEST_TEXT)]
+Label = Text | float | Annotated[list[Text | float], Field(max_length=LONGEST_TEXT), _Bounded]
 Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
@@ -89,6 +90,8 @@ class TextsBody(_Request):
     ref_chosen_logp: Annotated[float | None, _of_query("ref_chosen_logp")] = None
     ref_rejected_logp: Annotated[float | None, _of_query("ref_rejected_logp")] = None
     beta: Annotated[float | None, _of_query("beta")] = None
+    label: Annotated[Label | None, _of_query("label")] = None
+    pair: Annotated[Text | None, _of_query("pair")] = None
     contrast: Annotated[Text | Messages | None, _of_query("contrast")] = None
     span: Annotated[Pair | None, _of_query("span")] = None
     weight: Annotated[float | None, _of_query("weight")] = None
@@ -248,7 +251,12 @@ class DocumentAnswer(BaseModel):
     document_id: str
     text: Annotated[str, Field(description="The text; of other forms, the content as the model reads it.")]
     metadata: dict[str, Any]
-    form: Annotated[str, Field(description="What it was made of: text, completion, messages, tokens or preference.")]
+    form: Annotated[
+        str,
+        Field(
+            description="What it was made of: text, completion, messages, tokens, preference, label, words or masked."
+        ),
+    ]
     content: Annotated[dict[str, Any], Field(description="The fields of another form than text, as they were given.")]
 
 

@@ -4,6 +4,9 @@ Eigenvectors are stored as rows, leading first, so the leading part of a basis i
 
     eigenbases-*.safetensors    activation.<source> [I, I], gradient.<layer> [O, O], and the covariance's eigenvalues
                                 activation_values.<source> [I], gradient_values.<layer> [O]; float32
+                                of a block-diagonal basis rows of the coordinates of a block alone [I, B], and the
+                                block of each, activation_blocks.<source> [I] (gradient_blocks.<layer> [O]), int32
+                                of unit vectors that alone, the coordinate of each
     eigenvalues-*.safetensors   <layer> [O, I], corrected eigenvalues, float32; metadata: each layer's mean
 
 Of experts that share factors, <source> and <layer> are the name of their fused weight; the metadata of the bases lists
@@ -15,13 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gindex.curvature.basis import Basis, BlockBasis, DenseBasis, UnitBasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.errors import CorruptStoreError, StoreError
 from gindex.files.atomic import publish
@@ -29,11 +33,14 @@ from gindex.files.open_files import check_shortage
 from gindex.model.isolation import plain
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.layout import REMEDY, Layout
 from gindex.vectors.encoder import Encoder
 from gindex.vectors.path import VectorPath
 from gindex.vectors.projection import ProjectionSpec, make_projection
+
+T = TypeVar("T")
 
 
 def sharing_record(layers: Sequence[TrackedLayer]) -> dict[str, Any]:
@@ -71,31 +78,74 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         ) from error
 
 
+def basis_tensors(basis: Basis, values_X: Tensor, side: str, name: str) -> dict[str, Tensor]:
+    """The tensors of a whole basis and of the eigenvalues [X], as they are stored.
+
+    Args:
+        basis: The basis.
+        values_X: Eigenvalues of its covariance.
+        side: `activation` or `gradient`.
+        name: Its source, or its layer.
+    """
+    rows, blocks = basis.stored()
+    tensors = {f"{side}_values.{name}": values_X.to(torch.float32)}
+    if rows is not None:
+        tensors[f"{side}.{name}"] = rows.to(torch.float32)
+    if blocks is not None:
+        tensors[f"{side}_blocks.{name}"] = blocks.to(torch.int32)
+    return tensors
+
+
 def read_bases(
     layout: Layout, table: LayerTable, device: torch.device, dtype: torch.dtype = torch.float32
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Load every basis: Q_A [I, I] by source and Q_S [O, O] by `TrackedLayer.factors`, as columns."""
-    sides = _read_sides(layout, table, "activation", "gradient", lambda Q: Q.to(device, dtype).T)
-    return sides[0], sides[1]
+) -> tuple[dict[str, Basis], dict[str, Basis]]:
+    """Load every basis: Q_A by source and Q_S by `TrackedLayer.factors`."""
+
+    def read(file: Any, name: str, side: Side) -> Basis:
+        return _basis(file, name, side, side.width, device, dtype)
+
+    return _read_sides(layout, table, "activation", "gradient", read)
 
 
 def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load the covariances' eigenvalues: of A [I] by source and of S [O] by `TrackedLayer.factors`."""
-    return _read_sides(layout, table, "activation_values", "gradient_values", lambda values: values)
+
+    def read(file: Any, name: str, _side: Side) -> Tensor:
+        values: Tensor = file.get_tensor(name)
+        return values
+
+    return _read_sides(layout, table, "activation_values", "gradient_values", read)
 
 
 def _read_sides(
-    layout: Layout, table: LayerTable, activation: str, gradient: str, convert: Callable[[Tensor], Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    layout: Layout, table: LayerTable, activation: str, gradient: str, read: Callable[[Any, str, Side], T]
+) -> tuple[dict[str, T], dict[str, T]]:
+    sides: tuple[dict[str, T], dict[str, T]] = ({}, {})
     for number, layers in enumerate(layers_by_group(table)):
         with _open(layout.eigenbases(number)) as file:
             for layer in layers:
                 if layer.factors not in sides[1]:
-                    sides[1][layer.factors] = convert(file.get_tensor(f"{gradient}.{layer.factors}"))
+                    sides[1][layer.factors] = read(file, f"{gradient}.{layer.factors}", layer.output_side)
                 if layer.source not in sides[0]:
-                    sides[0][layer.source] = convert(file.get_tensor(f"{activation}.{layer.source}"))
+                    sides[0][layer.source] = read(file, f"{activation}.{layer.source}", layer.input_side)
     return sides
+
+
+def _basis(file: Any, name: str, side: Side, rank: int, device: torch.device, dtype: torch.dtype) -> Basis:
+    """The leading directions of a basis in an open file.
+
+    What is read is copied out of the mapped file: a page of a file that is cut short later would end the process.
+    """
+    if side.block is None:
+        rows: Tensor = file.get_slice(name)[:rank]
+        return DenseBasis(rows.to(device, dtype, copy=True).T)
+    kind, _, layer = name.partition(".")
+    blocks: Tensor = file.get_slice(f"{kind}_blocks.{layer}")[:rank]
+    blocks = blocks.to(device, torch.int64, copy=True)
+    if side.is_unit:
+        return UnitBasis(side.width, blocks, dtype)
+    rows = file.get_slice(name)[:rank]
+    return BlockBasis.from_rows(side, rows.to(device, dtype, copy=True), blocks)
 
 
 def mean_eigenvalues(layout: Layout, groups: int) -> dict[str, float]:
@@ -105,6 +155,20 @@ def mean_eigenvalues(layout: Layout, groups: int) -> dict[str, float]:
         with _open(layout.eigenvalues(number)) as file:
             means |= json.loads(file.metadata()["gindex"])["mean"]
     return means
+
+
+class _Last(Generic[T]):
+    """What was read last of each kind: layers that share factors are next to one another."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[tuple[object, ...], T]] = {}
+
+    def held(self, kind: str, key: tuple[object, ...], read: Callable[[], T]) -> T:
+        """What was read last of a kind, where that is it."""
+        last = self._last.get(kind)
+        if last is None or last[0] != key:
+            last = self._last[kind] = key, read()
+        return last[1]
 
 
 class FactorReader:
@@ -118,7 +182,7 @@ class FactorReader:
         self._layers = {layer.name: layer for layer in layers}
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {name: groups[of.group] for of in layers for name in (of.name, of.factors) if name is not None}
-        self._last: dict[str, tuple[tuple[object, ...], Tensor]] = {}
+        self._bases, self._values = _Last[Basis](), _Last[Tensor]()
 
     @classmethod
     def of(cls, layout: Layout, layers: Sequence[LayerRecord], model: TrackedModel) -> Self:
@@ -133,41 +197,31 @@ class FactorReader:
             CorruptStoreError: A factor file is missing or damaged.
         """
         layer = self._layers[name]
-        Q_A = self._basis("activation", layer.source, activation_rank or layer.inputs)
-        Q_S = self._basis("gradient", layer.factors or name, gradient_rank or layer.outputs)
+        Q_A = self._basis("activation", layer.source, layer.input_side, activation_rank)
+        Q_S = self._basis("gradient", layer.factors or name, layer.output_side, gradient_rank)
         return LayerFactors(
             Q_A=Q_A,
             Q_S=Q_S,
-            Lambda=self._eigenvalues(layer.factors or name, Q_S.shape[1], Q_A.shape[1]),
+            Lambda=self._eigenvalues(layer.factors or name, Q_S.rank, Q_A.rank),
             mean_eigenvalue=layer.mean_eigenvalue,
         )
 
-    # What is read is copied out of the mapped files: a page of a file that is cut short later would end the process.
+    def _basis(self, kind: str, name: str, side: Side, rank: int | None) -> Basis:
+        """Leading directions of the activation or the gradient side."""
 
-    def _basis(self, side: str, name: str, rank: int) -> Tensor:
-        """Leading eigenvectors as columns."""
-
-        def read() -> Tensor:
+        def read() -> Basis:
             with _open(self._layout.eigenbases(self._file_of[name])) as file:
-                rows: Tensor = file.get_slice(f"{side}.{name}")[:rank]
-                return rows.to(self._device, self._dtype, copy=True).T
+                return _basis(file, f"{kind}.{name}", side, rank or side.width, self._device, self._dtype)
 
-        return self._held(side, (name, rank), read)
+        return self._bases.held(kind, (name, rank), read)
 
     def _eigenvalues(self, name: str, rows: int, columns: int) -> Tensor:
         def read() -> Tensor:
             with _open(self._layout.eigenvalues(self._file_of[name])) as file:
                 Lambda: Tensor = file.get_slice(name)[:rows, :columns]
-                return Lambda.to(self._device, copy=True)
+                return Lambda.to(self._device, copy=True)  # out of the mapped file, as bases are
 
-        return self._held("eigenvalues", (name, rows, columns), read)
-
-    def _held(self, kind: str, key: tuple[object, ...], read: Callable[[], Tensor]) -> Tensor:
-        """What was read last of a kind, where that is it: layers that share factors are next to one another."""
-        last = self._last.get(kind)
-        if last is None or last[0] != key:
-            last = self._last[kind] = key, read()
-        return last[1]
+        return self._values.held("eigenvalues", (name, rows, columns), read)
 
     def encoder(self, model: TrackedModel, projection: ProjectionSpec, damping: float) -> Encoder:
         """Prepare the path from passes to vectors, at the ranks of the index.

@@ -97,7 +97,7 @@ class CalibrationObserver(Observer):
         factors = self._factors(layer.name)
         rows, weights = sampled_rows(layer.outputs, layer.inputs)
         there_S = to_device(rows.numpy(), factors.Lambda.device)
-        G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S[:, there_S])
+        G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S.some(there_S))
         Lambda_SI = factors.Lambda[there_S]
         roots_S1 = to_device(weights.sqrt().numpy(), Lambda_SI.device).to(Lambda_SI.dtype)[:, None]
         if self.exact_NN.device != G_NSI.device:  # with the first layer

@@ -41,7 +41,7 @@ def encode_gradients(
     device = next(iter(factors.values())).Q_A.device
     vectors_ND = torch.zeros(count, projection.spec.dimension, dtype=torch.float32, device=device)
     for name, layer in factors.items():
-        G_NOI, expected = gradients[name], (count, len(layer.Q_S), len(layer.Q_A))
+        G_NOI, expected = gradients[name], (count, layer.Q_S.size, layer.Q_A.size)
         if tuple(G_NOI.shape) != expected:
             raise ShapeError(field=f"gradients of {name}", expected=f"shape {expected}", found=tuple(G_NOI.shape))
         projection.add(vectors_ND, name, layer.whiten(G_NOI.to(vectors_ND.device), damping_scale))

@@ -111,7 +111,7 @@ class _VectorObserver(Observer):
         key = layer.reads, rotates_tokens(a_NTI.shape[1], factors.Q_A, factors.Q_S), a_NTI.shape[1]
         if self._kept is None or self._kept[0] != key:
             a = append_one(a_NTI, layer).to(factors.Q_A.dtype)
-            self._kept = key, a @ factors.Q_A if key[1] else a
+            self._kept = key, factors.Q_A.into(a) if key[1] else a
         return self._kept[1]
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
@@ -120,9 +120,9 @@ class _VectorObserver(Observer):
         Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
         g = g_NTO.to(Q_S.dtype)
         if rotates_tokens(g.shape[1], Q_A, Q_S):
-            V_NPR = (g @ Q_S).mT @ kept
+            V_NPR = Q_S.into(g).mT @ kept
         else:
-            V_NPR = Q_S.T @ (g.mT @ kept) @ Q_A
+            V_NPR = Q_A.into(Q_S.rows_into(g.mT @ kept))
         V_NPR = V_NPR * self._scales[layer.name]
         self.self_influence += V_NPR.flatten(1).square().sum(1)
         self._projection.add(self.vectors, layer.name, V_NPR)

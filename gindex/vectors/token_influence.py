@@ -24,6 +24,7 @@ def token_influence(
     documents: int,
     losses: Callable[[], Tensor],
     texts: int = 1,
+    widths: Sequence[int] = (),
 ) -> Tensor:
     """The influence of every token of a batch of documents on one query, in every layer.
 
@@ -33,15 +34,18 @@ def token_influence(
         documents: N.
         losses: Runs the model on the documents and returns their summed losses [N].
         texts: See `observe`; T is the tokens of all texts, each padded.
+        widths: Padded tokens of a document, where T is to be as many at least; of an encoder-decoder those of its
+            source and of its target, which no layer reads together: T is both, one behind the other, and a layer is of
+            the one that has as many tokens as it.
 
     Returns:
         [L, N, T], float32; its sum over L and T is `exact_influence` up to rounding, and padding is zero.
     """
     observer = _TokenObserver(preconditioned)
     observe(layers, observer, documents, losses, texts)
-    found = [observer.influence[layer.name] for layer in layers]
+    found = [_behind(observer.influence[layer.name], widths) for layer in layers]
     # A layer without a gradient has no tokens, and an expert none behind its last.
-    longest = max(influence_NT.shape[1] for influence_NT in found)
+    longest = max(sum(widths), *(influence_NT.shape[1] for influence_NT in found))
     return torch.stack([pad(influence_NT, (0, longest - influence_NT.shape[1])) for influence_NT in found])
 
 
@@ -63,6 +67,16 @@ class _TokenObserver(Observer):
         if layer.name in self._positions:
             influence_NT = _at(influence_NT, self._positions.pop(layer.name))
         self.influence[layer.name] = influence_NT
+
+
+def _behind(influence_NT: Tensor, widths: Sequence[int]) -> Tensor:
+    """The influence of tokens behind that of the sides before theirs."""
+    before = 0
+    for width in widths:
+        if influence_NT.shape[1] == width:
+            return pad(influence_NT, (before, 0))
+        before += width
+    return influence_NT
 
 
 def _at(influence_NT: Tensor, positions_NT: Tensor) -> Tensor:

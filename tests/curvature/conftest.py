@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gindex.corpus.batches import TokenBatch
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
@@ -61,8 +62,8 @@ class PointBatch:
     texts: int = 1
 
     @property
-    def mask(self) -> np.ndarray:
-        return np.ones((len(self.ordinals), 1), dtype=bool)
+    def masks(self) -> tuple[np.ndarray]:
+        return (np.ones((len(self.ordinals), 1), dtype=bool),)
 
 
 class ClassifierTask:
@@ -189,7 +190,9 @@ def correct_eigenvalues() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 
     def correct(a_NTI: Tensor, s_NTO: Tensor, Q_A: Tensor, Q_S: Tensor) -> Tensor:
         layer = SimpleNamespace(name="layer", reads="layer", source="layer", factors="layer", has_bias=False)
-        observer = EigenvalueObserver(activation_bases={"layer": Q_A}, gradient_bases={"layer": Q_S})
+        observer = EigenvalueObserver(
+            activation_bases={"layer": DenseBasis(Q_A)}, gradient_bases={"layer": DenseBasis(Q_S)}
+        )
         observer.begin()
         observer.losses(torch.zeros(len(a_NTI)))
         observer.gradients(layer, observer.activations(layer, a_NTI), s_NTO)

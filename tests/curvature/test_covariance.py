@@ -55,7 +55,7 @@ def test_activations_count_once_whichever_layers_gradients_come_to(mask, reached
         for one in sorted(tracked, key=lambda one: (one.name not in reached, -one.outputs)):
             see(observer, one, a if one.name in reached else a[:, :0])
     assert observer.activation_moments["one"].tokens == 18
-    torch.testing.assert_close(observer.activation_moments["one"].total_XX, 2 * loop_moment(a, mask), **EXACT)
+    torch.testing.assert_close(observer.activation_moments["one"].totals[0], 2 * loop_moment(a, mask), **EXACT)
     assert [observer.gradient_moments[name].tokens for name in ("one", "two")] == [
         18 * (name in reached) for name in ("one", "two")
     ]
@@ -69,8 +69,8 @@ def test_second_moments_match_loops(mask, bias):
     kept = observer.activations(tracked, a)
     observer.gradients(tracked, kept, g)
     assert observer.gradient_moments["one"].tokens == 9
-    torch.testing.assert_close(observer.activation_moments["one"].total_XX, loop_moment(a, mask, bias=bias), **EXACT)
-    torch.testing.assert_close(observer.gradient_moments["one"].total_XX, loop_moment(g, mask), **EXACT)
+    torch.testing.assert_close(observer.activation_moments["one"].totals[0], loop_moment(a, mask, bias=bias), **EXACT)
+    torch.testing.assert_close(observer.gradient_moments["one"].totals[0], loop_moment(g, mask), **EXACT)
     mean = observer.activation_moments["one"].mean()
     torch.testing.assert_close(mean, loop_moment(a, mask, bias=bias) / 9, **EXACT)
     if bias:
@@ -86,7 +86,7 @@ def test_padding_does_not_count(mask):
         observer = CovarianceObserver(dtype=torch.float64)
         observer.begin(mask)
         see(observer, layer("one", 4, 2), x)
-        sums.append(observer.activation_moments["one"].total_XX)
+        sums.append(observer.activation_moments["one"].totals[0])
     assert torch.equal(*sums)
 
 
@@ -96,7 +96,7 @@ def test_batches_add_up(mask):
     for half in (slice(0, 3), slice(3, 6)):
         observer.begin(masks[half])
         see(observer, layer("one", 4, 2), a[half])
-    torch.testing.assert_close(observer.activation_moments["one"].total_XX, loop_moment(a, masks), **EXACT)
+    torch.testing.assert_close(observer.activation_moments["one"].totals[0], loop_moment(a, masks), **EXACT)
     assert observer.activation_moments["one"].tokens == 18
 
 
@@ -108,8 +108,8 @@ def test_layers_that_share_activations_are_counted_once(mask):
     for tracked, g in ((q, g_q), (k, g_k)):
         observer.gradients(tracked, observer.activations(tracked, a), g)
     assert list(observer.activation_moments) == ["q"]
-    torch.testing.assert_close(observer.activation_moments["q"].total_XX, loop_moment(a, mask), **EXACT)
-    torch.testing.assert_close(observer.gradient_moments["k"].total_XX, loop_moment(g_k, mask), **EXACT)
+    torch.testing.assert_close(observer.activation_moments["q"].totals[0], loop_moment(a, mask), **EXACT)
+    torch.testing.assert_close(observer.gradient_moments["k"].totals[0], loop_moment(g_k, mask), **EXACT)
 
 
 def test_tokens_that_are_not_finite_are_left_out(mask):
@@ -120,7 +120,7 @@ def test_tokens_that_are_not_finite_are_left_out(mask):
     see(observer, layer("one", 4, 2), a)
     finite = mask & torch.isfinite(a).all(2)
     assert int(finite.sum()) == 7
-    torch.testing.assert_close(observer.activation_moments["one"].total_XX, loop_moment(a, finite), **EXACT)
+    torch.testing.assert_close(observer.activation_moments["one"].totals[0], loop_moment(a, finite), **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
@@ -19,7 +20,10 @@ DENSE = {"rtol": 1e-11, "atol": 1e-12}
 def factors(random_basis) -> LayerFactors:
     Lambda = torch.rand(OUTPUTS, INPUTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 4
     return LayerFactors(
-        Q_A=random_basis(INPUTS, 1), Q_S=random_basis(OUTPUTS, 2), Lambda=Lambda, mean_eigenvalue=float(Lambda.mean())
+        Q_A=DenseBasis(random_basis(INPUTS, 1)),
+        Q_S=DenseBasis(random_basis(OUTPUTS, 2)),
+        Lambda=Lambda,
+        mean_eigenvalue=float(Lambda.mean()),
     )
 
 
@@ -29,7 +33,7 @@ def gradients() -> Tensor:
 
 
 def dense(factors: LayerFactors, damping_scale: float) -> Tensor:
-    basis = torch.kron(factors.Q_S, factors.Q_A)
+    basis = torch.kron(factors.Q_S.matrix(), factors.Q_A.matrix())
     return basis @ (factors.Lambda.flatten() + damping_scale * factors.mean_eigenvalue).diag() @ basis.T
 
 
@@ -53,11 +57,11 @@ def test_rotated_gradients_are_the_rotated_sum_of_outer_products(factors, tokens
     generator = torch.Generator().manual_seed(3)
     a = torch.randn(3, tokens, INPUTS, generator=generator, dtype=torch.float64)
     g = torch.randn(3, tokens, OUTPUTS, generator=generator, dtype=torch.float64)
-    Q_A, Q_S = factors.Q_A[:, : round(kept * INPUTS)], factors.Q_S[:, : round(kept * OUTPUTS)]
+    Q_A, Q_S = factors.Q_A.leading(round(kept * INPUTS)), factors.Q_S.leading(round(kept * OUTPUTS))
     got = rotated_gradients(a, g, Q_A, Q_S)
     for document in range(3):
         G = sum(torch.outer(g[document, t], a[document, t]) for t in range(tokens))
-        torch.testing.assert_close(got[document], Q_S.T @ G @ Q_A, **DENSE)
+        torch.testing.assert_close(got[document], Q_S.matrix().T @ G @ Q_A.matrix(), **DENSE)
 
 
 def test_precondition_is_the_dense_solve(factors, gradients):
@@ -75,8 +79,8 @@ def test_damping_scales_the_mean(factors, gradients, scale):
 
 def test_truncation_keeps_the_leading_block_and_the_untruncated_mean(factors, gradients):
     leading = LayerFactors(
-        Q_A=factors.Q_A[:, :2],
-        Q_S=factors.Q_S[:, :1],
+        Q_A=factors.Q_A.leading(2),
+        Q_S=factors.Q_S.leading(1),
         Lambda=factors.Lambda[:1, :2],
         mean_eigenvalue=factors.mean_eigenvalue,
     )
@@ -87,8 +91,8 @@ def test_truncation_keeps_the_leading_block_and_the_untruncated_mean(factors, gr
 
 def test_a_dead_layer_gives_zeros(random_basis, gradients):
     dead = LayerFactors(
-        Q_A=random_basis(INPUTS, 1),
-        Q_S=random_basis(OUTPUTS, 2),
+        Q_A=DenseBasis(random_basis(INPUTS, 1)),
+        Q_S=DenseBasis(random_basis(OUTPUTS, 2)),
         Lambda=torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64),
         mean_eigenvalue=0.0,
     )
@@ -186,7 +190,7 @@ def test_covariances_of_the_observer_are_those_of_the_reference(classifier):
         for number, (_, s) in enumerate(pairs[layer.name]):
             observer.gradients(layer, None if number else kept, s)
         if kept is not None:
-            A = observer.activation_moments[layer.source].total_XX
+            A = observer.activation_moments[layer.source].totals[0]
             torch.testing.assert_close(A / 20, covariances[layer.name][0])
-        S = observer.gradient_moments[layer.name].total_XX
+        S = observer.gradient_moments[layer.name].totals[0]
         torch.testing.assert_close(S / 20, covariances[layer.name][1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.fit import COVARIANCE_STREAM, EIGENVALUE_STREAM, fit_covariances, fit_eigenvalues, label_seeds
 from gindex.errors import NonFiniteError
@@ -30,8 +31,8 @@ def tokens_of(covariances):
 
 def identity_bases(setting, dtype=torch.float64):
     return (
-        {layer.source: torch.eye(layer.inputs, dtype=dtype) for layer in setting.layers},
-        {layer.name: torch.eye(layer.outputs, dtype=dtype) for layer in setting.layers},
+        {layer.source: DenseBasis(torch.eye(layer.inputs, dtype=dtype)) for layer in setting.layers},
+        {layer.name: DenseBasis(torch.eye(layer.outputs, dtype=dtype)) for layer in setting.layers},
     )
 
 
@@ -56,8 +57,8 @@ def test_neither_batch_size_nor_order_matters(kind, size, shuffled, request):
     other, A_other, S_other = fit(setting, setting.batches(size, order))
     assert other == base
     bases = (
-        {name: eigenbasis(moment, name)[1] for name, moment in A.items()},
-        {name: eigenbasis(moment, name)[1] for name, moment in S.items()},
+        {name: DenseBasis(eigenbasis(moment, name)[1]) for name, moment in A.items()},
+        {name: DenseBasis(eigenbasis(moment, name)[1]) for name, moment in S.items()},
     )
     Lambda, Lambda_other = (
         fit_eigenvalues(setting.layers, setting.task, batches, bases, 5)
@@ -75,10 +76,10 @@ def test_the_language_model_task_does_not_depend_on_the_batch(language):
     task = CausalLanguageModel(setting.task.model)
     one, many = (fit_covariances(setting.layers, task, setting.batches(size), 5) for size in (1, setting.count))
     for name, moment in one.gradient_moments.items():
-        expected = moment.total_XX
+        expected = moment.totals[0]
         # 7 documents of up to 15 tokens: float32 sums, relative to the largest entry.
         atol = 2e-6 * float(expected.abs().max())
-        torch.testing.assert_close(many.gradient_moments[name].total_XX, expected, rtol=0, atol=atol)
+        torch.testing.assert_close(many.gradient_moments[name].totals[0], expected, rtol=0, atol=atol)
     Lambda_one, Lambda_many = (
         fit_eigenvalues(setting.layers, task, setting.batches(size), identity_bases(setting, torch.float32), 5)
         for size in (1, setting.count)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
@@ -92,8 +93,8 @@ class Other:
     def factors(self, name: str) -> LayerFactors:
         Lambda = self.lambdas["lambda_matrix"][name] / self.lambdas["num_lambda_processed"][name]
         return LayerFactors(
-            Q_A=self.eigen["activation_eigenvectors"][name],
-            Q_S=self.eigen["gradient_eigenvectors"][name],
+            Q_A=DenseBasis(self.eigen["activation_eigenvectors"][name]),
+            Q_S=DenseBasis(self.eigen["gradient_eigenvectors"][name]),
             Lambda=Lambda,
             mean_eigenvalue=float(Lambda.mean()),
         )
@@ -178,8 +179,8 @@ def fit_ours(setting: Any, task: Any, ordinals: Sequence[int], seed: int = 0):
     moments = (observer.activation_moments, observer.gradient_moments)
     A, S = ({name: moment.mean() for name, moment in side.items()} for side in moments)
     bases = (
-        {name: eigenbasis(moment, name)[1] for name, moment in A.items()},
-        {name: eigenbasis(moment, name)[1] for name, moment in S.items()},
+        {name: DenseBasis(eigenbasis(moment, name)[1]) for name, moment in A.items()},
+        {name: DenseBasis(eigenbasis(moment, name)[1]) for name, moment in S.items()},
     )
     Lambda = fit_eigenvalues(setting.layers, task, batches, bases, seed)
     factors = {

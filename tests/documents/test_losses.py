@@ -48,7 +48,7 @@ def test_losses_come_back(part):
 
 def test_a_plain_text_needs_no_row():
     assert to_row(Objective.counting([3, 4, 5])) is None and to_row(Objective.counting([3])) is None
-    assert to_row(Objective.counting([3, 4, 5], first=2)) == (1, bytes([0b100]), None, None, None, None, None)
+    assert to_row(Objective.counting([3, 4, 5], first=2)) == (1, bytes([0b100]), *[None] * 7)
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_a_plain_text_needs_no_row():
 )
 def test_a_row_of_other_tokens(row):
     with pytest.raises(ShapeError):
-        to_objective(np.array([1, 2, 3], np.uint32), row)
+        to_objective(np.array([1, 2, 3], np.uint32), (*row, None, None))

@@ -36,7 +36,7 @@ def documents(texts: list[str] = TEXTS) -> list[Document]:
 @pytest.fixture
 def path(tmp_path: Path, tokenizer) -> Path:
     path = tmp_path / "documents.sqlite"
-    fill_table(path, iter(documents()), tokenizer, CONFIG, Silent())
+    fill_table(path, iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
     return path
 
 
@@ -82,7 +82,7 @@ def test_filling_leaves_a_single_file(path):
 def test_batches_do_not_change_the_file(path, tmp_path, tokenizer, monkeypatch, bound):
     monkeypatch.setattr(fill, bound, 1)
     other = tmp_path / "other.sqlite"
-    fill_table(other, iter(documents()), tokenizer, CONFIG, Silent())
+    fill_table(other, iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
     for query in ("SELECT * FROM documents", "SELECT * FROM parts"):
         assert raw(path, query) == raw(other, query)
 
@@ -105,7 +105,7 @@ def test_only_one_batch_is_held(tmp_path, tokenizer, monkeypatch, bound, most):
         return encode(self, batch)
 
     monkeypatch.setattr(DocumentEncoder, "encode", count)
-    fill_table(tmp_path / "t", stream(), tokenizer, CONFIG, Silent())
+    fill_table(tmp_path / "t", stream(), DocumentEncoder(tokenizer, CONFIG), Silent())
     assert seen == [0, 0, 2, 2, 4, 4, 6]
 
 
@@ -127,7 +127,7 @@ def test_progress_counts_documents(tmp_path, tokenizer):
             self.steps += steps
 
     progress = Counting()
-    fill_table(tmp_path / "t", iter(documents()), tokenizer, CONFIG, progress)
+    fill_table(tmp_path / "t", iter(documents()), DocumentEncoder(tokenizer, CONFIG), progress)
     assert progress.steps == 3
 
 
@@ -140,7 +140,7 @@ def failing(texts: list[str], error: BaseException):
 def test_failed_filling_leaves_nothing(tmp_path, tokenizer, monkeypatch, error):
     monkeypatch.setattr(fill, "_BATCH_DOCUMENTS", 1)
     with pytest.raises(type(error)):
-        fill_table(tmp_path / "t", failing(["a", "b"], error), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "t", failing(["a", "b"], error), DocumentEncoder(tokenizer, CONFIG), Silent())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,19 +149,19 @@ def test_duplicate_ids_name_both_documents(tmp_path, tokenizer, monkeypatch, bat
     monkeypatch.setattr(fill, "_BATCH_DOCUMENTS", batch)
     repeated = [*documents(), Document(document_id="d1", text="e a", metadata={})]
     with pytest.raises(CorpusError, match=r"document 4: .* 'd1' again after document 2;"):
-        fill_table(tmp_path / "t", iter(repeated), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "t", iter(repeated), DocumentEncoder(tokenizer, CONFIG), Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_document_without_tokens_is_named(tmp_path, tokenizer):
     with pytest.raises(CorpusError, match="'d1': expected at least one token"):
-        fill_table(tmp_path / "t", iter(documents(["a", "\u2003"])), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "t", iter(documents(["a", "\u2003"])), DocumentEncoder(tokenizer, CONFIG), Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_documents(tmp_path, tokenizer):
     with pytest.raises(CorpusError, match="at least one document"):
-        fill_table(tmp_path / "t", iter([]), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "t", iter([]), DocumentEncoder(tokenizer, CONFIG), Silent())
 
 
 def test_tokenizer_without_offsets(tmp_path):
@@ -169,15 +169,15 @@ def test_tokenizer_without_offsets(tmp_path):
         is_fast = False
 
     with pytest.raises(TokenizerError):
-        fill_table(tmp_path / "t", iter(documents()), Slow(), CONFIG, Silent())
+        fill_table(tmp_path / "t", iter(documents()), DocumentEncoder(Slow(), CONFIG), Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_is_missing_is_made_or_reported(tmp_path, tokenizer):
-    fill_table(tmp_path / "new" / "t", iter(documents()), tokenizer, CONFIG, Silent())
+    fill_table(tmp_path / "new" / "t", iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="expected to write"):
-        fill_table(tmp_path / "file" / "t", iter(documents()), tokenizer, CONFIG, Silent())
+        fill_table(tmp_path / "file" / "t", iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
 
 
 def test_tables_are_read_as_one(path, tmp_path, tokenizer):
@@ -187,14 +187,20 @@ def test_tables_are_read_as_one(path, tmp_path, tokenizer):
         Document(document_id="d1", text="a b c", metadata={}),
         Document(document_id="e", text="three three", metadata={}),
     ]
-    fill_table(other, iter(again), tokenizer, CONFIG, Silent(), first_document=3, first_part=4)
+    fill_table(other, iter(again), DocumentEncoder(tokenizer, CONFIG), Silent(), first_document=3, first_part=4)
     with DocumentTable.open(path, other, deleted=[(1, 3)]) as table:
         assert table.counts() == TableCounts(documents=5, parts=6, tokens=sum(table.part_lengths()), longest_part=3)
         assert table.part_documents().tolist() == [0, 1, 1, 2, 3, 4]
         assert [part.document_id for part in table.parts([5, 0, 1, 4])] == ["e", "d0", "d1", "d1"]
         assert table.known(["d0", "d1", "e", "none"]) == {"d0": 0, "d1": 3, "e": 4}
         assert table.document("d1").text == "a b c"
-        assert table.part_ranges([3, 0]) == [(0, 1), (4, 5)]
+        assert [(extent.document, extent.start, extent.stop) for extent in table.extents([3, 0])] == [
+            (0, 0, 1),
+            (3, 4, 5),
+        ]
+        assert [extent.tokens for extent in table.extents([0, 1])] == [
+            sum(table.part_lengths()[start:stop]) for start, stop in ((0, 1), (1, 3))
+        ]
         assert [document for document, _ in lexical_documents(table, "three", 9)] == [4]
         assert {document for document, _ in lexical_documents(table, 'a "quoted', 9)} == {
             0,
@@ -227,7 +233,7 @@ def stream():
         yield Document(document_id=f"old{i}", text="a b", metadata={})
     os.kill(os.getpid(), signal.SIGKILL)
 
-fill.fill_table(Path(sys.argv[1]), stream(), None, CorpusConfig(), Silent())
+fill.fill_table(Path(sys.argv[1]), stream(), encoding.DocumentEncoder(None, CorpusConfig()), Silent())
 """
 
 
@@ -235,7 +241,7 @@ def test_leftover_of_a_killed_run_is_removed(tmp_path, tokenizer):
     path = tmp_path / "t"
     assert subprocess.run([sys.executable, "-c", KILLED, str(path)]).returncode == -9
     assert "t.partial" in files(path) and "t.partial-wal" in files(path) and "t" not in files(path)
-    fill_table(path, iter(documents()), tokenizer, CONFIG, Silent())
+    fill_table(path, iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
     assert files(path) == ["t"]
     assert raw(path, "SELECT id FROM documents ORDER BY ordinal") == [("d0",), ("d1",), ("d2",)]
 
@@ -279,7 +285,7 @@ def test_parts_in_the_order_asked(path):
 
 def test_more_ordinals_than_one_statement_takes(tmp_path, tokenizer):
     path = tmp_path / "t"
-    fill_table(path, iter(documents(["a b", "a b c"] * 700)), tokenizer, CONFIG, Silent())
+    fill_table(path, iter(documents(["a b", "a b c"] * 700)), DocumentEncoder(tokenizer, CONFIG), Silent())
     order = np.random.default_rng(0).permutation(1400)
     with DocumentTable.open(path) as table:
         assert [part.ordinal for part in table.parts(order)] == order.tolist()
@@ -306,7 +312,7 @@ def test_document(path):
 def test_texts_come_back_whole(tmp_path, tokenizer, word_lists):
     texts = [" ".join(words) for words in word_lists]
     path = tmp_path / "t"
-    fill_table(path, iter(documents(texts)), tokenizer, CONFIG, Silent())
+    fill_table(path, iter(documents(texts)), DocumentEncoder(tokenizer, CONFIG), Silent())
     with DocumentTable.open(path) as table:
         assert [table.document(f"d{i}").text for i in range(len(texts))] == texts
         records = table.parts(range(table.counts().parts))
@@ -322,7 +328,7 @@ def test_readers_in_several_threads(path):
 
 def test_path_with_characters_of_a_uri(tmp_path, tokenizer):
     path = tmp_path / "a?b#c %20.sqlite"
-    fill_table(path, iter(documents()), tokenizer, CONFIG, Silent())
+    fill_table(path, iter(documents()), DocumentEncoder(tokenizer, CONFIG), Silent())
     with DocumentTable.open(path) as table:
         assert table.counts().documents == 3
 
@@ -364,8 +370,8 @@ def test_database_of_another_program(tmp_path):
 
 
 def test_table_of_a_newer_version(path):
-    raw(path, "PRAGMA user_version = 4")
-    with pytest.raises(FormatVersionError, match="version 3 or less, found 4"):
+    raw(path, "PRAGMA user_version = 5")
+    with pytest.raises(FormatVersionError, match="version 4 or less, found 5"):
         DocumentTable.open(path)
 
 

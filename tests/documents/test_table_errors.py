@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from gindex.config import CorpusConfig
+from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
@@ -16,7 +17,7 @@ from gindex.progress import Silent
 def path(tmp_path, tokenizer):
     path = tmp_path / "documents.sqlite"
     found = (Document(document_id=f"d{n}", text="a b " * 50, metadata={"n": n}) for n in range(300))
-    fill_table(path, found, tokenizer, CorpusConfig(max_tokens=3), Silent())
+    fill_table(path, found, DocumentEncoder(tokenizer, CorpusConfig(max_tokens=3)), Silent())
     return path
 
 

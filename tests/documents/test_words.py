@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gindex.config import CorpusConfig
 from gindex.corpus import encoding
+from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.corpus.tokens import Encoding
 from gindex.documents import schema
@@ -47,7 +48,7 @@ TWO_TOKENS = Encoding(tokens=[2, 3], offsets=[(0, 1), (1, 2)], before=0, after=0
 
 def make(path: Path, texts: dict[str, str], **more: object) -> Path:
     documents = [Document(document_id=name, text=text, metadata={"n": len(name)}) for name, text in texts.items()]
-    fill_table(path, iter(documents), None, CorpusConfig(), Silent(), **more)
+    fill_table(path, iter(documents), DocumentEncoder(None, CorpusConfig()), Silent(), **more)
     return path
 
 

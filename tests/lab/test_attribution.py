@@ -83,7 +83,7 @@ def test_influence_is_that_of_the_dense_curvature(setting, kind):
     expected = torch.zeros(QUERIES, DOCUMENTS, dtype=WIDE)
     for layer in setting.layers:
         f = attribution.factors[layer.name]
-        basis = torch.kron(f.Q_S, f.Q_A)
+        basis = torch.kron(f.Q_S.matrix(), f.Q_A.matrix())
         damping = 0.3 * f.Lambda.mean() * (kind != "identity")
         H = basis @ torch.diag(f.Lambda.flatten() + damping) @ basis.T
         expected += q[layer.name].flatten(1) @ torch.linalg.solve(H, d[layer.name].flatten(1).T)
@@ -94,7 +94,7 @@ def test_corrected_eigenvalues_are_second_moments_of_sampled_gradients(setting):
     attribution = Attribution.fit(setting.task, setting.layers, setting.documents, seed=7)
     for name, G in setting.gradients(setting.documents, EIGENVALUE_STREAM).items():
         f = attribution.factors[name]
-        torch.testing.assert_close(f.Lambda, (f.Q_S.T @ G @ f.Q_A).square().mean(0), **ROUNDING)
+        torch.testing.assert_close(f.Lambda, (f.Q_S.matrix().T @ G @ f.Q_A.matrix()).square().mean(0), **ROUNDING)
 
 
 def test_bases_diagonalise_the_covariances_over_positions(setting):
@@ -112,12 +112,12 @@ def test_bases_diagonalise_the_covariances_over_positions(setting):
         setting.task.run = usual
         S.append(torch.autograd.grad(losses.sum(), out)[0])
     last = attribution.factors[layer.name]
-    assert_diagonal(torch.cat(A), last.Q_A)
-    assert_diagonal(torch.cat(S), last.Q_S)
+    assert_diagonal(torch.cat(A), last.Q_A.matrix())
+    assert_diagonal(torch.cat(S), last.Q_S.matrix())
     first, x = setting.task.model[0], torch.cat([batch.inputs for batch in setting.documents])
     if isinstance(first, nn.Conv2d):
         read = nn.functional.unfold(x, first.kernel_size, padding=first.padding).mT.flatten(0, 1)
-        assert_diagonal(read, attribution.factors["0"].Q_A)
+        assert_diagonal(read, attribution.factors["0"].Q_A.matrix())
 
 
 def assert_diagonal(x_MX: Tensor, basis_XX: Tensor) -> None:

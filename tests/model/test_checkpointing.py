@@ -8,6 +8,7 @@ from probes import random_probe
 from torch import Tensor, nn
 
 from gindex.config import ModelConfig
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.model.capture import Observer, observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
@@ -61,11 +62,11 @@ def test_fits_are_the_same_to_the_bit(engine):
     def fit() -> list[Tensor]:
         moments = fit_covariances(layers, task, [BATCH, BATCH], 0)
         bases = (
-            {name: torch.linalg.qr(m.mean() + 1e-3).Q for name, m in moments.activation_moments.items()},
-            {name: torch.linalg.qr(m.mean() + 1e-3).Q for name, m in moments.gradient_moments.items()},
+            {name: DenseBasis(torch.linalg.qr(m.mean() + 1e-3).Q) for name, m in moments.activation_moments.items()},
+            {name: DenseBasis(torch.linalg.qr(m.mean() + 1e-3).Q) for name, m in moments.gradient_moments.items()},
         )
         Lambda = fit_eigenvalues(layers, task, [BATCH, BATCH], bases, 0)
-        return [m.total_XX for m in moments.activation_moments.values()] + list(Lambda.values())
+        return [m.totals[0] for m in moments.activation_moments.values()] + list(Lambda.values())
 
     plain = fit()
     with checkpointed(engine.blocks):

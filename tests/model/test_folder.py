@@ -150,7 +150,7 @@ def test_a_padding_row_that_a_class_sets_to_zero_is_refused(tmp_path, small_toke
 def test_a_classifier_is_refused(tmp_path, small_tokenizer):
     model = small(LlamaForSequenceClassification, small_tokenizer, num_labels=1)
     folder = saved(tmp_path / "model", model, small_tokenizer)
-    assert "found LlamaForSequenceClassification, which does not predict next tokens" in refused(folder)
+    assert "found LlamaForSequenceClassification, which does not predict next tokens" in refused(folder, task="causal")
     edit(folder, architectures=["LlamaForCausalLM"])  # a reward model that says it is something else
     assert "it is a classifier or reward model" in refused(folder)
 
@@ -345,7 +345,7 @@ def bart(kind: type, tokenizer: Any) -> torch.nn.Module:
 
 def test_an_encoder_decoder_is_refused_whole_and_in_part(tmp_path, small_tokenizer):
     whole = saved(tmp_path / "whole", bart(BartForConditionalGeneration, small_tokenizer), small_tokenizer)
-    assert "found an encoder-decoder (BartForConditionalGeneration)" in refused(whole)
+    assert "found an encoder-decoder (BartForConditionalGeneration)" in refused(whole, task="causal")
     part = saved(tmp_path / "part", bart(BartForCausalLM, small_tokenizer), small_tokenizer)
     assert "an encoder-decoder's decoder (BartForCausalLM, whose" in refused(part)
 

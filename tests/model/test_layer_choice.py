@@ -68,12 +68,13 @@ def test_a_wide_output_head_is_off_by_default_and_can_be_had():
     table = track_layers(wide, token_probe(wide))
     assert "lm_head" not in names(table)
     assert reasons(table)["lm_head.weight"] == (
-        "an output head of 8,193 tokens, off by default for what its curvature costs; `track` lm_head takes it"
+        "an output head of 8,193 tokens, off by default for what it costs; `track` lm_head takes it"
     )
     asked = track_layers(wide, token_probe(wide), LayerChoice(track=["lm_head"]))
     assert names(asked) == [*names(table), "lm_head"]
     assert table.share == asked.share == 480 / 504  # three norms of 8 are untracked; the head is not of the body
     assert asked.tracked_body == table.tracked_body
+    assert (asked[-1].output_side.is_unit, asked[-1].input_side.is_unit) == (True, False)
 
 
 def test_a_head_that_is_tied_cannot_be_had():

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gindex.errors import NothingToTrackError
-from gindex.model import tracking
+from gindex.model import sides
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tracking import track_layers
 
@@ -71,16 +72,14 @@ def test_every_parameter_is_counted_once(llama):
     assert table.share == tracked / (total - embeddings)
 
 
-def test_too_wide_layers_are_left_out(llama, monkeypatch):
-    monkeypatch.setattr(tracking, "MAX_WIDTH", 39)
-    table = track_language_model(llama)
-    assert not [layer.name for layer in table.layers if ".mlp." in layer.name]
-    assert reasons(table)["model.layers.1.mlp.up_proj.weight"].startswith("40 wide, above the limit of 39")
-
-
-def test_the_widest_allowed_layer_is_tracked(llama, monkeypatch):
-    monkeypatch.setattr(tracking, "MAX_WIDTH", 40)
+@pytest.mark.parametrize(("widest", "block"), [(40, None), (39, 14)])
+def test_a_side_wider_than_a_matrix_may_be_has_blocks(llama, monkeypatch, widest, block):
+    monkeypatch.setattr(sides, "WIDEST_MATRIX", widest)
+    monkeypatch.setattr(sides, "WIDEST_BLOCK", 15)
+    layers = {layer.name.rpartition(".")[2]: layer for layer in track_language_model(llama).layers}
     assert len(track_language_model(llama).layers) == 14
+    assert layers["up_proj"].output_block == layers["down_proj"].input_block == block
+    assert layers["up_proj"].input_block is layers["down_proj"].output_block is layers["q_proj"].input_block is None
 
 
 def test_gpt2_tracks_conv1d():
@@ -173,10 +172,10 @@ def test_nothing_to_track(wrapper: Callable[[nn.Module], nn.Module]):
         track(wrapper(nn.LayerNorm(6)))
 
 
-def test_nothing_to_track_names_the_reasons(monkeypatch):
-    monkeypatch.setattr(tracking, "MAX_WIDTH", 3)
-    with pytest.raises(NothingToTrackError, match=r"found none \(0: 6 wide"):
-        track(nn.Sequential(nn.Linear(6, 6)))
+def test_nothing_to_track_names_the_reasons():
+    with pytest.raises(NothingToTrackError, match=r"found none \(0: left out by `untrack`"):
+        model = nn.Sequential(nn.Linear(6, 6))
+        track_layers(model, random_probe(model, 4, 6), LayerChoice(untrack=["0"]))
 
 
 def test_probing_freezes_the_weights_and_leaves_no_hook():

@@ -1,6 +1,7 @@
 """A query is one text to the model: prompt and completion are cut into tokens together, and what that costs is told."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gindex.corpus.tokens import tokenize
 from gindex.errors import QueryError
+from gindex.queries.next_tokens import predicted_texts
 from gindex.queries.query import Query
 from gindex.queries.tokens import tokenize_all, tokenize_query
 from gindex.search.query_vectors import EncodedQuery
@@ -68,9 +70,22 @@ TOKENIZERS = {
 BEGUN = ("legacy", "first", "always", "ends")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A model that predicts the next token, as far as queries are read."""
+
+    tokenizer: Any
+    max_tokens: int
+    vocabulary: int = 10_000
+    query_forms = ("completion",)
+
+    def query_texts(self, query, form, limit):
+        return predicted_texts(query, form, self, limit)
+
+
 def cut(name, prompt, completion=None, *, max_tokens=10_000, **options):
     """Tokens of a query; of a loaded model only these two fields are read."""
-    loaded = SimpleNamespace(tokenizer=TOKENIZERS[name], max_tokens=max_tokens)
+    loaded = Reader(tokenizer=TOKENIZERS[name], max_tokens=max_tokens)
     return tokenize_query(Query(prompt=prompt, completion=completion), loaded, **options)
 
 
@@ -224,7 +239,7 @@ def test_words_are_those_of_the_whole_text_too():
 
 
 def test_many_queries_tell_once_how_many_have_notes(caplog):
-    loaded = SimpleNamespace(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
+    loaded = Reader(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
     queries = [Query(prompt="A compiler is", completion=text) for text in (" a", "a", "the")]
     assert [len(tokens.notes) for tokens in tokenize_all(queries, loaded)] == [0, 1, 1]
     (record,) = caplog.records
@@ -234,7 +249,7 @@ def test_many_queries_tell_once_how_many_have_notes(caplog):
 def test_a_limit_below_the_models():
     found = cut("bytes", "the stack " * 9, "x", max_tokens=100, long_queries="cut")
     assert len(ids_of(found)) > 8
-    loaded = SimpleNamespace(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
+    loaded = Reader(tokenizer=TOKENIZERS["bytes"], max_tokens=100)
     query = Query(prompt="the stack " * 9, completion="x", id="q")
     assert len(tokenize_query(query, loaded, long_queries="cut", max_tokens=8).objective) == 8
     with pytest.raises(QueryError, match="query q: expected at most 8 tokens, which are allowed here"):

@@ -71,9 +71,9 @@ def test_whole_factors_have_eigenvectors_as_columns(layout):
     for record, number in zip(RECORDS, (0, 0, 1), strict=True):
         factors, stored = reader.load(record.name), load_file(layout.eigenbases(number))
         for Q, name in ((factors.Q_A, f"activation.{record.source}"), (factors.Q_S, f"gradient.{record.name}")):
-            assert torch.equal(Q, stored[name].T)
-        assert torch.equal(factors.Q_A, activation[record.source])
-        assert torch.equal(factors.Q_S, gradient[record.name])
+            assert torch.equal(Q.matrix(), stored[name].T)
+        assert torch.equal(factors.Q_A.matrix(), activation[record.source].matrix())
+        assert torch.equal(factors.Q_S.matrix(), gradient[record.name].matrix())
         assert torch.equal(factors.Lambda, load_file(layout.eigenvalues(number))[record.name])
         assert factors.mean_eigenvalue == 0.5
 
@@ -84,7 +84,9 @@ def test_leading_parts_are_slices_of_the_whole(layout, record):
     whole = reader.load(record.name)
     for r, p in [(1, 1), (2, 1), (record.inputs, record.outputs)]:
         part = reader.load(record.name, r, p)
-        assert torch.equal(part.Q_A, whole.Q_A[:, :r]) and torch.equal(part.Q_S, whole.Q_S[:, :p])
+        assert torch.equal(part.Q_A.matrix(), whole.Q_A.matrix()[:, :r]) and torch.equal(
+            part.Q_S.matrix(), whole.Q_S.matrix()[:, :p]
+        )
         assert torch.equal(part.Lambda, whole.Lambda[:p, :r])
 
 
@@ -94,8 +96,8 @@ def test_truncated_layers_share_the_basis_of_shared_activations(layout):
     assert list(truncated) == [record.name for record in RECORDS]
     for record in RECORDS:
         expected = reader.load(record.name, record.activation_rank, record.gradient_rank)
-        assert torch.equal(truncated[record.name].Q_A, expected.Q_A)
-        assert torch.equal(truncated[record.name].Q_S, expected.Q_S)
+        assert torch.equal(truncated[record.name].Q_A.matrix(), expected.Q_A.matrix())
+        assert torch.equal(truncated[record.name].Q_S.matrix(), expected.Q_S.matrix())
         assert torch.equal(truncated[record.name].Lambda, expected.Lambda)
     assert truncated["0.k"].Q_A is truncated["0.q"].Q_A
 

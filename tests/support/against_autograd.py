@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from objectives import pad_tokens
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.pytorch_utils import Conv1D
@@ -22,7 +23,6 @@ from gindex.errors import GindexError
 from gindex.lab.refine.gauss_newton import GaussNewton
 from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
-from tests.support.objectives import pad_tokens
 
 Gradients = dict[str, Tensor]
 """[O, I] by layer name, the bias last."""

@@ -17,16 +17,12 @@ from forms import WEIGHTS, Form, change_settings, change_weights, small_llama, w
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
     CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 FORMS: list[Form] = []
@@ -226,7 +222,7 @@ def _checkpoints(folder, model):
             path.rename(below / path.name)
 
 
-@_form("a classifier (ForSequenceClassification)", "LlamaForSequenceClassification")
+@_form("a classifier without a padding token", "pad_token_id")
 def _classifier(folder, model):
     LlamaForSequenceClassification(LlamaConfig.from_pretrained(folder, num_labels=2)).save_pretrained(folder)
 
@@ -235,21 +231,6 @@ def _classifier(folder, model):
 def _disguised(folder, model):
     LlamaForSequenceClassification(LlamaConfig.from_pretrained(folder, num_labels=2)).save_pretrained(folder)
     change_settings(folder, architectures=["LlamaForCausalLM"])
-
-
-@_form("encoder-decoder (T5)", "T5")
-def _t5(folder, model):
-    config = T5Config(vocab_size=320, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-
-
-@_form("encoder-decoder (BART)", "encoder-decoder")
-def _bart(folder, model):
-    config = BartConfig(
-        vocab_size=320, d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=48, decoder_ffn_dim=48,
-        encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=64,
-    )  # fmt: skip
-    BartForConditionalGeneration(config).save_pretrained(folder)
 
 
 @_form("pictures and text (LLaVA)", "LlavaForConditionalGeneration")

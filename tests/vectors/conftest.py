@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from gindex.corpus.batches import TokenBatch
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.model.layers import TrackedLayer
 from gindex.model.tracking import track_layers
@@ -52,7 +53,7 @@ class Setting:
                 G = torch.cat([weight, *[b[:, None] for b in bias]], 1)
                 f = self.factors[layer.name]
                 damping = damping_scale * f.Lambda.mean()
-                result[layer.name].append((f.Q_S.T @ G @ f.Q_A) / (f.Lambda + damping).sqrt())
+                result[layer.name].append((f.Q_S.matrix().T @ G @ f.Q_A.matrix()) / (f.Lambda + damping).sqrt())
         return {name: torch.stack(parts) for name, parts in result.items()}
 
 
@@ -66,8 +67,8 @@ def setting(model_folder: Path) -> Setting:
     documents = [numbers.integers(1, 250, length).tolist() for length in lengths]
     generator = torch.Generator().manual_seed(0)
 
-    def basis(size: int) -> Tensor:
-        return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    def basis(size: int) -> DenseBasis:
+        return DenseBasis(torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q)
 
     shared = {layer.source: basis(layer.inputs) for layer in layers if layer.source == layer.name}
     factors = {}
@@ -88,8 +89,8 @@ def truncate() -> Callable[..., dict[str, LayerFactors]]:
         for name, f in factors.items():
             rows, columns = (max(1, int(share * size)) for size in f.Lambda.shape)
             result[name] = LayerFactors(
-                Q_A=f.Q_A[:, :columns],
-                Q_S=f.Q_S[:, :rows],
+                Q_A=f.Q_A.leading(columns),
+                Q_S=f.Q_S.leading(rows),
                 Lambda=f.Lambda[:rows, :columns],
                 mean_eigenvalue=f.mean_eigenvalue,
             )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.ekfac import LayerFactors, whitening_scale
 from gindex.vectors import calibration
 from gindex.vectors.calibration import (
@@ -152,5 +153,7 @@ def test_of_settings_that_do_almost_as_well_the_truest_is_taken():
 def test_a_dead_layer_and_equal_documents_are_no_trouble():
     zeros = torch.zeros(4, 4, dtype=torch.float64)
     assert expected_pearson(zeros, zeros, zeros) == []
-    dead = LayerFactors(Q_A=torch.eye(3), Q_S=torch.eye(2), Lambda=torch.zeros(2, 3), mean_eigenvalue=0.0)
+    dead = LayerFactors(
+        Q_A=DenseBasis(torch.eye(3)), Q_S=DenseBasis(torch.eye(2)), Lambda=torch.zeros(2, 3), mean_eigenvalue=0.0
+    )
     assert not whitening_scale(dead.Lambda, dead.damping(10.0)).any()

@@ -134,5 +134,5 @@ def document_gradients_by_layer(setting):
     for name, V in setting.whitened(0.1).items():
         f = setting.factors[name]
         rotated = V[DOCUMENTS] * (f.Lambda + 0.1 * f.Lambda.mean()).sqrt()
-        result[name] = f.Q_S @ rotated @ f.Q_A.T
+        result[name] = f.Q_S.matrix() @ rotated @ f.Q_A.matrix().T
     return result

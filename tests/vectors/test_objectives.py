@@ -96,7 +96,7 @@ def test_every_measure_sees_the_texts_of_a_document_as_one(setting, task):
     expected_NN = torch.zeros(2, 2, dtype=torch.float64)
     for layer in setting.layers:
         f = setting.factors[layer.name]
-        V = torch.stack([f.Q_S.T @ G[layer.name] @ f.Q_A for G in gradients])
+        V = torch.stack([f.Q_S.matrix().T @ G[layer.name] @ f.Q_A.matrix() for G in gradients])
         V = (V / (f.Lambda + 0.1 * f.Lambda.mean()).sqrt()).flatten(1)
         expected_NN += V @ V.T
     X = precondition_queries(setting.layers, load, 0.1, 2, losses, batch.texts)
@@ -134,8 +134,10 @@ def test_a_sum_of_texts_is_preconditioned_as_one_query(setting, task):
         G = reference_gradients(setting, objective)
         for layer in setting.layers:
             f = setting.factors[layer.name]
-            V = (f.Q_S.T @ G[layer.name] @ f.Q_A) / (f.Lambda + 0.1 * f.Lambda.mean())
-            torch.testing.assert_close(total[layer.name][n], f.Q_S @ V @ f.Q_A.T, rtol=1e-9, atol=1e-10)
+            V = (f.Q_S.matrix().T @ G[layer.name] @ f.Q_A.matrix()) / (f.Lambda + 0.1 * f.Lambda.mean())
+            torch.testing.assert_close(
+                total[layer.name][n], f.Q_S.matrix() @ V @ f.Q_A.matrix().T, rtol=1e-9, atol=1e-10
+            )
 
 
 def test_dpo_weighs_by_how_wrong_the_model_is():

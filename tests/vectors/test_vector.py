@@ -121,7 +121,10 @@ def test_the_path_of_builds_in_float32(setting, whitened):
     """Float32 factors with the task that builds use: as close as float32 passes through two blocks come."""
     factors = {
         name: LayerFactors(
-            Q_A=f.Q_A.float(), Q_S=f.Q_S.float(), Lambda=f.Lambda.float(), mean_eigenvalue=f.mean_eigenvalue
+            Q_A=f.Q_A.to(dtype=torch.float32),
+            Q_S=f.Q_S.to(dtype=torch.float32),
+            Lambda=f.Lambda.float(),
+            mean_eigenvalue=f.mean_eigenvalue,
         )
         for name, f in setting.factors.items()
     }

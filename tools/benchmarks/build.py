@@ -26,6 +26,7 @@ import torch
 from gindex.config import ModelConfig, VectorConfig
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.corpus.objectives import Objective
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.ranks import ranks
 from gindex.model.attention import ATTENTION
@@ -70,8 +71,8 @@ def make_path(engine: TrackedModel, fraction: float, damping: float, config: Vec
     for layer in engine.table.layers:
         R, P = ranks(layer, fraction)
         if layer.source not in bases:
-            bases[layer.source] = torch.linalg.qr(torch.randn(layer.inputs, R)).Q.to(engine.dtype)
-        Q_S = torch.linalg.qr(torch.randn(layer.outputs, P)).Q.to(engine.dtype)
+            bases[layer.source] = DenseBasis(torch.linalg.qr(torch.randn(layer.inputs, R)).Q.to(engine.dtype))
+        Q_S = DenseBasis(torch.linalg.qr(torch.randn(layer.outputs, P)).Q.to(engine.dtype))
         factors[layer.name] = LayerFactors(
             Q_A=bases[layer.source], Q_S=Q_S, Lambda=torch.rand(P, R), mean_eigenvalue=0.5
         )

@@ -141,7 +141,7 @@ def measure(setting: Setting, variants: Sequence[Variant], fractions: Mapping[st
             for layer in layers:
                 R, P = ranks(layer, fraction)
                 loaded = setting.factors.load(layer.name, R, P)
-                activation[layer.source], gradient[layer.name] = loaded.Q_A, loaded.Q_S
+                activation[layer.source], gradient[layer.name] = loaded.Q_A.matrix(), loaded.Q_S.matrix()
             bases[name] = (activation, gradient)
     prepared = [prepare(variant, layers) for variant in variants]
 

@@ -23,6 +23,7 @@ from faults.scenarios import WORDS
 from faults.tiny import make_tiny_model
 
 from gindex.config import CorpusConfig
+from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
@@ -121,7 +122,7 @@ def documents(folder: Path, count: int) -> None:
         pid = os.fork()
         if pid == 0:
             before, start = memory(), time.perf_counter()
-            fill_table(path, texts(some), tokenizer, CorpusConfig(max_tokens=32), Silent())
+            fill_table(path, texts(some), DocumentEncoder(tokenizer, CorpusConfig(max_tokens=32)), Silent())
             seconds = time.perf_counter() - start
             size = path.stat().st_size / 1e6
             print(

@@ -70,7 +70,9 @@ class Factored:
 
     def product(self, v_QW: Tensor) -> Tensor:
         parts = self.space.split(v_QW)
-        return self.space.join({n: f.Q_S @ (f.rotate(parts[n]) * f.Lambda) @ f.Q_A.T for n, f in self.factors.items()})
+        return self.space.join(
+            {n: f.Q_S.matrix() @ (f.rotate(parts[n]) * f.Lambda) @ f.Q_A.matrix().T for n, f in self.factors.items()}
+        )
 
     def batch_product(self, v_QW: Tensor, number: int) -> Tensor:
         assert number in self.batches
@@ -221,7 +223,7 @@ def test_ekfac_is_nearer_to_the_exact_matrix_than_kfac_than_diagonal(setting):
         distances = []
         for kind in ("ekfac", "kfac", "diagonal"):
             factors = setting.fits[kind].factors[layer.name]
-            basis = torch.kron(factors.Q_S.contiguous(), factors.Q_A.contiguous())
+            basis = torch.kron(factors.Q_S.matrix().contiguous(), factors.Q_A.matrix().contiguous())
             approximation = basis @ torch.diag(factors.Lambda.flatten()) @ basis.T
             distances.append(float((approximation - block).norm() / block.norm()))
         assert distances[0] < distances[1] < distances[2], layer.name

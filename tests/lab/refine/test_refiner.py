@@ -40,7 +40,7 @@ class FactoredCurvature:
         parts, given = self.space.split(out), self.space.split(v_QW)
         for layer in self.layers:
             f = self.load(layer.name)
-            parts[layer.name].copy_(f.Q_S @ (f.rotate(given[layer.name]) * f.Lambda) @ f.Q_A.T)
+            parts[layer.name].copy_(f.Q_S.matrix() @ (f.rotate(given[layer.name]) * f.Lambda) @ f.Q_A.matrix().T)
         return out
 
     def batch_product(self, v_QW, number):
