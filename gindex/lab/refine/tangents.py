@@ -21,6 +21,7 @@ from gindex.model.expansion import OwnParameter, present_expansion
 from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.tables import Table
 from gindex.progress import undisturbed
 from gindex.thread_safety import Lock
 
@@ -120,21 +121,25 @@ def _changed_outputs(
 ) -> Iterator[None]:
     """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change.
 
-    A parameter that is a layer by itself is replaced in the same way.
+    A parameter that is a layer by itself, or a lookup table, is replaced in the same way.
     """
+    tables = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, Table)}
     parameters = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, OwnParameter)}
+    weights = tables | parameters
 
     def move(name: str, x: Tensor) -> Tensor:
-        change = directions[name].reshape(parameters[name].shape).to(x.dtype)
+        change = directions[name].reshape(weights[name].shape).to(x.dtype)
         return joined(x, change.expand(x.shape).contiguous())
 
     with ExitStack() as stack:
-        if parameters and (expansion := present_expansion()) is not None:
+        expansion = present_expansion() if parameters else None
+        if expansion is not None:  # a pass that takes the gradients of parameters has copies of them
             stack.enter_context(expansion.moved(move))
-        elif parameters:
-            stack.enter_context(_Moved({id(weight): move(name, weight) for name, weight in parameters.items()}))
+        moved = weights if expansion is None else tables
+        if moved:
+            stack.enter_context(_Moved({id(weight): move(name, weight) for name, weight in moved.items()}))
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_change_hook(those, directions, joined))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
