@@ -11,10 +11,6 @@ from gindex.config import ALL_LINEAR, ATTENTION, EVERYTHING, MLP
 from gindex.errors import ConfigError
 from gindex.model.layer_kinds import OTHER
 
-WIDE_HEAD = 8192
-"""Widest output head in tokens that is tracked by default, and whose pseudo-gradients have a basis of one matrix. A
-wider one may have more weights than the body; its basis on that side are the unit vectors."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -80,11 +76,11 @@ class LayerChoice:
             return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"
         if self.layers in (ATTENTION, MLP) and layer.kind != self.layers:
             return f"not of the {self.layers}, which `layers` asks for"
-        if layer.head and layer.outputs > WIDE_HEAD:
-            return (
-                f"an output head of {layer.outputs:,} tokens, off by default for what it costs; `track` {name} takes it"
-            )
         return None
+
+    def is_named(self, name: str) -> bool:
+        """Whether a layer is taken whatever it costs: `track` or an index names it, or everything is tracked."""
+        return self.names is not None or self.layers == EVERYTHING or _matches(name, self.track)
 
     def check_kinds(self, candidates: Iterable[Candidate]) -> None:
         """Check that a model has layers of the kind that is asked for.
