@@ -6,13 +6,27 @@ document's logits would depend on the longest document of its batch. Such a mode
 
 from typing import Any
 
-from torch import nn
-
 NO_LIMIT = 1 << 30
 """Most tokens of a model that states no limit."""
 
 _NAMES = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
 """Names of the limit in settings."""
+
+_BEHIND_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Kinds of models, RoBERTa and its family, whose positions begin behind that of the padding; the limit counts all."""
 
 _STRETCHED = ("dynamic", "longrope", "su")
 """Kinds of rotary positions whose angles depend on the length."""
@@ -27,21 +41,9 @@ def most_tokens(settings: Any) -> int:
     text = settings.get_text_config(decoder=True) if hasattr(settings, "get_text_config") else settings
     stated = [int(value) for name in _NAMES if (value := getattr(text, name, None))]
     most = stated[0] if stated else NO_LIMIT
+    if getattr(text, "model_type", None) in _BEHIND_PADDING:
+        most -= 1 + (getattr(text, "pad_token_id", None) or 0)
     return min([most, *_unstretched(text, most)])
-
-
-def most_positions(model: nn.Module) -> int:
-    """Return the most tokens that a model's table of positions has rows for; `NO_LIMIT` where it states none.
-
-    The positions of RoBERTa's family begin behind that of the padding, which its settings count as well.
-    """
-    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    rows = [
-        table.num_embeddings - 1 - table.padding_idx
-        for table in tables
-        if isinstance(table, nn.Embedding) and table.padding_idx is not None
-    ]
-    return min(rows, default=NO_LIMIT)
 
 
 def _unstretched(settings: Any, most: int) -> list[int]:

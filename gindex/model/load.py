@@ -19,7 +19,7 @@ from gindex.errors import ModelError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
-from gindex.model.context_length import most_positions, most_tokens
+from gindex.model.context_length import most_tokens
 from gindex.model.custom_models import rebuild
 from gindex.model.fingerprints import (
     fingerprint_adapter,
@@ -210,7 +210,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
             model=model,
             tokenizer=tokenizer,
             kind=kind,
-            max_tokens=min(read.max_tokens, most_positions(model)),
+            max_tokens=read.max_tokens,
             fingerprint=fingerprint,
             tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
             buffers="" if folder.quantised else fingerprint_buffers(model),
