@@ -5,6 +5,9 @@ own loss gives.
 """
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,8 +224,6 @@ def query_file(name: str, folder: Path) -> tuple[str, Path]:
 
 def test_what_is_added_is_as_what_is_built(built, tmp_path):
     name, folder = built
-    import shutil
-
     copy = shutil.copytree(folder / "index", tmp_path / "index")
     first = CASES[name].record(0)
     (tmp_path / "more.jsonl").write_text(json.dumps({"id": "again"} | first) + "\n")
@@ -237,6 +238,26 @@ def test_what_is_added_is_as_what_is_built(built, tmp_path):
     )["hits"]  # fmt: skip
     scores = {hit["document_id"]: hit["score"] for hit in hits}
     assert scores["again"] == pytest.approx(scores["d0"], rel=1e-4)
+
+
+def test_the_table_is_as_new_as_it_needs_to_be(built, tmp_path):
+    """Labels are in tables of version 4; a compact leaves what is asked as it was."""
+    _, folder = built
+    copy = shutil.copytree(folder / "index", tmp_path / "index")
+    (table,) = copy.rglob("documents.sqlite")
+    with closing(sqlite3.connect(table)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+    index = GradientIndex.open(copy, model=str(folder / "model"), device="cpu")
+    before = [index.objectives(f"d{n}") for n in range(1, 20)]
+    index.delete(["d0"])
+    command("compact", copy)
+    after = GradientIndex.open(copy, model=str(folder / "model"), device="cpu")
+    for n, parts in enumerate(before, 1):
+        found = after.objectives(f"d{n}")
+        assert [text.question for part in found for text in part.texts] == [
+            text.question for part in parts for text in part.texts
+        ]
+    assert after.document("d1").content == index.document("d1").content
 
 
 def test_the_index_knows_its_task(built):
