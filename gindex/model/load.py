@@ -3,6 +3,7 @@
 Checks that need no weights come first, so that a folder that cannot be used is refused at once.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -160,7 +161,17 @@ def read_model(config: ModelConfig) -> ModelSettings:
                 ),
                 remedy=f"use a model of a class that {folder.kind.auto_model} loads",
             )
-        return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings), adapter=adapter)
+        most = most_tokens(settings, _tokenizer_settings(folder.path))
+        return ModelSettings(folder=folder, settings=settings, max_tokens=most, adapter=adapter)
+
+
+def _tokenizer_settings(folder: Path) -> Mapping[str, Any]:
+    """The tokenizer_config.json of a folder; nothing where none can be read: `load_tokenizer` says what is wrong."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolder]:
