@@ -123,21 +123,21 @@ def _changed_outputs(
 
     A parameter that is a layer by itself, or a lookup table, is replaced in the same way.
     """
-    weights = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, OwnParameter | Table)}
+    tables = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, Table)}
     parameters = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, OwnParameter)}
+    weights = tables | parameters
 
     def move(name: str, x: Tensor) -> Tensor:
         change = directions[name].reshape(weights[name].shape).to(x.dtype)
         return joined(x, change.expand(x.shape).contiguous())
 
     with ExitStack() as stack:
-        if parameters and (expansion := present_expansion()) is not None:
+        expansion = present_expansion() if parameters else None
+        if expansion is not None:  # a pass that takes the gradients of parameters has copies of them
             stack.enter_context(expansion.moved(move))
-            weights_moved = {name: weight for name, weight in weights.items() if name not in parameters}
-        else:
-            weights_moved = weights
-        if weights_moved:
-            stack.enter_context(_Moved({id(weight): move(name, weight) for name, weight in weights_moved.items()}))
+        moved = weights if expansion is None else tables
+        if moved:
+            stack.enter_context(_Moved({id(weight): move(name, weight) for name, weight in moved.items()}))
         stack.enter_context(opened(layer.module for layer in layers))
         for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_change_hook(those, directions, joined))
