@@ -24,7 +24,7 @@ class Candidate:
         weights: Names of its weights.
         parameter_of: Class of the module that it is a parameter of, where it is no linear layer; else None.
         table: Whether it is a lookup table.
-        tied: Whether that is the weight of the output head too.
+        tied_to: Name of the output head where its weight is that too; the table goes by either name.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Candidate:
     weights: Sequence[str] = ()
     parameter_of: str | None = None
     table: bool = False
-    tied: bool = False
+    tied_to: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +57,20 @@ class LayerChoice:
 
     def reason_against(self, layer: Candidate) -> str | None:
         """Say why a layer is left out, None where it is not."""
-        name = layer.name
+        name, called = layer.name, [of for of in (layer.name, layer.tied_to) if of is not None]
         if self.names is not None:
             recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
             return None if recorded else "not among the layers that the index was built with"
-        if _matches(name, self.track):
+        if any(_matches(of, self.track) for of in called):
             return None
-        if _matches(name, self.untrack):
+        if any(_matches(of, self.untrack) for of in called):
             return "left out by `untrack`"
         if self.trained is not None and not self.trained >= set(layer.weights):
             return "of a layer of the base whose weight the adapter leaves as it is; `track` takes it"
         if self.layers == EVERYTHING:
             return None
         if layer.table:
-            use = "an embedding, the output head's weight too" if layer.tied else "an embedding"
+            use = "an embedding, the output head's weight too" if layer.tied_to else "an embedding"
             return f"{use}, not of the body: `layers` everything or `track` {name} takes it"
         if layer.parameter_of is not None:
             return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"

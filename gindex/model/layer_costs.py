@@ -1,7 +1,7 @@
 """What layers cost a build, reckoned from their shapes, and the rule by which the output head is tracked or not."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from gindex.model.layers import TrackedLayer
@@ -12,6 +12,10 @@ pseudo-gradients then have a basis of one matrix; those of a wider one have the 
 
 HEAD_SHARE = 0.5
 """What a wider output head may cost by default, as a share of what the body costs."""
+
+
+LOGIT_COPIES = 2
+"""How many times as often as other values logits are held in a pass: in float32 too, and so are their gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +54,30 @@ class LayerCosts:
         return max(own / theirs if theirs else float("inf") for own, theirs in pairs if own)
 
 
-def reason_against_head(head: TrackedLayer, layers: Iterable[TrackedLayer]) -> str | None:
-    """Say why an output head is left out by default, None where it is not.
-
-    With it a build costs at most half as much again as without, in memory, on disk, and in time.
+def head_share(head: TrackedLayer, layers: Iterable[TrackedLayer]) -> float:
+    """What an output head costs, as a share of what the body does.
 
     Args:
         head: The head.
         layers: The layers that are tracked, from which the body's are taken.
     """
-    if head.outputs <= WIDE_HEAD:
+    costs = LayerCosts.of([head])
+    return replace(costs, kept=LOGIT_COPIES * costs.kept).share_of(LayerCosts.of(of for of in layers if of.body))
+
+
+def reason_against_head(head: TrackedLayer, layers: Sequence[TrackedLayer]) -> str | None:
+    """Say why an output head is left out by default, None where it is not.
+
+    With it a build costs at most half as much again as without, in memory, on disk, and in time.
+
+    Args:
+        head: The head, which is not of the body.
+        layers: The layers that are tracked.
+    """
+    if head.outputs <= WIDE_HEAD or not any(layer.body for layer in layers):
         return None
-    body = [layer for layer in layers if layer.body]
-    share = LayerCosts.of([head]).share_of(LayerCosts.of(body))
-    if not body or share <= HEAD_SHARE:
+    share = head_share(head, layers)
+    if share <= HEAD_SHARE:
         return None
     return (
         f"an output head of {head.outputs:,} tokens, off by default for what it costs, {share:,.1f} times what the "

@@ -88,11 +88,12 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
-    if head is not None and not choice.is_named(head.name) and (reason := reason_against_head(head, layers)):
+    by_default = head is not None and not head.body and not choice.is_named(head.name)
+    if head is not None and by_default and (reason := reason_against_head(head, layers)):
         candidates.reasons[head.name] = reason
         layers = with_sources([layer for layer in layers if layer is not head])
     names = [*candidates.modules, *candidates.embeddings, *candidates.parameters]
-    choice.check(names, (layer.whole for layer in layers), candidates.reasons)
+    choice.check(names, candidates.names_of(layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
@@ -270,6 +271,14 @@ class _Candidates:
             layers += _parts(layer, part_count(module))
         return layers
 
+    def names_of(self, layers: Iterable[TrackedLayer]) -> Iterator[str]:
+        """Yield the names that layers are chosen by; a table that is the output head's too has that one's as well."""
+        named = {id(module): name for name, module in self.modules.items()}
+        for layer in layers:
+            yield layer.whole
+            if isinstance(layer.module, Table) and id(layer.module.head) in named:
+                yield named[id(layer.module.head)]
+
     def table_layers(self, model: nn.Module, choice: LayerChoice) -> list[TrackedLayer]:
         """Return the lookup tables without a reason against them, and note the reasons of the others."""
         shared, head, layers = _shared_parameters(model), output_head(model), []
@@ -280,7 +289,11 @@ class _Candidates:
             if len(others) > (tied is not None):
                 reason = f"shared by {name}.weight, {', '.join(others)}"
             candidate = Candidate(
-                name=name, outputs=module.num_embeddings, weights=[f"{name}.weight"], table=True, tied=bool(others)
+                name=name,
+                outputs=module.num_embeddings,
+                weights=[f"{name}.weight"],
+                table=True,
+                tied_to=others[0].rpartition(".")[0] if others else None,
             )
             reason = reason or choice.reason_against(candidate)
             if not reason and (seen := self.calls[name]).count != {FEWER_DOCUMENTS: 1, PROBE_DOCUMENTS: 1}:

@@ -21,7 +21,7 @@ from gindex.build.memory import factor_bytes
 from gindex.curvature.experts import expected_sharing
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_choice import LayerChoice
-from gindex.model.layer_costs import LayerCosts, reason_against_head
+from gindex.model.layer_costs import head_share, reason_against_head
 from gindex.model.layers import TrackedLayer, affine_parameters, part_count
 from gindex.model.tracking import _Candidates, _outside, _parts, _structured, _tracked
 
@@ -169,7 +169,7 @@ def dense() -> None:
         head, cost = "tied", ""
         if heads:
             head = "left out" if reason_against_head(heads[0], layers) else "tracked"
-            cost = f"{LayerCosts.of(heads).share_of(LayerCosts.of(body)):.1%}"
+            cost = f"{head_share(heads[0], layers):.1%}"
         (tracked,) = shares(model, body)
         print(
             f"| {name} | {billions(model)} | {tracked:.2%} | {widest.width:,} | {basis} | "
