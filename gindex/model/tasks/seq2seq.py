@@ -83,7 +83,8 @@ class Seq2SeqKind(LabellingKind):
     auto_model = "AutoModelForSeq2SeqLM"
     mapping = "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"
     described = "an encoder-decoder of texts"
-    document_form = COMPLETION
+    document_forms = (COMPLETION,)
+    corpus_settings = ("prompt_field", "completion_field")
 
     @classmethod
     def fits(cls, architecture: str, settings: Mapping[str, Any]) -> bool:
