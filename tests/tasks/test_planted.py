@@ -92,7 +92,7 @@ def test_what_taught_a_habit_is_found(task, tmp_path):
     model, tokenizer, records = make(), word_tokenizer(), [record(n) for n in range(COUNT)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
     batches = [inputs(tokenizer, each) for each in records]
-    for _ in range(6):
+    for _ in range(8):
         for some in torch.randperm(COUNT).view(-1, 6).tolist():
             torch.stack([model(**batches[n]).loss for n in some]).mean().backward()
             optimizer.step()
