@@ -75,6 +75,15 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
         assert expected in result.stdout
 
 
+def test_dry_run_tells_which_sides_have_no_basis_of_one_matrix(run, corpus_file, options, monkeypatch):
+    assert "sides: " not in run("build", corpus_file, *options, "--dry-run").stdout
+    monkeypatch.setattr("gindex.model.sides.WIDEST_MATRIX", 39)  # the model's two MLPs have 40 features
+    monkeypatch.setattr("gindex.model.sides.WIDEST_BLOCK", 15)
+    plan = run("build", corpus_file, *options, "--dry-run", "--track", "model.embed_tokens")
+    assert "6 of 40 in blocks of 14" in plan.stdout
+    assert "1 of 300 in unit vectors" in plan.stdout
+
+
 def test_dry_run_as_json_names_every_weight(run, corpus_file, options):
     result = run("build", corpus_file, *options, "--dry-run", "--json")
     plan = json.loads(result.stdout)
@@ -99,7 +108,7 @@ def test_search_prints_rank_score_id_part_and_text(run, built):
 
 def assert_result(record: dict, k: int, exact: bool) -> None:
     """The shape of a record, no more and no less."""
-    assert list(record) == ["query", "hits", *(["reranked"] if exact else []), "coverage", "timing_ms"]
+    assert list(record) == ["query", "hits", *(["reranked", "certificate"] if exact else []), "coverage", "timing_ms"]
     assert list(record["query"]) == ["id", "prompt", "completion", "tokens"]
     assert list(record["timing_ms"]) == ["load", "gradient", "search", "rerank", "total"]
     assert all(isinstance(value, float) and value >= 0 for value in record["timing_ms"].values())

@@ -16,7 +16,7 @@ from gindex.corpus.text_pairs import PairEncoder
 from gindex.errors import ModelError, ShapeError
 from gindex.model.causality import LENGTH, allowed_rounding, random_tokens
 from gindex.model.devices import to_device
-from gindex.model.experts import inner_linears
+from gindex.model.owners import inner_linears
 from gindex.model.tasks.invariance import relative_change
 from gindex.model.tasks.labelling import Asked, LabellingTask
 from gindex.model.tasks.labelling_kind import LabellingKind
