@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     config = settled(sources, config)
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        layout, model = Layout(Path(folder)), load_tracked(config)
-        with _Build.prepare(layout, sources, config, model, progress or Silent()) as build:
+        model = load_tracked(config)
+        with PreparedBuild.prepare(Layout(Path(folder)), sources, config, model, progress or Silent()) as build:
             return build.plan()
 
 
@@ -120,7 +121,7 @@ def run_build(
             start_or_resume(layout, config, fingerprints)
             check_model(layout, model.loaded.identity | {"dtype": _dtype(model)})
             remove_damaged(layout)
-            build = stack.enter_context(_Build.prepare(layout, sources, config, model, progress))
+            build = stack.enter_context(PreparedBuild.prepare(layout, sources, config, model, progress))
             on_plan(build.plan())
             work = build.fit(strict)
         segments = work.compute(progress)
@@ -209,7 +210,7 @@ def _remove_leftovers(layout: Layout) -> None:
 
 
 @dataclass(kw_only=True)
-class _Build:
+class PreparedBuild:
     """A build with its corpus read and its model loaded."""
 
     layout: Layout
@@ -221,7 +222,7 @@ class _Build:
     @classmethod
     def prepare(
         cls, layout: Layout, sources: Sequence[str], config: BuildConfig, model: TrackedModel, progress: Progress
-    ) -> "_Build":
+    ) -> "PreparedBuild":
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
@@ -230,12 +231,14 @@ class _Build:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
-        longest = int(table.part_lengths().max())
-        build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
-        return build
+        return cls(layout=layout, config=config, progress=progress, model=model, table=table).on(model)
 
-    def __enter__(self) -> "_Build":
+    def on(self, model: TrackedModel) -> "PreparedBuild":
+        """The same build on a model, as on one whose other layers are tracked."""
+        counts, tokens = self.table.counts(), self.fit_tokens()
+        return replace(self, model=with_expert_factors(model, self.config, tokens, counts.parts, counts.longest_part))
+
+    def __enter__(self) -> "PreparedBuild":
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
@@ -243,20 +246,20 @@ class _Build:
 
     def fit_tokens(self) -> int:
         """Tokens that EK-FAC is fitted on."""
-        return int(self.table.part_lengths()[self._fit_sample()].sum())
+        return int(self.table.part_lengths()[self._fit_sample].sum())
 
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample, tokens = self._fit_sample(), self.fit_tokens()
+        sample, tokens = self._fit_sample, self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
-        longest = int(self.table.part_lengths().max())
-        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), longest, size)
+        lengths = self.table.part_lengths()
+        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), lengths, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, model, config = self.layout, self.model, self.config
-        sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
+        sample, longest = self._fit_sample, self.table.counts().longest_part
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
         batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
@@ -306,7 +309,7 @@ class _Build:
     ) -> Manifest:
         """What the first version is, but for what is measured and derived of its vectors."""
         layout, table, setup = self.layout, self.model.table, work.setup
-        sample = self._fit_sample()
+        sample = self._fit_sample
         lasting = layout.factor_files(len(table.groups)) + [layout.calibration] * layout.calibration.is_file()
         return Manifest(
             format_version=FORMAT_VERSION,
@@ -363,7 +366,7 @@ class _Build:
             return None
         release()
         size, setup = work.batch_sizes.fidelity, work.setup
-        room = query_room(self.model, self.config, size, int(self.table.part_lengths().max()))
+        room = query_room(self.model, self.config, size, self.table.counts().longest_part)
         reranker = Reranker(
             self.model,
             setup.factors.load,
@@ -378,6 +381,7 @@ class _Build:
             measured = measure_fidelity(queries, parts, setup.encoder, snapshot.vectors, reranker, self.progress)
         return record_of(FidelityRecord, measured.record())
 
+    @cached_property
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
 

@@ -17,6 +17,11 @@ TOKEN_SLACK = 1.5
 BLOCK_SLACK = 5.0
 """The same of a checkpointed block, beside what enters all of them."""
 
+VOCABULARY_COPIES = 4
+"""Values that a token takes for each entry of a tracked lookup table: the gradient of its logits, the unit vector of
+what it looks up, and both joined and rotated. A wide output head takes as many: the gradient of its logits as it comes,
+in the number format of the factors, the finite part, and rotated."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBytes:
@@ -59,7 +64,11 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
         saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
             entering = _saved_bytes(model, longest)
-        found[longest] = TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
+        entries = sum(of.outputs for of in layers if of.output_side.is_unit and of.inputs > 1)
+        wide = VOCABULARY_COPIES * model.dtype.itemsize * entries
+        found[longest] = TokenBytes(
+            saved=saved + wide, activations=activations, entering=entering + wide, blocks=len(blocks)
+        )
     return found[longest]
 
 

@@ -3,6 +3,7 @@
 Axes: N parts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, batch_objectives, pad
@@ -70,6 +71,14 @@ class TrackedModel:
         """
         loaded = load_model(config)
         check(loaded)
+        return cls.of(loaded, config, recorded)
+
+    @classmethod
+    @plain()
+    def of(
+        cls, loaded: LoadedModel, config: ModelConfig, recorded: Sequence[LayerRecord] | None = None
+    ) -> "TrackedModel":
+        """Find the layers of a loaded model; see `load`."""
         task = loaded.kind.task()
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(
@@ -97,7 +106,7 @@ class TrackedModel:
         own = model.get_input_embeddings()  # type: ignore[operator]
         # An encoder and a decoder have one each, of the same weight.
         reading = [m for m in model.modules() if m is own or (isinstance(m, nn.Embedding) and m.weight is own.weight)]
-        handles = [m.register_forward_hook(lambda _module, _args, output: output.requires_grad_(True)) for m in reading]
+        handles = [module.register_forward_hook(_needing_gradients) for module in reading]
         try:
             yield
         finally:
@@ -119,10 +128,13 @@ class TrackedModel:
         """Device of the model."""
         return self.task.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
-        """Number format of the tracked weights."""
-        return next(self.table.layers[0].module.parameters()).dtype
+        """Number format of most tracked weights: some models keep routers or norms in float32 beside 16 bits."""
+        formats = Counter[torch.dtype]()
+        for layer in self.table.layers:
+            formats[next(layer.module.parameters()).dtype] += layer.parameters
+        return formats.most_common(1)[0][0]
 
     @property
     def usual_batch_tokens(self) -> int:
@@ -179,6 +191,10 @@ def _probe(task: ModelTask, documents: int) -> TokenBatch:
     usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
     return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
+
+
+def _needing_gradients(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+    return output.requires_grad_(True).clone()  # what follows may work in place, which a leaf does not allow
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:

@@ -65,13 +65,23 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
     for expected in (
         "150 documents, ", " parts, ", " tokens", "20 documents, ",
         "14 tracked, 52.9% of 10,352 parameters, 98.6% of the body",
-        "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weight, outside the body)",
+        "model.embed_tokens.weight: an embedding, the output head's weight too, not of the body: --layers everything "
+        "or --track model.embed_tokens takes it (1 weight, outside the body)",
         "model.layers.*.input_layernorm.weight, model.layers.*.post_attention_layernorm.weight, model.norm.weight: "
         "of LlamaRMSNorm, not a linear layer: --layers everything takes it (5 weights, ",
         "time       about ", "fit covariances ", "eigenbases ", "fit eigenvalues ", "vectors ",
         "memory     about ", "disk       about ", "factors ", "search index ", "documents ",
     ):  # fmt: skip
         assert expected in result.stdout
+
+
+def test_dry_run_tells_which_sides_have_no_basis_of_one_matrix(run, corpus_file, options, monkeypatch):
+    assert "sides: " not in run("build", corpus_file, *options, "--dry-run").stdout
+    monkeypatch.setattr("gindex.model.sides.WIDEST_MATRIX", 39)  # the model's two MLPs have 40 features
+    monkeypatch.setattr("gindex.model.sides.WIDEST_BLOCK", 15)
+    plan = run("build", corpus_file, *options, "--dry-run", "--track", "model.embed_tokens")
+    assert "6 of 40 in blocks of 14" in plan.stdout
+    assert "1 of 300 in unit vectors" in plan.stdout
 
 
 def test_dry_run_as_json_names_every_weight(run, corpus_file, options):

@@ -55,7 +55,10 @@ def test_llama_layers_that_read_the_same_activations_share_a_source(llama):
 def test_llama_weights_left_out_are_named(llama):
     table = track_language_model(llama)
     why = reasons(table)
-    assert why["model.embed_tokens.weight"] == "shared by model.embed_tokens.weight, lm_head.weight"
+    assert why["model.embed_tokens.weight"] == (
+        "an embedding, the output head's weight too, not of the body: `layers` everything or `track` "
+        "model.embed_tokens takes it"
+    )
     assert "lm_head.weight" not in why  # the same parameter, listed once
     assert why["model.norm.weight"] == "of LlamaRMSNorm, not a linear layer: `layers` everything takes it"
     assert len(why) == 1 + 5  # the tied embedding and five norms
@@ -82,6 +85,33 @@ def test_a_side_wider_than_a_matrix_may_be_has_blocks(llama, monkeypatch, widest
     assert layers["up_proj"].input_block is layers["down_proj"].output_block is layers["q_proj"].input_block is None
 
 
+def test_blocks_of_many_more_values_than_the_weight_give_way_to_unit_vectors():
+    assert sides.usual_block(32_768, 1) is None
+    assert sides.usual_block(32_769, 911) == 3_641  # nine blocks
+    assert sides.usual_block(32_769, 910) == sides.UNIT_VECTORS
+
+
+def test_layers_that_read_the_same_have_one_structure_of_it(monkeypatch):
+    """The second alone would have unit vectors: blocks of 4 have twice the values of its weight, 1.5 are allowed."""
+    monkeypatch.setattr(sides, "WIDEST_MATRIX", 6)
+    monkeypatch.setattr(sides, "WIDEST_BLOCK", 4)
+    monkeypatch.setattr(sides, "BLOCK_EXCESS", 1.5)
+    torch.manual_seed(0)
+
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 6, bias=False), nn.Linear(8, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.first(x), self.second(x)], -1)
+
+    first, second = track(Split(), 8)
+    assert second.source == "first" and first.input_block == second.input_block == 4
+    assert (first.output_block, second.output_block) == (None, None)
+    assert sides.usual_block(8, 2) == sides.UNIT_VECTORS
+
+
 def test_gpt2_tracks_conv1d():
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2)).eval()
@@ -92,7 +122,7 @@ def test_gpt2_tracks_conv1d():
     c_attn = by_name["transformer.h.0.attn.c_attn"]
     assert (c_attn.outputs, c_attn.inputs, c_attn.has_bias) == (24, 9, True)
     assert table.groups == ("transformer.h.0", "transformer.h.1")
-    assert reasons(table)["transformer.wte.weight"] == "shared by transformer.wte.weight, lm_head.weight"
+    assert reasons(table)["transformer.wte.weight"].startswith("an embedding, the output head's weight too")
 
 
 class Odd(nn.Module):
