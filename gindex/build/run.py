@@ -173,7 +173,7 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         name = "pack" if config.corpus.pack else "max_tokens"
         raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     kind = read.folder.kind
-    form, tokens = kind.corpus_form(config.corpus.form), wanted or min(USUAL_TOKENS, most)
+    form, tokens = kind.corpus_form(config.corpus), wanted or min(USUAL_TOKENS, most)
     corpus = replace(config.corpus, max_tokens=tokens, form=form)
     return replace(config, corpus=corpus, model=replace(config.model, task=kind.name))
 

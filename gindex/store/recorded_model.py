@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gindex.config import AUTO, CAUSAL, ModelConfig
+from gindex.config import ModelConfig
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.errors import GindexError, MismatchError, ModelError
 from gindex.model.adapter_folder import adapters_in
@@ -134,8 +134,7 @@ class RecordedModel:
         """Where the model may be, the likeliest place first."""
         record, root = self._snapshot.manifest.model, self._snapshot.root
         names = [self.given.name] if self.given.name else model_places(record, root)
-        task = self._snapshot.manifest.settings.model.task
-        given = replace(self.given, task=CAUSAL if task == AUTO else task)  # that task alone is not recorded
+        given = replace(self.given, task=self._snapshot.manifest.task)
         recorded = [] if record.base is None or self.given.base is not None else base_places(record.base, root)
         places = []
         for name in names:
