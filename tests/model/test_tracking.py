@@ -15,11 +15,12 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from gindex.errors import ModelError, NonFiniteError, ShapeError
 from gindex.lab.attribution import tracked_layers
+from gindex.model.candidates import FEWER_DOCUMENTS, PROBE_DOCUMENTS
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tensor_batches import tensor_batches
 from gindex.model.tensor_tasks import Classification
-from gindex.model.tracking import FEWER_DOCUMENTS, PROBE_DOCUMENTS, track_layers
+from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
 
 WIDTH, TOKENS = 6, 5

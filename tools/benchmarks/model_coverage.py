@@ -19,11 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gindex.build.memory import factor_bytes
 from gindex.curvature.experts import expected_sharing
+from gindex.model.candidates import Candidates, layer_of, parts_of
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layer_costs import head_share, reason_against_head
 from gindex.model.layers import TrackedLayer, affine_parameters, part_count
-from gindex.model.tracking import _Candidates, _outside, _parts, _structured, _tracked
+from gindex.model.tracking import _outside, _structured
 
 FIT_TOKENS = (10_000, 1_000_000)
 
@@ -87,15 +88,15 @@ DENSE: dict[str, tuple[str, dict[str, Any]]] = {
 
 def layers_of(model: nn.Module, sources: dict[str, str], experts_per_token: int = 1) -> list[TrackedLayer]:
     """The layers whose form alone speaks for them."""
-    candidates, layers = _Candidates.of(model, LayerChoice()), []
+    candidates, layers = Candidates.of(model, LayerChoice()), []
     for name, module in candidates.modules.items():
         if name in candidates.reasons:
             continue
         has_bias = module._parameters.get("bias") is not None
-        layer = _tracked(name, module, candidates.shapes[name], sources.get(name, name), has_bias=has_bias)
+        layer = layer_of(name, module, candidates.shapes[name], sources.get(name, name), has_bias=has_bias)
         if isinstance(module, ExpertLinears):
             layer = replace(layer, token_share=experts_per_token / module.experts)
-        layers += _parts(layer, part_count(module))
+        layers += parts_of(layer, part_count(module))
     return list(_structured(layers, model, LayerChoice()))
 
 

@@ -1,0 +1,350 @@
+"""Candidates for tracking: what may be a layer, watched while the model is tried, and what speaks against it.
+
+Axes: N documents, T tokens, I layer inputs, O layer outputs.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from gindex.model.convolution import Convolution, patch_geometry
+from gindex.model.expansion import OwnParameter
+from gindex.model.expansion_trial import own_parameters, reason_of_values, try_expansion
+from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe
+from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
+from gindex.model.isolation import own
+from gindex.model.layer_choice import Candidate, LayerChoice, output_head
+from gindex.model.layer_kinds import LayerKinds
+from gindex.model.layers import (
+    TrackedLayer,
+    affine_output,
+    affine_parameters,
+    affine_shape,
+    layer_input,
+    part_count,
+)
+from gindex.model.owners import inner_linears
+from gindex.model.quantisation import is_quantised_weight
+from gindex.model.sides import usual_block
+from gindex.model.tables import Table, reason_against_table
+from gindex.model.tolerances import is_same_product, relative_error
+
+PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
+"""Documents of the two batches that a model is tried on. With two numbers, an axis that only happens to have the length
+of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
+each in order by chance: that has a probability of e^-11 at most."""
+
+_GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
+
+
+@dataclass
+class _Calls:
+    """The calls of one layer, by the number of documents in the batch."""
+
+    count: dict[int, int] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    order: int = 1 << 62
+    input_identity: tuple[int, int] = (0, 0)
+    graded: bool = True
+    affine: bool = True
+    share: float = 1.0
+
+
+@dataclass(kw_only=True)
+class Candidates:
+    """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight.
+
+    Attributes:
+        parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
+    """
+
+    modules: Mapping[str, nn.Module]
+    shapes: Mapping[str, tuple[int, int]]
+    reasons: dict[str, str]
+    calls: dict[str, _Calls]
+    embeddings: Mapping[str, nn.Embedding]
+    parameters: dict[str, OwnParameter] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, choice: LayerChoice) -> "Candidates":
+        """Find the affine layers, and the reasons against them that show without a pass."""
+        modules = dict(model.named_modules()) | inner_linears(model)
+        shapes = {name: shape for name, module in modules.items() if (shape := affine_shape(module)) is not None}
+        modules = {name: modules[name] for name in shapes}
+        shared, head = shared_parameters(model), output_head(model)
+        kinds, reasons = LayerKinds(model, head), dict[str, str]()
+        layers = [
+            Candidate(
+                name=name,
+                kind=kinds.of(name),
+                outputs=shapes[name][1],
+                head=module is head,
+                weights=[f"{name}.{weight}" for weight, _ in module.named_parameters(recurse=False)],
+            )
+            for name, module in modules.items()
+        ]
+        choice.check_kinds(layers)
+        for layer in layers:
+            of_form = _reason_of_form(layer.name, modules[layer.name], shared)
+            if reason := of_form or choice.reason_against(layer):
+                reasons[layer.name] = reason
+        embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        calls = {name: _Calls() for name in (*modules, *embeddings)}
+        return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings)
+
+    def watch(self, probe: Probe) -> None:
+        """Run the two batches and record the calls of each layer."""
+        inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
+        for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
+            inputs.clear()
+            handles = [
+                module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
+                for name, module in self._watched().items()
+            ]
+            handles += [
+                module.owner.module.register_forward_hook(own(self._comparer(name)), with_kwargs=True)
+                for name, module in self.modules.items()
+                if isinstance(module, InnerLinear) and documents == PROBE_DOCUMENTS
+            ]
+            try:
+                with torch.enable_grad(), opened(self.modules.values()):  # the weights are frozen: no graph is made
+                    probe(documents)
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _watched(self) -> dict[str, nn.Module]:
+        return {**self.modules, **self.embeddings}
+
+    def _watcher(
+        self, name: str, documents: int, inputs: list[Tensor]
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
+        module = self.modules.get(name)
+        checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
+        seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
+
+        def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            x: object = layer_input(args, kwargs)
+            if not isinstance(x, Tensor):  # tables of positions may be called with a shape
+                return
+            seen.count[documents] = seen.count.get(documents, 0) + 1
+            seen.shapes[documents] = tuple(x.shape)
+            if isinstance(module, ExpertLinears):
+                pairs: Pairs = args[1]
+                seen.shapes[documents] = pairs.batch or pairs.tokens, *x.shape[1:]
+                seen.share = len(x) / (pairs.tokens * module.experts)
+            seen.order, seen.input_identity = len(inputs), (id(x), x._version)
+            seen.graded &= torch.is_grad_enabled()
+            inputs.append(x)
+            if checked and seen.count[documents] == 1:
+                seen.affine &= _is_affine(module, x, output)
+
+        return watch
+
+    def _comparer(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
+        """Return a hook that sees whether the owner of a stand-in computes with it what it computes by itself."""
+
+        def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            with torch.no_grad():
+                expected = _first(plain_forward(module)(*args, **kwargs))
+            tolerance = GRADIENT_TOLERANCE.get(expected.dtype, COARSE_GRADIENT_TOLERANCE)
+            self.calls[name].affine &= relative_error(_first(output), expected) <= tolerance
+
+        return compare
+
+    def layers(self) -> list[TrackedLayer]:
+        """Return the layers without a reason against them, in forward order, and note the reasons of the others."""
+        layers: list[TrackedLayer] = []
+        sources: dict[tuple[tuple[int, int], bool, str], str] = {}
+        for name in sorted(self.modules, key=lambda n: self.calls[n].order):
+            module, seen = self.modules[name], self.calls[name]
+            reason = self.reasons.get(name) or _reason_of_calls(module, seen)
+            beside = None if reason or _by_document(seen) else self._beside(seen)
+            if not reason and beside is None and not _by_document(seen):
+                shape = list(seen.shapes[PROBE_DOCUMENTS])
+                reason = (
+                    f"its input mixes documents, or has another axis first ({shape} of {PROBE_DOCUMENTS} documents)"
+                )
+            if reason:
+                self.reasons[name] = reason
+                continue
+            has_bias = module._parameters.get("bias") is not None
+            cut = patch_geometry(module) if isinstance(module, Convolution) else ""
+            source = sources.setdefault((seen.input_identity, has_bias, cut), name)
+            layer = layer_of(name, module, self.shapes[name], source, has_bias=has_bias)
+            layer = replace(layer, beside=beside, token_share=seen.share)
+            layers += parts_of(layer, part_count(module))
+        return layers
+
+    def names_of(self, layers: Iterable[TrackedLayer]) -> Iterator[str]:
+        """Yield the names that layers are chosen by; a table that is the output head's too has that one's as well."""
+        named = {id(module): name for name, module in self.modules.items()}
+        for layer in layers:
+            yield layer.whole
+            if isinstance(layer.module, Table) and id(layer.module.head) in named:
+                yield named[id(layer.module.head)]
+
+    def table_layers(self, model: nn.Module, choice: LayerChoice) -> list[TrackedLayer]:
+        """Return the lookup tables without a reason against them, and note the reasons of the others."""
+        shared, head, layers = shared_parameters(model), output_head(model), []
+        for name, module in self.embeddings.items():
+            others = [other for other in shared[id(module.weight)] if other != f"{name}.weight"]
+            tied = head if head is not None and getattr(head, "weight", None) is module.weight else None
+            reason = reason_against_table(module)
+            if len(others) > (tied is not None):
+                reason = f"shared by {name}.weight, {', '.join(others)}"
+            candidate = Candidate(
+                name=name,
+                outputs=module.num_embeddings,
+                weights=[f"{name}.weight"],
+                table=True,
+                tied_to=others[0].rpartition(".")[0] if others else None,
+            )
+            reason = reason or choice.reason_against(candidate)
+            if not reason and (seen := self.calls[name]).count != {FEWER_DOCUMENTS: 1, PROBE_DOCUMENTS: 1}:
+                reason = f"not called once in a forward pass, but {max(seen.count.values(), default=0)} times"
+            if reason:
+                self.reasons[name] = reason
+            else:
+                shape = module.embedding_dim, module.num_embeddings
+                layers.append(layer_of(name, Table(module, tied), shape, name, has_bias=False))
+        return layers
+
+    def parameter_layers(self, model: nn.Module, choice: LayerChoice, probe: Probe) -> list[TrackedLayer]:
+        """Return the parameters that are layers by themselves, and note the reasons against others."""
+        called = {name: module for name, module in self.modules.items() if self.calls[name].count}
+        self.parameters = dict(own_parameters(model, called))
+        for name, parameter in self.parameters.items():
+            holder = type(parameter.holder).__name__
+            of_owner = self.reasons.get(owner_of(name))
+            values = Candidate(name=name, outputs=parameter.weight.numel(), weights=[name], parameter_of=holder)
+            if reason := choice.reason_against(values):
+                self.reasons[name] = of_owner or reason
+            elif reason := reason_of_values(parameter):
+                self.reasons[name] = reason
+        chosen = {name: of for name, of in self.parameters.items() if name not in self.reasons}
+        if chosen:
+            with opened(self.modules.values()):
+                self.reasons |= try_expansion(chosen, probe, (PROBE_DOCUMENTS, FEWER_DOCUMENTS))
+        return [
+            layer_of(name, parameter, (1, parameter.weight.numel()), name, has_bias=False)
+            for name, parameter in chosen.items()
+            if name not in self.reasons
+        ]
+
+    def _beside(self, seen: _Calls) -> nn.Module | None:
+        """Find, for a layer that reads [N * T, I], an earlier one that reads [N, T, ...] in both batches.
+
+        That may be an embedding, which reads [N, T], where no layer runs before.
+        """
+        rows = seen.shapes
+        if any(len(shape) != 2 for shape in rows.values()):
+            return None
+        for name, module in self._watched().items():
+            other, axes = self.calls[name], 2 if name in self.embeddings else 3
+            ran = other.order < seen.order and other.shapes.keys() == rows.keys()
+            if ran and all(len(s) >= axes and s[0] == n and n * s[1] == rows[n][0] for n, s in other.shapes.items()):
+                return module
+        return None
+
+
+def parts_of(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
+    """Return a layer for each expert of a fused weight or group of a convolution; the layer where it is one."""
+    if count is None:
+        yield whole
+    for part in range(count or 0):
+        name = f"{whole.name}.{part}"
+        yield replace(whole, name=name, source=name, expert=part)
+
+
+def _first(output: Any) -> Tensor:
+    """Return the first tensor of numbers that a module returns."""
+    return next(x for x in tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point())
+
+
+def _by_document(seen: _Calls) -> bool:
+    return all(len(shape) > 1 and shape[0] == documents for documents, shape in seen.shapes.items())
+
+
+def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
+    """Say whether an output is the affine map of the input by the layer's weight and bias."""
+    with torch.no_grad():
+        expected = affine_output(module, x)
+        return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
+
+
+def _reason_of_form(name: str, module: nn.Module, shared: Mapping[int, Sequence[str]]) -> str | None:
+    """Return the reason against a layer that shows before it is run."""
+    parameters = affine_parameters(module)
+    tied = [other for p in parameters for other in shared[id(p)] if not _is_own(other, name, module)]
+    if tied:
+        return f"tied to {tied[0]}"
+    if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):
+        return "its weight is no parameter of its own but computed from others, as by a weight norm"
+    if any(is_quantised_weight(parameter) for parameter in parameters):
+        return f"its weight is quantised ({type(module).__name__} of {type(parameters[0]).__name__})"
+    return None
+
+
+def _is_own(parameter: str, name: str, module: nn.Module) -> bool:
+    """Say whether a parameter of the model is the layer's under that name; one of a stand-in has other names."""
+    return isinstance(module, InnerLinear) or parameter.rpartition(".")[0] == name
+
+
+def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
+    """Return the reason against a layer that its calls show."""
+    if not seen.count:
+        return "not called in a forward pass"
+    if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
+        return "not called alike in batches of different sizes"
+    if max(seen.count.values()) > 1:
+        return f"called {max(seen.count.values())} times in one forward pass"
+    if not seen.graded:
+        return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
+    if not seen.affine and isinstance(module, InnerLinear):
+        return f"{type(module.owner.module).__name__} computes something else than its weights say"
+    if not seen.affine:
+        return f"its output is not the affine map of its weight and bias ({type(module).__name__}, or a hook on it)"
+    return None
+
+
+def layer_of(name: str, module: nn.Module, shape: tuple[int, int], source: str, *, has_bias: bool) -> TrackedLayer:
+    """Return a layer, in the group that its name says, with the structure of its sides that their widths ask for.
+
+    Args:
+        name: Its name.
+        module: The layer itself.
+        shape: I without a bias, and O.
+        source: Name of the first layer that reads the same.
+        has_bias: Whether it has a bias.
+    """
+    match, (inputs, outputs) = _GROUP.match(name), (shape[0] + has_bias, shape[1])
+    return TrackedLayer(
+        name=name,
+        module=module,
+        inputs=inputs,
+        outputs=outputs,
+        has_bias=has_bias,
+        group=match.group(0) if match else name,
+        source=source,
+        input_block=usual_block(inputs, outputs),
+        output_block=usual_block(outputs, inputs),
+    )
+
+
+def shared_parameters(model: nn.Module) -> dict[int, list[str]]:
+    """Return all names of each parameter of a model, by its identity."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
+def owner_of(parameter: str) -> str:
+    """Return the layer that a parameter belongs to, also one that the layer's weight is computed from."""
+    return parameter.rpartition(".")[0].partition(".parametrizations.")[0]
