@@ -64,8 +64,8 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
         gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    if (prompt is None) == (given["messages"] is None):
-        raise click.UsageError("Give either PROMPT or --messages.")
+    if [prompt, given["messages"], given["image"]].count(None) != 2:
+        raise click.UsageError("Give one of PROMPT, --messages and --image.")
     query = made_query(prompt, given)
     check_asked(index, document_id=document_id)
 

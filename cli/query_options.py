@@ -33,6 +33,12 @@ _OPTIONS = (
     ),
     option("--pair", group=LOOK_FOR, unset="one text", help="Second text, where a classifier reads two."),
     option(
+        "--image",
+        type=click.Path(path_type=Path),
+        group=LOOK_FOR,
+        help="File of a picture in the place of PROMPT, where a classifier reads pictures.",
+    ),
+    option(
         "--messages",
         type=click.Path(path_type=Path, allow_dash=True),
         group=LOOK_FOR,
@@ -71,7 +77,7 @@ _OPTIONS = (
         "model fills in masks or labels words: those that are masked, or whose labels count.",
     ),
 )
-NAMES = ("completion", "label", "pair", "messages", "loss", "turn", "contrast", "span")
+NAMES = ("completion", "label", "pair", "image", "messages", "loss", "turn", "contrast", "span")
 """Parameters that the options give a command."""
 
 
@@ -103,6 +109,8 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     }
     if given["span"] is not None:
         found["span"] = read_span(given["span"], "query")
+    if given["image"] is not None:
+        found["image"] = _read_picture(given["image"])
     if given["messages"] is None:
         return Query(prompt=prompt or "", **found)
     if "completion" in found:
@@ -110,3 +118,12 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     if found.get("contrast", "").startswith("@"):
         found["contrast"] = read_messages(Path(found["contrast"][1:]))["messages"]
     return Query(**read_messages(given["messages"]), **found)
+
+
+def _read_picture(path: Path) -> bytes:
+    from gindex.errors import QueryError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise QueryError(field=path, expected="a file of a picture", found=error.strerror) from error

@@ -27,6 +27,8 @@ def query_text(query: "Query", write: Mark, mark: Mark) -> str:
         shown = [query_text(each, write, mark) for each in query.queries[:SHOWN_QUERIES]]
         more = [write("...")] if len(query.queries) > SHOWN_QUERIES else []
         return "\n".join([write(f"{query.aggregate} of {len(query.queries)} queries"), *shown, *more])
+    if query.image is not None:
+        return mark("a picture" if query.label is None else f"a picture of {query.label}")
     if query.input_ids is not None:
         return write(f"{len(query.input_ids)} tokens")
     if query.chosen is not None or query.rejected is not None:

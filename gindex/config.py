@@ -12,7 +12,7 @@ from gindex.options import LABORATORY, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
-FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS = (
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS, PICTURE = (
     "text",
     "completion",
     "messages",
@@ -20,6 +20,7 @@ FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS = (
     "preference",
     "label",
     "words",
+    "picture",
 )
 AUTO = "auto"
 LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
@@ -39,6 +40,7 @@ TASKS = Registry(
         CAUSAL: "gindex.model.tasks.causal:CausalKind",
         "masked": "gindex.model.tasks.masked:MaskedKind",
         "classification": "gindex.model.tasks.classification:ClassificationKind",
+        "image-classification": "gindex.model.tasks.image_classification:PictureKind",
         "token-classification": "gindex.model.tasks.token_classification:TokenClassificationKind",
         "seq2seq": "gindex.model.tasks.seq2seq:Seq2SeqKind",
     },
@@ -71,8 +73,8 @@ class CorpusConfig(Settings):
         AUTO,
         "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
         "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
-        "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; auto goes "
-        "by the model's task and each record's fields.",
+        "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; a "
+        "picture with its label; auto goes by the model's task and each record's fields.",
         group=CORPUS,
         choices=(AUTO, *FORMS),
     )
@@ -84,9 +86,10 @@ class CorpusConfig(Settings):
         None, "Field that holds the second text of a pair, where classifiers read two.", group=CORPUS, unset="one text"
     )
     words_field: str = option("tokens", "Field that holds the words of a text that are labelled.", group=CORPUS)
+    image_field: str = option("image", "Field that holds a picture: the bytes of its file, or its path.", group=CORPUS)
     label_field: str | None = option(
         None,
-        "Field that holds the label of a text, or those of its words: by name or number.",
+        "Field that holds the label of a text or a picture, or those of a text's words: by name or number.",
         group=CORPUS,
         unset="label, or ner_tags of words",
     )

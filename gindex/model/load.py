@@ -50,7 +50,7 @@ class LoadedModel:
 
     Attributes:
         model: The model, frozen.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; of a model that reads no tokens, what prepares documents, or None.
         kind: What it was trained to do.
         max_tokens: Most tokens that it takes.
         fingerprint: Fingerprint of its weights, without those of an adapter.
@@ -201,7 +201,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     read = read_model(config)
     folder = read.folder
     with loading(), quiet():
-        tokenizer = load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
+        tokenizer = _load_reader(read, config)
         dtype = _pick_dtype(config, read.settings, device)
         model = _load_weights(read, config, dtype, device)
         kind = folder.kind(config.name, model, tokenizer)
@@ -212,19 +212,31 @@ def load_model(config: ModelConfig) -> LoadedModel:
             kind=kind,
             max_tokens=min(read.max_tokens, most_positions(model)),
             fingerprint=fingerprint,
-            tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+            tokenizer_fingerprint=(
+                fingerprint_tokenizer(tokenizer) if kind.reads_tokens else kind.reader_fingerprint(tokenizer)
+            ),
             buffers="" if folder.quantised else fingerprint_buffers(model),
             code=fingerprint_code(model, folder.path),
         )
         if read.adapter is not None:
             loaded = _adapted(loaded, read.adapter, folder, dtype)
-        _check_vocabulary(config.name, model, tokenizer)
+        if kind.reads_tokens:
+            _check_vocabulary(config.name, model, tokenizer)
         kind.check(loaded.max_tokens)
     share_turns(model, ours=True)
-    # As the first call would; another thread's call at that moment would find the tokenizer in use.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    if kind.reads_tokens:
+        # As the first call would; another thread's call at that moment would find the tokenizer in use.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return loaded
+
+
+def _load_reader(read: ModelSettings, config: ModelConfig) -> Any:
+    """The tokenizer, or what prepares documents of another kind."""
+    kind = read.folder.kind
+    if not kind.reads_tokens:
+        return kind.load_reader(read.folder.path)
+    return load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
 
 
 def _adapted(loaded: LoadedModel, adapter: AdapterFolder, folder: ModelFolder, dtype: torch.dtype) -> LoadedModel:

@@ -92,11 +92,14 @@ class TrackedModel:
 
     @contextmanager
     def from_embeddings(self) -> Iterator[None]:
-        """Let gradients flow from the embeddings of tokens up, as they do under observation."""
+        """Let gradients flow from the embeddings of tokens, or the first tracked layer, up, as under observation."""
         model = self.loaded.model
-        own = model.get_input_embeddings()  # type: ignore[operator]
-        # An encoder and a decoder have one each, of the same weight.
-        reading = [m for m in model.modules() if m is own or (isinstance(m, nn.Embedding) and m.weight is own.weight)]
+        reading = [self.table.layers[0].module]
+        if self.task.reads_tokens:
+            own = model.get_input_embeddings()  # type: ignore[operator]
+            # An encoder and a decoder have one each, of the same weight.
+            embeddings = (m for m in model.modules() if isinstance(m, nn.Embedding))
+            reading = [own, *(m for m in embeddings if m is not own and m.weight is own.weight)]
         handles = [m.register_forward_hook(lambda _module, _args, output: output.requires_grad_(True)) for m in reading]
         try:
             yield
@@ -174,9 +177,11 @@ class TrackedModel:
 
 def _probe(task: ModelTask, documents: int) -> TokenBatch:
     """Documents of a few different tokens to try a model on; none whose embedding is not finite."""
-    weight_VH, length = task.model.get_input_embeddings().weight, task.probe_tokens  # type: ignore[operator]
-    usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
-    usable = usable if len(usable) else np.arange(1)
+    usable, length = np.arange(PROBE_VOCABULARY), task.probe_tokens
+    if task.reads_tokens:
+        weight_VH = task.model.get_input_embeddings().weight  # type: ignore[operator]
+        usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
+        usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
     return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
 

@@ -12,7 +12,7 @@ SET = "set"
 """Form of a query that is made of queries, beside the forms of documents."""
 
 _FIELDS = {
-    COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair"),
+    COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair", "image"),
     MESSAGES: ("messages", "tools", "loss", "turn", "contrast", "span"),
     TOKENS: ("input_ids", "labels", "loss_mask", "loss_weights"),
     PREFERENCE: ("chosen", "rejected", "prompt", "tools", "ref_chosen_logp", "ref_rejected_logp", "beta"),

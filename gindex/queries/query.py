@@ -1,5 +1,6 @@
 """A query, and one that has no answer."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gindex.corpus.messages import Message
 from gindex.errors import ConfigError, GindexError
 
-OTHER_FORMS = frozenset({"messages", "input_ids", "chosen", "rejected", "queries"})
+OTHER_FORMS = frozenset({"image", "messages", "input_ids", "chosen", "rejected", "queries"})
 """Fields that no prompt with its completion has."""
 
 
@@ -38,6 +39,8 @@ class Query:
         label: What a classifier said of `prompt`: a label by name or number, of several classes or values a list; of
             words one for each, or for those of the span. By default it is what the model says.
         pair: Second text, where a classifier reads two.
+        image: Picture, where a classifier reads pictures: the bytes or the path of its file, a picture of Pillow, or an
+            array [height, width, channels] of uint8; in JSON the bytes in base64.
         contrast: What the model might have said instead: a text in the place of the completion or of the turn's
             content, or a whole other conversation. Influence is then that on log p of the one less log p of the other.
         span: First character, and that past the last, of the completion or of the turn's content, if the tokens of
@@ -65,6 +68,7 @@ class Query:
     beta: float | None = None
     label: str | float | Sequence[str | float] | None = None
     pair: str | None = None
+    image: Any = None
     contrast: str | Sequence[Message] | None = None
     span: tuple[int, int] | None = None
     queries: "Sequence[Query] | None" = None
@@ -135,6 +139,10 @@ def query_of(query: str | Query, completion: str | None = None) -> Query:
 def asked_record(query: Query) -> dict[str, Any]:
     """A query as plain values, as it is asked: what is given of it, and the prompt unless it has another form."""
     record = given_fields(query)
+    if query.image is not None:
+        from gindex.corpus.pictures import picture_content
+
+        record["image"] = b64encode(picture_content(query.image, "image").data).decode()
     if query.queries is not None:
         record["queries"] = [asked_record(each) for each in query.queries]
     return record if record.keys() & OTHER_FORMS else {"prompt": query.prompt} | record

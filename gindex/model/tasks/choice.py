@@ -17,9 +17,8 @@ def chosen_kind(task: str, settings: Mapping[str, Any]) -> type[TaskKind]:
     Raises:
         ConfigError: There is no such task.
     """
-    if task != AUTO:
-        return TASKS.get(task)  # type: ignore[no-any-return]
     named = [str(each) for each in settings.get("architectures") or []]
-    kinds: list[type[TaskKind]] = [TASKS.get(name) for name in TASKS.names() if name != CAUSAL]
+    names = [name for name in TASKS.names() if name != CAUSAL] if task == AUTO else [task, *TASKS.get(task).variants]
+    kinds: list[type[TaskKind]] = [TASKS.get(name) for name in names]
     found = (kind for kind in kinds if any(kind.fits(each, settings) for each in named))
-    return next(found, TASKS.get(CAUSAL))
+    return next(found, TASKS.get(CAUSAL if task == AUTO else task))

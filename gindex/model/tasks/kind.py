@@ -6,6 +6,7 @@ them, whatever the task.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -30,6 +31,9 @@ class ModelTask(Protocol):
     model: nn.Module
     probe_tokens: int
     """Tokens of each document that a model is tried on."""
+
+    reads_tokens: bool
+    """Whether the model reads tokens; else `trial` gives another picture, or other tensors, for each first id."""
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +90,8 @@ class TaskKind(ABC):
         described: What the model must be, for errors.
         document_form: Form of its documents; `auto` where they may have any that is predicted token by token.
         query_forms: Forms of queries that it takes.
+        variants: Names of tasks that go by its name too, of models that read something else than text.
+        reads_tokens: Whether the model reads tokens, with a tokenizer beside it.
         spare: Weights of a checkpoint that the model has no use for, as a regular expression; "" for none.
     """
 
@@ -96,6 +102,8 @@ class TaskKind(ABC):
     document_form: ClassVar[str] = AUTO
     query_forms: ClassVar[tuple[str, ...]] = (COMPLETION,)
     spare: ClassVar[str] = ""
+    variants: ClassVar[tuple[str, ...]] = ()
+    reads_tokens: ClassVar[bool] = True
 
     def __init__(self, place: str, model: nn.Module, tokenizer: Any) -> None:
         """Take a loaded model.
@@ -103,7 +111,7 @@ class TaskKind(ABC):
         Args:
             place: What messages call it.
             model: The model.
-            tokenizer: Its tokenizer.
+            tokenizer: Its tokenizer, or what else `load_reader` gives.
         """
         self.place, self.model, self.tokenizer = place, model, tokenizer
 
@@ -127,6 +135,18 @@ class TaskKind(ABC):
                 found=", ".join(map(str, named)),
                 remedy="leave `task` out, or give a model that was trained to do that",
             )
+
+    @classmethod
+    def load_reader(cls, folder: Path) -> Any:
+        """Load what prepares documents, where the model reads no tokens."""
+        del folder
+        return None
+
+    @classmethod
+    def reader_fingerprint(cls, reader: Any) -> str:
+        """Fingerprint of what `load_reader` gave; empty for nothing."""
+        del reader
+        return ""
 
     @classmethod
     def corpus_form(cls, form: str) -> str:
