@@ -12,7 +12,7 @@ from gindex.options import LABORATORY, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
-FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS, PICTURE = (
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS, PICTURE, TENSORS = (
     "text",
     "completion",
     "messages",
@@ -21,6 +21,7 @@ FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS, PICTURE = 
     "label",
     "words",
     "picture",
+    "tensors",
 )
 AUTO = "auto"
 LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
@@ -74,7 +75,8 @@ class CorpusConfig(Settings):
         "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
         "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
         "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; a "
-        "picture with its label; auto goes by the model's task and each record's fields.",
+        "picture with its label; tensors, for a task of one's own; auto goes by the model's task and each record's "
+        "fields.",
         group=CORPUS,
         choices=(AUTO, *FORMS),
     )
@@ -92,6 +94,12 @@ class CorpusConfig(Settings):
         "Field that holds the label of a text or a picture, or those of a text's words: by name or number.",
         group=CORPUS,
         unset="label, or ner_tags of words",
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "Field that holds a tensor which a task of one's own reads, numbers or lists of them; may be repeated.",
+        group=CORPUS,
+        unset="those that the task names",
     )
     mask_share: float = option(
         0.15, "Share of a text's tokens that masked language models are asked for.", group=CORPUS, above=0, most=1

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gindex.corpus.contents import Content
+from gindex.corpus.contents import Content, positions
 from gindex.corpus.encoding import EncodedDocument, weighted
 from gindex.corpus.labels import Labels
 from gindex.corpus.objectives import Objective, WeightedTokens
@@ -55,3 +55,13 @@ def picture_encoder(labels: Labels, size: int) -> ContentEncoder:
         return text, WeightedTokens.of_content(content, size, label)
 
     return ContentEncoder(read)
+
+
+def tensor_encoder() -> ContentEncoder:
+    """What makes parts of tensors."""
+    return ContentEncoder(lambda _document, content: (content.shown, asked_of_tensors(content)))
+
+
+def asked_of_tensors(content: Content) -> WeightedTokens:
+    """Tensors as a task of one's own is asked for their loss."""
+    return WeightedTokens.of_content(content, positions(sum(array.size for array in content.tensors().values())))

@@ -21,12 +21,13 @@ from gindex.config import (
     MESSAGES,
     PICTURE,
     PREFERENCE,
+    TENSORS,
     TEXT,
     TOKENS,
     WORDS,
     CorpusConfig,
 )
-from gindex.corpus.contents import Content
+from gindex.corpus.contents import Content, tensor_content, tensor_of
 from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
 from gindex.corpus.objectives import WeightedTokens
 from gindex.corpus.pictures import picture_content, picture_name
@@ -54,7 +55,7 @@ class Form:
         text: Of plain text, the text; of a labelled one likewise.
         content: Of other forms but tokens, its fields as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts.
-        file: Of a picture, that.
+        file: Of a picture or tensors, these.
         weight: What its loss is multiplied by.
     """
 
@@ -112,6 +113,7 @@ def needed_fields(name: str, config: CorpusConfig) -> tuple[str, ...]:
         LABEL: (config.text_field, *filter(None, [config.pair_field]), label_field(LABEL, config)),
         WORDS: (config.words_field, label_field(WORDS, config)),
         PICTURE: (config.image_field, label_field(PICTURE, config)),
+        TENSORS: config.columns,
     }[name]
 
 
@@ -176,6 +178,7 @@ def _settings_of(name: str) -> str:
         LABEL: "text_field`, `pair_field` and `label_field",
         WORDS: "words_field` and `label_field",
         PICTURE: "image_field` and `label_field",
+        TENSORS: "columns",
     }.get(name, "")
 
 
@@ -409,6 +412,12 @@ def _picture(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> For
     )
 
 
+def _tensors(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """Tensors, each in a field of its own."""
+    tensors = {name: tensor_of(fields[name], f"{place}, field {name!r}") for name in config.columns}
+    return Form(name=TENSORS, used=frozenset(config.columns), file=tensor_content(tensors))
+
+
 def _words(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
     """Words, with a label each; which stay among the metadata."""
     name, field = config.words_field, label_field(WORDS, config)
@@ -455,6 +464,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str, CorpusConfig], Form]] = {
     LABEL: _labelled,
     WORDS: _words,
     PICTURE: _picture,
+    TENSORS: _tensors,
 }
 
 

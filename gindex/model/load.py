@@ -134,13 +134,12 @@ def read_model(config: ModelConfig) -> ModelSettings:
         ModelError: There is no such model, or it cannot be used.
     """
     from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto
 
     with quiet():
         adapter, folder = _find_folders(config)
         try:
             settings = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=config.trust_remote_code)
-            known = type(settings) in getattr(modeling_auto, folder.kind.mapping)
+            known = folder.kind.knows(settings)
         except Exception as error:
             if folder.own_code and not config.trust_remote_code:
                 raise _untrusted(folder.name) from error

@@ -53,6 +53,7 @@ class TrackedModel:
         config: ModelConfig,
         recorded: Sequence[LayerRecord] | None = None,
         check: Callable[[LoadedModel], None] = lambda _loaded: None,
+        examples: Callable[[LoadedModel], Sequence[Objective]] = lambda _loaded: (),
     ) -> "TrackedModel":
         """Load a model and find its layers.
 
@@ -60,6 +61,7 @@ class TrackedModel:
             config: Which model, and which of its layers to track.
             recorded: The layers of an index, which are taken in the place of those that `config` chooses.
             check: Called with the model before its layers are looked for: raises where it is not the one wanted.
+            examples: Gives a few documents, where the task of the model is a user's own and is tried on them.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -70,6 +72,7 @@ class TrackedModel:
         """
         loaded = load_model(config)
         check(loaded)
+        loaded.kind.prepare(lambda: examples(loaded))
         task = loaded.kind.task()
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(

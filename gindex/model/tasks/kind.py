@@ -5,7 +5,8 @@ them, whatever the task.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -135,6 +136,32 @@ class TaskKind(ABC):
                 found=", ".join(map(str, named)),
                 remedy="leave `task` out, or give a model that was trained to do that",
             )
+
+    @classmethod
+    def knows(cls, settings: object) -> bool:
+        """Whether transformers has a model of the task for a configuration of its classes."""
+        from transformers.models.auto import modeling_auto
+
+        return type(settings) in getattr(modeling_auto, cls.mapping)
+
+    def prepare(self, examples: Callable[[], Sequence[Objective]]) -> None:  # noqa: B027  most models are tried on tokens
+        """Try the model on documents, where nothing else can be made up for it.
+
+        Args:
+            examples: Gives a few documents.
+
+        Raises:
+            ModelError: It fails on them.
+        """
+
+    @classmethod
+    def corpus_config(cls, config: CorpusConfig) -> CorpusConfig:
+        """The settings of documents, as the task needs them.
+
+        Raises:
+            ConfigError: The task has no use for the form that was given.
+        """
+        return replace(config, form=cls.corpus_form(config.form))
 
     @classmethod
     def load_reader(cls, folder: Path) -> Any:
