@@ -1,7 +1,7 @@
 """Classifiers of texts and of pairs of them: one class, several, or values (regression), as config.json says."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,7 @@ class ClassificationKind(LabellingKind):
     document_form = LABEL
     endings = ("ForSequenceClassification",)
     remedy = "set pad_token_id in its config.json, where it has none"
-    variants = ("image-classification",)
+    variants: ClassVar[tuple[str, ...]] = ("image-classification",)
 
     @property
     def labels(self) -> Labels:

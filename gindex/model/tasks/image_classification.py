@@ -130,7 +130,8 @@ class PictureKind(ClassificationKind):
         from transformers import AutoImageProcessor
 
         try:
-            return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
+            load: Any = AutoImageProcessor.from_pretrained
+            return load(str(folder), backend="pil")
         except Exception as error:
             raise ModelError(
                 field=folder,
