@@ -39,6 +39,12 @@ _OPTIONS = (
         help="File of a picture in the place of PROMPT, where a classifier reads pictures.",
     ),
     option(
+        "--document",
+        metavar="ID",
+        group=LOOK_FOR,
+        help="Document of the index in the place of PROMPT, with its own label or completion.",
+    ),
+    option(
         "--messages",
         type=click.Path(path_type=Path, allow_dash=True),
         group=LOOK_FOR,
@@ -77,7 +83,7 @@ _OPTIONS = (
         "model fills in masks or labels words: those that are masked, or whose labels count.",
     ),
 )
-NAMES = ("completion", "label", "pair", "image", "messages", "loss", "turn", "contrast", "span")
+NAMES = ("completion", "label", "pair", "image", "document", "messages", "loss", "turn", "contrast", "span")
 """Parameters that the options give a command."""
 
 
@@ -104,7 +110,7 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
 
     found = {
         name: given[name]
-        for name in ("completion", "label", "pair", "loss", "turn", "contrast")
+        for name in ("completion", "label", "pair", "document", "loss", "turn", "contrast")
         if given[name] is not None
     }
     if given["span"] is not None:
@@ -118,6 +124,11 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     if found.get("contrast", "").startswith("@"):
         found["contrast"] = read_messages(Path(found["contrast"][1:]))["messages"]
     return Query(**read_messages(given["messages"]), **found)
+
+
+def whole_queries(given: Mapping[str, Any]) -> list[Any]:
+    """What was given in the place of PROMPT, None for what was not."""
+    return [given[name] for name in ("messages", "image", "document")]
 
 
 def _read_picture(path: Path) -> bytes:

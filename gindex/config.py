@@ -57,6 +57,9 @@ PERMISSIONS = ("trust_remote_code", "allow_pickle")
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
 
+EXAMPLES = 32
+"""Documents of which a model is tried on a few, where its task is a user's own."""
+
 LEAST_SHARE = 0.5
 """Share of a model's body below which it is said aloud how little of it is tracked."""
 
@@ -161,6 +164,7 @@ class CorpusConfig(Settings):
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))  # a list, where it comes out of JSON
         super().__post_init__()
         if self.limit is not None and self.sample is not None:
             raise ConfigError(
@@ -202,9 +206,12 @@ class ModelConfig(Settings):
     task: str = option(
         AUTO,
         "What the model was trained to do: predict the next token (causal) or masked ones, classify texts or their "
-        "tokens, or predict one text from another (seq2seq); auto goes by the architecture in its config.json.",
+        "tokens, or predict one text from another (seq2seq); auto goes by the architecture in its config.json. A "
+        "function of your own, MODULE:FUNCTION or FILE.py:FUNCTION, gives the losses of tensors; its code is run.",
         group=MODEL,
         choices=lambda: (AUTO, *TASKS.names()),
+        form="MODULE:FUNCTION",
+        metavar="TASK",
     )
     trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.", group=MODEL)
     allow_pickle: bool = option(
@@ -403,7 +410,8 @@ class BuildConfig(Settings):
 def _written(config: Any, always: tuple[str, ...]) -> dict[str, Any]:
     """The settings of a component: those that are always written, and others where they are not the default."""
     usual = asdict(type(config)())
-    return {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
+    written = {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
+    return {name: list(of) if isinstance(of, tuple) else of for name, of in written.items()}
 
 
 def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import nn
 
 from gindex.config import CAUSAL, USUAL_TOKENS, CorpusConfig, ModelConfig
 from gindex.corpus.encoding import Encoder
-from gindex.errors import ModelError, TokenizerError
+from gindex.corpus.objectives import WeightedTokens
+from gindex.errors import ModelError, QueryError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
@@ -83,6 +84,14 @@ class LoadedModel:
     def query_forms(self) -> Sequence[str]:
         """Forms of queries that the task takes."""
         return self.kind.query_forms
+
+    def stored(self, document_id: str) -> Sequence[WeightedTokens]:
+        """Refuse a document as a query, where there is no index that it could be in.
+
+        Raises:
+            QueryError: Always.
+        """
+        raise QueryError(field="query", expected="a query of its own", found=f"the document {document_id!r}")
 
     def query_texts(self, query: Query, form: str, limit: TokenLimit) -> Sequence[CountedText]:
         """Texts of a query; see `QueryReader.query_texts`."""

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from gindex.corpus.messages import Message
 from gindex.errors import ConfigError, GindexError
 
-OTHER_FORMS = frozenset({"image", "messages", "input_ids", "chosen", "rejected", "queries"})
+OTHER_FORMS = frozenset({"document", "tensors", "image", "messages", "input_ids", "chosen", "rejected", "queries"})
 """Fields that no prompt with its completion has."""
 
 
@@ -41,6 +43,8 @@ class Query:
         pair: Second text, where a classifier reads two.
         image: Picture, where a classifier reads pictures: the bytes or the path of its file, a picture of Pillow, or an
             array [height, width, channels] of uint8; in JSON the bytes in base64.
+        tensors: Tensors by name, where the task is a function of one's own: numbers, nested lists of them, or arrays.
+        document: Id of a document of the index that is asked in its place, with its own label or completion.
         contrast: What the model might have said instead: a text in the place of the completion or of the turn's
             content, or a whole other conversation. Influence is then that on log p of the one less log p of the other.
         span: First character, and that past the last, of the completion or of the turn's content, if the tokens of
@@ -69,6 +73,8 @@ class Query:
     label: str | float | Sequence[str | float] | None = None
     pair: str | None = None
     image: Any = None
+    tensors: dict[str, Any] | None = None
+    document: str | None = None
     contrast: str | Sequence[Message] | None = None
     span: tuple[int, int] | None = None
     queries: "Sequence[Query] | None" = None
@@ -143,6 +149,8 @@ def asked_record(query: Query) -> dict[str, Any]:
         from gindex.corpus.pictures import picture_content
 
         record["image"] = b64encode(picture_content(query.image, "image").data).decode()
+    if query.tensors is not None:
+        record["tensors"] = {name: np.asarray(value).tolist() for name, value in query.tensors.items()}
     if query.queries is not None:
         record["queries"] = [asked_record(each) for each in query.queries]
     return record if record.keys() & OTHER_FORMS else {"prompt": query.prompt} | record

@@ -19,12 +19,14 @@ _NUMBER = "a number"
 _NUMBERS = "a list of numbers"
 _LIST = "a list"
 _BASE64 = "the bytes of a file in base64"
+_TENSORS = "an object of numbers or lists of them"
 _LABEL = "a text, a number or a list of them"
 _TEXT_OR_MESSAGES = "a text or a list of messages"
 _KINDS: dict[str, str] = {
-    **dict.fromkeys(("prompt", "completion", "pair", "loss", "aggregate", "id"), _TEXT),
+    **dict.fromkeys(("prompt", "completion", "pair", "loss", "aggregate", "document", "id"), _TEXT),
     "label": _LABEL,
     "image": _BASE64,
+    "tensors": _TENSORS,
     **dict.fromkeys(("ref_chosen_logp", "ref_rejected_logp", "beta", "weight"), _NUMBER),
     "turn": _INTEGER,
     **dict.fromkeys(("input_ids", "labels", "loss_mask", "loss_weights"), _NUMBERS),
@@ -140,6 +142,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     _NUMBER: _is_number,
     _NUMBERS: lambda value: isinstance(value, list) and all(map(_is_number, value)),
     _BASE64: lambda value: isinstance(value, str) and _is_base64(value),
+    _TENSORS: lambda value: isinstance(value, dict),
     _LIST: lambda value: isinstance(value, list),
     _LABEL: lambda value: _is_label(value) or (isinstance(value, list) and all(map(_is_label, value))),
     _TEXT_OR_MESSAGES: lambda value: isinstance(value, (str, list)),

@@ -13,7 +13,8 @@ def chosen_kind(task: str, settings: Mapping[str, Any]) -> type[TaskKind]:
     """The kind of task.
 
     Args:
-        task: Its name; that of a function of the user's own, which is imported; or `auto`: then the first that an architecture of the settings fits, else `causal`.
+        task: Its name; that of a function of the user's own, which is imported; or `auto`: then the first that an
+            architecture of the settings fits, else `causal`.
         settings: The model's config.json.
 
     Raises:
