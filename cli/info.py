@@ -37,6 +37,8 @@ def _text(content: dict[str, Any]) -> str:
     folded = content["dimension"] >> search["folds"]
     recall = search.get("recall")
     found = f", recall@10 {recall['at_10']:.3f}, recall@100 {recall['at_100']:.3f}" if recall else ""
+    found += f" (of the first {recall['parts']:,} parts)" if recall and recall.get("parts") else ""
+    files = f" in {search['files']:,} files" if search["files"] > 1 else ""
     disk = content["disk_bytes"]
     entries = {
         "index": f"{content['path']}, format {content['format_version']}, built {content['created']}",
@@ -52,7 +54,7 @@ def _text(content: dict[str, Any]) -> str:
         "curvature": content["curvature"],
         "transform": transform_text(content["transform"]),
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
-        "search": f"FAISS {search['kind']}, {folded:,} dimensions{found}",
+        "search": f"FAISS {search['kind']}{files}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),
         "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",
     }

@@ -55,7 +55,8 @@ def reindex(index: Path, kind: str, transform: str | None, as_json: bool, **give
 
     transform_settings = kind_settings(TRANSFORMS, "transform", given)
     version = run(Layout(index), kind, terminal_progress(), transform=transform, transform_settings=transform_settings)
-    search = values_of(version.search)
+    search = {**values_of(version.search.main), **values_of(version.search)}
+    del search["faiss"]
     if as_json:
         click.echo(json.dumps(search))
         return

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gindex.ann.entries import stored_entries
 from gindex.ann.file import entry_dimension
 from gindex.ann.ivf import LIST_TRAINING_PARTS, make_ivf
-from gindex.ann.library import import_faiss, read_index, write_index
+from gindex.ann.library import import_faiss, write_index
 from gindex.ann.spec import FaissSpec, choose_spec
 from gindex.store.reader import VectorReader
 from gindex.store.transform import Transform
@@ -23,12 +23,11 @@ from gindex.vectors.projection import ProjectionSpec
 DECODED = 1024
 """Vectors that are decoded at once while an index is built."""
 
+SCALES = 65536
+"""Vectors whose scales, or norms, are looked at at once."""
+
 LARGEST = 64
 """Parts of largest norm that are candidates of every query."""
-
-FP16_ROOM = 1000.0
-"""Largest coordinate, in units of the largest when the index was built, that is still added: float16 ends at 65,504,
-and a folded coordinate is the sum of up to eight."""
 
 
 def build_faiss(
@@ -38,8 +37,9 @@ def build_faiss(
     done: Callable[[int], None] = lambda _parts: None,
     kind: str = "auto",
     transform: Transform | None = None,
+    run: range | None = None,
 ) -> FaissSpec:
-    """Build the index from the stored vectors, a block at a time, and publish it.
+    """Build an index of consecutive stored vectors, a block at a time, and publish it.
 
     Args:
         path: Where.
@@ -48,6 +48,8 @@ def build_faiss(
         done: Called after each block with its number of parts.
         kind: One of `spec.KINDS`, or `auto`.
         transform: What the index holds of the vectors in their place.
+        run: Ordinals of the parts; None for all. How they are folded follows from the number of all parts, so that the
+            scores of several indexes are alike.
 
     Raises:
         ConfigError: There is no such kind.
@@ -55,8 +57,8 @@ def build_faiss(
         StoreError: It cannot be written.
     """
     faiss = import_faiss()
-    parts = reader.spec.parts
-    spec = choose_spec(parts, reader.spec.dimension, _largest(reader, transform=transform), kind)
+    run = range(reader.spec.parts) if run is None else run
+    spec = choose_spec(reader.spec.parts, reader.spec.dimension, _largest(reader, run, transform), kind)
 
     def folded(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return np.concatenate(
@@ -64,57 +66,21 @@ def build_faiss(
         )
 
     if spec.kind == "ivf":
-        index, assign = make_ivf(faiss, spec, evenly_spaced(parts, spec.lists * LIST_TRAINING_PARTS), folded, parts)
+        sample = run.start + evenly_spaced(len(run), spec.lists * LIST_TRAINING_PARTS)
+        index, assign = make_ivf(faiss, spec, sample, folded, len(run))
     else:
         index, assign = _empty(faiss, spec, entry_dimension(spec, projection)), None
         # Signs relative to the mean, which is what RaBitQ learns, find less than the signs themselves.
         index.train(np.zeros((1, index.d), np.float32))
-    for block in blocks(np.arange(parts)):
+    for block in run_blocks(run, DECODED):
         vectors = folded(block)
         if assign is None:
             index.add(vectors)
         else:
-            assign(block, vectors)
+            assign(block - run.start, vectors)
         done(len(block))
     write_index(faiss, index, path)
-    return _with_largest(spec, reader, transform)
-
-
-def follow_faiss(
-    path: Path,
-    old: FaissSpec,
-    old_path: Path,
-    reader: VectorReader,
-    projection: ProjectionSpec,
-    done: Callable[[int], None] = lambda _parts: None,
-) -> FaissSpec:
-    """Publish the index of a store that has grown: the old one with the new parts, where its form still suits them.
-
-    Args:
-        path: Where it goes.
-        old: How the old index was made.
-        old_path: The old index, which holds the first parts of the store.
-        reader: The stored vectors.
-        projection: Their projection.
-        done: Called with the number of parts that are in.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    faiss = import_faiss()
-    kind = "auto" if old.kind == "flat" else old.kind
-    suited = choose_spec(reader.spec.parts, reader.spec.dimension, 1.0, kind)
-    index = read_index(faiss, old_path)
-    fresh = np.arange(index.ntotal, reader.spec.parts)
-    room = old.kind in ("flat", "rabitq") or _largest(reader, fresh) * old.scale <= FP16_ROOM
-    if old.kind == "ivf" or (suited.kind, suited.folds) != (old.kind, old.folds) or not room:
-        return build_faiss(path, reader, projection, done, kind)
-    done(index.ntotal)
-    for block in blocks(fresh):
-        index.add(stored_entries(reader, block, old, projection))
-        done(len(block))
-    write_index(faiss, index, path)
-    return _with_largest(old, reader)
+    return spec if spec.lossless else replace(spec, largest=_of_largest_norm(reader, run, transform))
 
 
 def blocks(ordinals: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
@@ -128,26 +94,34 @@ def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
 
 
-def _largest(
-    reader: VectorReader, ordinals: npt.NDArray[np.int64] | None = None, transform: Transform | None = None
-) -> float:
-    """Unit of the coordinates: a bound of those that are stored, of all parts or of some.
+def run_blocks(run: range, size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Consecutive ordinals in blocks of so many."""
+    for start in range(run.start, run.stop, size):
+        yield np.arange(start, min(start + size, run.stop))
+
+
+def _largest(reader: VectorReader, run: range, transform: Transform | None) -> float:
+    """Unit of the coordinates: a bound of those that are stored of some parts.
 
     With a transform, the root mean square of those of the longest vector: none of its coordinates is more than the root
     of D times as large, which float16 holds in this unit, folded too.
     """
     if transform is not None:
-        return float(transform.norms.max() / reader.spec.dimension**0.5)
+        return float(transform.norms[run.start : run.stop].max() / reader.spec.dimension**0.5)
     bits = reader.spec.bits
-    scales = reader.scales(np.arange(reader.spec.parts) if ordinals is None else ordinals)
-    return float(scales.max()) * (1 if bits == 16 else 2**bits - 1) if len(scales) else 0.0
+    largest = max((float(reader.scales(block).max()) for block in run_blocks(run, SCALES)), default=0.0)
+    return largest * (1 if bits == 16 else 2**bits - 1)
 
 
-def _with_largest(spec: FaissSpec, reader: VectorReader, transform: Transform | None = None) -> FaissSpec:
-    if spec.lossless:
-        return spec
-    norms = reader.norms() if transform is None else transform.norms
-    return replace(spec, largest=tuple(np.argsort(-norms, kind="stable")[:LARGEST].tolist()))
+def _of_largest_norm(reader: VectorReader, run: range, transform: Transform | None) -> tuple[int, ...]:
+    """The parts of largest norm, the largest first, numbered from the first of the run."""
+    norms, places = np.zeros(0), np.zeros(0, np.int64)
+    for block in run_blocks(run, SCALES):
+        of_block = reader.norms(block) if transform is None else transform.norms[block]
+        norms, places = np.concatenate([norms, of_block]), np.concatenate([places, block - run.start])
+        best = np.argsort(-norms, kind="stable")[:LARGEST]
+        norms, places = norms[best], places[best]
+    return tuple(places.tolist())
 
 
 def _empty(faiss: Any, spec: FaissSpec, dimension: int) -> Any:

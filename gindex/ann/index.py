@@ -63,7 +63,8 @@ class FaissIndex:
         """
         self._faiss = import_faiss()
         self.spec, self._projection = spec, projection
-        self._path, self._parts, self._mapped, self._check = path, parts, mapped, check
+        self.parts = parts
+        self._path, self._mapped, self._check = path, mapped, check
         self._lock = self.loading = Lock()
         self._opened: Any = None
         self._gpu: Any = None
@@ -77,7 +78,7 @@ class FaissIndex:
         with self._lock:
             if self._opened is None:
                 self._check(self._path)
-                opened = open_index(self._path, self.spec, self._projection, self._parts, mapped=self._mapped)
+                opened = open_index(self._path, self.spec, self._projection, self.parts, mapped=self._mapped)
                 self._gpu = to_gpu(self._faiss, opened) if self.spec.kind == "gpu" else None
                 self._opened = opened
             return self._opened
@@ -96,7 +97,7 @@ class FaissIndex:
         """
         self.open()
         queries_QF = entries(queries_QD, self.spec, self._projection)
-        count = min(count, self._parts)
+        count = min(count, self.parts)
         if self._gpu is not None and allowed is None and count <= GPU_MOST:
             scores, ordinals = self._gpu.search(queries_QF, count)
         else:
@@ -107,7 +108,7 @@ class FaissIndex:
         self, queries_QF: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Search by pieces of queries or, where there are fewer of them than threads, of the parts."""
-        queries, total = len(queries_QF), self._parts if allowed is None else int(allowed.sum())
+        queries, total = len(queries_QF), self.parts if allowed is None else int(allowed.sum())
         ranges = self._ranges(queries)
         if self._sieve is not None and self._sieve.serves(queries, count, total):
             passed = self._sieve.passed(queries_QF, count, allowed)
@@ -123,10 +124,10 @@ class FaissIndex:
 
     def _ranges(self, queries: int) -> list[tuple[int, int] | None]:
         """Divide the parts among threads that have too few queries; None stands for all."""
-        pieces = min(threads(), self._parts // PARTS_PER_THREAD)
+        pieces = min(threads(), self.parts // PARTS_PER_THREAD)
         if self.spec.kind == "ivf" or queries >= pieces:
             return [None]
-        bounds = np.linspace(0, self._parts, pieces + 1).astype(int).tolist()
+        bounds = np.linspace(0, self.parts, pieces + 1).astype(int).tolist()
         return list(itertools.pairwise(bounds))
 
     @once
@@ -156,7 +157,7 @@ class FaissIndex:
         return found
 
     def deviation(
-        self, ordinals: npt.NDArray[np.int64], reader: VectorReader, transform: Transform | None = None
+        self, ordinals: npt.NDArray[np.int64], reader: VectorReader, transform: Transform | None = None, first: int = 0
     ) -> float:
         """Largest difference between an entry of the index and that made anew, relative to the length of the latter.
 
@@ -166,13 +167,14 @@ class FaissIndex:
             ordinals: The parts to compare, consecutive ones.
             reader: The stored vectors.
             transform: What the index holds of them in their place.
+            first: Ordinal of the first part that the index holds.
         """
         if self.spec.kind == "ivf":
             return 0.0
         vectors = stored_entries(reader, ordinals, self.spec, self._projection, transform)
         index = self.open()
         expected = index.sa_decode(index.sa_encode(vectors)) if self.spec.kind == "rabitq" else vectors
-        found = index.reconstruct_n(int(ordinals[0]), len(ordinals))
+        found = index.reconstruct_n(int(ordinals[0]) - first, len(ordinals))
         lengths = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
         return float((np.linalg.norm(found - expected, axis=1) / lengths).max())
 

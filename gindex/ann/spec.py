@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 
 from gindex.errors import ConfigError, CorruptStoreError
 from gindex.store.layout import REMEDY
-from gindex.store.records import Recall, SearchRecord, TransformRecord
+from gindex.store.records import SearchFile
 
 FLAT_BYTES = 64 << 20
 """Largest float32 index that is held without loss."""
@@ -66,7 +66,8 @@ class FaissSpec:
         scale: What vectors are multiplied by, so that float16 holds them.
         lists: Lists of an ivf index, apart from that of the largest norms; 0 for the other kinds.
         probes: Lists of an ivf index that a query searches.
-        largest: The parts of largest norm, which are candidates of every query; none where the index is lossless.
+        largest: The parts of largest norm, the largest first, which are candidates of every query; none where the
+            index is lossless. Numbered from the first part of the file.
     """
 
     kind: str
@@ -75,6 +76,14 @@ class FaissSpec:
     lists: int = 0
     probes: int = 0
     largest: tuple[int, ...] = ()
+
+    @property
+    def unit(self) -> float:
+        """What its scores are in the place of one, on the average: those of the stored vectors are 1.
+
+        Adding halves keeps inner products but for noise, and the leading coordinates have their share of them.
+        """
+        return 0.5**self.folds if self.kind in ("rabitq", "ivf") else self.scale**2
 
     @property
     def lossless(self) -> bool:
@@ -112,32 +121,38 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
     raise ConfigError(field="type", expected=f"auto, {', '.join(KINDS)}", found=repr(kind))
 
 
-def spec_of(search: SearchRecord) -> FaissSpec:
-    """The spec that a manifest records.
+def kind_of_piece(kind: str, parts: int, total: int) -> str:
+    """The kind of a FAISS file of some of all parts, beside others of a kind.
+
+    Beside flat ones it is what suits the whole; lists are for a file that is large enough by itself.
+    """
+    if kind == "flat":
+        kind = "auto" if total < IVF_PARTS else "ivf"
+    return "rabitq" if kind == "ivf" and parts < IVF_PARTS else kind
+
+
+def spec_of(file: SearchFile) -> FaissSpec:
+    """The spec that a manifest records of a FAISS file.
 
     Raises:
         CorruptStoreError: It is of no kind that is known.
     """
-    if search.kind not in KINDS:
+    if file.kind not in KINDS:
         raise CorruptStoreError(
-            field="manifest", expected="a kind of FAISS index", found=repr(search.kind), remedy=REMEDY
+            field="manifest", expected="a kind of FAISS index", found=repr(file.kind), remedy=REMEDY
         )
-    return FaissSpec(**{field.name: getattr(search, field.name) for field in fields(FaissSpec)})
+    return FaissSpec(**{field.name: getattr(file, field.name) for field in fields(FaissSpec)})
 
 
-def search_record(
-    spec: FaissSpec, file: str, parts: int, recall: Recall | None = None, transform: TransformRecord | None = None
-) -> SearchRecord:
-    """What a manifest records of a search index.
+def search_file(spec: FaissSpec, file: str, parts: int) -> SearchFile:
+    """What a manifest records of a FAISS file.
 
     Args:
-        spec: How its FAISS index was made.
-        file: Where that is, relative to the index's root.
+        spec: How it was made.
+        file: Where it is, relative to the index's root.
         parts: How many parts it holds.
-        recall: What it finds.
-        transform: What its vectors are transformed by.
     """
-    return SearchRecord(**vars(spec), file=file, parts=parts, recall=recall, transform=transform)
+    return SearchFile(**vars(spec), file=file, parts=parts)
 
 
 def _folds(size: int, limit: int) -> int:

@@ -50,6 +50,9 @@ ENOUGH = 0.25
 """Share of the tokens that are wanted in a batch below which its blocks are checkpointed: another forward pass then
 costs less than reading all weights for so few tokens."""
 
+LARGE_GRADIENT = 1 << 24
+"""Values of a document's gradient in a layer from which on it counts beside the batch's tokens."""
+
 CALIBRATION_TOKENS = 2048
 """Tokens of a batch of calibration, whose documents are compared with one another, where there is room for them."""
 
@@ -324,7 +327,9 @@ def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int
     bases = sum(layer.input_side.rotation(kept[layer.name][0]) for layer in sources.values())
     bases += sum(layer.output_side.rotation(kept[layer.name][1]) for layer in own)
     scales = 2 * 4 * sum(math.prod(kept[layer.name]) for layer in own)
-    return size * bases + scales + 5 * sum(map(math.prod, kept.values()))
+    largest = max(map(math.prod, kept.values()))
+    formed = 3 * size * largest if largest > LARGE_GRADIENT else 0  # whitened, scaled and dealt
+    return size * bases + scales + 5 * sum(map(math.prod, kept.values())) + formed
 
 
 def _segment_bytes(config: BuildConfig, parts: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
 from gindex.model.quantisation import plain_tensors
+from gindex.model.tables import Table
 from gindex.model.tracked_model import TrackedModel
 
 TOKEN_SLACK = 1.5
@@ -16,6 +17,10 @@ TOKEN_SLACK = 1.5
 
 BLOCK_SLACK = 5.0
 """The same of a checkpointed block, beside what enters all of them."""
+
+TABLE_COPIES = 4
+"""Values for each entry of a tracked lookup table that a token takes: the gradient of its logits, the unit vector of
+what it looks up, and both joined and rotated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,10 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
         saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
             entering = _saved_bytes(model, longest)
-        found[longest] = TokenBytes(saved=saved, activations=activations, entering=entering, blocks=len(blocks))
+        wide = TABLE_COPIES * model.dtype.itemsize * sum(of.outputs for of in layers if isinstance(of.module, Table))
+        found[longest] = TokenBytes(
+            saved=saved + wide, activations=activations, entering=entering + wide, blocks=len(blocks)
+        )
     return found[longest]
 
 

@@ -13,6 +13,7 @@ from gindex.build.state import check_same_model
 from gindex.build.vector_phase import VectorSetup, VectorWork
 from gindex.change.delete import marked
 from gindex.change.distance import is_far, mean_whitened_norm, norm_ratio
+from gindex.change.merge import merge_after_add
 from gindex.config import BuildConfig, ModelConfig
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.readers import read_corpus
@@ -23,7 +24,7 @@ from gindex.documents.table_writer import fill_table
 from gindex.errors import CorpusError
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import deriving_from
+from gindex.search.search_index import deriving_run
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind
@@ -42,7 +43,7 @@ class Addition:
     """What an add did.
 
     Attributes:
-        manifest: The new version.
+        manifest: The newest version: that of the documents, or one in which small volumes were merged after it.
         documents: Documents added.
         replaced: Documents that had the same ids, now deleted.
         norm_ratio: Mean whitened norm of the new text over that of the build's text.
@@ -122,7 +123,8 @@ def run_add(
                 ratio = norm_ratio(mean_whitened_norm(work, table, added, progress), fitted)
                 draft = marked(manifest, old, _replaced(old, table))
                 draft = replace(draft, fit=replace(manifest.fit, whitened_norm=fitted))
-                return _commit(snapshot, draft, work, ratio, fingerprints, progress)
+                addition = _commit(snapshot, draft, work, ratio, fingerprints, progress)
+        return replace(addition, manifest=merge_after_add(layout, addition.manifest, progress))
 
 
 def add_config(
@@ -196,8 +198,10 @@ def _commit(
     files = volume_files(layout, work.number, segments)
     draft = replace(draft, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files])
     replaced = draft.deleted_documents - manifest.deleted_documents
+    parts = range(manifest.stored_parts, manifest.stored_parts + work.spec.parts)
+    derive = deriving_run(manifest.search, parts, progress)
     operation = Operation(kind=OperationKind.ADD, documents=counts.documents, replaced=replaced, norm_ratio=ratio)
-    committed = write_version(layout, draft, operation, deriving_from(snapshot, progress))
+    committed = write_version(layout, draft, operation, derive)
     finish_volume(layout, work.number)
     return Addition(
         manifest=committed,

@@ -2,21 +2,18 @@
 
 from dataclasses import replace
 
-import numpy as np
-
+from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
 from gindex.documents.schema import TEXT_VERSION
 from gindex.documents.table import DocumentTable
-from gindex.documents.table_writer import copy_documents, new_table
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_again
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.reader import Ordinals
 from gindex.store.records import Operation, OperationKind
-from gindex.store.snapshot import Snapshot, volume_spec
+from gindex.store.snapshot import Snapshot
 from gindex.store.unfinished_volumes import finish_volume, start_volume
-from gindex.store.vectors import SegmentRecord, VectorSpec, VectorWriter, choose_segment_parts
+from gindex.store.vectors import SegmentRecord, VectorSpec
 from gindex.store.versions import writing
 from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import write_version
@@ -26,7 +23,8 @@ from gindex.store.writer import write_version
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     """Rewrite the newest version as one volume without deleted documents, and commit; older versions stay readable.
 
-    Where there is one volume, nothing is deleted, and its table is of the newest version, nothing is done.
+    Where there is one volume with one FAISS file, nothing is deleted, and its table is of the newest version, nothing
+    is done.
 
     Raises:
         CorruptStoreError: A file is damaged.
@@ -36,12 +34,12 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     with writing(layout):
         snapshot = Snapshot.open(layout)
         manifest = snapshot.manifest
-        if len(manifest.volumes) == 1 and not manifest.deleted and not _is_old(snapshot):
+        pieces = len(manifest.volumes) + len(manifest.search.faiss)
+        if pieces == 2 and not manifest.deleted and not _is_old(snapshot):
             return manifest
         number = start_volume(layout, {"compact": manifest.version})
-        kept = _kept(manifest)
-        _copy_table(snapshot, number, progress)
-        spec, segments = _copy_vectors(snapshot, number, kept, progress)
+        copy_table(snapshot, number, manifest.volumes, None, progress)
+        spec, segments = copy_vectors(snapshot, number, _kept(manifest), 0, progress)
         return _commit(snapshot, number, spec, segments, progress)
 
 
@@ -50,48 +48,9 @@ def _is_old(snapshot: Snapshot) -> bool:
         return min(table.versions) < TEXT_VERSION
 
 
-def _kept(manifest: Manifest) -> Ordinals:
-    kept = np.ones(manifest.stored_parts, bool)
-    for start, stop in manifest.deleted:
-        kept[start:stop] = False
-    return np.flatnonzero(kept)
-
-
-def _copy_table(snapshot: Snapshot, number: int, progress: Progress) -> None:
-    layout, total = snapshot.layout, snapshot.manifest.stored_documents
-    with (
-        new_table(layout.volume(number).documents) as connection,
-        progress.phase("documents", total, "documents") as phase,
-    ):
-        documents = parts = 0
-        for volume in snapshot.manifest.volumes:
-            path = snapshot.checked(layout.volume(volume.number).documents)
-            documents, parts = copy_documents(
-                connection, path, snapshot.manifest.deleted, documents, parts, phase.advance
-            )
-
-
-def _copy_vectors(
-    snapshot: Snapshot, number: int, kept: Ordinals, progress: Progress
-) -> tuple[VectorSpec, dict[int, SegmentRecord]]:
-    old = volume_spec(snapshot.manifest, snapshot.manifest.volumes[0])
-    row_bytes = old.arrays["codes"].row_bytes
-    spec = replace(old, parts=len(kept), segment_parts=choose_segment_parts(len(kept), row_bytes))
-    reader, writer = snapshot.vectors, VectorWriter(snapshot.layout.volume(number), spec)
-    position = {int(ordinal): new for new, ordinal in enumerate(kept)} if snapshot.manifest.skipped else {}
-    skipped = {
-        position[int(ordinal)]: reason
-        for ordinal, reason in snapshot.manifest.skipped.items()
-        if int(ordinal) in position
-    }
-    segments: dict[int, SegmentRecord] = {}
-    with progress.phase("vectors", spec.parts, "parts") as phase:
-        for segment in range(spec.segments):
-            rows = spec.segment_range(segment)
-            here = {ordinal: reason for ordinal, reason in skipped.items() if ordinal in rows}
-            segments[segment] = writer.write(segment, reader.stored(kept[rows.start : rows.stop]), here)
-            phase.advance(len(rows))
-    return spec, segments
+def _kept(manifest: Manifest) -> KeptParts:
+    bounds = [0, *(bound for deleted in manifest.deleted for bound in deleted), manifest.stored_parts]
+    return KeptParts([(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop])
 
 
 def _commit(

@@ -36,11 +36,12 @@ def delete_documents(layout: Layout, document_ids: Sequence[str]) -> Manifest:
 
 def marked(manifest: Manifest, table: DocumentTable, documents: Sequence[int]) -> Manifest:
     """A manifest of an index in which documents, by their ordinals, are deleted as well."""
+    extents = table.extents(documents)
     return replace(
         manifest,
-        deleted=merged([*manifest.deleted, *table.part_ranges(documents)]),
+        deleted=merged([*manifest.deleted, *((extent.start, extent.stop) for extent in extents)]),
         deleted_documents=manifest.deleted_documents + len(documents),
-        deleted_tokens=manifest.deleted_tokens + table.token_count(documents),
+        deleted_tokens=manifest.deleted_tokens + sum(extent.tokens for extent in extents),
     )
 
 

@@ -1,14 +1,16 @@
 """What a deep check makes sure of: that every stored vector decodes, and that FAISS holds what is stored."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
+from gindex.ann.build import run_blocks
 from gindex.ann.index import FaissIndex
 from gindex.ann.spec import spec_of
 from gindex.errors import StoreError
 from gindex.model.isolation import plain
 from gindex.store.snapshot import Snapshot
+
+BLOCK = 1024
+"""Parts that are looked at once."""
 
 TOLERANCE = 1e-3
 """Of FAISS's vectors, relative to their length: float16 rounds each coordinate by up to 2^-11 of itself."""
@@ -18,14 +20,15 @@ TOLERANCE = 1e-3
 def vector_problems(snapshot: Snapshot) -> list[str]:
     """What is wrong with the stored vectors."""
     problems = []
-    for number, ordinals in _segments(snapshot):
+    for ordinals in run_blocks(range(snapshot.vectors.spec.parts), BLOCK):
+        parts = f"parts {ordinals[0]:,} to {ordinals[-1]:,}"
         try:
             decoded, self_influence = snapshot.vectors.decoded(ordinals), snapshot.vectors.self_influence(ordinals)
             if not (decoded.isfinite().all() and np.isfinite(self_influence).all()):
-                problems.append(f"{snapshot.layout.volumes}: expected finite vectors, found others in segment {number}")
+                problems.append(f"{snapshot.layout.volumes}: expected finite vectors, found others in {parts}")
         except StoreError as error:
             problems.append(str(error))
-    return problems
+    return list(dict.fromkeys(problems))  # a shard is looked at in several blocks
 
 
 @plain()
@@ -41,19 +44,13 @@ def check_transform(snapshot: Snapshot) -> None:
 @plain()
 def faiss_problems(snapshot: Snapshot) -> list[str]:
     """What FAISS holds otherwise than it is stored."""
-    search, problems = snapshot.manifest.search, []
-    index = FaissIndex(snapshot.faiss, spec_of(search), snapshot.projection, search.parts)
-    transform = snapshot.transform()
-    for number, ordinals in _segments(snapshot):
-        off = index.deviation(ordinals, snapshot.vectors, transform)
-        if off > TOLERANCE:
-            problems.append(
-                f"{snapshot.faiss}: expected the stored vectors, found others in segment {number} (off by {off:.2g})"
-            )
+    search, problems, transform = snapshot.manifest.search, [], snapshot.transform()
+    for file, run in zip(search.faiss, search.runs, strict=True):
+        path = snapshot.root / file.file
+        index = FaissIndex(path, spec_of(file), snapshot.projection, file.parts)
+        for ordinals in run_blocks(run, BLOCK):
+            off = index.deviation(ordinals, snapshot.vectors, transform, run.start)
+            if off > TOLERANCE:
+                parts = f"parts {ordinals[0]:,} to {ordinals[-1]:,}"
+                problems.append(f"{path}: expected the stored vectors, found others of {parts} (off by {off:.2g})")
     return problems
-
-
-def _segments(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
-    spec = snapshot.vectors.spec
-    for number in range(spec.segments):
-        yield number, np.array(spec.segment_range(number), np.int64)

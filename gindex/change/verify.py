@@ -210,8 +210,13 @@ def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
 
 def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
     snapshot, search = Snapshot(layout, manifest), manifest.search
+    if search.parts != manifest.stored_parts:
+        wanted = f"{manifest.stored_parts:,} parts in the search index"
+        yield f"{layout.manifest(manifest.version)}: expected {wanted}, found {search.parts:,}"
+        return
     try:
-        open_index(snapshot.faiss, spec_of(search), snapshot.projection, manifest.stored_parts)
+        for file in search.faiss:
+            open_index(snapshot.root / file.file, spec_of(file), snapshot.projection, file.parts)
         if deep or search.transform is not None:
             from gindex.change.vector_checks import check_transform, faiss_problems  # loads torch
 

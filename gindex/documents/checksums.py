@@ -32,11 +32,13 @@ class Guard:
     Attributes:
         whole: Compares the whole file with its checksum, once; called before anything that reads through the table.
         rows: Returns the checksums of the rows; called where rows are looked up by their ordinal.
+        documents: Ordinals of its documents.
         parts: Ordinals of its parts.
     """
 
     whole: Callable[[], object]
     rows: Callable[[], "RowChecksums"]
+    documents: range
     parts: range
 
 

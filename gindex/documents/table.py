@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gindex.corpus.masking import MASKED, marked
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document, is_deleted
-from gindex.documents.checksums import Guard
+from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.losses import FILE_COLUMNS, PLAIN, to_objective
 from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
@@ -86,14 +86,33 @@ class PartRecord:
     form: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extent:
+    """The parts of a document: its ordinal, start and stop of theirs, and their tokens, context included."""
+
+    document: int
+    start: int
+    stop: int
+    tokens: int
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Any, ...]]) -> "Extent | None":
+        """What the rows of all its parts in order come to, as `select_parts` gives them; None where one is missing."""
+        ordinals, numbers = [row[0] for row in rows], [row[2] for row in rows]
+        if numbers != list(range(len(rows))) or ordinals != list(range(ordinals[0], ordinals[0] + len(rows))):
+            return None
+        tokens = sum(row[PART_COLUMNS.index("token_count")] for row in rows)
+        return cls(document=rows[0][1], start=ordinals[0], stop=ordinals[-1] + 1, tokens=tokens)
+
+
 class _File:
     """The open file of a table with its checks; these are None where no checksum is recorded, as during a build.
 
     Of all files, those that were used last stay open.
     """
 
-    def __init__(self, path: Path, guard: Guard | None) -> None:
-        self.path, self.guard = path, guard
+    def __init__(self, path: Path, guard: Guard | None, lock: Lock) -> None:
+        self.path, self.guard, self._lock = path, guard, lock
         self._opened: tuple[int, sqlite3.Connection] | None = None
         with translated_errors(path):
             self.version = version_of(self.connection)
@@ -121,9 +140,25 @@ class _File:
         if opened is not None and opened[0] == os.getpid():
             opened[1].close()
 
-    def among(self, parts: Sequence[int]) -> Sequence[int]:
+    def parts_among(self, parts: Sequence[int]) -> Sequence[int]:
         """Those of some parts that are in this table as far as is known."""
         return parts if self.guard is None else [part for part in parts if part in self.guard.parts]
+
+    def documents_among(self, documents: Sequence[int]) -> Sequence[int]:
+        """Those of some documents that are in this table as far as is known."""
+        return documents if self.guard is None else [of for of in documents if of in self.guard.documents]
+
+    def fetch(self, statement: str, parameters: Parameters) -> list[Any]:
+        """The rows that a statement gives, which are to be `checked`; the whole file is not."""
+        with self._lock, translated_errors(self.path):
+            return self.connection.execute(statement, parameters).fetchall()
+
+    def checked(self, row: tuple[Any, ...], check: Callable[[RowChecksums, tuple[Any, ...]], None]) -> None:
+        """Compare a row with its checksum."""
+        if self.guard is not None:
+            with self._lock:
+                sums = self.guard.rows()
+            check(sums, row)
 
     def compare(self) -> None:
         """Check the whole file, once."""
@@ -142,17 +177,18 @@ class DocumentTable:
     """Document tables open for reading, as one; a context manager, safe to use from several threads.
 
     Every method raises CorruptStoreError where a file turns out to be damaged, StoreError while it is locked. Rows that
-    are looked up by ordinal are checked one by one; before anything else the whole file is checked.
+    are looked up by ordinal, or by the id of a document, are checked one by one; before anything else the whole file is
+    checked.
 
     Attributes:
         most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
-    def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]], lock: Lock) -> None:
         """Use `open`."""
         self._files = files
         self._deleted = deleted
-        self._lock = Lock()
+        self._lock = lock
         self.most_seconds: float | None = None
 
     @classmethod
@@ -170,8 +206,8 @@ class DocumentTable:
             CorruptStoreError: A file is missing, or not a document table.
             FormatVersionError: It was written by a newer gindex.
         """
-        pairs = zip(paths, guards or [None] * len(paths), strict=True)
-        return cls([_File(path, guard) for path, guard in pairs], deleted)
+        pairs, lock = zip(paths, guards or [None] * len(paths), strict=True), Lock()
+        return cls([_File(path, guard, lock) for path, guard in pairs], deleted, lock)
 
     def __enter__(self) -> Self:
         return self
@@ -305,6 +341,7 @@ class DocumentTable:
         known = self.known(document_ids)
         missing = [document_id for document_id in document_ids if document_id not in known]
         if missing:
+            self.compare()  # what a damaged index hides is not said to be missing
             more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise UnknownDocumentError(
                 field=self._names,
@@ -322,25 +359,48 @@ class DocumentTable:
                 yield from (document_id for (document_id,) in file.connection.execute("SELECT id FROM documents"))
 
     def known(self, document_ids: Sequence[str]) -> dict[str, int]:
-        """Return the ordinals of those documents that are there and not deleted, by their ids."""
-        entries = self._where("SELECT id, ordinal FROM documents WHERE id", document_ids)
+        """Return the ordinals of those documents that are there and not deleted, by their ids.
+
+        What is found is checked row by row; an id that a damaged file hides is not found.
+        """
+        columns, entries = ", ".join(DOCUMENT_COLUMNS), {}
+        for file in self._files:
+            for some, marks in _bounded(document_ids):
+                for row in file.fetch(f"SELECT {columns} FROM documents WHERE id IN {marks}", some):
+                    file.checked(row, RowChecksums.check_document)
+                    entries[row[0]] = row[1]
         if not self._deleted:
-            return dict(entries)
-        first_parts = self._where(
-            "SELECT document, MIN(ordinal) FROM parts WHERE document", [ordinal for _, ordinal in entries], "document"
-        )
-        alive = {document for document, part in first_parts if not is_deleted(self._deleted, part)}
-        return {document_id: ordinal for document_id, ordinal in entries if ordinal in alive}
+            return {document_id: ordinal for ordinal, document_id in entries.items()}
+        alive = (extent for extent in self.extents(list(entries)) if not is_deleted(self._deleted, extent.start))
+        return {entries[extent.document]: extent.document for extent in alive}
 
-    def part_ranges(self, documents: Sequence[int]) -> list[tuple[int, int]]:
-        """Return the parts of documents, by their ordinals, as start and stop of a range each; in order."""
-        ranges = self._where("SELECT MIN(ordinal), MAX(ordinal) + 1 FROM parts WHERE document", documents, "document")
-        return sorted(ranges)
+    def extents(self, documents: Sequence[int]) -> list[Extent]:
+        """Return which parts documents have, by their ordinals, in order; their rows are found by index and checked.
 
-    def token_count(self, documents: Sequence[int]) -> int:
-        """Return the tokens of the parts of documents, by their ordinals."""
-        counts = self._where("SELECT SUM(token_count) FROM parts WHERE document", documents, "document")
-        return sum(count for (count,) in counts)
+        Raises:
+            CorruptStoreError: A part of one is missing.
+        """
+        extents: list[Extent] = []
+        for file in self._files:
+            for some, marks in _bounded(file.documents_among(documents)):
+                rows = file.fetch(f"{select_parts(file.version)} WHERE p.document IN {marks} ORDER BY p.ordinal", some)
+                for row in rows:
+                    file.checked(row, RowChecksums.check_part)
+                each = (Extent.of(list(parts)) for _, parts in groupby(rows, key=lambda row: row[1]))
+                found = [extent for extent in each if extent is not None]
+                self._require_ends(file, found)
+                extents += found
+        if len(extents) != len(set(documents)):
+            raise self._missing("parts of every document")
+        return extents
+
+    def _require_ends(self, file: _File, extents: Sequence[Extent]) -> None:
+        """Make sure that the part after the last one of a document is another one's, where the table has one."""
+        before = {extent.stop: extent.document for extent in extents}
+        following = file.parts_among(list(before)) if file.guard is not None else []
+        for ordinal, document in zip(following, self.documents_of(following), strict=True):
+            if document != before[ordinal] + 1:
+                raise self._missing(f"part {ordinal} as the first of document {before[ordinal] + 1}")
 
     def rows(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Return the rows that a SELECT statement with parameters gives, table by table.
@@ -413,34 +473,25 @@ class DocumentTable:
                 rows += file.connection.execute(statement, parameters).fetchall()
         return rows
 
-    def _where(self, statement: str, values: Sequence[int] | Sequence[str], group: str = "") -> list[Any]:
-        """Run `statement ... IN (values)`, grouped where asked, in statements of bounded length."""
-        ending = f" GROUP BY {group}" if group else ""
-        return [row for some, marks in _bounded(values) for row in self._query(f"{statement} IN {marks}{ending}", some)]
-
     def _by_ordinal(self, ordinals: Ordinals, *, documents: bool = False) -> list[Any]:
         """Return the columns that `select_parts` gives of parts, checked, in the order asked."""
         asked, by_ordinal = [int(ordinal) for ordinal in ordinals], {}
         for file in self._files:
             statement = select_parts(file.version, documents)
-            for some, marks in _bounded(file.among(asked)):
-                with self._lock, translated_errors(file.path):
-                    rows = file.connection.execute(f"{statement} WHERE p.ordinal IN {marks}", some).fetchall()
-                    sums = None if file.guard is None or not rows else file.guard.rows()
-                for row in rows:
-                    if sums is not None:
-                        sums.check_part(row[:_OF_PART])
-                        sums.check_document(row[_OF_PART : _OF_PART + len(DOCUMENT_COLUMNS)])
+            for some, marks in _bounded(file.parts_among(asked)):
+                for row in file.fetch(f"{statement} WHERE p.ordinal IN {marks}", some):
+                    file.checked(row[:_OF_PART], RowChecksums.check_part)
+                    file.checked(row[_OF_PART : _OF_PART + len(DOCUMENT_COLUMNS)], RowChecksums.check_document)
                     by_ordinal[row[0]] = row
         for ordinal in asked:
             if ordinal not in by_ordinal:
-                raise CorruptStoreError(
-                    field=self._names,
-                    expected=f"a part {ordinal}",
-                    found="none",
-                    remedy="restore the table or build the index again",
-                )
+                raise self._missing(f"a part {ordinal}")
         return [by_ordinal[ordinal] for ordinal in asked]
+
+    def _missing(self, expected: str) -> CorruptStoreError:
+        return CorruptStoreError(
+            field=self._names, expected=expected, found="none", remedy="restore the table or build the index again"
+        )
 
     @property
     def _names(self) -> str:

@@ -12,7 +12,7 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from gindex.model.inner_linears import ExpertLinears, Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
 from gindex.model.routes import Routes
+from gindex.model.tables import Table, observed
 from gindex.progress import pause
 
 
@@ -42,10 +43,11 @@ class Observer(ABC):
         """
 
     def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:  # noqa: B027  few observers need it
-        """Take the positions in their documents of the tokens that an expert gets, right before its activations.
+        """Take the positions in their documents of the tokens that a layer gets, right before its activations.
 
-        T is then the most tokens that a document of the batch has there; -1 fills up the others' tokens, and their
-        activations and gradients are zero.
+        Layers that read every token once, in order, have none. Of an expert T is then the most tokens that a document
+        of the batch has there; -1 fills up the others' tokens, and their activations and gradients are zero. A lookup
+        table has a token as often as it is used for it.
         """
 
     def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers have no use for them
@@ -171,7 +173,10 @@ def by_module(layers: Iterable[TrackedLayer]) -> list[list[TrackedLayer]]:
 def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
+        for layer in layers:
+            if isinstance(layer.module, Table):
+                stack.enter_context(_table_hooks(layer, layer.module, running))
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_forward_hook(those, running))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
@@ -179,6 +184,19 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
                 count = own(_token_hook(running))
                 stack.callback(module.register_forward_pre_hook(count, with_kwargs=True).remove)
         yield
+
+
+def _table_hooks(layer: TrackedLayer, table: Table, running: _Pass) -> AbstractContextManager[None]:
+    """Show the observer a table, with the document's token that each of its positions is of."""
+
+    def seen(a_NSH: Tensor, g_NSV: Tensor, tokens_NS: Tensor) -> None:
+        pause()
+        running.reached.add(layer.name)
+        running.observer.routed(layer, tokens_NS)
+        running.observer.gradients(layer, running.observer.activations(layer, a_NSH), g_NSV)
+
+    rows = running.documents * running.texts
+    return observed(table, running.documents, rows, partial(running.call, layer), seen)
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def plain_forward(module: nn.Module) -> Callable[..., Any]:
 
 
 class _OwnProducts(TorchFunctionMode):
-    """Lets a stand-in run the products by a weight, also by one that was cast to another number format."""
+    """Lets a stand-in run products and lookups by a weight, also by one that was cast to another number format."""
 
     def __init__(self, linear: InnerLinear) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class _OwnProducts(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.linear and any(args[1] is weight for weight in self._weights):
+        if func in (F.linear, F.embedding) and any(args[1] is weight for weight in self._weights):
             return self._linear(args[0])
         output = func(*args, **(kwargs or {}))
         if func in _CASTS and any(args[0] is weight for weight in self._weights):

@@ -27,6 +27,8 @@ class Candidate:
         head: Whether it is the model's output head.
         weights: Names of its weights.
         parameter_of: Class of the module that it is a parameter of, where it is no linear layer; else None.
+        table: Whether it is a lookup table.
+        tied: Whether that is the weight of the output head too.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Candidate:
     head: bool = False
     weights: Sequence[str] = ()
     parameter_of: str | None = None
+    table: bool = False
+    tied: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,9 @@ class LayerChoice:
             return "of a layer of the base whose weight the adapter leaves as it is; `track` takes it"
         if self.layers == EVERYTHING:
             return None
+        if layer.table:
+            use = "an embedding, the output head's weight too" if layer.tied else "an embedding"
+            return f"{use}, not of the body: `layers` everything or `track` {name} takes it"
         if layer.parameter_of is not None:
             return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"
         if self.layers in (ATTENTION, MLP) and layer.kind != self.layers:

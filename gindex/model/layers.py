@@ -137,6 +137,10 @@ class LayerTable(Sequence[TrackedLayer]):
         """Iterate over the tracked layers."""
         return iter(self.layers)
 
+    def tracks(self, weight: Tensor) -> bool:
+        """Whether a weight is one of a tracked layer."""
+        return any(weight is own for layer in self.layers for own in affine_parameters(layer.module))
+
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the layer groups in forward order."""

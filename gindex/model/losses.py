@@ -90,7 +90,7 @@ class CausalLanguageModel:
         """
         with alone(self.model):
             head = plain_head(self.model, to_device(batch.tokens, self.device))
-        if head is None or any(layer.module is head for layer in table.layers):
+        if head is None or table.tracks(head.weight):
             return self
         return CausalLanguageModel(self.model, head)
 

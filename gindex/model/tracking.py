@@ -41,6 +41,7 @@ from gindex.model.layers import (
 )
 from gindex.model.quantisation import is_quantised_weight
 from gindex.model.sides import UNIT_VECTORS, usual_block
+from gindex.model.tables import Table, reason_against_table
 from gindex.model.tolerances import is_same_product, relative_error
 
 PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
@@ -77,10 +78,14 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = _Candidates.of(model, choice)
     candidates.watch(probe)
-    tried = [*candidates.layers(), *candidates.parameter_layers(model, choice, probe)]
+    tried = [
+        *candidates.table_layers(model, choice),
+        *candidates.layers(),
+        *candidates.parameter_layers(model, choice, probe),
+    ]
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
     layers = with_sources([layer for layer in tried if layer.whole not in candidates.reasons])
-    names = [*candidates.modules, *candidates.parameters]
+    names = [*candidates.modules, *candidates.embeddings, *candidates.parameters]
     choice.check(names, (layer.whole for layer in layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
@@ -104,7 +109,7 @@ def _with_unit_vectors(layers: Iterable[TrackedLayer], head: nn.Module | None) -
     """
     return tuple(
         replace(layer, output_block=UNIT_VECTORS)
-        if isinstance(layer.module, OwnParameter) or (layer.module is head and layer.outputs > WIDE_HEAD)
+        if isinstance(layer.module, OwnParameter | Table) or (layer.module is head and layer.outputs > WIDE_HEAD)
         else layer
         for layer in layers
     )
@@ -135,7 +140,7 @@ class _Candidates:
     shapes: Mapping[str, tuple[int, int]]
     reasons: dict[str, str]
     calls: dict[str, _Calls]
-    embeddings: Mapping[str, nn.Module]
+    embeddings: Mapping[str, nn.Embedding]
     parameters: dict[str, OwnParameter] = field(default_factory=dict)
 
     @classmethod
@@ -247,6 +252,28 @@ class _Candidates:
             layer = _tracked(name, module, self.shapes[name], source, has_bias=has_bias)
             layer = replace(layer, beside=beside, token_share=seen.share)
             layers += _parts(layer, part_count(module))
+        return layers
+
+    def table_layers(self, model: nn.Module, choice: LayerChoice) -> list[TrackedLayer]:
+        """Return the lookup tables without a reason against them, and note the reasons of the others."""
+        shared, head, layers = _shared_parameters(model), output_head(model), []
+        for name, module in self.embeddings.items():
+            others = [other for other in shared[id(module.weight)] if other != f"{name}.weight"]
+            tied = head if head is not None and getattr(head, "weight", None) is module.weight else None
+            reason = reason_against_table(module)
+            if len(others) > (tied is not None):
+                reason = f"shared by {name}.weight, {', '.join(others)}"
+            candidate = Candidate(
+                name=name, outputs=module.num_embeddings, weights=[f"{name}.weight"], table=True, tied=bool(others)
+            )
+            reason = reason or choice.reason_against(candidate)
+            if not reason and (seen := self.calls[name]).count != {FEWER_DOCUMENTS: 1, PROBE_DOCUMENTS: 1}:
+                reason = f"not called once in a forward pass, but {max(seen.count.values(), default=0)} times"
+            if reason:
+                self.reasons[name] = reason
+            else:
+                shape = module.embedding_dim, module.num_embeddings
+                layers.append(_tracked(name, Table(module, tied), shape, name, has_bias=False))
         return layers
 
     def parameter_layers(self, model: nn.Module, choice: LayerChoice, probe: Probe) -> list[TrackedLayer]:
@@ -392,7 +419,7 @@ def _untracked(
         owner, whole = _owner(names[0]), names[0].removesuffix("_bias")  # what experts of a fused weight are called
         other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or convolution layer"
         reason = reasons.get(names[0]) or reasons.get(owner) or reasons.get(whole) or other
-        if len(names) > 1:
+        if len(names) > 1 and not isinstance(modules[owner], nn.Embedding):
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()
         body = identity not in outside if trained is None else not trained.isdisjoint(names)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gindex.ann.index import Candidates, FaissIndex
+from gindex.ann.index import Candidates
+from gindex.ann.index_files import IndexFiles
 from gindex.errors import MismatchError, NonFiniteError
 from gindex.search.ranking import Ranking, best_of
 from gindex.search.rescorer import Rescorer
@@ -29,7 +30,7 @@ class Funnel:
 
     def __init__(
         self,
-        index: FaissIndex,
+        index: IndexFiles,
         reader: VectorReader,
         skipped: Collection[int],
         transform: Transform | None = None,
@@ -37,7 +38,7 @@ class Funnel:
         """Join an index with the vectors it was derived from.
 
         Args:
-            index: The FAISS index.
+            index: The FAISS files.
             reader: The stored vectors.
             skipped: Parts that have no vector.
             transform: What is compared in the place of vectors and queries; None for themselves.
@@ -84,18 +85,18 @@ class Funnel:
             NonFiniteError: See `check`.
         """
         self.check(scoring_QD)
-        spec, weights, parts = self.index.spec, selection.weights, self._parts(selection.parts)
-        count = k if spec.lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
+        weights, parts, lossless = selection.weights, self._parts(selection.parts), self.index.lossless
+        count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
         total = self._reader.spec.parts if parts is None else len(parts)
         # A lossless index is small: where its order is not that of the weighted scores, all of it is scored.
-        if full or total <= count or (spec.lossless and weights is not None):
+        if full or total <= count or (lossless and weights is not None):
             found = scan(self._reader, scoring_QD, k, parts=parts, weights=weights)
             return [Ranking(*pair) for pair in zip(*found, strict=True)]
         allowed = self._allowed(parts, weights)
         candidates = self._candidates(self.index_queries(scoring_QD), count, allowed, weights)
-        if spec.lossless:
+        if lossless:
             return [best_of(ordinals, scores, k) for ordinals, scores in candidates]
-        largest = np.array(spec.largest, np.int64)
+        largest = self.index.largest
         common = largest if allowed is None else largest[allowed[largest]]
         return Rescorer(self._reader, scoring_QD, weights).best(candidates, k, common)
 

@@ -1,20 +1,22 @@
 """The search index of a version: made or grown, its recall measured, and opened again."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from gindex import thread_pool
-from gindex.ann.build import build_faiss, follow_faiss
+from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
-from gindex.ann.spec import FaissSpec, search_record, spec_of
+from gindex.ann.index_files import IndexFiles
+from gindex.ann.spec import kind_of_piece, search_file, spec_of
 from gindex.config import TRANSFORMS
 from gindex.progress import Progress, Silent
 from gindex.search.funnel import Funnel
 from gindex.search.recall import measure_recall
 from gindex.search.searcher import Searcher
-from gindex.store.records import SearchRecord, TransformRecord
+from gindex.store.records import SearchFile, SearchRecord, TransformRecord
 from gindex.store.snapshot import Snapshot
 from gindex.store.transform import Transform
 from gindex.store.writer import Derive
@@ -23,20 +25,13 @@ TransformChoice = tuple[str, Mapping[str, Any]]
 """A kind of transform and its settings."""
 
 
-def deriving(
-    progress: Progress,
-    *,
-    kind: str = "auto",
-    transform: TransformChoice | None = None,
-    grown_from: Snapshot | None = None,
-) -> Derive:
-    """What makes the search index of a version that is written, and measures its recall.
+def deriving(progress: Progress, *, kind: str = "auto", transform: TransformChoice | None = None) -> Derive:
+    """What makes the search index of a version that is written, as one file, and measures its recall.
 
     Args:
         progress: Where the work is reported.
         kind: One of `ann.spec.KINDS`, or `auto`.
         transform: What the vectors are transformed by before they are compared; None for nothing.
-        grown_from: The version before, to go on from its index where the vectors have only grown in number.
 
     Raises:
         ConfigError: There is no such kind.
@@ -44,30 +39,48 @@ def deriving(
     """
 
     def derive(snapshot: Snapshot, path: Path) -> SearchRecord:
-        vectors, fitted, record = snapshot.vectors, None, None
+        fitted, record = None, None
         if transform is not None:
             fitted = fit_transform(transform, snapshot, progress)
             record = _write_transform(transform[0], fitted, path, snapshot.root)
-        with progress.phase("search index", vectors.spec.parts, "parts") as phase:
-            spec = _make_faiss(snapshot, path, kind, grown_from, fitted, phase.advance)
-        with progress.phase("recall", None, "queries") as phase:
-            index = FaissIndex(path, spec, snapshot.projection, vectors.spec.parts)
-            funnel = Funnel(index, vectors, snapshot.excluded, fitted)
-            recall = measure_recall(funnel, vectors, snapshot.excluded, snapshot.projection.seed)
-            phase.advance(recall.queries)
-        return search_record(spec, path.relative_to(snapshot.root).as_posix(), vectors.spec.parts, recall, record)
+        file = _make_file(snapshot, path, kind, range(snapshot.vectors.spec.parts), progress, fitted)
+        return _measured(SearchRecord(faiss=(file,), transform=record), snapshot, fitted, progress)
 
     return derive
 
 
 def deriving_again(search: SearchRecord, progress: Progress, *, kind: str | None = None) -> Derive:
     """What makes a search index as another one was made, of the same kind where no other is given; see `deriving`."""
-    return deriving(progress, kind=search.kind if kind is None else kind, transform=recorded_choice(search))
+    same = search.main.kind if len(search.faiss) == 1 or search.main.kind != "flat" else "auto"
+    return deriving(progress, kind=same if kind is None else kind, transform=recorded_choice(search))
 
 
-def deriving_from(snapshot: Snapshot, progress: Progress) -> Derive:
-    """What makes the search index of a version that has more vectors than one before; see `deriving`."""
-    return deriving(progress, transform=recorded_choice(snapshot.manifest.search), grown_from=snapshot)
+def deriving_run(search: SearchRecord, run: range, progress: Progress) -> Derive:
+    """What makes the search index of a version whose parts of a run are new, or are to be in one file.
+
+    A file is made of these parts, with those of every file that holds some of them; the others stay. Recall is measured
+    where that makes one file of all. A transform is fitted to all parts, so with one everything is made again.
+
+    Args:
+        search: The search index of the version before.
+        run: Ordinals of the parts.
+        progress: Where the work is reported.
+    """
+    main = search.main
+    if search.transform is not None:
+        return deriving_again(search, progress, kind="auto" if main.kind == "flat" else main.kind)
+
+    def derive(snapshot: Snapshot, path: Path) -> SearchRecord:
+        before, whole, after = search.around(run)
+        kind = kind_of_piece(main.kind, len(whole), snapshot.vectors.spec.parts)
+        made = _make_file(snapshot, path, kind, whole, progress)
+        grown = SearchRecord(faiss=(*before, made, *after))
+        if len(grown.faiss) == 1:
+            return _measured(grown, snapshot, None, progress)
+        recall = search.recall
+        return replace(grown, recall=recall and replace(recall, parts=recall.parts or search.parts))
+
+    return derive
 
 
 def recorded_choice(search: SearchRecord) -> TransformChoice | None:
@@ -109,15 +122,28 @@ def open_searcher(snapshot: Snapshot, *, resident: bool = False) -> Searcher:
 
 
 def _funnel(snapshot: Snapshot, *, mapped: bool) -> Funnel:
-    index = FaissIndex(
-        snapshot.faiss,
-        spec_of(snapshot.manifest.search),
-        snapshot.projection,
-        snapshot.manifest.stored_parts,
-        mapped=mapped,
-        check=snapshot.checked,  # before a native library reads it
-    )
+    index = index_files(snapshot, mapped=mapped, check=snapshot.checked)  # before a native library reads it
     return Funnel(index, snapshot.vectors, snapshot.excluded, snapshot.transform())
+
+
+def index_files(
+    snapshot: Snapshot, *, mapped: bool = True, check: Callable[[Path], object] = lambda _path: None
+) -> IndexFiles:
+    """The FAISS files of a version, none of them opened yet.
+
+    Args:
+        snapshot: The files of the version.
+        mapped: Map them; otherwise read them.
+        check: Compares a file with its checksum, before FAISS reads it.
+
+    Raises:
+        CorruptStoreError: One is of a kind that is not known.
+    """
+    files = snapshot.manifest.search.faiss
+    projection, root = snapshot.projection, snapshot.root
+    return IndexFiles(
+        [FaissIndex(root / of.file, spec_of(of), projection, of.parts, mapped=mapped, check=check) for of in files]
+    )
 
 
 def _degraded_funnel(snapshot: Snapshot) -> Funnel:
@@ -127,27 +153,29 @@ def _degraded_funnel(snapshot: Snapshot) -> Funnel:
     with TemporaryDirectory(prefix="gindex-") as folder:
         path = Path(folder, "search.faiss")
         spec = build_faiss(path, vectors, snapshot.projection, transform=transform)
-        index = FaissIndex(path, spec, snapshot.projection, vectors.spec.parts)
+        index = IndexFiles([FaissIndex(path, spec, snapshot.projection, vectors.spec.parts)])
         index.open()  # what is mapped outlives the folder
     return Funnel(index, vectors, snapshot.excluded, transform)
 
 
-def _make_faiss(
-    snapshot: Snapshot,
-    path: Path,
-    kind: str,
-    grown_from: Snapshot | None,
-    transform: Transform | None,
-    done: Callable[[int], None],
-) -> FaissSpec:
-    if grown_from is None:
-        return build_faiss(path, snapshot.vectors, snapshot.projection, done, kind, transform)
-    old = spec_of(grown_from.manifest.search)
-    if transform is None:
-        before = grown_from.checked(grown_from.faiss)
-        return follow_faiss(path, old, before, snapshot.vectors, snapshot.projection, done)
-    again = "auto" if old.kind == "flat" else old.kind  # a transform that is fitted anew changes every entry
-    return build_faiss(path, snapshot.vectors, snapshot.projection, done, again, transform)
+def _make_file(
+    snapshot: Snapshot, path: Path, kind: str, run: range, progress: Progress, transform: Transform | None = None
+) -> SearchFile:
+    with progress.phase("search index", len(run), "parts") as phase:
+        spec = build_faiss(path, snapshot.vectors, snapshot.projection, phase.advance, kind, transform, run)
+    return search_file(spec, path.relative_to(snapshot.root).as_posix(), len(run))
+
+
+def _measured(
+    search: SearchRecord, snapshot: Snapshot, transform: Transform | None, progress: Progress
+) -> SearchRecord:
+    """A search index of all parts, with its recall."""
+    drafted, vectors = Snapshot(snapshot.layout, replace(snapshot.manifest, search=search)), snapshot.vectors
+    with progress.phase("recall", None, "queries") as phase:
+        funnel = Funnel(index_files(drafted), vectors, snapshot.excluded, transform)
+        recall = measure_recall(funnel, vectors, snapshot.excluded, snapshot.projection.seed)
+        phase.advance(recall.queries)
+    return replace(search, recall=recall)
 
 
 def _write_transform(kind: str, fitted: Transform, faiss: Path, root: Path) -> TransformRecord:

@@ -54,7 +54,9 @@ class Normaliser:
             return np.maximum(self._targets(), 1).astype(np.float64)
         if kind == "relatif":
             return np.sqrt(self._reader.self_influence(np.arange(self._reader.spec.parts)).astype(np.float64))
-        return self._reader.norms() if self._norms is None else self._norms.astype(np.float64)
+        if self._norms is not None:
+            return self._norms.astype(np.float64)
+        return self._reader.norms(np.arange(self._reader.spec.parts))
 
 
 def _inverse(sizes: npt.NDArray[np.float64]) -> Weights:

@@ -15,6 +15,7 @@ from gindex.ann.spec import spec_of
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
 from gindex.serve.document_ids import check_unicode, document_id_of
 from gindex.serve.indexes import ServedIndex
+from gindex.serve.merger import Merger
 from gindex.serve.problems import dump
 from gindex.serve.requests import JSON, read_json
 from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentBody, IndexAnswer, IndexesAnswer
@@ -34,6 +35,7 @@ def document_routes(service: Service) -> APIRouter:
     """Return the routes that describe indexes, and read and change their documents."""
     router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
     changing = threading.Lock()
+    merger = Merger(changing)
 
     @router.get("", response_model=IndexesAnswer)
     async def indexes(request: Request) -> Response:
@@ -111,6 +113,7 @@ def document_routes(service: Service) -> APIRouter:
         try:
             done: dict[str, Any] = work()
             served.refresh()
+            merger.look(served)
             return {"index": served.name, "version": served.current.manifest.version, "added": 0, "replaced": 0,
                     "deleted": 0} | done  # fmt: skip
         finally:
@@ -130,7 +133,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
     if not served.ready:
         return description | {"reason": served.reason}
     manifest = served.current.manifest
-    spec = spec_of(manifest.search)
+    specs = [spec_of(file) for file in manifest.search.faiss]
     recall = manifest.search.recall
     return description | {
         "version": manifest.version,
@@ -139,8 +142,8 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
         "parts": manifest.documents["parts"],
         "dimension": manifest.projection.dimension,
         "projection": manifest.projection.fingerprint,
-        "search_index": spec.kind,
-        "lossless": spec.lossless,
+        "search_index": manifest.search.main.kind,
+        "lossless": all(spec.lossless for spec in specs),
         "recall": recall and {"at_10": recall.at_10, "at_100": recall.at_100},
         "fidelity": values_of(manifest.fidelity),
         "layer_groups": list(manifest.projection.slices),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gindex.store.manifest import Manifest
+from gindex.store.records import SearchRecord
 from gindex.store.snapshot import Snapshot, volume_spec
 from gindex.store.values import values_of
 from gindex.store.vectors import code_bytes
@@ -40,11 +41,22 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "index_damping": manifest.damping.index,
         "fit": values_of(manifest.fit),
         "ranks": {"activation": _spread([a for a, _ in ranks]), "gradient": _spread([g for _, g in ranks])},
-        "search_index": values_of(manifest.search),
+        "search_index": _search_index(manifest.search),
         "transform": values_of(manifest.search.transform),
         "fidelity": values_of(manifest.fidelity),
         "segments": sum(spec.segments for spec in specs),
         "disk_bytes": _disk(manifest),
+    }
+
+
+def _search_index(search: SearchRecord) -> dict[str, Any]:
+    """What is to be known of it: how its largest file is made, and how many there are."""
+    return {
+        **values_of(search.main),
+        "files": len(search.faiss),
+        "parts": search.parts,
+        "recall": values_of(search.recall),
+        "transform": values_of(search.transform),
     }
 
 

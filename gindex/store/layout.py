@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Newest version that is read; raised when a reader of the version before would misread the files."""
 
-TRANSFORMED, PLAIN = 3, 2
-"""Version that is written of an index whose vectors are transformed before they are searched, and of any other one."""
+SEVERAL, TRANSFORMED, PLAIN = 4, 3, 2
+"""Version that is written of an index with several FAISS files, of one whose vectors are transformed before they are
+searched, and of any other one."""
 
 
 REMEDY = "restore it, or see what gindex verify and gindex repair can do"
@@ -16,13 +17,13 @@ REMEDY = "restore it, or see what gindex verify and gindex repair can do"
 
 @dataclass(frozen=True)
 class VolumeLayout:
-    """Paths of one volume: what one build, add or compact wrote.
+    """Paths of one volume: what one build, add, merge or compact wrote.
 
     documents.sqlite     documents and their parts
     documents.crc32c     checksums of its rows
     vectors/             Zarr v3 group: codes, scales, self_influence
     segments/00000.json  checksums of one finished segment
-    pending.json         what an add was started with, until it is committed
+    pending.json         what an add, merge or compact was started with, until it is committed
     .staging/            files that are being written
     """
 
@@ -63,10 +64,11 @@ class Layout:
     """Paths of one index.
 
     manifests/00000001.json   version 1, committed last; never changed
-    volumes/00000/            documents and vectors of the build; a volume for each add
+    volumes/00000/            documents and vectors of the build; a volume for each add, until they are merged
     factors/eigenbases-00000.safetensors, eigenvalues-00000.safetensors, one of each a layer group
         factors/calibration.json  what was expected of other ranks and dampings, where they were chosen
-    search/00000001.faiss     FAISS index, derived from the vectors, named after the version that made it
+    search/00000001.faiss     FAISS index of consecutive parts, derived from the vectors, named after the version that
+                              made it; an add makes one of its own parts
         search/00000001.KIND.safetensors  what vectors are transformed by, where they are; derived as well
     build.json                what a build was started with, until it is finished
     .lock, .lock-*            held by running writers

@@ -26,7 +26,7 @@ from gindex.store.records import (
     SearchRecord,
     VolumeRecord,
 )
-from gindex.store.values import record_of
+from gindex.store.values import record_of, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +169,14 @@ class Manifest:
         return self._files[name]
 
     @property
+    def content(self) -> dict[str, Any]:
+        """The plain values of its file; a single FAISS file is written as versions before 4 have it."""
+        content: dict[str, Any] = values_of(self)
+        files = content["search"].pop("faiss")
+        content["search"] = {**(files[0] if len(files) == 1 else {"faiss": files}), **content["search"]}
+        return content
+
+    @property
     def derived(self) -> list[str]:
         """Names of the files that are derived from the vectors, and can be built again; in order."""
         return self.search.files
@@ -231,6 +239,10 @@ def _of_today(content: dict[str, Any]) -> dict[str, Any]:
         today["search"] = (
             search if level is None else search | {"transform": record_of(_SecondLevel, level).transform()}
         )
+    if _is_dict_with(today.get("search"), "file"):
+        others = {name: of for name, of in today["search"].items() if name in ("recall", "transform")}
+        file = {name: of for name, of in today["search"].items() if name not in others}
+        today["search"] = others | {"faiss": [file]}
     return today
 
 

@@ -105,13 +105,13 @@ class VectorReader:
         """The self-influence [N] of part ordinals [N]."""
         return self._read("self_influence", ordinals).astype(np.float32)
 
-    def norms(self) -> npt.NDArray[np.float64]:
-        """Lengths of all stored vectors [N]."""
-        spec, every = self.spec, np.arange(self.spec.parts)
+    def norms(self, ordinals: Ordinals) -> npt.NDArray[np.float64]:
+        """Lengths of the stored vectors of part ordinals [N]."""
+        spec = self.spec
         if spec.bits == 1:  # all coordinates of a slice are its scale or minus it
             widths = np.array([b - a for a, b in spec.slices], np.float64)
-            return np.asarray(np.sqrt(self._read("scales", every).astype(np.float64) ** 2 @ widths))
-        blocks: Sequence[Ordinals] = np.array_split(every, -(-len(every) // DECODED))
+            return np.asarray(np.sqrt(self._read("scales", ordinals).astype(np.float64) ** 2 @ widths))
+        blocks: Sequence[Ordinals] = np.array_split(ordinals, -(-len(ordinals) // DECODED))
         return np.concatenate([self.decoded(block).double().norm(dim=1).numpy() for block in blocks])
 
     def stored(self, ordinals: Ordinals) -> CodedVectors:

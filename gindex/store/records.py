@@ -3,6 +3,7 @@
 A field that is None by default is one that not every index has, and is left out of the file while it is None.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -20,6 +21,7 @@ class OperationKind(StrEnum):
     REINDEX = "reindex"
     ROLLBACK = "rollback"
     REPAIR = "repair"
+    MERGE = "merge"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Operation:
 
     Attributes:
         kind: One of `OperationKind`; a newer gindex may know more.
-        documents: Documents that were built, added or deleted.
+        documents: Documents that were built, added or deleted, or are in the volume that a merge wrote.
         recomputed: Segments that a build computed again.
         replaced: Documents of the index in whose place an add put others.
         norm_ratio: Mean whitened norm of added text over that of the build's text.
@@ -185,11 +187,13 @@ class Recall:
         at_10: Of the best 10.
         at_100: Of the best 100.
         queries: How many stored vectors were the queries; each one's own part doesn't count.
+        parts: How many parts there were when it was measured; None where as many as now.
     """
 
     at_10: float
     at_100: float
     queries: int
+    parts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +214,8 @@ class TransformRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRecord:
-    """The search index: how the FAISS index is made, and what was measured of it.
+class SearchFile:
+    """A FAISS index of consecutive parts, and how it is made.
 
     Attributes:
         kind: Kind of FAISS index; this and the next five are those of `ann.spec.FaissSpec`.
@@ -219,11 +223,9 @@ class SearchRecord:
         scale: What they are multiplied by.
         lists: Lists of an ivf index.
         probes: Those of them that a query searches.
-        largest: Parts of largest norm.
-        file: File of the FAISS index, relative to the index's root.
+        largest: Parts of largest norm, the largest first, numbered from the first part that it holds.
+        file: Its file, relative to the index's root.
         parts: How many parts it holds.
-        recall: What it finds of an exhaustive search; None where that was not measured.
-        transform: What its vectors are transformed by; None where by nothing.
     """
 
     kind: str
@@ -234,13 +236,50 @@ class SearchRecord:
     largest: tuple[int, ...]
     file: str
     parts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """The search index: its FAISS files, and what was measured of it.
+
+    Attributes:
+        faiss: Its FAISS files, in the order of the ordinals: together they hold all parts.
+        recall: What it finds of an exhaustive search; None where that was not measured.
+        transform: What its vectors are transformed by; None where by nothing.
+    """
+
+    faiss: tuple[SearchFile, ...]
     recall: Recall | None = None
     transform: TransformRecord | None = None
 
     @property
+    def main(self) -> SearchFile:
+        """The file that holds most parts."""
+        return max(self.faiss, key=lambda file: file.parts)
+
+    @property
+    def parts(self) -> int:
+        """How many parts all files hold."""
+        return sum(file.parts for file in self.faiss)
+
+    @property
+    def runs(self) -> list[range]:
+        """The ordinals of the parts that each file holds."""
+        stops = list(itertools.accumulate(file.parts for file in self.faiss))
+        return [range(stop - file.parts, stop) for file, stop in zip(self.faiss, stops, strict=True)]
+
+    def around(self, run: range) -> tuple[list[SearchFile], range, list[SearchFile]]:
+        """The files before a run of parts, the run with all parts of files that hold some of it, the files after."""
+        touched = [run, *(of for of in self.runs if of.start < run.stop and run.start < of.stop)]
+        whole = range(min(of.start for of in touched), max(of.stop for of in touched))
+        pairs = list(zip(self.faiss, self.runs, strict=True))
+        before = [file for file, of in pairs if of.stop <= whole.start]
+        return before, whole, [file for file, of in pairs if of.start >= whole.stop]
+
+    @property
     def files(self) -> list[str]:
         """Names of the files that it is in, in order."""
-        return sorted([self.file] + ([] if self.transform is None else [self.transform.file]))
+        return sorted([file.file for file in self.faiss] + ([] if self.transform is None else [self.transform.file]))
 
 
 @dataclass(frozen=True, kw_only=True)

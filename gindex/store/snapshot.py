@@ -98,11 +98,6 @@ class Snapshot:
         """The index directory."""
         return self.layout.root
 
-    @property
-    def faiss(self) -> Path:
-        """The FAISS index."""
-        return self.root / self.manifest.search.file
-
     @once
     def documents(self) -> DocumentTable:
         """The documents, their parts and tokens: one table for all that ask this snapshot."""
@@ -142,7 +137,7 @@ class Snapshot:
         def rows() -> RowChecksums:
             return RowChecksums.read(self.checked(place.row_checksums), place.documents, documents, parts)
 
-        return Guard(whole=partial(self.checked, place.documents), rows=rows, parts=parts)
+        return Guard(whole=partial(self.checked, place.documents), rows=rows, documents=documents, parts=parts)
 
     @once
     def vectors(self) -> VectorReader:

@@ -1,6 +1,6 @@
 """Volumes that are being written: found again by the command that began them, removed by any other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gindex.errors import StoreError
@@ -8,16 +8,18 @@ from gindex.files.atomic import remove_tree
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.versions import version_numbers
+from gindex.store.versions import latest_version, version_numbers
 
 
 def start_volume(layout: Layout, started: Mapping[str, Any]) -> int:
     """The number of the volume to write, that of an interrupted command where it was started with the same.
 
-    The caller is the only writer, so what no version names is a dead writer's, and is removed.
+    The caller is the only writer, so what no version names is a dead writer's, and is removed. Such a volume has a
+    larger number than those of the newest version; others may, where that went back to an older one.
     """
     folders = {int(path.name) for path in layout.volumes.iterdir() if path.name.isdecimal()}
-    named = _named(layout, folders)
+    newest = _named(layout, folders, [latest_version(layout)])
+    named = folders if max(folders) == max(newest) else _named(layout, folders, version_numbers(layout))
     for number in sorted(folders - named):
         if _pending(layout, number) == started:
             return number
@@ -40,10 +42,10 @@ def remove_claims(layout: Layout) -> None:
         path.unlink(missing_ok=True)
 
 
-def _named(layout: Layout, folders: set[int]) -> set[int]:
-    """The volumes that a version names; all, where a manifest cannot be read."""
+def _named(layout: Layout, folders: set[int], versions: Iterable[int]) -> set[int]:
+    """The volumes that versions name; all, where a manifest cannot be read."""
     try:
-        manifests = [Manifest.read(layout, version) for version in version_numbers(layout)]
+        manifests = [Manifest.read(layout, version) for version in versions]
     except StoreError:
         return folders
     return {volume.number for manifest in manifests for volume in manifest.volumes}

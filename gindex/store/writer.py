@@ -14,19 +14,19 @@ from gindex.distribution import VERSION
 from gindex.errors import VersionError
 from gindex.files.atomic import publish_new
 from gindex.store.files import FileRecord, encode_json
-from gindex.store.layout import PLAIN, TRANSFORMED, Layout
+from gindex.store.layout import PLAIN, SEVERAL, TRANSFORMED, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, SearchRecord
 from gindex.store.snapshot import Snapshot
-from gindex.store.values import values_of
 from gindex.store.versions import next_version
 
 Derive = Callable[[Snapshot, Path], SearchRecord]
-"""Makes what is derived from the vectors of a snapshot, its FAISS index at the path, and says what the manifest keeps.
+"""Makes what is derived from the vectors of a snapshot, a FAISS index at the path, and says what the manifest keeps:
+that file, and those of the draft that still hold their parts.
 
 The store may not know how: see `search.search_index.deriving`."""
 
-UNDERIVED = SearchRecord(kind="", folds=0, scale=1.0, lists=0, probes=0, largest=(), file="", parts=0)
+UNDERIVED = SearchRecord(faiss=())
 """The search index of the draft of a first version, which has none yet."""
 
 
@@ -53,7 +53,7 @@ def write_version(layout: Layout, draft: Manifest, operation: Operation, derive:
     number = next_version(layout)
     made = replace(
         draft,
-        format_version=PLAIN if draft.search.transform is None else TRANSFORMED,
+        format_version=_format_version(draft.search),
         version=number,
         operation=operation,
         gindex_version=VERSION,
@@ -61,7 +61,7 @@ def write_version(layout: Layout, draft: Manifest, operation: Operation, derive:
     )
     path = layout.manifest(number)
     try:
-        publish_new(path, encode_json(values_of(made)))
+        publish_new(path, encode_json(made.content))
     except FileExistsError as error:
         raise VersionError(
             field=path,
@@ -79,5 +79,12 @@ def derived(layout: Layout, draft: Manifest, derive: Derive) -> Manifest:
     """
     lasting = replace(draft, files=draft.lasting)
     search = derive(Snapshot(layout, lasting, lost=draft.lost_parts), layout.faiss(next_version(layout)))
-    made = [FileRecord.of(layout.root, layout.root / name) for name in search.files]
+    known = {file.path: file for file in draft.files}
+    made = [known.get(name) or FileRecord.of(layout.root, layout.root / name) for name in search.files]
     return replace(lasting, search=search, files=[*lasting.files, *made])
+
+
+def _format_version(search: SearchRecord) -> int:
+    if len(search.faiss) > 1:
+        return SEVERAL
+    return PLAIN if search.transform is None else TRANSFORMED

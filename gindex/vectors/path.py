@@ -15,6 +15,9 @@ from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 from gindex.vectors.projection import Projection
 
+FORMED_VALUES = 1 << 27
+"""Most values of the gradients of several documents in a layer that are formed at once: 512 MiB in float32."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VectorBatch:
@@ -118,11 +121,12 @@ class _VectorObserver(Observer):
         if not g_NTO.shape[1]:  # an expert without a token adds nothing
             return
         Q_A, Q_S = self._factors[layer.name].Q_A, self._factors[layer.name].Q_S
-        g = g_NTO.to(Q_S.dtype)
-        if rotates_tokens(g.shape[1], Q_A, Q_S):
-            V_NPR = Q_S.into(g).mT @ kept
-        else:
-            V_NPR = Q_A.into(Q_S.rows_into(g.mT @ kept))
-        V_NPR = V_NPR * self._scales[layer.name]
-        self.self_influence += V_NPR.flatten(1).square().sum(1)
-        self._projection.add(self.vectors, layer.name, V_NPR)
+        rotates = rotates_tokens(g_NTO.shape[1], Q_A, Q_S)
+        step = max(1, FORMED_VALUES // (Q_A.rank * Q_S.rank))
+        for start in range(0, len(g_NTO), step):
+            some = slice(start, start + step)
+            g, a = g_NTO[some].to(Q_S.dtype), kept[some]
+            V_NPR = Q_S.into(g).mT @ a if rotates else Q_A.into(Q_S.rows_into(g.mT @ a))
+            V_NPR = V_NPR * self._scales[layer.name]
+            self.self_influence[some] += V_NPR.flatten(1).square().sum(1)
+            self._projection.add(self.vectors[some], layer.name, V_NPR)

@@ -8,6 +8,7 @@ import torch
 from gindex.ann.build import build_faiss
 from gindex.ann.gpu import GPU_MOST
 from gindex.ann.index import FaissIndex
+from gindex.ann.index_files import IndexFiles
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.search.selection import Selection
@@ -41,7 +42,7 @@ def test_gpu_is_used_and_agrees_with_the_cpu(index, queries):
 
 def test_funnel_on_a_gpu_agrees_with_the_scan(index, reader, queries):
     best, _ = scan(reader, queries, 10)
-    found = Funnel(index, reader, ()).search(queries, 10)
+    found = Funnel(IndexFiles([index]), reader, ()).search(queries, 10)
     np.testing.assert_array_equal([scored.ordinals for scored in found], best)
 
 
@@ -49,7 +50,7 @@ def test_filters_and_long_lists_are_the_cpus(index, reader, queries):
     """FAISS gives at most 2,048 candidates on a GPU and takes no selector there."""
     parts = np.arange(0, reader.spec.parts, 3)
     best, _ = scan(reader, queries, 10, parts=parts)
-    found = Funnel(index, reader, ()).search(queries, 10, Selection(parts=parts))
+    found = Funnel(IndexFiles([index]), reader, ()).search(queries, 10, Selection(parts=parts))
     np.testing.assert_array_equal([scored.ordinals for scored in found], best)
     assert len(index.candidates(queries[:1], GPU_MOST + 1)[0][0]) == reader.spec.parts
 

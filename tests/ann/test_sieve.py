@@ -10,6 +10,7 @@ import torch
 from gindex import thread_pool
 from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
+from gindex.ann.index_files import IndexFiles
 from gindex.ann.sieve import BATCH, LEAST_PER_CANDIDATE, PARTS_AT_ONCE, SHARE, Sieve
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
@@ -52,7 +53,7 @@ def asked(request, queries) -> list[torch.Tensor]:
 
 def test_sieved_queries_find_what_the_others_find(index, many, queries, asked, thread_count):
     assert index._sieve is not None and index._sieve.serves(len(asked[0]), COUNT, many.spec.parts)
-    funnel = Funnel(index, many, ())
+    funnel = Funnel(IndexFiles([index]), many, ())
     sieved = [found for some in asked for found in funnel.search(some, 2, shortlist=COUNT)]
     index._sieve = None
     whole = funnel.search(queries, 2, shortlist=COUNT)
@@ -97,7 +98,7 @@ def test_filters_are_kept_to(index, many, queries, asked, thread_count):
     allowed = np.zeros(many.spec.parts, bool)
     allowed[parts] = True
     assert not passed(index, asked, many.spec.parts, allowed)[:, ~allowed].any()
-    funnel = Funnel(index, many, ())
+    funnel = Funnel(IndexFiles([index]), many, ())
     found = [of for some in asked for of in funnel.search(some, 2, Selection(parts=parts), shortlist=COUNT)]
     assert all((of.ordinals % 2 == 1).all() and len(of.ordinals) == 2 for of in found)
     best, _ = scan(many, queries, 2, parts=parts)

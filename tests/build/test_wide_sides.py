@@ -96,3 +96,21 @@ def test_a_wide_head_has_unit_vectors(tmp_path, corpus_file, make_config, monkey
     documents = [ids_of(index.objectives(hit.document_id)[hit.part]).tolist() for hit in hits]
     expected = reference.influence(prompt + completion, len(prompt), documents)
     np.testing.assert_allclose([hit.influence for hit in hits], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("choice", [{"track": ("model.embed_tokens",)}, {"layers": "everything"}], ids=["table", "all"])
+def test_an_index_with_embedding_and_tied_head(choice, tmp_path, corpus_file, make_config):
+    """Influence is that of autograd, which adds up both uses; explanations and added documents too."""
+    config = make_config(rank_fraction=1.0, index_damping=1.0, fit_documents=20, **choice)
+    index = GradientIndex.build([str(corpus_file)], tmp_path / "index", config)
+    (record,) = [layer for layer in index.manifest.layers if layer.name == "model.embed_tokens"]
+    assert record.output_side.is_unit
+    reference = Reference(tmp_path / "index")
+    prompt, completion = (reference.tokenizer(text).input_ids for text in (PROMPT, COMPLETION))
+    hits = index.search(PROMPT, COMPLETION, k=5, exact=True, candidates=10_000).hits
+    documents = [ids_of(index.objectives(hit.document_id)[hit.part]).tolist() for hit in hits]
+    expected = reference.influence(prompt + completion, len(prompt), documents)
+    np.testing.assert_allclose([hit.influence for hit in hits], expected, rtol=1e-5)
+    explained = index.explain(hits[0].document_id, PROMPT, COMPLETION)
+    assert sum(explained.groups.values()) == pytest.approx(explained.influence, rel=1e-5)
+    assert explained.groups["model.embed_tokens"] != 0

@@ -1,14 +1,15 @@
 """Adding documents: what is found, what is refused, and what the new version is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from gindex import GradientIndex
-from gindex.ann.build import build_faiss, follow_faiss
 from gindex.build.run import run_build
+from gindex.change.reindex import reindex
 from gindex.change.verify import verify
 from gindex.corpus.batches import pad
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, SettingsMismatchError
@@ -165,25 +166,25 @@ def test_index_with_additions_is_finished_for_build(opened, folder, more, corpus
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("flat", "flat"), ("flat", "rabitq"), ("fp16", "fp16"), ("rabitq", "rabitq"), ("ivf", "ivf")]
+    ("before", "after"),
+    [("flat", "flat"), ("flat", "rabitq"), ("fp16", "fp16"), ("rabitq", "rabitq"), ("ivf", "rabitq")],
 )
-def test_faiss_follows_where_it_can_and_is_rebuilt_where_it_cannot(
-    opened, folder, more, monkeypatch, tmp_path, before, after
-):
-    """A type that takes additions takes them, flat becomes another when it has grown: always as if built anew."""
-    version = Snapshot.open(Layout(folder))
-    projection = opened.snapshot.projection
-    old = build_faiss(tmp_path / "old", version.vectors, projection, kind=before)
-    opened.add([str(more(TEXTS))])
+def test_an_add_makes_a_file_of_its_own_parts(opened, folder, more, monkeypatch, before, after):
+    """Of the kind of the others, or of what suits the whole; the others are not looked at."""
+    reindex(Layout(folder), before)
     monkeypatch.setattr("gindex.ann.spec.FLAT_BYTES", 0 if after == "rabitq" else 1 << 30)
-    grown = Snapshot.open(Layout(folder)).vectors
-    followed = follow_faiss(tmp_path / "new", old, tmp_path / "old", grown, projection)
-    fresh = build_faiss(tmp_path / "fresh", grown, projection, kind=after)
-    assert followed.kind == after and followed.largest == fresh.largest
-    if followed == fresh:
-        assert (tmp_path / "new").read_bytes() == (tmp_path / "fresh").read_bytes()
-    else:
-        assert before == "fp16"  # which keeps the scale that its first vectors gave
+    old = Snapshot.open(Layout(folder)).manifest
+    path = folder / old.search.main.file
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content)))
+    added = opened.add([str(more(TEXTS))]).manifest
+    path.write_bytes(content)
+    assert [file.kind for file in added.search.faiss] == [before, after]
+    assert added.search.faiss[0] == old.search.main and added.search.runs[1].start == old.stored_parts
+    assert old.search.recall is not None
+    assert added.search.recall == replace(old.search.recall, parts=old.stored_parts)
+    assert verify(Layout(folder), deep=True)["problems"] == []
+    assert "n1" in ids(opened.refresh(), k=3)
 
 
 def test_whitened_norm_is_the_root_of_a_documents_influence_on_itself(index):

@@ -7,23 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from growth import add_copies
 
 from gindex import GradientIndex
 from gindex.build.run import run_build
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
 from gindex.change.history import list_versions
+from gindex.change.merge import merge_volumes
 from gindex.change.reindex import reindex
 from gindex.change.repair import repair
 from gindex.change.rollback import rollback
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
+from gindex.progress import Silent
 from gindex.store import writer
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import OperationKind
-from gindex.store.versions import version_numbers
+from gindex.store.snapshot import Snapshot
+from gindex.store.versions import version_numbers, writing
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +65,11 @@ class Shop:
         self.delete()
         rollback(self.layout, 1)
 
+    def merge(self) -> None:
+        add_copies(self.layout, 2, merge=False)
+        with writing(self.layout):
+            merge_volumes(Snapshot.open(self.layout), range(2), Silent())
+
     def repair(self) -> None:
         self.layout.faiss(1).unlink()
         repair(self.layout)
@@ -75,6 +84,7 @@ ACTS = [
     (OperationKind.REINDEX, Shop.reindex),
     (OperationKind.ROLLBACK, Shop.rollback),
     (OperationKind.REPAIR, Shop.repair),
+    (OperationKind.MERGE, Shop.merge),
 ]
 
 

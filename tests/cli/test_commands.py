@@ -65,7 +65,8 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
     for expected in (
         "150 documents, ", " parts, ", " tokens", "20 documents, ",
         "14 tracked, 52.9% of 10,352 parameters, 98.6% of the body",
-        "model.embed_tokens.weight: shared by model.embed_tokens.weight, lm_head.weight (1 weight, outside the body)",
+        "model.embed_tokens.weight: an embedding, the output head's weight too, not of the body: --layers everything "
+        "or --track model.embed_tokens takes it (1 weight, outside the body)",
         "model.layers.*.input_layernorm.weight, model.layers.*.post_attention_layernorm.weight, model.norm.weight: "
         "of LlamaRMSNorm, not a linear layer: --layers everything takes it (5 weights, ",
         "time       about ", "fit covariances ", "eigenbases ", "fit eigenvalues ", "vectors ",

@@ -35,7 +35,8 @@ def opened(table: Path, parts: int) -> DocumentTable:
     def rows() -> RowChecksums:
         return RowChecksums.read(table.with_suffix(".crc32c"), table, range(5, 8), range(7, 7 + parts))
 
-    return DocumentTable.open(table, guards=[Guard(whole=whole, rows=rows, parts=range(7, 7 + parts))])
+    guard = Guard(whole=whole, rows=rows, documents=range(5, 8), parts=range(7, 7 + parts))
+    return DocumentTable.open(table, guards=[guard])
 
 
 def count(table: Path) -> int:
@@ -52,9 +53,11 @@ def test_rows_by_ordinal_need_no_look_at_the_whole(table):
             ids_of(t).tolist() for t in plain.objectives(ordinals)
         ]
         assert some.documents_of(ordinals) == plain.documents_of(ordinals)
+        assert some.known(["d0", "d1", "none"]) == plain.known(["d0", "d1"]) == {"d0": 5, "d1": 6}
+        assert some.extents([7, 5]) == plain.extents([5, 7]) and len(some.extents([5, 6, 7])) == 3
         for act in (
             some.counts, some.part_lengths, some.part_documents, some.compare, lambda: list(some.document_ids()),
-            lambda: some.document("d1"), lambda: some.known(["d1"]), lambda: some.part_ranges([5]),
+            lambda: some.document("d1"), lambda: some.ordinals(["none"]),
             lambda: some.rows("SELECT 1"), lambda: some.ranked("SELECT 1, 1", (), 1),
         ):  # fmt: skip
             with pytest.raises(CorruptStoreError, match=r"^whole$"):

@@ -194,7 +194,13 @@ def test_tables_are_read_as_one(path, tmp_path, tokenizer):
         assert [part.document_id for part in table.parts([5, 0, 1, 4])] == ["e", "d0", "d1", "d1"]
         assert table.known(["d0", "d1", "e", "none"]) == {"d0": 0, "d1": 3, "e": 4}
         assert table.document("d1").text == "a b c"
-        assert table.part_ranges([3, 0]) == [(0, 1), (4, 5)]
+        assert [(extent.document, extent.start, extent.stop) for extent in table.extents([3, 0])] == [
+            (0, 0, 1),
+            (3, 4, 5),
+        ]
+        assert [extent.tokens for extent in table.extents([0, 1])] == [
+            sum(table.part_lengths()[start:stop]) for start, stop in ((0, 1), (1, 3))
+        ]
         assert [document for document, _ in lexical_documents(table, "three", 9)] == [4]
         assert {document for document, _ in lexical_documents(table, 'a "quoted', 9)} == {
             0,

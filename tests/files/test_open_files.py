@@ -74,7 +74,7 @@ def grown(built, tmp_path_factory) -> Path:
     """An index of many volumes."""
     folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("grown") / "index"))
     for seed in range(24):
-        add_copies(Layout(folder), 2, seed)
+        add_copies(Layout(folder), 2, seed, merge=False)
     return folder
 
 

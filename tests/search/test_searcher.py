@@ -58,7 +58,7 @@ def typed(request, built, tmp_path_factory):
 
     copy = shutil.copytree(built, tmp_path_factory.mktemp(request.param) / "index")
     search = reindex(Layout(copy), request.param).search
-    assert search.kind == request.param and 0.9 <= search.recall.at_10 <= 1
+    assert search.main.kind == request.param and 0.9 <= search.recall.at_10 <= 1
     return GradientIndex.open(copy, device="cpu")
 
 
@@ -101,7 +101,7 @@ def test_best_of_all(typed, brute, scan):
 def test_both_ends_from_one_pass(typed, brute):
     for row, result in zip(brute.scores, typed.search_vectors(vectors(brute), k=5, both=True), strict=True):
         got = [row[brute.names.index((hit.document_id, hit.part))] for hit in result.negative_hits]
-        if typed.manifest.search.kind != "ivf":  # which searches a quarter of its lists
+        if typed.manifest.search.main.kind != "ivf":  # which searches a quarter of its lists
             assert names(result) == brute.best(row, 5)
             np.testing.assert_allclose(got, np.sort(row)[:5], rtol=ROUNDING)
         np.testing.assert_allclose([hit.score for hit in result.negative_hits], got, rtol=ROUNDING)
@@ -119,7 +119,7 @@ def test_filters_of_any_selectivity(typed, brute, low):
         got = np.array([row[brute.names.index(name)] for name in names(result)])
         shares.append(np.mean(got >= best[-1] - ROUNDING * np.abs(best).max()))
     # Of at most 40 parts, all are scored. Of more, the 512 signs of a lossy type miss a twelfth of the best at times.
-    exact = allowed.sum() < 40 or typed.manifest.search.kind == "flat"
+    exact = allowed.sum() < 40 or typed.manifest.search.main.kind == "flat"
     assert np.mean(shares) >= (1 if exact else 0.9)
 
 

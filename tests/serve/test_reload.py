@@ -4,12 +4,15 @@ import base64
 import json
 import shutil
 import threading
+from urllib.parse import quote
 
 import numpy as np
 import pytest
+from growth import add_copies
 
 from gindex import GradientIndex
 from gindex.change.compact import compact
+from gindex.change.verify import verify
 from gindex.store.files import read_json, write_json
 from gindex.store.layout import Layout
 
@@ -166,3 +169,21 @@ def test_why_an_index_is_not_ready_is_told(start, built, folder, tmp_path, until
     mended = start(f"lost={folder}", f"kept={built}", models=[f"lost={model}"])
     until(lambda: mended.service.indexes["lost"].ready)
     assert mended.search({"prompt": "the heap"}, "lost").status_code == 200
+
+
+def test_what_is_due_is_merged_in_the_background(start, folder):
+    """Searches go on meanwhile, and are answered as before."""
+    for seed in range(9):
+        add_copies(Layout(folder), 1, seed, merge=False)
+    running = start(f"index={folder}", writable=True, prompts=False)
+    query = {"vector": VECTOR, "k": 5}
+    before = running.search(query).json()["hits"]
+    last = before[-1]["document_id"]
+    assert running.http.delete(f"/v1/indexes/index/documents/{quote(last, safe='')}").json()["deleted"] == 1
+    hits = []
+    while (manifest := running.service.indexes["index"].current.manifest).operation.kind != "merge":
+        hits.append(running.search(query).json()["hits"])
+    hits.append(running.search(query).json()["hits"])
+    assert len(manifest.volumes) < 10 and manifest.version == 12
+    assert all([hit["document_id"] for hit in of[:4]] == [hit["document_id"] for hit in before[:4]] for of in hits)
+    assert verify(Layout(folder))["problems"] == []

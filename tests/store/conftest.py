@@ -15,6 +15,7 @@ from gindex.store.records import (
     Operation,
     OperationKind,
     ProjectionRecord,
+    SearchFile,
     SearchRecord,
     VolumeRecord,
 )
@@ -69,14 +70,18 @@ def draft(layout) -> Manifest:
         deleted_documents=1,
         deleted_tokens=4,
         search=SearchRecord(
-            kind="flat",
-            folds=0,
-            scale=1.0,
-            lists=0,
-            probes=0,
-            largest=(),
-            file="search/00000001.faiss",
-            parts=70,
+            faiss=(
+                SearchFile(
+                    kind="flat",
+                    folds=0,
+                    scale=1.0,
+                    lists=0,
+                    probes=0,
+                    largest=(),
+                    file="search/00000001.faiss",
+                    parts=70,
+                ),
+            )
         ),
         fidelity=None,
         files=[FileRecord.of(layout.root, layout.faiss(1))],

@@ -14,6 +14,7 @@ from gindex.store.layout import FORMAT_VERSION, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind, TransformRecord
 from gindex.store.snapshot import Snapshot
+from gindex.store.values import values_of
 from gindex.store.versions import latest_version, require_version, version_numbers
 from gindex.store.writer import write_version
 
@@ -161,9 +162,13 @@ def test_the_format_is_raised_where_an_older_reader_would_misread(layout, draft)
     plain = write_version(layout, draft, Operation(kind=OperationKind.BUILD))
     search = replace(draft.search, transform=transform)
     transformed = write_version(layout, replace(draft, search=search), Operation(kind=OperationKind.REINDEX))
-    assert (plain.format_version, transformed.format_version) == (2, FORMAT_VERSION)
-    assert "transform" not in read_json(layout.manifest(1))["search"]
-    assert Manifest.read(layout, 2) == transformed
+    several = replace(draft.search, faiss=draft.search.faiss * 2)
+    grown = write_version(layout, replace(draft, search=several), Operation(kind=OperationKind.ADD))
+    assert (plain.format_version, transformed.format_version, grown.format_version) == (2, 3, FORMAT_VERSION)
+    assert read_json(layout.manifest(1))["search"] == values_of(draft.search.main)
+    assert len(read_json(layout.manifest(3))["search"]["faiss"]) == 2
+    assert [Manifest.read(layout, number) for number in (1, 2, 3)] == [plain, transformed, grown]
+    assert [(run.start, run.stop) for run in grown.search.runs] == [(0, 70), (70, 140)] and grown.search.parts == 140
 
 
 def test_every_flipped_byte_and_every_truncation_is_found(layout, manifest):

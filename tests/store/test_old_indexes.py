@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gindex import GradientIndex
+from gindex.change.compact import compact
 from gindex.change.verify import verify
-from gindex.store.layout import PLAIN, TRANSFORMED, Layout
+from gindex.store.layout import PLAIN, SEVERAL, TRANSFORMED, Layout
 
 OLD = Path(__file__).parents[1] / "data" / "old_indexes"
 FORMATS = {"format-1": 1, "format-2": 2, "format-2-kfac-rademacher": 2}
@@ -91,5 +92,8 @@ def test_an_old_index_takes_documents_and_becomes_one_of_this_format(tmp_path, n
     hits = opened(tmp_path, name).search("the compiler", completion=" reads the page", k=20, scan=True).hits
     assert "new" in {hit.document_id for hit in hits}
     newest = json.loads((tmp_path / name / "manifests" / f"{before + 1:08d}.json").read_text())
-    assert newest["format_version"] == (TRANSFORMED if newest["search"].get("transform") else PLAIN)
+    assert newest["format_version"] == (TRANSFORMED if newest["search"].get("transform") else SEVERAL)
+    assert verify(Layout(tmp_path / name), deep=True)["problems"] == []
+    compacted = compact(Layout(tmp_path / name))
+    assert compacted.format_version == (PLAIN if compacted.search.transform is None else TRANSFORMED)
     assert verify(Layout(tmp_path / name), deep=True)["problems"] == []

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,18 +24,18 @@ class Reference:
             self.tensors |= {name: tensor.double() for name, tensor in load_file(path).items()}
 
     def gradients(self, tokens: list[int], first_target: int) -> list[Tensor]:
-        """Return G [O, I] of every tracked layer, the bias as its last column."""
-        modules = [self.model.get_submodule(layer["name"]) for layer in self.layers]
+        """Return G [O, I] of every tracked layer, the bias as its last column; [P, 1] of a parameter by itself."""
         log_probabilities = self.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
         positions = range(first_target, len(tokens))
         loss = -sum(log_probabilities[position - 1, tokens[position]] for position in positions)
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        found = iter(torch.autograd.grad(loss, parameters))
-        return [torch.cat([g if g.dim() == 2 else g[:, None] for g in self._of(m, found)], 1) for m in modules]
+        layers = [self._parameters(layer["name"]) for layer in self.layers]
+        found = iter(torch.autograd.grad(loss, [parameter for layer in layers for parameter in layer]))
+        gradients = [[next(found) for _ in layer] for layer in layers]
+        return [torch.cat([g if g.dim() == 2 else g[:, None] for g in of_layer], 1) for of_layer in gradients]
 
-    @staticmethod
-    def _of(module: torch.nn.Module, found: Any) -> list[Tensor]:
-        return [next(found) for _ in module.parameters()]
+    def _parameters(self, name: str) -> list[Tensor]:
+        parameters = dict(self.model.named_parameters())
+        return [parameters[name]] if name in parameters else list(self.model.get_submodule(name).parameters())
 
     def influence(self, query: list[int], first_target: int, documents: list[list[int]]) -> np.ndarray:
         preconditioned = []

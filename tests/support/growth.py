@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from gindex.change.merge import merge_after_add
 from gindex.documents.losses import stored_columns
 from gindex.documents.schema import PART_COLUMNS, connect, select_parts, version_of
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import add_document, add_part, new_table, stored_document
 from gindex.progress import Silent
-from gindex.search.search_index import deriving_from
+from gindex.search.search_index import deriving_run
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind
@@ -22,13 +23,14 @@ from gindex.store.volume_records import volume_files, volume_record
 from gindex.store.writer import write_version
 
 
-def add_copies(layout: Layout, documents: int, seed: int = 0) -> Manifest:
+def add_copies(layout: Layout, documents: int, seed: int = 0, *, merge: bool = True) -> Manifest:
     """Commit a version as `gindex add` does, of an index of fewer than 16 bits a coordinate.
 
     Args:
         layout: The index.
         documents: How many of the first volume's documents, drawn with the seed, are copied.
         seed: Also a part of the new ids.
+        merge: Merge volumes that are due, as an add does.
     """
     random = np.random.default_rng(seed)
     with writing(layout):
@@ -61,10 +63,11 @@ def add_copies(layout: Layout, documents: int, seed: int = 0) -> Manifest:
         volume = volume_record(number, manifest.stored_documents, manifest.stored_parts, counts, spec, segments, [])
         files = [*manifest.files, *volume_files(layout, number, segments)]
         draft = replace(manifest, volumes=[*manifest.volumes, volume], files=files)
+        run = range(manifest.stored_parts, manifest.stored_parts + len(sources))
         operation = Operation(kind=OperationKind.ADD, documents=documents)
-        committed = write_version(layout, draft, operation, deriving_from(snapshot, Silent()))
+        committed = write_version(layout, draft, operation, deriving_run(manifest.search, run, Silent()))
         finish_volume(layout, number)
-        return committed
+        return merge_after_add(layout, committed, Silent()) if merge else committed
 
 
 def _copy_table(layout: Layout, manifest: Manifest, number: int, drawn: np.ndarray, seed: int) -> list[int]:

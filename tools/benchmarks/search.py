@@ -31,6 +31,7 @@ from multiply_index import mask
 from gindex import GradientIndex
 from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
+from gindex.ann.index_files import IndexFiles
 from gindex.ann.library import import_faiss
 from gindex.ann.spec import FaissSpec, spec_of
 from gindex.corpus.batches import TokenBatch
@@ -135,7 +136,7 @@ class Bench:
         """Open all anew."""
         reader = GradientIndex.open(self.path).snapshot.vectors
         index = FaissIndex(self.faiss, self.spec, self.projection, reader.spec.parts)
-        return index, Funnel(index, reader, ()), reader
+        return index, Funnel(IndexFiles([index]), reader, ()), reader
 
     def describe(self, queries: torch.Tensor, best: np.ndarray, repeats: int) -> str:
         """Return a line of a table: type, size, recall of a batch and of single queries, time of one query."""
@@ -380,7 +381,9 @@ def main() -> None:
     queries = decode(turned_codes, scales, 1, reader.spec.slices)
     name = f"{arguments.index.name}-{index.manifest.projection.fingerprint[:12]}"
     best = truth(reader, queries, arguments.work / f"{name}.npy")
-    benches = [Bench(arguments.index, index.snapshot.faiss, spec_of(index.manifest.search), index.snapshot.projection)]
+    main = index.manifest.search.main
+    place = index.snapshot.root / main.file
+    benches = [Bench(arguments.index, place, spec_of(main), index.snapshot.projection)]
     for kind in arguments.type:
         path = arguments.work / f"{name}.{kind}.faiss"
         benches.append(

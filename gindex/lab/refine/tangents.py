@@ -21,6 +21,7 @@ from gindex.model.expansion import OwnParameter
 from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.tables import Table
 from gindex.progress import undisturbed
 from gindex.thread_safety import Lock
 
@@ -120,18 +121,18 @@ def _changed_outputs(
 ) -> Iterator[None]:
     """Replace each layer's output by `joined(output, change)`, where a step along the direction adds the change.
 
-    A parameter that is a layer by itself is replaced in the same way.
+    A parameter that is a layer by itself, or a lookup table, is replaced in the same way.
     """
     moved = {
         id(layer.module.weight): joined(layer.module.weight, directions[layer.name].reshape(layer.module.weight.shape))
         for layer in layers
-        if isinstance(layer.module, OwnParameter)
+        if isinstance(layer.module, OwnParameter | Table)
     }
     with ExitStack() as stack:
         if moved:
             stack.enter_context(_Moved(moved))
         stack.enter_context(opened(layer.module for layer in layers))
-        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter)):
+        for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_change_hook(those, directions, joined))
             stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
         yield

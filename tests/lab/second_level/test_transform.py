@@ -121,7 +121,7 @@ def test_switching_leaves_the_vectors_and_the_answers_as_they_were(folder):
     changed = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     assert not np.allclose(plain, changed, rtol=0.01)
     off = reindex(Layout(folder), transform="none")
-    assert off.search.transform is None and off.derived == [off.search.file]
+    assert off.search.transform is None and off.derived == [off.search.main.file]
     again = [[hit.score for hit in r.hits] for r in GradientIndex.open(folder).search_vectors(asked)]
     np.testing.assert_allclose(again, plain, rtol=1e-6)
 
@@ -172,7 +172,7 @@ def queries_of(folder: Path) -> torch.Tensor:
 
 def test_degraded_searches_have_the_second_level_of_what_is_left(folder):
     layout = Layout(folder)
-    (folder / Manifest.read(layout, 2).search.file).unlink()
+    (folder / Manifest.read(layout, 2).search.main.file).unlink()
     asked = queries(rolled(folder))
     whole = GradientIndex.open(folder, version=2, allow_degraded=True).search_vectors(asked)
     fresh = GradientIndex.open(rolled(folder, on=True)).search_vectors(asked)

@@ -18,25 +18,27 @@ from unittest import mock
 import numpy as np
 import torch
 
-from gindex.ann.index import FaissIndex
-from gindex.ann.spec import spec_of
 from gindex.build import run as run_module
 from gindex.build.run import run_build
 from gindex.change import add as add_module
+from gindex.change import merge as merge_module
 from gindex.change.add import run_add
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
+from gindex.change.merge import merge_due, merge_volumes
 from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
 from gindex.errors import GindexError, NotAnIndexError
 from gindex.model.tracked_model import TrackedModel
+from gindex.progress import Silent
 from gindex.search.funnel import Funnel
+from gindex.search.search_index import index_files
 from gindex.store import vectors
 from gindex.store.layout import Layout
 from gindex.store.snapshot import Snapshot
 from gindex.store.values import values_of
-from gindex.store.versions import latest_version, version_numbers
+from gindex.store.versions import latest_version, version_numbers, writing
 
 from .layer import Fault, installed
 
@@ -58,6 +60,11 @@ class Workshop:
     def corpus(self) -> Path:
         """The corpus that is built over."""
         return self._write("corpus.jsonl", "d", 10, self.seed)
+
+    @property
+    def last(self) -> Path:
+        """One more document."""
+        return self._write("last.jsonl", "l", 1, self.seed + 2)
 
     @property
     def more(self) -> Path:
@@ -131,6 +138,25 @@ def do_add(shop: Workshop, root: Path) -> None:
     run_add(Layout(root), [str(shop.more)], shop.config)
 
 
+def do_merge(_shop: Workshop, root: Path) -> None:
+    """Merge all volumes, as `merge_due` does those that are due."""
+    layout = Layout(root)
+    with writing(layout):
+        merge_volumes(Snapshot.open(layout), range(2), Silent())
+
+
+def do_grow(shop: Workshop, root: Path) -> None:
+    """`gindex add`, after which all volumes are merged: two versions."""
+    with mock.patch.object(merge_module, "FANOUT", 4):
+        run_add(Layout(root), [str(shop.last)], shop.config)
+
+
+def do_merge_due(_shop: Workshop, root: Path) -> None:
+    """What is left of it where it ended after the first version."""
+    with mock.patch.object(merge_module, "FANOUT", 4):
+        merge_due(Layout(root))
+
+
 def do_delete(_shop: Workshop, root: Path) -> None:
     """`gindex delete`."""
     delete_documents(Layout(root), ["d1", "d7"])
@@ -155,12 +181,21 @@ def damage_faiss(root: Path) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command, the state that it starts from, and whether that state is whole."""
+    """A command, the state that it starts from, and whether that state is whole.
+
+    Attributes:
+        name: Its name.
+        start: Scenarios whose commands make that state.
+        command: The command.
+        damage: What is done to the state.
+        rest: Of a command that makes two versions, what makes the second one alone.
+    """
 
     name: str
     start: tuple[str, ...]
     command: Callable[[Workshop, Path], None]
     damage: Callable[[Path], None] | None = None
+    rest: Callable[[Workshop, Path], None] | None = None
 
 
 SCENARIOS = {
@@ -171,6 +206,8 @@ SCENARIOS = {
         Scenario("delete", ("build", "add"), do_delete),
         Scenario("compact", ("build", "add", "delete"), do_compact),
         Scenario("repair", ("build", "add"), do_repair, damage_faiss),
+        Scenario("merge", ("build", "add", "delete"), do_merge),
+        Scenario("grow", ("build", "add"), do_grow, rest=do_merge_due),
     )
 }
 
@@ -235,13 +272,19 @@ class Cases:
         versions = version_numbers(Layout(root))
         first = len(self.scenario.start)
         found = len(versions) > first
+        partly = found and len(versions) < len(version_numbers(Layout(self.expected)))
         if versions and self.scenario.damage is None:
-            self._same(self._state(root), self.after if found else self.before, "after the fault")
+            state = self._state(root)
+            if not partly:
+                self._same(state, self.after if found else self.before, "after the fault")
         if not versions:
             with suppress(NotAnIndexError):
                 Snapshot.open(Layout(root))
         if not found:
             self.scenario.command(self.shop, root)
+        if partly:
+            assert self.scenario.rest is not None, f"versions {versions}"
+            self.scenario.rest(self.shop, root)
         self._same(self._state(root), self.after, "after the same command again")
 
     def _state(self, root: Path) -> dict[str, Any]:
@@ -294,11 +337,8 @@ class Cases:
 def search_all(root: Path, allow_degraded: bool = False) -> list[tuple[int, float]]:
     """Search with fixed query vectors, without the model, and return ordinals and scores."""
     version = Snapshot.open(Layout(root), allow_degraded=allow_degraded)
-    manifest = version.manifest
-    spec, parts = spec_of(manifest.search), manifest.stored_parts
-    index = FaissIndex(version.faiss, spec, version.projection, parts, check=version.checked)
     reader = version.vectors
-    funnel = Funnel(index, reader, version.excluded)
+    funnel = Funnel(index_files(version, check=version.checked), reader, version.excluded)
     version.check_factors()
     queries = torch.randn(2, version.projection.dimension, generator=torch.Generator().manual_seed(0))
     hits = []

@@ -11,17 +11,17 @@ from gindex.config import BuildConfig, CorpusConfig, CurvatureConfig, FidelityCo
 from .scenarios import WORDS
 
 
-def make_tiny_model(folder: Path) -> Path:
-    """Write a Llama of one block and 8 dimensions with a word tokenizer; return its folder."""
+def make_tiny_model(folder: Path, width: int = 8, blocks: int = 1) -> Path:
+    """Write a Llama of so many dimensions and blocks with a word tokenizer; return its folder."""
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(["<unk>", *WORDS])}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(WORDS) + 1,
-        hidden_size=8,
-        intermediate_size=12,
-        num_hidden_layers=1,
+        hidden_size=width,
+        intermediate_size=3 * width // 2,
+        num_hidden_layers=blocks,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=32,

@@ -1,0 +1,161 @@
+"""Merges: which volumes are due, and that nothing changes but the number of files."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from growth import add_copies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gindex import GradientIndex
+from gindex.change import merge as merge_module
+from gindex.change.compact import compact
+from gindex.change.delete import delete_documents
+from gindex.change.history import prune
+from gindex.change.merge import FANOUT, due, merge_due
+from gindex.change.verify import verify
+from gindex.progress import Silent
+from gindex.store.layout import Layout
+from gindex.store.manifest import Manifest
+from gindex.store.snapshot import Snapshot
+
+
+def sized(manifest: Manifest, sizes: list[int], files: list[int] | None = None) -> Manifest:
+    """A manifest of volumes of so many parts, and FAISS files of so many volumes."""
+    volumes, first = [], 0
+    for number, parts in enumerate(sizes):
+        volumes.append(replace(manifest.volumes[0], number=number, first_part=first, parts=parts, lost=[]))
+        first += parts
+    counts, faiss = iter(sizes), []
+    for volumes_of_file in files or [1] * len(sizes):
+        parts = sum(next(counts) for _ in range(volumes_of_file))
+        faiss.append(replace(manifest.search.main, parts=parts))
+    return replace(manifest, volumes=volumes, search=replace(manifest.search, faiss=tuple(faiss)))
+
+
+@pytest.fixture(scope="module")
+def manifest(built) -> Manifest:
+    return Snapshot.open(Layout(built)).manifest
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=200), st.sampled_from([None, 100, 5000]))
+def test_few_volumes_are_left_and_each_part_is_written_again_seldom(manifest, adds, most):
+    """Reference: the sizes alone, merged after every add."""
+    sizes, written = [1000], 0
+    for parts in adds:
+        sizes.append(parts)
+        while (run := due(sized(manifest, sizes), most)) is not None:
+            assert run.stop == len(sizes) and len(run) > 1 and sum(sizes[run.start :]) <= (most or np.inf)
+            written += sum(sizes[run.start :])
+            sizes[run.start :] = [sum(sizes[run.start :])]
+    assert sum(sizes) == 1000 + sum(adds)
+    if most is None:
+        tiers = int(np.log(sum(sizes)) / np.log(FANOUT)) + 1
+        assert len(sizes) <= (FANOUT - 1) * tiers + 1
+        assert written <= tiers * sum(sizes)
+
+
+def test_what_is_due(manifest):
+    of = FANOUT
+    for sizes, run in [
+        ([1000], None),
+        ([1000, *[1] * (of - 1)], None),
+        ([1000, *[1] * of], range(1, of + 1)),
+        ([1000, *[of] * (of - 1), *[1] * of], range(1, 2 * of)),
+        ([1, 1000, 1], None),
+        ([600, of * of * of], None),
+        ([of**4 - 1, 1], range(2)),
+    ]:
+        assert due(sized(manifest, sizes)) == run, sizes
+    assert due(sized(manifest, [of**4 - 1, 1]), of**4 - 1) is None
+    several = [1000, *[1] * of]  # one file of the first two volumes, as of an older gindex: they go together
+    assert due(sized(manifest, several, [2, *[1] * (of - 1)])) is None
+    lost = sized(manifest, several)
+    lost.volumes[0].lost.append(0)
+    assert due(lost) is None
+
+
+def scores(folder: Path, **options: object) -> list[tuple[str, int, float]]:
+    index = GradientIndex.open(folder)
+    queries = torch.randn(3, index.manifest.projection.dimension, generator=torch.Generator().manual_seed(1))
+    results = index.search_vectors(queries, k=10_000, **options)
+    return [(hit.document_id, hit.part, hit.score) for result in results for hit in result.hits]
+
+
+@pytest.fixture(scope="module")
+def grown(built, tmp_path_factory) -> Path:
+    """Adds of one to three documents, some deleted, merged nowhere."""
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("grown") / "index"))
+    for seed in range(12):
+        add_copies(Layout(folder), 1 + seed % 3, seed, merge=False)
+    added = [name for name in GradientIndex.open(folder).ids() if "#" in name]
+    delete_documents(Layout(folder), ["d0", added[0], added[7], added[-1]])
+    return folder
+
+
+def test_merging_changes_no_answer(grown, tmp_path):
+    folder = Path(shutil.copytree(grown, tmp_path / "index"))
+    layout, before = Layout(folder), {way: scores(folder, **way_options(way)) for way in WAYS}
+    old = Snapshot.open(layout).manifest
+    ids = GradientIndex.open(folder).ids()
+    merged = merge_due(layout)
+    assert merged is not None and len(merged.volumes) == len(merged.search.faiss) < len(old.volumes)
+    assert merged.operation.kind == "merge" and merged.version == old.version + 1
+    assert (merged.documents, merged.deleted, merged.stored_parts) == (old.documents, old.deleted, old.stored_parts)
+    assert verify(layout, deep=True)["problems"] == [] and merge_due(layout) is None
+    assert GradientIndex.open(folder).ids() == ids
+    for way, expected in before.items():
+        got = scores(folder, **way_options(way))
+        assert [hit[:2] for hit in sorted(got)] == [hit[:2] for hit in sorted(expected)]
+        # The same stored vectors; FAISS sums 512 float32 products in blocks that depend on the number of vectors.
+        wanted = [hit[2] for hit in sorted(expected)]
+        np.testing.assert_allclose([hit[2] for hit in sorted(got)], wanted, rtol=1e-4, atol=1e-4)
+    prune(layout)
+    assert verify(layout, deep=True) | {"checked_bytes": 0} == {
+        "version": merged.version, "problems": [], "unnamed": [], "checked_bytes": 0,
+    }  # fmt: skip
+    compacted = compact(layout)
+    assert len(compacted.volumes) == len(compacted.search.faiss) == 1 and compacted.format_version == 2
+    assert compacted.search.recall is not None and compacted.search.recall.parts is None
+    assert sorted(hit[:2] for hit in scores(folder)) == sorted(hit[:2] for hit in before["hits"])
+
+
+WAYS = ("hits", "scan", "where")
+
+
+def way_options(way: str) -> dict[str, object]:
+    return {"hits": {}, "scan": {"scan": True}, "where": {"where": "id >= 'd5'"}}[way]
+
+
+def test_a_failed_merge_leaves_the_add(grown, tmp_path, monkeypatch, caplog):
+    folder = Path(shutil.copytree(grown, tmp_path / "index"))
+    layout, old = Layout(folder), Snapshot.open(Layout(grown)).manifest
+    first = folder / "volumes/00003/documents.sqlite"
+    first.write_bytes(first.read_bytes()[:-1] + b"\1")  # damage that only the merge looks at
+    added = add_copies(layout, 1, seed=99)
+    assert added.operation.kind == "add" and len(added.volumes) == len(old.volumes) + 1
+    assert "the documents are added; merging small volumes failed" in caplog.text and "00003" in caplog.text
+    first.write_bytes((grown / "volumes/00003/documents.sqlite").read_bytes())
+    again = add_copies(layout, 1, seed=100)
+    assert again.operation.kind == "merge" and len(again.volumes) < len(old.volumes)
+    assert verify(layout, deep=True)["problems"] == []
+    monkeypatch.setattr(merge_module, "PARTS_OF_ADD", 3)
+    assert merge_module.merge_after_add(layout, sized(old, [1000, *[1] * 8]), Silent()).version == old.version
+
+
+def test_an_add_reads_and_writes_what_it_adds(built, tmp_path):
+    """Old tables, FAISS files and shards are opened by none of it: any of them may be damaged."""
+    folder = Path(shutil.copytree(built, tmp_path / "index"))
+    layout, manifest = Layout(folder), Snapshot.open(Layout(built)).manifest
+    add_copies(layout, 1, merge=False)
+    added = Snapshot.open(layout).manifest
+    old = {file.path for file in manifest.files}
+    assert old < {file.path for file in added.files}
+    assert {file.path: file for file in added.files if file.path in old} == {file.path: file for file in manifest.files}
+    written = sum(file.bytes for file in added.files if file.path not in old)
+    assert written < 250_000  # of a table of a document, a chunk of 64 rows, and a FAISS file of one part
