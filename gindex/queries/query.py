@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from gindex.corpus.messages import Message
 from gindex.errors import ConfigError, GindexError
 
@@ -146,14 +144,26 @@ def asked_record(query: Query) -> dict[str, Any]:
     """A query as plain values, as it is asked: what is given of it, and the prompt unless it has another form."""
     record = given_fields(query)
     if query.image is not None:
-        from gindex.corpus.pictures import picture_content
-
-        record["image"] = b64encode(picture_content(query.image, "image").data).decode()
+        record["image"] = _picture_record(query.image)
     if query.tensors is not None:
-        record["tensors"] = {name: np.asarray(value).tolist() for name, value in query.tensors.items()}
+        record["tensors"] = {
+            name: getattr(value, "tolist", lambda v=value: v)() for name, value in query.tensors.items()
+        }
     if query.queries is not None:
         record["queries"] = [asked_record(each) for each in query.queries]
     return record if record.keys() & OTHER_FORMS else {"prompt": query.prompt} | record
+
+
+def _picture_record(image: Any) -> str:
+    """The bytes of a picture in base64; of one that cannot be read, what was given."""
+    from gindex.corpus.pictures import picture_content
+
+    if isinstance(image, bytes):
+        return b64encode(image).decode()
+    try:
+        return b64encode(picture_content(image, "image").data).decode()
+    except GindexError:
+        return str(image)
 
 
 def query_record(query: Query) -> dict[str, Any]:

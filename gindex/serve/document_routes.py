@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gindex.ann.spec import spec_of
+from gindex.config import PICTURE, TENSORS
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
 from gindex.serve.document_ids import check_unicode, document_id_of
 from gindex.serve.indexes import ServedIndex
@@ -88,6 +89,10 @@ def document_routes(service: Service) -> APIRouter:
         body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(field="documents", expected=f"at most {service.config.max_documents}", found="more")
+        if served.current.manifest.settings.corpus.form in (PICTURE, TENSORS):  # whose fields may name files here
+            raise ConfigError(
+                field=name, expected="an index of texts", found="one of others", remedy="add to it with `gindex add`"
+            )
         records = [
             {**(document.model_extra or {}), **_named(served, document.id, document.text)}
             for document in body.documents

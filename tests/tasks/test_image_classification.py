@@ -17,7 +17,7 @@ from gindex.corpus.pictures import picture_content
 from gindex.errors import CorpusError, MismatchError, ModelError, QueryError
 from gindex.model.tasks.image_classification import ReadPicture
 from gindex.model.tracked_model import TrackedModel
-from gindex.queries.query import Query
+from gindex.queries.query import FailedQuery, Query, query_record
 from gindex.vectors.influence import document_gradients
 from tests.support.picture_models import MODELS, SIZE, picture, save_picture_model, save_pictures, train
 
@@ -193,7 +193,7 @@ def test_the_command_line_asks_about_a_picture(index, tmp_path, run):
     explained = run("explain", index.path, WRONG[0], *asked)
     assert explained.exit_code == 0 and "influence +" in explained.output
     queries = tmp_path / "queries.jsonl"
-    queries.write_text(json.dumps(json.loads(result.stdout)["query"]))
+    queries.write_text(json.dumps({"image": json.loads(result.stdout)["query"]["image"], "label": "blue"}))
     again = run("search", index.path, "--queries", queries, "-k", 2, "--json")
     assert again.exit_code == 0, again.output
     scored = run("score", index.path, "--queries", queries, "--out", tmp_path / "scores.jsonl")
@@ -205,6 +205,25 @@ def test_labels_that_the_model_lacks_are_refused_with_the_document(tmp_path, con
     (tmp_path / "pictures/blue").rename(tmp_path / "pictures/green")
     with pytest.raises(CorpusError, match=r"green/blue-0\.png.*red, blue.*'green'"):
         GradientIndex.build([str(tmp_path / "pictures")], tmp_path / "index", config)
+
+
+def test_an_image_processor_that_makes_pictures_of_several_sizes_is_refused(tmp_path):
+    save_picture_model("resnet", tmp_path)
+    processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 384})
+    processor.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    varying = {"image_processor_type": "BitImageProcessor", "do_center_crop": False, "size": {"shortest_edge": 16}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | varying))
+    with pytest.raises(ModelError, match="all pictures of one size"):
+        TrackedModel.load(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_query_that_fails_is_told_as_it_was_asked(index):
+    """A picture or a path that cannot be read is shown in the place of its bytes."""
+    for image in (b"no picture", "not/there.png", 7):
+        query = Query(image=image, label="red")
+        (failed,) = index.search_each([query])
+        assert isinstance(failed, FailedQuery) and json.dumps(query_record(query))
 
 
 def test_a_model_without_an_image_processor_is_refused(tmp_path):

@@ -23,8 +23,8 @@ from gindex.corpus.encoding import Encoder
 from gindex.corpus.labels import Label, Labels
 from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.corpus.packages import require
-from gindex.corpus.pictures import decoded, picture_content
-from gindex.errors import ModelError, QueryError, ShapeError
+from gindex.corpus.pictures import CHANNELS, decoded, picture_content
+from gindex.errors import ModelError, QueryError
 from gindex.model.devices import to_device
 from gindex.model.library_messages import first_line
 from gindex.model.tasks.classification import ClassificationKind, TextClassifier
@@ -66,8 +66,12 @@ class PictureClassifier(TextClassifier):
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape [C, H, W] of what the processor makes of a picture."""
+        return self.shape_of(64, 64)
+
+    def shape_of(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape [C, H, W] of what the processor makes of a grey picture of so many pixels."""
         library = require("PIL.Image", "pictures")
-        grey = library.fromarray(np.full((64, 64), 128, np.uint8)).convert("RGB" if self.channels == 3 else "L")
+        grey = library.fromarray(np.full((height, width), 128, np.uint8)).convert(CHANNELS[self.channels])
         return self._prepared(grey).shape
 
     @property
@@ -90,15 +94,7 @@ class PictureClassifier(TextClassifier):
     def _pixels(self, content: Content) -> npt.NDArray[np.float32]:
         if not content.is_picture:
             return content.tensors()[PIXELS]
-        pixels_CHW = self._prepared(decoded(content, "picture", self.channels))
-        if pixels_CHW.shape != self.shape:
-            raise ShapeError(
-                field="picture",
-                expected=f"{self.shape} of every picture, as the image processor makes of one of 64 x 64 pixels",
-                found=pixels_CHW.shape,
-                remedy="set size and crop_size in preprocessor_config.json",
-            )
-        return pixels_CHW
+        return self._prepared(decoded(content, "picture", self.channels))
 
     def _prepared(self, picture: Any) -> npt.NDArray[np.float32]:
         (pixels_CHW,) = self._processor(images=[picture], return_tensors="np")[PIXELS]
@@ -149,6 +145,24 @@ class PictureKind(ClassificationKind):
     def tokens(self) -> list[int]:
         """Numbers of random pictures to try the model on."""
         return list(range(TRIED))
+
+    def check(self, most_tokens: int) -> None:
+        """Check that pictures become those of one size, and that outputs depend on no other picture of a batch.
+
+        Raises:
+            ModelError: They do not, or they do.
+            NonFiniteError: Outputs are NaN or infinite.
+        """
+        task = self.task()
+        shapes = {task.shape_of(height, width) for height, width in ((64, 64), (48, 96), (96, 48))}
+        if len(shapes) > 1:
+            raise ModelError(
+                field=self.place,
+                expected="an image processor that makes all pictures of one size",
+                found=", ".join(str(list(shape)) for shape in sorted(shapes)),
+                remedy="set size and crop_size in preprocessor_config.json",
+            )
+        super().check(most_tokens)
 
     def check_length(self, tokens: int) -> None:
         """Check nothing: all pictures are of one size."""
