@@ -14,6 +14,7 @@ from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
 from gindex.config import AUTO, PERMISSIONS, BuildConfig, ModelConfig
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
@@ -266,6 +267,14 @@ class GradientIndex:
             UnknownDocumentError: There is no such document, or it is deleted.
         """
         return [objective for _, objective in parts_of_id(self.snapshot.documents, document_id)]
+
+    def content(self, document_id: str) -> Content | None:
+        """The picture or the tensors that a document is, as the index keeps them; None for texts.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return next((text.content for objective in self.objectives(document_id) for text in objective.texts), None)
 
     def search(
         self,

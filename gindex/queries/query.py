@@ -146,12 +146,15 @@ def asked_record(query: Query) -> dict[str, Any]:
     if query.image is not None:
         record["image"] = _picture_record(query.image)
     if query.tensors is not None:
-        record["tensors"] = {
-            name: getattr(value, "tolist", lambda v=value: v)() for name, value in query.tensors.items()
-        }
+        record["tensors"] = {name: _plain(value) for name, value in query.tensors.items()}
     if query.queries is not None:
         record["queries"] = [asked_record(each) for each in query.queries]
     return record if record.keys() & OTHER_FORMS else {"prompt": query.prompt} | record
+
+
+def _plain(value: Any) -> Any:
+    """An array or a tensor as nested lists; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _picture_record(image: Any) -> str:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from gindex.ann.spec import spec_of
 from gindex.config import PICTURE, TENSORS
-from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
+from gindex.corpus.pictures import TYPES
+from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError, UnknownDocumentError
 from gindex.serve.document_ids import check_unicode, document_id_of
 from gindex.serve.indexes import ServedIndex
 from gindex.serve.merger import Merger
@@ -26,6 +27,16 @@ from gindex.store.values import values_of
 
 _SHOWN = 500
 """Most characters of an error about documents that are passed on to the client."""
+
+
+_INERT = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+"""Headers with which a browser takes a file for a picture and for nothing else."""
+
+
+class PictureResponse(Response):
+    """A picture's file; its media type is given with it."""
+
+    media_type = "image/png"
 
 
 class _DocumentsError(CorpusError, ServiceError):
@@ -61,6 +72,22 @@ def document_routes(service: Service) -> APIRouter:
         """Return a document by its id, in the body: for ids that are too long for an address, or `.` and `..`."""
         service.reader(request)
         return await read(name, (await read_json(request, service.config, DocumentBody)).document_id)
+
+    @router.post(
+        "/{name}/document/picture",
+        response_class=PictureResponse,
+        openapi_extra=body_of(DocumentBody),
+        responses={200: {"description": "The picture's file.", "content": {of: {} for of in TYPES.values()}}},
+    )
+    async def picture_by_body(request: Request, name: str) -> Response:
+        """Return the picture that a document is, in its own encoding, by its id in the body."""
+        service.reader(request)
+        served = service.indexes[name]
+        document_id = (await read_json(request, service.config, DocumentBody)).document_id
+        content = await asyncio.to_thread(served.current.content, document_id)
+        if content is None or content.type not in TYPES.values():
+            raise UnknownDocumentError(field=name, expected="a document that is a picture", found=f"{document_id!r}")
+        return PictureResponse(content.data, media_type=content.type, headers=_INERT)
 
     @router.post("/{name}/document/delete", response_model=ChangeAnswer, openapi_extra=body_of(DocumentBody))
     async def delete_by_body(request: Request, name: str) -> Response:
