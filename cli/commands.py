@@ -6,6 +6,7 @@ from gindex.distribution import VERSION
 
 from .add import add
 from .build import build
+from .check_model import check_model
 from .command import GindexGroup
 from .evaluate import evaluate
 from .explain import explain
@@ -20,7 +21,7 @@ from .study import study
 from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 
 SECTIONS = {
-    "build": [build],
+    "build": [build, check_model],
     "search": [search, score, explain, outliers, info],
     "change": [add, delete, compact, reindex, versions, rollback, prune, verify, repair],
     "serve": [serve, mcp],

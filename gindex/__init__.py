@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gindex.distribution import VERSION as __version__  # noqa: F401, N811
 
 if TYPE_CHECKING:
+    from gindex.check.result import ModelCheck as ModelCheck
+    from gindex.check.run import check_model as check_model
     from gindex.config import BuildConfig as BuildConfig
     from gindex.config import CorpusConfig as CorpusConfig
     from gindex.config import CurvatureConfig as CurvatureConfig
@@ -35,8 +37,10 @@ _HOME = {
     "Hit": "gindex.search.result",
     "ModelConfig": "gindex.config",
     "Query": "gindex.queries.query",
+    "ModelCheck": "gindex.check.result",
     "SearchResult": "gindex.search.result",
     "VectorConfig": "gindex.config",
+    "check_model": "gindex.check.run",
 }
 
 __all__ = list(_HOME)

@@ -26,7 +26,7 @@ ORDER = [
     {"exact"},
     {"search"},
     {"build"},
-    {"change"},
+    {"change", "check"},
     {"index"},
     {"http"},
     {"client", "serve"},

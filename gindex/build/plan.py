@@ -4,20 +4,21 @@ Time comes from floating-point operations counted for each phase and speeds meas
 memory and disk from the shapes.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from gindex.ann.spec import choose_spec
 from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
+from gindex.build.pass_speed import fastest, token_seconds
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
 from gindex.documents.table import TableCounts
-from gindex.model.isolation import defaults
 from gindex.model.layer_choice import output_head
 from gindex.model.layer_kinds import KINDS, LayerKinds
 from gindex.model.layer_records import UntrackedWeight
@@ -27,7 +28,7 @@ from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
 
-CALIBRATION_TOKENS = 128
+Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,12 @@ class BuildPlan:
 
 
 def make_plan(
-    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit: tuple[int, int], longest: int, text_bytes: int
+    model: TrackedModel,
+    config: BuildConfig,
+    counts: TableCounts,
+    fit: tuple[int, int],
+    lengths: Lengths,
+    text_bytes: int,
 ) -> BuildPlan:
     """Estimate a build.
 
@@ -90,7 +96,7 @@ def make_plan(
         config: Settings of the build.
         counts: Size of the corpus.
         fit: Documents and tokens of the fit's sample.
-        longest: Tokens of the longest part.
+        lengths: Tokens of each part.
         text_bytes: Size of the document table.
     """
     tracked = sum(layer.parameters for layer in model.table.layers)
@@ -106,8 +112,8 @@ def make_plan(
         coverage=_coverage(model.table),
         kinds=_kinds(model),
         untracked=model.table.untracked,
-        seconds=_seconds(model, config, counts, fit[1]),
-        memory_bytes=peak_bytes(model, config, counts.parts, longest),
+        seconds=_seconds(model, config, counts, fit[1], lengths),
+        memory_bytes=peak_bytes(model, config, counts.parts, int(lengths.max())),
         disk_bytes=_disk(model, config, counts.parts, text_bytes),
     )
 
@@ -128,7 +134,9 @@ def _kinds(model: TrackedModel) -> dict[str, KindShare]:
     return {kind: KindShare(tracked=tracked[kind], parameters=weights[kind]) for kind in KINDS if weights[kind]}
 
 
-def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int) -> dict[str, float]:
+def _seconds(
+    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, lengths: Lengths
+) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
     squares = sum(layer.token_share * (i.numbers + o.numbers) for layer, i, o in _sides(model))
     outer = sum(layer.token_share * layer.parameters for layer in layers)
@@ -136,7 +144,7 @@ def _seconds(model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_
         layer.token_share * (i.rotation(ranks(layer, fraction)[0]) + o.rotation(ranks(layer, fraction)[1]))
         for layer, i, o in _sides(model)
     )
-    passing, flops, cubes = _pass_seconds(model), _flops(model.device), _cubes(model.device)
+    passing, flops, cubes = token_seconds(model, lengths), _flops(model.device), _cubes(model.device)
     return {
         "fit covariances": fit_tokens * (passing + 2 * squares / flops),
         "eigenbases": sum(side.cubes for side in sides(model.table.layers)) / cubes,
@@ -151,38 +159,20 @@ def _sides(model: TrackedModel) -> list[tuple[TrackedLayer, Side, Side]]:
     return [(of, of.input_side if of.name == of.reads else Side(0), of.output_side) for of in layers]
 
 
-@defaults()
-def _pass_seconds(model: TrackedModel) -> float:
-    """Seconds a token of one frozen forward and backward pass."""
-    length = min(CALIBRATION_TOKENS, model.loaded.max_tokens)
-    batch = model.trial(length, 100)
-    with model.from_embeddings():
-        return _fastest(lambda: model.task.losses(batch).sum().backward(), model.device) / length
-
-
+@cache
 def _flops(device: torch.device) -> float:
     """Multiply-adds, times two, a second of a float32 matrix product."""
     x = torch.randn(768, 768, dtype=torch.float32, device=device)
-    return 2 * 768**3 / _fastest(lambda: x @ x, device)
+    return 2 * 768**3 / fastest(lambda: x @ x, device)
 
 
+@cache
 def _cubes(device: torch.device) -> float:
     """n^3 a second of float64 eigendecompositions, on a CPU of as many side by side as there are threads."""
     x = torch.randn(512, 512, dtype=torch.float64, device=device)
     x = x @ x.T
     count = torch.get_num_threads() if device.type == "cpu" else 1
-    return count * 512**3 / _fastest(lambda: list(decomposed(torch.linalg.eigh, [x] * count, 512, device)), device)
-
-
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return count * 512**3 / fastest(lambda: list(decomposed(torch.linalg.eigh, [x] * count, 512, device)), device)
 
 
 def _disk(model: TrackedModel, config: BuildConfig, parts: int, text_bytes: int) -> dict[str, int]:

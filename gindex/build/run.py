@@ -78,8 +78,8 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     config = settled(sources, config)
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        layout, model = Layout(Path(folder)), load_tracked(config, examples=first_documents(sources, config))
-        with _Build.prepare(layout, sources, config, model, progress or Silent()) as build:
+        model = load_tracked(config, examples=first_documents(sources, config))
+        with PreparedBuild.prepare(Layout(Path(folder)), sources, config, model, progress or Silent()) as build:
             return build.plan()
 
 
@@ -122,7 +122,7 @@ def run_build(
             start_or_resume(layout, config, fingerprints)
             check_model(layout, model.loaded.identity | {"dtype": _dtype(model)})
             remove_damaged(layout)
-            build = stack.enter_context(_Build.prepare(layout, sources, config, model, progress))
+            build = stack.enter_context(PreparedBuild.prepare(layout, sources, config, model, progress))
             on_plan(build.plan())
             work = build.fit(strict)
         segments = work.compute(progress)
@@ -228,7 +228,7 @@ def _remove_leftovers(layout: Layout) -> None:
 
 
 @dataclass(kw_only=True)
-class _Build:
+class PreparedBuild:
     """A build with its corpus read and its model loaded."""
 
     layout: Layout
@@ -240,7 +240,7 @@ class _Build:
     @classmethod
     def prepare(
         cls, layout: Layout, sources: Sequence[str], config: BuildConfig, model: TrackedModel, progress: Progress
-    ) -> "_Build":
+    ) -> "PreparedBuild":
         """Read the corpus, if it isn't read yet."""
         path = layout.volume(0).documents
         if not path.is_file():
@@ -249,12 +249,14 @@ class _Build:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
-        build = cls(layout=layout, config=config, progress=progress, model=model, table=table)
-        longest = int(table.part_lengths().max())
-        build.model = with_expert_factors(model, config, build.fit_tokens(), table.counts().parts, longest)
-        return build
+        return cls(layout=layout, config=config, progress=progress, model=model, table=table).on(model)
 
-    def __enter__(self) -> "_Build":
+    def on(self, model: TrackedModel) -> "PreparedBuild":
+        """The same build on a model, as on one whose other layers are tracked."""
+        longest, parts = int(self.table.part_lengths().max()), self.table.counts().parts
+        return replace(self, model=with_expert_factors(model, self.config, self.fit_tokens(), parts, longest))
+
+    def __enter__(self) -> "PreparedBuild":
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
@@ -269,8 +271,8 @@ class _Build:
         sample, tokens = self._fit_sample(), self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
-        longest = int(self.table.part_lengths().max())
-        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), longest, size)
+        lengths = self.table.part_lengths()
+        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), lengths, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""

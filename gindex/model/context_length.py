@@ -1,47 +1,55 @@
-"""The context length of a model, by its settings.
+"""The context length of a model, by its settings and those of its tokenizer.
 
-Some models stretch their positions with the length of the input: beyond the length that they were trained at, a
-document's logits would depend on the longest document of its batch. Such a model takes no more than that length here.
+Models call it by several names. RoBERTa and its relatives have more positions than tokens, since theirs begin after
+that of the padding. Some models stretch their positions with the length of the input: beyond the length that they were
+trained at, a document's logits would depend on the longest document of its batch. Such a model takes no more than that
+length here.
 """
 
+from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
 
 NO_LIMIT = 1 << 30
 """Most tokens of a model that states no limit."""
 
-_NAMES = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
-"""Names of the limit in settings."""
+_NAMES = (
+    "max_position_embeddings", "max_target_positions", "max_seq_len", "max_sequence_length", "seq_length",
+    "n_positions", "n_ctx", "model_max_length",
+)  # fmt: skip
+"""Names of the limit in settings, of which the first that is there counts; transformers gives most models the first."""
+
+_AFTER_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "prophetnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+"""Kinds of models whose first token has the position after that of the padding, which is its token's id."""
 
 _STRETCHED = ("dynamic", "longrope", "su")
 """Kinds of rotary positions whose angles depend on the length."""
 
 
-def most_tokens(settings: Any) -> int:
+def most_tokens(settings: Any, tokenizer_settings: Mapping[str, Any] | None = None) -> int:
     """Return the most tokens of a document whose positions the model knows.
 
     Args:
         settings: A configuration of transformers.
+        tokenizer_settings: The tokenizer_config.json beside it, which counts where the configuration states no limit.
     """
     text = settings.get_text_config(decoder=True) if hasattr(settings, "get_text_config") else settings
-    stated = [int(value) for name in _NAMES if (value := getattr(text, name, None))]
-    most = stated[0] if stated else NO_LIMIT
+    stated = [most for name in _NAMES if (most := _length(getattr(text, name, None))) is not None]
+    if not stated:
+        return _length((tokenizer_settings or {}).get("model_max_length")) or NO_LIMIT
+    most = stated[0]
+    if getattr(text, "model_type", None) in _AFTER_PADDING:
+        most -= 1 + (getattr(text, "pad_token_id", None) or 0)
     return min([most, *_unstretched(text, most)])
 
 
-def most_positions(model: nn.Module) -> int:
-    """Return the most tokens that a model's table of positions has rows for; `NO_LIMIT` where it states none.
-
-    The positions of RoBERTa's family begin behind that of the padding, which its settings count as well.
-    """
-    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    rows = [
-        table.num_embeddings - 1 - table.padding_idx
-        for table in tables
-        if isinstance(table, nn.Embedding) and table.padding_idx is not None
-    ]
-    return min(rows, default=NO_LIMIT)
+def _length(value: object) -> int | None:
+    """Return a stated limit; None for what stands for none, such as -1 or a tokenizer's 1e30."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < NO_LIMIT:
+        return None
+    return int(value)
 
 
 def _unstretched(settings: Any, most: int) -> list[int]:

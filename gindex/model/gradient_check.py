@@ -12,6 +12,7 @@ Axes: N documents, T tokens, I layer inputs, O layer outputs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,12 +40,48 @@ CANCELLED = 1e-4
 def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
     """Return the layers whose gradients are not those of autograd, with the reason; experts by their fused weight.
 
+    Args and errors are those of `gradient_errors`.
+    """
+    errors = gradient_errors(layers, probe, documents)
+    return {name: reason for name, error in errors.items() if (reason := error.reason())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientError:
+    """How far the gradient of a weight and its bias is from autograd's.
+
+    Attributes:
+        relative: |found - expected| / |expected|; None where no gradient reaches the layer.
+        tolerance: What counts as rounding in the number format of the weight.
+    """
+
+    relative: float | None
+    tolerance: float
+
+    def reason(self) -> str | None:
+        """The reason against the layer, None where its gradient is right."""
+        if self.relative is None:
+            return "no gradient reaches it"
+        if self.relative <= self.tolerance:
+            return None
+        return (
+            f"the gradient of its weights is not the one that its inputs and outputs give, by "
+            f"{min(self.relative, 1):.0%}: its weights are used elsewhere too, or documents mix in it"
+        )
+
+
+def gradient_errors(
+    layers: Sequence[TrackedLayer], probe: Probe, documents: int, texts: int = 1
+) -> dict[str, GradientError]:
+    """Compare the layers' gradients with those of autograd; experts are one by their fused weight.
+
     Weights require gradients meanwhile; one layer's gradient is held at a time.
 
     Args:
         layers: Layers to check.
         probe: Runs the model.
         documents: N.
+        texts: See `observe`.
 
     Raises:
         ModelError: Autograd can't differentiate the model by these weights.
@@ -53,7 +90,7 @@ def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int
     if not layers:
         return {}
     recorder = _Recorder()
-    observe(layers, recorder, documents, lambda: _losses(probe, documents))
+    observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
     checks = {
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()
@@ -62,7 +99,7 @@ def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int
         losses_N = _losses(probe, documents)
         if losses_N.requires_grad:
             _differentiate((losses_N * _weights(losses_N)).sum())
-    return {name: reason for name, check in checks.items() if (reason := check.reason())}
+    return {name: check.error() for name, check in checks.items()}
 
 
 def _by_weight(layers: Iterable[TrackedLayer]) -> dict[str, list[TrackedLayer]]:
@@ -186,21 +223,17 @@ class _GradientCheck:
             self._differences.append(torch.linalg.vector_norm(found.to(expected.dtype) - expected))
             self._sizes.append(torch.linalg.vector_norm(expected))
 
-    def reason(self) -> str | None:
-        """Return the reason against the layer, None where its gradient is right."""
+    def error(self) -> GradientError:
+        """How far the layer's gradient is from autograd's."""
+        tolerance = GRADIENT_TOLERANCE.get(self._dtype, COARSE_GRADIENT_TOLERANCE)
         if not any(len(terms.a_MI) for terms in self._terms) and not self._differences:
-            return "no gradient reaches it"
+            return GradientError(relative=None, tolerance=tolerance)
         for parameter in self._left:  # autograd has no gradient for it
             self._differences += [torch.linalg.vector_norm(e) for _, e in self._pairs(parameter, parameter)]
         cancelled = CANCELLED * float(torch.stack([terms.size() for terms in self._terms]).sum())
         difference, size = _norm(self._differences), max(_norm(self._sizes), cancelled)
         error = 0.0 if difference == 0 else difference / size if size else 1.0
-        if error <= GRADIENT_TOLERANCE.get(self._dtype, COARSE_GRADIENT_TOLERANCE):
-            return None
-        return (
-            f"the gradient of its weights is not the one that its inputs and outputs give, by {min(error, 1):.0%}: its "
-            "weights are used elsewhere too, or documents mix in it"
-        )
+        return GradientError(relative=error, tolerance=tolerance)
 
     def _pairs(self, parameter: Tensor, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the parts of a gradient of the weight or the bias, and what the formula gives for each."""

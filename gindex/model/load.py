@@ -3,6 +3,7 @@
 Checks that need no weights come first, so that a folder that cannot be used is refused at once.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from gindex.errors import ModelError, QueryError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
-from gindex.model.context_length import most_positions, most_tokens
+from gindex.model.context_length import most_tokens
 from gindex.model.custom_models import rebuild
 from gindex.model.fingerprints import (
     fingerprint_adapter,
@@ -168,7 +169,17 @@ def read_model(config: ModelConfig) -> ModelSettings:
                 ),
                 remedy=f"use a model of a class that {folder.kind.auto_model} loads",
             )
-        return ModelSettings(folder=folder, settings=settings, max_tokens=most_tokens(settings), adapter=adapter)
+        most = most_tokens(settings, _tokenizer_settings(folder.path))
+        return ModelSettings(folder=folder, settings=settings, max_tokens=most, adapter=adapter)
+
+
+def _tokenizer_settings(folder: Path) -> Mapping[str, Any]:
+    """The tokenizer_config.json of a folder; nothing where none can be read: `load_tokenizer` says what is wrong."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolder]:
@@ -218,7 +229,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
             model=model,
             tokenizer=tokenizer,
             kind=kind,
-            max_tokens=min(read.max_tokens, most_positions(model)),
+            max_tokens=read.max_tokens,
             fingerprint=fingerprint,
             tokenizer_fingerprint=(
                 fingerprint_tokenizer(tokenizer) if kind.reads_tokens else kind.reader_fingerprint(tokenizer)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, batch_objectives, pad
@@ -73,6 +73,14 @@ class TrackedModel:
         loaded = load_model(config)
         check(loaded)
         loaded.kind.prepare(lambda: examples(loaded))
+        return cls.of(loaded, config, recorded)
+
+    @classmethod
+    @plain()
+    def of(
+        cls, loaded: LoadedModel, config: ModelConfig, recorded: Sequence[LayerRecord] | None = None
+    ) -> "TrackedModel":
+        """Find the layers of a loaded model; see `load`."""
         task = loaded.kind.task()
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(
@@ -103,7 +111,7 @@ class TrackedModel:
             # An encoder and a decoder have one each, of the same weight.
             embeddings = (m for m in model.modules() if isinstance(m, nn.Embedding))
             reading = [own, *(m for m in embeddings if m is not own and m.weight is own.weight)]
-        handles = [m.register_forward_hook(lambda _module, _args, output: output.requires_grad_(True)) for m in reading]
+        handles = [module.register_forward_hook(_needing_gradients) for module in reading]
         try:
             yield
         finally:
@@ -187,6 +195,10 @@ def _probe(task: ModelTask, documents: int) -> TokenBatch:
         usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
     return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
+
+
+def _needing_gradients(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+    return output.requires_grad_(True).clone()  # what follows may work in place, which a leaf does not allow
 
 
 def _as_recorded(table: LayerTable, recorded: Sequence[LayerRecord]) -> LayerTable:

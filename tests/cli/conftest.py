@@ -10,7 +10,7 @@ from click.testing import Result
 
 PROGRESS = re.compile(
     r"^(tokenise|fit covariances|eigenbases|fit eigenvalues|calibrate|vectors|search index|recall|query curvature"
-    r"|exact influence|compare with the fit|scores|group scores|write file): "
+    r"|exact influence|load model|check model|compare with the fit|scores|group scores|write file): "
     r"[\d,]+(/[\d,]+)? \w+( in [\d:]+|, ETA [\d:]+)?$"
 )
 

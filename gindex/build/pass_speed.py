@@ -1,0 +1,58 @@
+"""Seconds of a forward and backward pass by the length of documents, measured on a model and its device.
+
+Attention compares each token with those before it, and some recurrences are slow to differentiate: the time of a token
+grows with the length of its document. So it is measured at two lengths, and taken to grow linearly between and beyond
+them.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gindex.model.isolation import defaults
+from gindex.model.tracked_model import TrackedModel
+
+SHORT, LONG = 128, 1024
+"""Tokens of the documents that are tried: a short one, and one as long as the longest part, up to a bound."""
+
+VOCABULARY = 100
+"""How many different tokens are in them."""
+
+
+@defaults()
+def token_seconds(model: TrackedModel, lengths: npt.NDArray[np.int64]) -> float:
+    """Mean seconds a token of one frozen forward and backward pass over parts of such lengths.
+
+    Args:
+        model: The loaded model.
+        lengths: Tokens of each part.
+    """
+    short = min(SHORT, model.loaded.max_tokens)
+    long = min(LONG, int(lengths.max()))
+    first = _pass_seconds(model, short) / short
+    if long < 2 * short:
+        return first
+    growth = max(0.0, _pass_seconds(model, long) / long - first) / (long - short)
+    mean = float((lengths.astype(float) ** 2).sum() / lengths.sum())  # the length of the document of a mean token
+    return first + growth * max(0.0, mean - short)
+
+
+def _pass_seconds(model: TrackedModel, length: int) -> float:
+    batch = model.trial(length, VOCABULARY)
+    with model.from_embeddings():
+        return fastest(lambda: model.task.losses(batch).sum().backward(), model.device)
+
+
+def fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of three runs; of one alone where that takes seconds."""
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < 2:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
