@@ -136,7 +136,7 @@ def verify(ctx: click.Context, index: Path, deep: bool, number: int | None, as_j
     """  # noqa: D301 \b keeps click from wrapping the lines
     from gindex.change.verify import verify as run
 
-    report = run(_layout(index), number, deep=deep)
+    report = run(_layout(index), number, deep=deep, progress=terminal_progress())
     problems = report["problems"]
     lines = [f"wrong: {problem}" for problem in problems]
     lines += [f"left over, harmless: {path} (gindex prune removes it)" for path in report["unnamed"]]

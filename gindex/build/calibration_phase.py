@@ -68,11 +68,11 @@ def _calibrate(
     settings: Sequence[Setting],
     progress: Progress,
 ) -> dict[str, Any]:
-    lengths = table.part_lengths()
+    counts = table.counts()
     drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(table.part_targets() > 0))
     drawn = drawn[: config.curvature.calibration_documents]
-    size = batch_sizes(model, config, len(lengths), int(lengths.max())).calibration
-    documents, length = batch_shape(size.tokens, int(lengths.max()))
+    size = batch_sizes(model, config, counts.parts, counts.longest_part).calibration
+    documents, length = batch_shape(size.tokens, counts.longest_part)
     batches = []
     for of_kind in _by_kind(table, drawn):
         for start in range(0, len(of_kind), documents):

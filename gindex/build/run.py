@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -253,8 +253,8 @@ class PreparedBuild:
 
     def on(self, model: TrackedModel) -> "PreparedBuild":
         """The same build on a model, as on one whose other layers are tracked."""
-        longest, parts = int(self.table.part_lengths().max()), self.table.counts().parts
-        return replace(self, model=with_expert_factors(model, self.config, self.fit_tokens(), parts, longest))
+        counts, tokens = self.table.counts(), self.fit_tokens()
+        return replace(self, model=with_expert_factors(model, self.config, tokens, counts.parts, counts.longest_part))
 
     def __enter__(self) -> "PreparedBuild":
         return self
@@ -264,11 +264,11 @@ class PreparedBuild:
 
     def fit_tokens(self) -> int:
         """Tokens that EK-FAC is fitted on."""
-        return int(self.table.part_lengths()[self._fit_sample()].sum())
+        return int(self.table.part_lengths()[self._fit_sample].sum())
 
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample, tokens = self._fit_sample(), self.fit_tokens()
+        sample, tokens = self._fit_sample, self.fit_tokens()
         documents = len(np.unique(self.table.part_documents()[sample]))
         size = self.layout.volume(0).documents.stat().st_size
         lengths = self.table.part_lengths()
@@ -277,7 +277,7 @@ class PreparedBuild:
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, model, config = self.layout, self.model, self.config
-        sample, longest = self._fit_sample(), int(self.table.part_lengths().max())
+        sample, longest = self._fit_sample, self.table.counts().longest_part
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
         batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
@@ -327,7 +327,7 @@ class PreparedBuild:
     ) -> Manifest:
         """What the first version is, but for what is measured and derived of its vectors."""
         layout, table, setup = self.layout, self.model.table, work.setup
-        sample = self._fit_sample()
+        sample = self._fit_sample
         lasting = layout.factor_files(len(table.groups)) + [layout.calibration] * layout.calibration.is_file()
         return Manifest(
             format_version=FORMAT_VERSION,
@@ -384,7 +384,7 @@ class PreparedBuild:
             return None
         release()
         size, setup = work.batch_sizes.fidelity, work.setup
-        room = query_room(self.model, self.config, size, int(self.table.part_lengths().max()))
+        room = query_room(self.model, self.config, size, self.table.counts().longest_part)
         reranker = Reranker(
             self.model,
             setup.factors.load,
@@ -399,6 +399,7 @@ class PreparedBuild:
             measured = measure_fidelity(queries, parts, setup.encoder, snapshot.vectors, reranker, self.progress)
         return record_of(FidelityRecord, measured.record())
 
+    @cached_property
     def _fit_sample(self) -> npt.NDArray[np.int64]:
         """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
 

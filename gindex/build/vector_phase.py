@@ -138,7 +138,7 @@ class VectorWork:
     @cached_property
     def batch_sizes(self) -> ByPhase[BatchSize]:
         """The batches of each phase."""
-        longest = int(self.table.part_lengths().max())
+        longest = self.table.counts().longest_part
         return batch_sizes(self.setup.model, self.setup.config, self.spec.parts, longest)
 
     @property

@@ -7,9 +7,11 @@ from gindex.ann.index import FaissIndex
 from gindex.ann.spec import spec_of
 from gindex.errors import StoreError
 from gindex.model.isolation import plain
+from gindex.progress import Progress
+from gindex.store.reader import Ordinals
 from gindex.store.snapshot import Snapshot
 
-BLOCK = 1024
+BLOCK = 256
 """Parts that are looked at once."""
 
 TOLERANCE = 1e-3
@@ -17,17 +19,19 @@ TOLERANCE = 1e-3
 
 
 @plain()
-def vector_problems(snapshot: Snapshot) -> list[str]:
+def vector_problems(snapshot: Snapshot, progress: Progress) -> list[str]:
     """What is wrong with the stored vectors."""
-    problems = []
-    for ordinals in run_blocks(range(snapshot.vectors.spec.parts), BLOCK):
-        parts = f"parts {ordinals[0]:,} to {ordinals[-1]:,}"
-        try:
-            decoded, self_influence = snapshot.vectors.decoded(ordinals), snapshot.vectors.self_influence(ordinals)
-            if not (decoded.isfinite().all() and np.isfinite(self_influence).all()):
-                problems.append(f"{snapshot.layout.volumes}: expected finite vectors, found others in {parts}")
-        except StoreError as error:
-            problems.append(str(error))
+    problems, parts = [], snapshot.vectors.spec.parts
+    with progress.phase("vectors", parts, "parts") as phase:
+        for ordinals in run_blocks(range(parts), BLOCK):
+            try:
+                decoded, self_influence = snapshot.vectors.decoded(ordinals), snapshot.vectors.self_influence(ordinals)
+                if not (decoded.isfinite().all() and np.isfinite(self_influence).all()):
+                    found = f"others in {_named(ordinals)}"
+                    problems.append(f"{snapshot.layout.volumes}: expected finite vectors, found {found}")
+            except StoreError as error:
+                problems.append(str(error))
+            phase.advance(len(ordinals))
     return list(dict.fromkeys(problems))  # a shard is looked at in several blocks
 
 
@@ -42,15 +46,21 @@ def check_transform(snapshot: Snapshot) -> None:
 
 
 @plain()
-def faiss_problems(snapshot: Snapshot) -> list[str]:
+def faiss_problems(snapshot: Snapshot, progress: Progress) -> list[str]:
     """What FAISS holds otherwise than it is stored."""
     search, problems, transform = snapshot.manifest.search, [], snapshot.transform()
-    for file, run in zip(search.faiss, search.runs, strict=True):
-        path = snapshot.root / file.file
-        index = FaissIndex(path, spec_of(file), snapshot.projection, file.parts)
-        for ordinals in run_blocks(run, BLOCK):
-            off = index.deviation(ordinals, snapshot.vectors, transform, run.start)
-            if off > TOLERANCE:
-                parts = f"parts {ordinals[0]:,} to {ordinals[-1]:,}"
-                problems.append(f"{path}: expected the stored vectors, found others of {parts} (off by {off:.2g})")
+    with progress.phase("search index", search.parts, "parts") as phase:
+        for file, run in zip(search.faiss, search.runs, strict=True):
+            path = snapshot.root / file.file
+            index = FaissIndex(path, spec_of(file), snapshot.projection, file.parts)
+            for ordinals in run_blocks(run, BLOCK):
+                off = index.deviation(ordinals, snapshot.vectors, transform, run.start)
+                if off > TOLERANCE:
+                    found = f"others of {_named(ordinals)} (off by {off:.2g})"
+                    problems.append(f"{path}: expected the stored vectors, found {found}")
+                phase.advance(len(ordinals))
     return problems
+
+
+def _named(ordinals: Ordinals) -> str:
+    return f"parts {ordinals[0]:,} to {ordinals[-1]:,}"

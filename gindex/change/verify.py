@@ -13,10 +13,11 @@ from gindex.ann.file import open_index
 from gindex.ann.spec import spec_of
 from gindex.change.history import unnamed_files
 from gindex.corpus.encoding import searched_text
-from gindex.documents.checksums import row_checksums
-from gindex.documents.schema import FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
+from gindex.documents.checksums import are_row_checksums
+from gindex.documents.schema import CACHE, FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.documents.table_writer import stored_document
 from gindex.errors import StoreError
+from gindex.progress import Phase, Progress, Silent
 from gindex.store.files import read_json
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
@@ -25,7 +26,9 @@ from gindex.store.snapshot import Snapshot, volume_spec
 from gindex.store.versions import latest_version, require_version, version_numbers
 
 
-def verify(layout: Layout, version: int | None = None, *, deep: bool = False) -> dict[str, Any]:
+def verify(
+    layout: Layout, version: int | None = None, *, deep: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Check a version, the newest where None.
 
     Every file is read and compared with its checksum; counts and ids are compared between the manifest, the document
@@ -46,13 +49,16 @@ def verify(layout: Layout, version: int | None = None, *, deep: bool = False) ->
     manifest = _attempt(problems, lambda: Manifest.read(layout, number))
     if manifest is None:
         return {"version": number, "problems": problems, "unnamed": [], "checked_bytes": 0}
-    for file in manifest.files:
-        _attempt(problems, lambda file=file: file.check_content(layout.root))  # type: ignore[misc]
+    progress = progress or Silent()
+    with progress.phase("files", len(manifest.files), "files") as phase:
+        for file in manifest.files:
+            _attempt(problems, lambda file=file: file.check_content(layout.root))  # type: ignore[misc]
+            phase.advance()
     problems += [
         f"parts {parts.start:,} to {parts.stop - 1:,}: lost; run gindex build" for parts in manifest.lost_parts
     ]
     if not problems:
-        problems += _contents(layout, manifest, deep)
+        problems += _contents(layout, manifest, deep, progress)
     return {
         "version": number,
         "problems": problems,
@@ -79,15 +85,23 @@ def _unnamed(layout: Layout) -> list[str]:
     return [path.relative_to(layout.root).as_posix() for path in unnamed_files(layout, named)]
 
 
-def _contents(layout: Layout, manifest: Manifest, deep: bool) -> list[str]:
-    problems: list[str] = []
-    for check in (_volumes, _tables, _arrays, _faiss):
-        for problem in check(layout, manifest, deep):
-            problems.append(problem)
-    return problems
+def _contents(layout: Layout, manifest: Manifest, deep: bool, progress: Progress) -> list[str]:
+    problems = list(_volumes(layout, manifest))
+    with progress.phase("tables", len(manifest.volumes), "volumes") as phase:
+        problems += _tables(layout, manifest, deep, phase)
+    problems += _arrays(layout, manifest)
+    of_search = list(_faiss(layout, manifest))
+    if deep:
+        from gindex.change.vector_checks import faiss_problems, vector_problems  # loads torch
+
+        snapshot = Snapshot(layout, manifest)
+        of_vectors = vector_problems(snapshot, progress)
+        compared = [] if of_vectors or of_search else faiss_problems(snapshot, progress)
+        of_search = [*of_vectors, *of_search, *compared]
+    return [*problems, *of_search]
 
 
-def _volumes(layout: Layout, manifest: Manifest, _deep: bool) -> Iterator[str]:
+def _volumes(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Ordinals follow on each other, deleted ranges are in order, segment records agree with the manifest."""
     path = layout.manifest(manifest.version)
     documents = parts = 0
@@ -105,8 +119,9 @@ def _volumes(layout: Layout, manifest: Manifest, _deep: bool) -> Iterator[str]:
         yield f"{path}: expected deleted ranges in order below {parts}, found others"
 
 
-def _tables(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+def _tables(layout: Layout, manifest: Manifest, deep: bool, phase: Phase) -> Iterator[str]:
     seen = sqlite3.connect("")
+    seen.execute(CACHE)
     seen.execute("CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID")
     for volume in manifest.volumes:
         path = layout.volume(volume.number).documents
@@ -115,10 +130,11 @@ def _tables(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
                 yield from (f"{path}: {problem}" for problem in _table(connection, volume, deep))
                 yield from _repeated(connection, manifest, seen, str(path))
             sums = layout.volume(volume.number).row_checksums
-            if deep and manifest.names(layout.root, sums) and sums.read_bytes() != row_checksums(path):
+            if deep and manifest.names(layout.root, sums) and not are_row_checksums(sums, path):
                 yield f"{sums}: expected the checksums of the rows of {path.name}, found others"
         except (sqlite3.Error, StoreError) as error:
             yield f"{path}: expected a document table, found {error}"
+        phase.advance()
     ((found,),) = seen.execute("SELECT COUNT(*) FROM ids")
     seen.close()
     if found != manifest.documents["documents"]:
@@ -193,7 +209,7 @@ def _repeated(connection: sqlite3.Connection, manifest: Manifest, seen: sqlite3.
             yield f"{path}: expected every id once, found {document_id!r} again"
 
 
-def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+def _arrays(layout: Layout, manifest: Manifest) -> Iterator[str]:
     for volume in manifest.volumes:
         place, spec = layout.volume(volume.number).vectors, volume_spec(manifest, volume)
         group = zarr.open_group(str(place), mode="r")
@@ -202,13 +218,9 @@ def _arrays(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
             found, wanted = array.shape, (rows.rows, rows.width) if rows.width else (rows.rows,)  # type: ignore[union-attr]
             if found != wanted:
                 yield f"{place / name}: expected shape {wanted}, found {found}"
-    if deep:
-        from gindex.change.vector_checks import vector_problems  # loads torch
-
-        yield from vector_problems(Snapshot(layout, manifest))
 
 
-def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
+def _faiss(layout: Layout, manifest: Manifest) -> Iterator[str]:
     snapshot, search = Snapshot(layout, manifest), manifest.search
     if search.parts != manifest.stored_parts:
         wanted = f"{manifest.stored_parts:,} parts in the search index"
@@ -217,12 +229,9 @@ def _faiss(layout: Layout, manifest: Manifest, deep: bool) -> Iterator[str]:
     try:
         for file in search.faiss:
             open_index(snapshot.root / file.file, spec_of(file), snapshot.projection, file.parts)
-        if deep or search.transform is not None:
-            from gindex.change.vector_checks import check_transform, faiss_problems  # loads torch
+        if search.transform is not None:
+            from gindex.change.vector_checks import check_transform  # loads torch
 
             check_transform(snapshot)
     except StoreError as error:
         yield str(error)
-        return
-    if deep:
-        yield from faiss_problems(snapshot)

@@ -7,9 +7,10 @@ Little-endian uint32: the CRC-32C of every document in the order of the ordinals
 part is over its entry in `losses` too, where it has one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,9 @@ from gindex.errors import CorruptStoreError
 from gindex.files.atomic import publish
 
 Sums = npt.NDArray[np.uint32]
+
+_PIECE = 65536
+"""Checksums that are held while a table is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +55,12 @@ class RowChecksums:
         self._kinds = {"document": (first_document, documents), "part": (first_part, parts)}
 
     @classmethod
-    def read(cls, path: Path, table: Path, documents: range, parts: range) -> Self:
-        """Read the checksums of a table from their file.
+    def of(cls, content: bytes, path: Path, table: Path, documents: range, parts: range) -> Self:
+        """The checksums of a table.
 
         Args:
-            path: The file.
+            content: What is in their file.
+            path: The file, which errors name.
             table: The table, which errors name.
             documents: Ordinals of its documents.
             parts: Ordinals of its parts.
@@ -63,7 +68,7 @@ class RowChecksums:
         Raises:
             CorruptStoreError: The file has more or fewer checksums than the table has rows.
         """
-        sums, rows = np.frombuffer(path.read_bytes(), "<u4").astype(np.uint32), len(documents) + len(parts)
+        sums, rows = np.frombuffer(content, "<u4").astype(np.uint32, copy=False), len(documents) + len(parts)
         if len(sums) != rows:
             raise CorruptStoreError(
                 field=path, expected=f"the checksums of {rows:,} rows", found=f"{len(sums):,}", remedy="restore it"
@@ -105,17 +110,26 @@ def row_checksum(row: tuple[Any, ...]) -> int:
     return int(google_crc32c.value(content))
 
 
-def row_checksums(table: Path) -> bytes:
-    """Return the content of the checksum file of a finished table.
+def row_checksums(table: Path) -> Iterator[bytes]:
+    """Yield the content of the checksum file of a finished table, in pieces.
 
     Raises:
         CorruptStoreError: The table cannot be read.
     """
     with closing(connect(table)) as connection, translated_errors(table):
-        documents = _sums(connection.execute(f"SELECT {', '.join(DOCUMENT_COLUMNS)} FROM documents ORDER BY ordinal"))
+        yield from _sums(connection.execute(f"SELECT {', '.join(DOCUMENT_COLUMNS)} FROM documents ORDER BY ordinal"))
         rows = connection.execute(f"{select_parts(version_of(connection))} ORDER BY p.ordinal")
-        parts = _sums(map(stored_columns, rows))
-    return np.concatenate([documents, parts]).astype("<u4").tobytes()
+        yield from _sums(map(stored_columns, rows))
+
+
+def are_row_checksums(path: Path, table: Path) -> bool:
+    """Whether a file is the checksum file of a table.
+
+    Raises:
+        CorruptStoreError: The table cannot be read.
+    """
+    with path.open("rb") as file:
+        return all(file.read(len(piece)) == piece for piece in row_checksums(table)) and not file.read(1)
 
 
 def write_row_checksums(table: Path, path: Path) -> None:
@@ -124,12 +138,13 @@ def write_row_checksums(table: Path, path: Path) -> None:
     Raises:
         CorruptStoreError: The table cannot be read.
     """
-    content = row_checksums(table)
-    publish(path, lambda partial: _write(partial, content))
+    publish(path, lambda partial: _write(partial, row_checksums(table)))
 
 
-def _sums(rows: Iterable[tuple[Any, ...]]) -> Sums:
-    return np.fromiter((row_checksum(row) for row in rows), np.uint32)
+def _sums(rows: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
+    sums = map(row_checksum, rows)
+    while some := list(islice(sums, _PIECE)):
+        yield np.array(some, "<u4").tobytes()
 
 
 def _encoded(value: Any) -> bytes:
@@ -137,5 +152,6 @@ def _encoded(value: Any) -> bytes:
     return b"%s %d %b" % (type(value).__name__.encode(), len(data), data)
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        file.writelines(pieces)

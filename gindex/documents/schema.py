@@ -69,6 +69,9 @@ _FILES = (
 )""",
     f"PRAGMA user_version = {VERSION}",
 )
+CACHE = "PRAGMA cache_size = -65536"
+"""64 MiB of pages, in the place of 2: ids come in any order, and each goes to a page of its own."""
+
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FORMAT)
 _LACKING = re.compile("no such (table|column|module)|malformed JSON|malformed database schema|unsupported file format")
@@ -86,6 +89,7 @@ def create(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(CACHE)
     connection.executescript(_SCHEMA)
     return connection
 

@@ -22,6 +22,7 @@ def scan(
     k: int,
     *,
     parts: npt.NDArray[np.int64] | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
     weights: Weights | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Score stored vectors one by one and return the best.
@@ -31,18 +32,21 @@ def scan(
         queries_QD: Query vectors [Q, D], float32, never coded.
         k: How many to return; fewer where there are fewer parts.
         parts: Ordinals of the parts to score, ascending; None scores all of them.
+        excluded: Which parts of the index are not scored [N]; None where all may be.
         weights: What the score of each part of the index is multiplied by [N].
 
     Returns:
         Part ordinals [Q, k], best first (ties by ordinal), and their scores [Q, k].
     """
-    if parts is None:
-        parts = np.arange(reader.spec.parts)
     best_QK = torch.empty(len(queries_QD), 0, dtype=torch.float32, device="cpu")
     ordinals_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64, device="cpu")
     scorer = scorer_of(reader, queries_QD)
-    for start in range(0, len(parts), PARTS_AT_ONCE):
-        block = parts[start : start + PARTS_AT_ONCE]
+    total = reader.spec.parts if parts is None else len(parts)
+    for start in range(0, total, PARTS_AT_ONCE):
+        stop = min(start + PARTS_AT_ONCE, total)
+        block = np.arange(start, stop) if parts is None else parts[start:stop]
+        if excluded is not None:
+            block = block[~excluded[block]]
         scores_QN = part_scores(reader, block, scorer, weights)
         best_QK = torch.cat([best_QK, scores_QN], 1)
         ordinals_QK = torch.cat([ordinals_QK, torch.from_numpy(block).expand(len(queries_QD), -1)], 1)

@@ -3,6 +3,7 @@
 A JSON file of the index ends with the field `crc32c`, the CRC-32C of all bytes before the comma in front of it.
 """
 
+import builtins
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,7 @@ class FileRecord:
         try:
             found = path.stat().st_size if path.is_file() else None
         except OSError as error:
-            raise CorruptStoreError(
-                field=path, expected="a readable file", found=error.strerror, remedy=REMEDY
-            ) from error
+            raise self._unreadable(path, error) from error
         if found is None:
             raise CorruptStoreError(field=path, expected=f"{self.bytes:,} bytes", found="no file", remedy=REMEDY)
         if found != self.bytes:
@@ -72,10 +71,30 @@ class FileRecord:
         try:
             found = checksum(path)
         except OSError as error:
-            check_shortage(error, path)
-            raise CorruptStoreError(
-                field=path, expected="a readable file", found=error.strerror, remedy=REMEDY
-            ) from error
+            raise self._unreadable(path, error) from error
+        self._compare(path, found)
+
+    def read(self, root: Path) -> builtins.bytes:
+        """The file's content, compared with the record.
+
+        Raises:
+            CorruptStoreError: It differs, or the file cannot be read.
+            ResourceError: The system lets no more files be opened.
+        """
+        self.check_length(root)
+        path = root / self.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        self._compare(path, f"{google_crc32c.value(content):08x}")
+        return content
+
+    def _unreadable(self, path: Path, error: OSError) -> CorruptStoreError:
+        check_shortage(error, path)
+        return CorruptStoreError(field=path, expected="a readable file", found=error.strerror, remedy=REMEDY)
+
+    def _compare(self, path: Path, found: str) -> None:
         if found != self.crc32c:
             raise CorruptStoreError(field=path, expected=f"CRC-32C {self.crc32c}", found=found, remedy=REMEDY)
 

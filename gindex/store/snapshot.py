@@ -93,6 +93,10 @@ class Snapshot:
             self._checked.add(record.path)
         return path
 
+    def _read(self, path: Path) -> bytes:
+        """The content of a file, compared with its checksum."""
+        return self.manifest.file(self.layout.root, path).read(self.layout.root)
+
     @property
     def root(self) -> Path:
         """The index directory."""
@@ -135,7 +139,8 @@ class Snapshot:
 
         @cache
         def rows() -> RowChecksums:
-            return RowChecksums.read(self.checked(place.row_checksums), place.documents, documents, parts)
+            path = place.row_checksums
+            return RowChecksums.of(self._read(path), path, place.documents, documents, parts)
 
         return Guard(whole=partial(self.checked, place.documents), rows=rows, documents=documents, parts=parts)
 

@@ -33,7 +33,8 @@ def opened(table: Path, parts: int) -> DocumentTable:
         raise CorruptStoreError("whole")
 
     def rows() -> RowChecksums:
-        return RowChecksums.read(table.with_suffix(".crc32c"), table, range(5, 8), range(7, 7 + parts))
+        path = table.with_suffix(".crc32c")
+        return RowChecksums.of(path.read_bytes(), path, table, range(5, 8), range(7, 7 + parts))
 
     guard = Guard(whole=whole, rows=rows, documents=range(5, 8), parts=range(7, 7 + parts))
     return DocumentTable.open(table, guards=[guard])
@@ -96,5 +97,6 @@ def test_values_do_not_run_into_each_other():
 
 
 def test_file_of_another_table(table, tmp_path):
+    path = tmp_path / "documents.crc32c"
     with pytest.raises(CorruptStoreError, match=r"documents.crc32c: expected the checksums of 9 rows, found"):
-        RowChecksums.read(tmp_path / "documents.crc32c", table, range(5, 8), range(7, 13))
+        RowChecksums.of(path.read_bytes(), path, table, range(5, 8), range(7, 13))

@@ -13,7 +13,7 @@ from faults.scenarios import SCENARIOS, Cases, Workshop
 from faults.tiny import make_tiny_model, tiny_config
 from faults.writers import timed_kill, writers_case
 
-SHARE = {"build": 2, "add": 2, "delete": 1, "compact": 2, "repair": 2, "merge": 2, "grow": 3}
+SHARE = {"build": 2, "add": 2, "delete": 1, "compact": 2, "repair": 2, "merge": 3, "grow": 4}
 """Every how manieth storage call is one to be killed at: more than 300 in all."""
 
 RARER = 8
