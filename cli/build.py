@@ -119,6 +119,9 @@ def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> 
     click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters, {body}")
     shares = (f"{kind} {of.tracked / of.parameters:.1%} of {of.parameters:,}" for kind, of in plan.kinds.items())
     click.echo(f"           by kind: {', '.join(shares)}")
+    if plan.structures:
+        counts = (f"{count} of {structure}" for structure, count in plan.structures.items())
+        click.echo(f"           sides: {', '.join(counts)}")
     for line in untracked_lines(plan.coverage.record()):
         click.echo(f"           {line}")
     if plan.coverage.warning:

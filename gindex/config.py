@@ -247,8 +247,8 @@ class ModelConfig(Settings):
     )
     track: tuple[str, ...] = option(
         (),
-        "Layers to track although `layers` or `untrack`, or the default for an output head of more than 8,192 tokens "
-        "or for the base of an adapter, leaves them out; a name or a pattern.",
+        "Layers to track although `layers` or `untrack`, or the default for an output head that costs more than half "
+        "of what the body does, or for the base of an adapter, leaves them out; a name or a pattern.",
         group=MODEL,
         metavar="PATTERN",
     )

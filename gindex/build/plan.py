@@ -59,6 +59,7 @@ class BuildPlan:
         parameters: All weights of the model.
         coverage: The tracked share of the model's body, and what is not tracked by reason.
         kinds: Weights by what they do in the model, the tracked and all.
+        structures: How many sides of layers have a basis of each structure (`Side.structure`), matrices left out.
         untracked: Every weight that is left out, with the reason.
         seconds: Estimated time by phase.
         memory_bytes: Estimated peak memory.
@@ -75,6 +76,7 @@ class BuildPlan:
     parameters: int
     coverage: Coverage
     kinds: dict[str, KindShare]
+    structures: dict[str, int]
     untracked: tuple[UntrackedWeight, ...]
     seconds: dict[str, float]
     memory_bytes: int
@@ -111,6 +113,7 @@ def make_plan(
         parameters=model.table.parameters,
         coverage=_coverage(model.table),
         kinds=_kinds(model),
+        structures=Counter(side.structure for side in sides(model.table.layers) if side.block is not None),
         untracked=model.table.untracked,
         seconds=_seconds(model, config, counts, fit[1], lengths),
         memory_bytes=peak_bytes(model, config, counts.parts, int(lengths.max())),

@@ -9,7 +9,6 @@ from torch import Tensor
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
 from gindex.model.quantisation import plain_tensors
-from gindex.model.tables import Table
 from gindex.model.tracked_model import TrackedModel
 
 TOKEN_SLACK = 1.5
@@ -18,9 +17,10 @@ TOKEN_SLACK = 1.5
 BLOCK_SLACK = 5.0
 """The same of a checkpointed block, beside what enters all of them."""
 
-TABLE_COPIES = 4
-"""Values for each entry of a tracked lookup table that a token takes: the gradient of its logits, the unit vector of
-what it looks up, and both joined and rotated."""
+VOCABULARY_COPIES = 4
+"""Values that a token takes for each entry of a tracked lookup table: the gradient of its logits, the unit vector of
+what it looks up, and both joined and rotated. A wide output head takes as many: the gradient of its logits as it comes,
+in the number format of the factors, the finite part, and rotated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
         saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
             entering = _saved_bytes(model, longest)
-        wide = TABLE_COPIES * model.dtype.itemsize * sum(of.outputs for of in layers if isinstance(of.module, Table))
+        entries = sum(of.outputs for of in layers if of.output_side.is_unit and of.inputs > 1)
+        wide = VOCABULARY_COPIES * model.dtype.itemsize * entries
         found[longest] = TokenBytes(
             saved=saved + wide, activations=activations, entering=entering + wide, blocks=len(blocks)
         )

@@ -50,8 +50,9 @@ class Sketches:
         return worst
 
     def cosine(self, expected: "Sketches") -> float:
-        """The least cosine of a document's whole gradient with what it should be."""
-        products = [(self.by_layer[name] * of).flatten(1).sum(1) for name, of in expected.by_layer.items()]
+        """The least cosine of a document's whole gradient with what it should be; missing layers count as 0."""
+        common = self.by_layer.keys() & expected.by_layer.keys()
+        products = [(self.by_layer[name] * expected.by_layer[name]).flatten(1).sum(1) for name in sorted(common)]
         cosines_N = torch.stack(products).sum(0) / (self._norms() * expected._norms())
         return float(cosines_N.nan_to_num(0).min())
 

@@ -176,8 +176,10 @@ class BlockBasis(Basis):
         place_R = directions.new_full((self.rank,), -1)
         place_R[directions] = torch.arange(len(directions), device=directions.device)
         now = [place_R[of] for of in self._places]
-        matrices = [Q[:, of >= 0] for Q, of in zip(self._matrices, now, strict=True)]
-        return BlockBasis(self._side, matrices, [of[of >= 0] for of in now], len(directions))
+        kept = [of.argsort()[(of < 0).sum() :] for of in now]  # each block's own are in order
+        matrices = [Q[:, columns] for Q, columns in zip(self._matrices, kept, strict=True)]
+        places = [of[columns] for of, columns in zip(now, kept, strict=True)]
+        return BlockBasis(self._side, matrices, places, len(directions))
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> "BlockBasis":
         """The same elsewhere, or in another number format."""

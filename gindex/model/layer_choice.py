@@ -11,10 +11,6 @@ from gindex.config import ALL_LINEAR, ATTENTION, EVERYTHING, MLP
 from gindex.errors import ConfigError
 from gindex.model.layer_kinds import OTHER
 
-WIDE_HEAD = 8192
-"""Widest output head in tokens that is tracked by default, and whose pseudo-gradients have a basis of one matrix. A
-wider one may have more weights than the body; its basis on that side are the unit vectors."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -28,7 +24,7 @@ class Candidate:
         weights: Names of its weights.
         parameter_of: Class of the module that it is a parameter of, where it is no linear layer; else None.
         table: Whether it is a lookup table.
-        tied: Whether that is the weight of the output head too.
+        tied_to: Name of the output head where its weight is that too; the table goes by either name.
     """
 
     name: str
@@ -38,7 +34,7 @@ class Candidate:
     weights: Sequence[str] = ()
     parameter_of: str | None = None
     table: bool = False
-    tied: bool = False
+    tied_to: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +57,30 @@ class LayerChoice:
 
     def reason_against(self, layer: Candidate) -> str | None:
         """Say why a layer is left out, None where it is not."""
-        name = layer.name
+        name, called = layer.name, [of for of in (layer.name, layer.tied_to) if of is not None]
         if self.names is not None:
             recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
             return None if recorded else "not among the layers that the index was built with"
-        if _matches(name, self.track):
+        if any(_matches(of, self.track) for of in called):
             return None
-        if _matches(name, self.untrack):
+        if any(_matches(of, self.untrack) for of in called):
             return "left out by `untrack`"
         if self.trained is not None and not self.trained >= set(layer.weights):
             return "of a layer of the base whose weight the adapter leaves as it is; `track` takes it"
         if self.layers == EVERYTHING:
             return None
         if layer.table:
-            use = "an embedding, the output head's weight too" if layer.tied else "an embedding"
+            use = "an embedding, the output head's weight too" if layer.tied_to else "an embedding"
             return f"{use}, not of the body: `layers` everything or `track` {name} takes it"
         if layer.parameter_of is not None:
             return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"
         if self.layers in (ATTENTION, MLP) and layer.kind != self.layers:
             return f"not of the {self.layers}, which `layers` asks for"
-        if layer.head and layer.outputs > WIDE_HEAD:
-            return (
-                f"an output head of {layer.outputs:,} tokens, off by default for what it costs; `track` {name} takes it"
-            )
         return None
+
+    def is_named(self, name: str) -> bool:
+        """Whether a layer is taken whatever it costs: `track` or an index names it, or everything is tracked."""
+        return self.names is not None or self.layers == EVERYTHING or _matches(name, self.track)
 
     def check_kinds(self, candidates: Iterable[Candidate]) -> None:
         """Check that a model has layers of the kind that is asked for.

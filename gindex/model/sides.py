@@ -1,7 +1,7 @@
 """The two sides of a layer: how wide they are, and what structure the basis of each has.
 
 A basis of X coordinates is one matrix [X, X]; or blocks of consecutive coordinates, each with a matrix of its own; or
-the unit vectors, which need none. See docs/decisions/0019-wide-sides.md.
+the unit vectors, which need none. See docs/decisions/0020-wide-sides.md.
 """
 
 import math
@@ -18,9 +18,22 @@ its decomposition four times as much in float64 and minutes of an accelerator; b
 and time as the weights of the layer that they are of."""
 
 
-def usual_block(width: int) -> int | None:
-    """The block of a side of a layer (`Side.block`): None where the basis is one matrix, else blocks of like size."""
-    return None if width <= WIDEST_MATRIX else math.ceil(width / math.ceil(width / WIDEST_BLOCK))
+BLOCK_EXCESS = 4
+"""How many times as many values as the layer's weight the blocks of a side may have. Those of an adapter of low rank
+would have hundreds of times as many: its basis are the unit vectors."""
+
+
+def usual_block(width: int, other: int) -> int | None:
+    """The structure of the basis of a layer's side (`Side.block`): one matrix, blocks of like size, or unit vectors.
+
+    Args:
+        width: Width of the side.
+        other: Width of the layer's other side.
+    """
+    if width <= WIDEST_MATRIX:
+        return None
+    block = math.ceil(width / math.ceil(width / WIDEST_BLOCK))
+    return block if block <= BLOCK_EXCESS * other else UNIT_VECTORS
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,13 @@ class Side:
             return ()
         size = self.block or max(1, self.width)
         return [slice(start, min(start + size, self.width)) for start in range(0, self.width, size)]
+
+    @property
+    def structure(self) -> str:
+        """Its width and what its basis is made of, in words."""
+        if self.block is None:
+            return f"{self.width:,} in one matrix"
+        return f"{self.width:,} in " + ("unit vectors" if self.is_unit else f"blocks of {self.block:,}")
 
     @property
     def numbers(self) -> int:

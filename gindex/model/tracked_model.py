@@ -3,6 +3,7 @@
 Axes: N parts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
@@ -133,10 +134,13 @@ class TrackedModel:
         """Device of the model."""
         return self.task.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
-        """Number format of the tracked weights."""
-        return next(self.table.layers[0].module.parameters()).dtype
+        """Number format of most tracked weights: some models keep routers or norms in float32 beside 16 bits."""
+        formats = Counter[torch.dtype]()
+        for layer in self.table.layers:
+            formats[next(layer.module.parameters()).dtype] += layer.parameters
+        return formats.most_common(1)[0][0]
 
     @property
     def usual_batch_tokens(self) -> int:

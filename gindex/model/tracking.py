@@ -26,7 +26,8 @@ from gindex.model.experts import inner_linears
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
-from gindex.model.layer_choice import WIDE_HEAD, Candidate, LayerChoice, output_head
+from gindex.model.layer_choice import Candidate, LayerChoice, output_head
+from gindex.model.layer_costs import WIDE_HEAD, reason_against_head
 from gindex.model.layer_kinds import LayerKinds
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import (
@@ -84,9 +85,14 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         *candidates.parameter_layers(model, choice, probe),
     ]
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
-    layers = with_sources([layer for layer in tried if layer.whole not in candidates.reasons])
+    layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
+    head = next((layer for layer in layers if layer.module is output_head(model)), None)
+    by_default = head is not None and not head.body and not choice.is_named(head.name)
+    if head is not None and by_default and (reason := reason_against_head(head, layers)):
+        candidates.reasons[head.name] = reason
+        layers = with_sources([layer for layer in layers if layer is not head])
     names = [*candidates.modules, *candidates.embeddings, *candidates.parameters]
-    choice.check(names, (layer.whole for layer in layers), candidates.reasons)
+    choice.check(names, candidates.names_of(layers), candidates.reasons)
     if not layers:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(candidates.reasons.items())[:5])
         raise NothingToTrackError(
@@ -95,10 +101,19 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
             found=f"none{f' ({listed})' if listed else ''}",
             remedy="use a model with such layers, and leave some of them in",
         )
-    outside = _outside(model) if choice.trained is None else set()
-    layers = tuple(replace(layer, body=outside.isdisjoint(_identities(layer))) for layer in layers)
-    layers = _with_unit_vectors(layers, output_head(model))
     return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons, choice.trained)))
+
+
+def _structured(layers: Sequence[TrackedLayer], model: nn.Module, choice: LayerChoice) -> tuple[TrackedLayer, ...]:
+    """Return the layers with all that follows from which they are: sources, sides, and whether they are of the body."""
+    outside = _outside(model) if choice.trained is None else set()
+    sourced = with_sources(layers)
+    blocks = {layer.name: layer.input_block for layer in sourced}
+    placed = [
+        replace(layer, input_block=blocks[layer.source], body=outside.isdisjoint(_identities(layer)))
+        for layer in sourced
+    ]
+    return _with_unit_vectors(placed, output_head(model))
 
 
 def _with_unit_vectors(layers: Iterable[TrackedLayer], head: nn.Module | None) -> tuple[TrackedLayer, ...]:
@@ -254,6 +269,14 @@ class _Candidates:
             layers += _parts(layer, part_count(module))
         return layers
 
+    def names_of(self, layers: Iterable[TrackedLayer]) -> Iterator[str]:
+        """Yield the names that layers are chosen by; a table that is the output head's too has that one's as well."""
+        named = {id(module): name for name, module in self.modules.items()}
+        for layer in layers:
+            yield layer.whole
+            if isinstance(layer.module, Table) and id(layer.module.head) in named:
+                yield named[id(layer.module.head)]
+
     def table_layers(self, model: nn.Module, choice: LayerChoice) -> list[TrackedLayer]:
         """Return the lookup tables without a reason against them, and note the reasons of the others."""
         shared, head, layers = _shared_parameters(model), output_head(model), []
@@ -264,7 +287,11 @@ class _Candidates:
             if len(others) > (tied is not None):
                 reason = f"shared by {name}.weight, {', '.join(others)}"
             candidate = Candidate(
-                name=name, outputs=module.num_embeddings, weights=[f"{name}.weight"], table=True, tied=bool(others)
+                name=name,
+                outputs=module.num_embeddings,
+                weights=[f"{name}.weight"],
+                table=True,
+                tied_to=others[0].rpartition(".")[0] if others else None,
             )
             reason = reason or choice.reason_against(candidate)
             if not reason and (seen := self.calls[name]).count != {FEWER_DOCUMENTS: 1, PROBE_DOCUMENTS: 1}:
@@ -376,17 +403,17 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
 
 
 def _tracked(name: str, module: nn.Module, shape: tuple[int, int], source: str, *, has_bias: bool) -> TrackedLayer:
-    match = _GROUP.match(name)
+    match, (inputs, outputs) = _GROUP.match(name), (shape[0] + has_bias, shape[1])
     return TrackedLayer(
         name=name,
         module=module,
-        inputs=shape[0] + has_bias,
-        outputs=shape[1],
+        inputs=inputs,
+        outputs=outputs,
         has_bias=has_bias,
         group=match.group(0) if match else name,
         source=source,
-        input_block=usual_block(shape[0] + has_bias),
-        output_block=usual_block(shape[1]),
+        input_block=usual_block(inputs, outputs),
+        output_block=usual_block(outputs, inputs),
     )
 
 

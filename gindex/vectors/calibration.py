@@ -31,6 +31,9 @@ DAMPINGS = (0.1, 1.0, 10.0, 100.0)
 SAMPLED_ABOVE = 1 << 17
 """Layers with more weights than this are looked at in part: `sampled_rows`."""
 
+FORMED_VALUES = 1 << 27
+"""Most values of the gradients of a batch in a layer that are formed at once: 512 MiB in float32."""
+
 LEADING, STRIDE = 0.125, 16
 """All of this leading share of the gradient side is looked at, and one row in so many of the rest."""
 
@@ -96,6 +99,17 @@ class CalibrationObserver(Observer):
         """Whiten document gradients in every way and add their inner products."""
         factors = self._factors(layer.name)
         rows, weights = sampled_rows(layer.outputs, layer.inputs)
+        size = max(1, FORMED_VALUES // max(1, len(g_NTO) * layer.inputs))
+        for some, stands_for in zip(rows.split(size), weights.split(size), strict=True):
+            self._add(layer, factors, some, stands_for, kept, g_NTO)
+        for setting in self.scores_NN:
+            key, (R, P) = (setting, layer.group), ranks(layer, setting.rank_fraction)
+            self.coordinates[key] = self.coordinates.get(key, 0) + P * R
+
+    def _add(
+        self, layer: TrackedLayer, factors: LayerFactors, rows: Tensor, weights: Tensor, kept: Tensor, g_NTO: Tensor
+    ) -> None:
+        """Add the inner products of some rows [S] of the whitened gradients, each of which stands for so many."""
         there_S = to_device(rows.numpy(), factors.Lambda.device)
         G_NSI = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S.some(there_S))
         Lambda_SI = factors.Lambda[there_S]
@@ -113,7 +127,6 @@ class CalibrationObserver(Observer):
                 self.scores_NN[setting] += gram_NN
                 key = setting, layer.group
                 self.norms_N[key] = self.norms_N.get(key, 0) + gram_NN.diagonal()
-                self.coordinates[key] = self.coordinates.get(key, 0) + P * R
 
 
 def sampled_rows(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,9 @@ from gindex.curvature.ekfac import FactorLoader, rotated_gradients, whitening_sc
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
 
+FORMED_VALUES = 1 << 27
+"""Most values of the gradients of several documents in a layer that are formed at once: 512 MiB in float32."""
+
 
 def whitened_norms(
     layers: Sequence[TrackedLayer],
@@ -48,6 +51,8 @@ class _NormObserver(Observer):
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         factors = self._factors(layer.name)
-        G_NPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
-        V_NPR = G_NPR * whitening_scale(factors.Lambda, factors.damping(self._damping_scale))
-        self.squares = self.squares.to(V_NPR.device) + V_NPR.square().sum((1, 2)).to(self.squares.dtype)
+        scale_PR = whitening_scale(factors.Lambda, factors.damping(self._damping_scale))
+        size = max(1, FORMED_VALUES // scale_PR.numel())
+        parts = zip(kept.split(size), g_NTO.split(size), strict=True)
+        V_N = [(rotated_gradients(a, g, factors.Q_A, factors.Q_S) * scale_PR).square().sum((1, 2)) for a, g in parts]
+        self.squares = self.squares.to(scale_PR.device) + torch.cat(V_N).to(self.squares.dtype)

@@ -1,5 +1,6 @@
 """`check_model` says go of models that are right, and no, with the reason, of those that a build must not take."""
 
+import copy
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 from families import FAMILIES
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BertConfig, BertForMaskedLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
 from gindex import BuildConfig, ModelCheck, ModelConfig, check_model
@@ -58,6 +60,20 @@ def test_a_preset_without_layers_is_no_reason_against_a_model(tmp_path, small_to
     check = check_model(BuildConfig(model=ModelConfig(name=str(tmp_path), device="cpu")))
     assert check.go and finding(check, "cost", "mlp").verdict == NOT_TRIED
     assert "a model with mlp layers" in finding(check, "cost", "mlp").found
+
+
+def test_a_model_that_reads_whole_texts_is_not_tried_for_causality(tmp_path, small_tokenizer, finding):
+    tokenizer = copy.deepcopy(small_tokenizer)
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(
+        tmp_path
+    )
+    check = check_model(BuildConfig(model=ModelConfig(name=str(tmp_path), device="cpu")))
+    assert check.go and finding(check, "causality", "later tokens").verdict == NOT_TRIED
+    assert finding(check, "gradients", "autograd").figures["error"] < 1e-5
+    assert finding(check, "gradients", "batch").figures["difference"] < 1e-4
 
 
 def test_without_a_corpus_documents_are_made_up(make_config, finding):

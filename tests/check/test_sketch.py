@@ -54,3 +54,5 @@ def test_a_difference_is_relative_and_names_the_layer(model, documents):
     assert exact.difference(exact)[0] == 0 and exact.cosine(exact) == pytest.approx(1)
     opposite = Sketches(by_layer={name: -of for name, of in exact.by_layer.items()})
     assert opposite.cosine(exact) == pytest.approx(-1)
+    fewer = Sketches(by_layer={key: of for key, of in exact.by_layer.items() if key != name})
+    assert 0 < fewer.cosine(exact) < 1 and fewer.cosine(exact) == pytest.approx(exact.cosine(fewer))

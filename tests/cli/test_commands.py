@@ -75,6 +75,15 @@ def test_dry_run_prints_every_item_and_leaves_nothing(run, tmp_path, corpus_file
         assert expected in result.stdout
 
 
+def test_dry_run_tells_which_sides_have_no_basis_of_one_matrix(run, corpus_file, options, monkeypatch):
+    assert "sides: " not in run("build", corpus_file, *options, "--dry-run").stdout
+    monkeypatch.setattr("gindex.model.sides.WIDEST_MATRIX", 39)  # the model's two MLPs have 40 features
+    monkeypatch.setattr("gindex.model.sides.WIDEST_BLOCK", 15)
+    plan = run("build", corpus_file, *options, "--dry-run", "--track", "model.embed_tokens")
+    assert "6 of 40 in blocks of 14" in plan.stdout
+    assert "1 of 300 in unit vectors" in plan.stdout
+
+
 def test_dry_run_as_json_names_every_weight(run, corpus_file, options):
     result = run("build", corpus_file, *options, "--dry-run", "--json")
     plan = json.loads(result.stdout)

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gindex.curvature.basis import Basis, BlockBasis, DenseBasis, UnitBasis
 from gindex.curvature.covariance import TokenMoment
+from gindex.curvature.ekfac import LayerFactors, rotated_gradients
 from gindex.curvature.kinds import EKFAC
+from gindex.errors import NonFiniteError
 from gindex.model.sides import Side
 
 WIDTH = 7
@@ -99,3 +103,80 @@ def test_a_side_in_one_block_is_a_side_of_one_matrix():
 )
 def test_costs_of_sides(side, numbers, cubes, widest):
     assert (side.numbers, side.cubes, side.widest) == (numbers, cubes, widest)
+
+
+STRUCTURES = [None, 1, 3, 4, 7, 100]  # of a side of 10: 7 leaves a last block of 3, and 100 is one block of all
+
+
+def values(width: int, seed: int, tokens: int = 40) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    return torch.randn(tokens, width, generator=generator, dtype=torch.float64) @ mixing
+
+
+def basis_of(width: int, block: int | None, seed: int = 0) -> Basis:
+    return EKFAC.decompose(moment(Side(width, block), values(width, seed)), "a side")[1]
+
+
+@given(width=st.integers(2, 12), block=st.sampled_from(STRUCTURES), seed=st.integers(0, 99))
+def test_some_directions_in_any_order_are_columns_of_the_matrix(width, block, seed):
+    basis = basis_of(width, block)
+    chosen = torch.randperm(width, generator=torch.Generator().manual_seed(seed))[: width // 2 + 1]
+    some = basis.some(chosen)
+    torch.testing.assert_close(some.matrix(), basis.matrix()[:, chosen], **EXACT)
+    torch.testing.assert_close(some.leading(1).matrix(), basis.matrix()[:, chosen[:1]], **EXACT)
+
+
+@pytest.mark.parametrize("block", [2, 5])
+def test_blocks_are_the_whole_where_the_covariance_is_block_diagonal(block):
+    """Eigenvectors may differ by their sign: rotated gradients are compared by magnitude. Eigenvalues to 1e-9."""
+    x_MX = torch.block_diag(*[values(block, seed, 20) for seed in range(10 // block)])
+    (expected, whole), (found, blocks) = (
+        EKFAC.decompose(moment(Side(10, structure), x_MX), "a side") for structure in (None, block)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    G = torch.randn(6, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(blocks.into(G).abs(), whole.into(G).abs(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 300])  # short documents rotate their tokens, long ones their gradient
+@pytest.mark.parametrize("structures", [(3, 1), (1, 3), (1, 1), (None, 4)])
+def test_gradients_are_rotated_as_by_matrices(structures, tokens):
+    Q_A, Q_S = basis_of(9, structures[0]).leading(7), basis_of(8, structures[1], seed=1).leading(5)
+    a, g = values(9, 1, 2 * tokens).view(2, tokens, 9), values(8, 2, 2 * tokens).view(2, tokens, 8)
+    expected = Q_S.matrix().T @ (g.mT @ a) @ Q_A.matrix()
+    found = rotated_gradients(a, g, Q_A, Q_S)
+    assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("structures", [(3, 1), (1, 3), (1, 1)])
+def test_preconditioning_and_whitening_are_the_dense_inverse(structures):
+    """1e-9: the condition of H is a few hundred."""
+    Q_A, Q_S = basis_of(5, structures[0]), basis_of(4, structures[1], seed=1)
+    Lambda = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    factors = LayerFactors(Q_A=Q_A, Q_S=Q_S, Lambda=Lambda, mean_eigenvalue=float(Lambda.mean()))
+    Q = torch.kron(Q_S.matrix(), Q_A.matrix())
+    H = Q @ torch.diag(Lambda.flatten() + factors.damping(0.1)) @ Q.T
+    G = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.linalg.solve(H, G.flatten(1).T).T.view_as(G)
+    torch.testing.assert_close(factors.precondition(factors.rotate(G), 0.1), expected, rtol=1e-9, atol=1e-9)
+    norms = (G * expected).sum((1, 2))
+    torch.testing.assert_close(factors.whiten(G, 0.1).square().sum((1, 2)), norms, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("block", STRUCTURES)
+def test_the_moment_of_all_tokens_is_the_sum_of_two(block):
+    side, x_MX = Side(10, block), values(10, 0)
+    both, first, second = (moment(side, some) for some in (x_MX, x_MX[:15], x_MX[15:]))
+    first.add_moment(second)
+    assert first.tokens == both.tokens
+    for number in range(len(both.totals)):
+        torch.testing.assert_close(first.mean(number), both.mean(number), rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_a_side_with_a_variance_that_is_not_finite_is_refused(block):
+    summed = moment(Side(10, block), values(10, 0))
+    summed.totals[-1].fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="a side: expected a finite covariance"):
+        EKFAC.decompose(summed, "a side")

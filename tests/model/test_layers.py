@@ -85,6 +85,33 @@ def test_a_side_wider_than_a_matrix_may_be_has_blocks(llama, monkeypatch, widest
     assert layers["up_proj"].input_block is layers["down_proj"].output_block is layers["q_proj"].input_block is None
 
 
+def test_blocks_of_many_more_values_than_the_weight_give_way_to_unit_vectors():
+    assert sides.usual_block(32_768, 1) is None
+    assert sides.usual_block(32_769, 911) == 3_641  # nine blocks
+    assert sides.usual_block(32_769, 910) == sides.UNIT_VECTORS
+
+
+def test_layers_that_read_the_same_have_one_structure_of_it(monkeypatch):
+    """The second alone would have unit vectors: blocks of 4 have twice the values of its weight, 1.5 are allowed."""
+    monkeypatch.setattr(sides, "WIDEST_MATRIX", 6)
+    monkeypatch.setattr(sides, "WIDEST_BLOCK", 4)
+    monkeypatch.setattr(sides, "BLOCK_EXCESS", 1.5)
+    torch.manual_seed(0)
+
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 6, bias=False), nn.Linear(8, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.first(x), self.second(x)], -1)
+
+    first, second = track(Split(), 8)
+    assert second.source == "first" and first.input_block == second.input_block == 4
+    assert (first.output_block, second.output_block) == (None, None)
+    assert sides.usual_block(8, 2) == sides.UNIT_VECTORS
+
+
 def test_gpt2_tracks_conv1d():
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2)).eval()

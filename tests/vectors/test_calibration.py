@@ -76,11 +76,13 @@ def test_without_noise_the_exact_setting_is_perfect(setting):
     assert choose(found) == chosen
 
 
-def test_inner_products_are_those_of_the_whitened_gradients(setting):
-    """The observer's scores against autograd's gradients, for a truncated and damped setting."""
+@pytest.mark.parametrize("formed", [calibration.FORMED_VALUES, 500, 1])
+def test_inner_products_are_those_of_the_whitened_gradients(setting, monkeypatch, formed):
+    """The observer's scores against autograd's gradients, for a truncated and damped setting, also row by row."""
     from gindex.model.capture import observe
     from gindex.vectors.calibration import CalibrationObserver
 
+    monkeypatch.setattr(calibration, "FORMED_VALUES", formed)
     setting_, everyone = Setting(0.5, 10.0), list(range(8))
     observer = CalibrationObserver(setting.factors.__getitem__, 0.1, [setting_], 8)
     observe(setting.layers, observer, 8, lambda: setting.losses(everyone))
@@ -92,6 +94,8 @@ def test_inner_products_are_those_of_the_whitened_gradients(setting):
         kept = V[:, : round(V.shape[1] / 2), : round(V.shape[2] / 2)].flatten(1)
         scores += kept @ kept.T
     torch.testing.assert_close(observer.scores_NN[setting_], scores, rtol=1e-9, atol=1e-9)
+    shapes = [(round(layer.outputs / 2), round(layer.inputs / 2)) for layer in setting.layers]
+    assert sum(observer.coordinates.values()) == sum(P * R for P, R in shapes)
 
 
 def test_sampled_rows_stand_for_all():

@@ -87,7 +87,7 @@ def test_gradients_are_those_of_autograd(setting, task, batch_tokens):
                 torch.testing.assert_close(G_NOI[row], expected[name], rtol=1e-9, atol=1e-10)
 
 
-def test_every_measure_sees_the_texts_of_a_document_as_one(setting, task):
+def test_every_measure_sees_the_texts_of_a_document_as_one(setting, task, monkeypatch):
     """Influence, its parts by layer and token, and norms, of pairs: from gradients by autograd."""
     asked = [objective for objective in objectives() if objective.preference]
     (batch,) = batch_objectives(asked, np.arange(len(asked)), 1000)
@@ -112,6 +112,9 @@ def test_every_measure_sees_the_texts_of_a_document_as_one(setting, task):
     assert not by_token_LNT[:, torch.from_numpy(~batch.mask)].any(), "padding has no influence"
     norms = whitened_norms(setting.layers, load, 0.1, 2, losses, batch.texts).double()
     torch.testing.assert_close(norms.square(), expected_NN.diagonal(), rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("gindex.vectors.norms.FORMED_VALUES", 1)  # one document at once
+    apart = whitened_norms(setting.layers, load, 0.1, 2, losses, batch.texts).double()
+    torch.testing.assert_close(apart, norms, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sum_of_texts_is_preconditioned_as_one_query(setting, task):
