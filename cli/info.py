@@ -44,7 +44,7 @@ def _text(content: dict[str, Any]) -> str:
         "index": f"{content['path']}, format {content['format_version']}, built {content['created']}",
         "corpus": f"{content['documents']:,} documents, {content['parts']:,} parts, {content['tokens']:,} tokens",
         "left out": f"{content['skipped_parts']:,} parts{''.join(f', {reason}' for reason in content['skipped'][:3])}",
-        "model": f"{model['name']} ({model['dtype']}, fingerprint {model['model'][:12]})",
+        "model": f"{model['name']} ({content['task']}, {model['dtype']}, fingerprint {model['model'][:12]})",
         "layers": f"{content['tracked_layers']} in {content['layer_groups']} groups, {share:.1%} of the parameters, "
         f"{coverage_text(coverage)}",
         "vectors": f"{content['dimension']:,} x {content['bits']} bits, {content['bytes_per_part']:,} bytes a part",

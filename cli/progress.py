@@ -12,6 +12,9 @@ from gindex.progress import Phase
 
 SECONDS_BETWEEN_LINES = 10.0
 
+LEAST_SECONDS = 0.1
+"""Seconds of work from which the time that is left is reckoned."""
+
 
 class Bars:
     """One bar a phase: done, elapsed, time left."""
@@ -47,7 +50,7 @@ class Bars:
 
 
 class Lines:
-    """A line when a phase starts, every few seconds, and when it ends: for logs."""
+    """A line as soon as a phase is known to be long, every few seconds, and when it ends: for logs."""
 
     @contextmanager
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
@@ -59,10 +62,12 @@ class Lines:
             nonlocal done, shown
             done += steps
             now = time.monotonic()
-            if now - shown >= SECONDS_BETWEEN_LINES:
+            left = (now - start) / done * (total - done) if total and done else 0.0
+            is_news = shown == start and left >= SECONDS_BETWEEN_LINES and now - start >= LEAST_SECONDS
+            if is_news or now - shown >= SECONDS_BETWEEN_LINES:
                 shown = now
-                left = f", ETA {_time((now - start) / done * (total - done))}" if total and done else ""
-                click.echo(f"{name}: {done:,}{f'/{total:,}' if total else ''} {unit}{left}", err=True)
+                eta = f", ETA {_time(left)}" if total and done else ""
+                click.echo(f"{name}: {done:,}{f'/{total:,}' if total else ''} {unit}{eta}", err=True)
 
         yield _Bar(advance)
         click.echo(f"{name}: {done:,} {unit} in {_time(time.monotonic() - start)}", err=True)

@@ -12,6 +12,7 @@ from .query_text import query_text
 from .wording import error_text, in_options
 
 if TYPE_CHECKING:
+    from gindex.exact.certificate import Certificate
     from gindex.exact.refinement import Refinement
     from gindex.queries.query import FailedQuery, Query
     from gindex.search.groups import Group, Groups
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 SHOWN_CHARACTERS = 300
 SHOWN_LAYERS = 5
 SHOWN_VALUE = 40
+
+UNLIKELY = 0.05
+"""A probability that none of the true best is missing below which it is not given as a number."""
 
 
 def json_text(value: Any, **layout: Any) -> str:
@@ -58,14 +62,35 @@ def result_text(result: "SearchResult") -> str:
     lines += _hits_text(result.hits)
     if result.negative_hits is not None:
         lines += ["", "most negative", *_hits_text(result.negative_hits)]
-    took = result.timing_ms
-    rerank = f", re-rank of {result.reranked} parts {took.rerank:.0f} ms" if result.reranked is not None else ""
+    if result.certificate is not None:
+        lines += ["", certificate_text(result.certificate)]
     if result.refinement is not None:
         lines += ["", refinement_text(result.refinement)]
     if result.groups is not None:
         lines += ["", *groups_lines(result.groups)]
-    lines += ["", f"gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"]
     return "\n".join(lines)
+
+
+def timing_text(results: "Sequence[SearchResult]") -> str:
+    """Write the time that queries took, which were answered together."""
+    took, reranked = results[-1].timing_ms, [result.reranked for result in results if result.reranked is not None]
+    of = f"{counted(len(results), 'query') if len(results) == 1 else f'{len(results):,} queries'} together: "
+    rerank = f", re-rank of {counted(sum(reranked), 'part')} {took.rerank:.0f} ms" if reranked else ""
+    return f"{of if len(results) > 1 else ''}gradient {took.gradient:.0f} ms, search {took.search:.1f} ms{rerank}"
+
+
+def certificate_text(certificate: "Certificate") -> str:
+    """Write how likely it is that none of the true best was missed, and what would make it likelier."""
+    if not certificate.outside:
+        return "certain: the influence of every part that may be found was recomputed"
+    left = f"{counted(certificate.outside, 'part')} not recomputed"
+    if certificate.candidates is None:
+        return f"none of the true best is missing, with probability {certificate.probability:.3f} ({left})"
+    if certificate.probability < UNLIKELY:
+        advice = f"about --candidates {certificate.candidates} would make the probability of none .95"
+        return f"uncertain: some of the true best may well be missing ({left}); {advice}"
+    advice = f"about --candidates {certificate.candidates} would make it .95"
+    return f"none of the true best is missing, with probability {certificate.probability:.2f} only ({left}); {advice}"
 
 
 def failure_text(failed: "FailedQuery") -> str:

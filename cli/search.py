@@ -29,7 +29,7 @@ from .options import (
 from .progress import terminal_progress
 from .queries import read_each
 from .query_options import made_query, query_options, whole_queries
-from .render import failure_text, fidelity_text, json_text, result_text
+from .render import failure_text, fidelity_text, json_text, result_text, timing_text
 from .wording import error_text
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ def search(
     for position, outcome in enumerate(outcomes):
         click.echo(_json(outcome, problems) if as_json else ("\n" if position else "") + _text(outcome))
     if not as_json:
+        results = [outcome for outcome in outcomes if not isinstance(outcome, FailedQuery)]
+        if results:
+            click.echo(f"\n{timing_text(results)}")
         click.echo(f"index fidelity: {fidelity_text(fidelity)}")
         for warning in _warnings(outcomes):
             click.echo(f"gindex: warning: {warning}", err=True)

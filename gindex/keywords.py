@@ -23,13 +23,13 @@ class SearchKeywords(TypedDict, total=False):
     groups: int
     exact: bool
     candidates: int
+    certainty: float | None
     layers: bool
     shortlist: int | None
     scan: bool
     refine: str | None
     refine_parts: int | None
     refine_settings: Mapping[str, Any] | None
-    stop_early: float | None
 
 
 class ScoreKeywords(TypedDict, total=False):

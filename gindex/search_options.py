@@ -130,6 +130,18 @@ class SearchOptions(Settings):
         least=1,
         needs=("exact", "words=rank"),
     )
+    certainty: float | None = option(
+        None,
+        "End the exact re-rank as soon as none of the true best has been missed with this probability, as 0.95, by its "
+        "certificate.",
+        group=EXACT,
+        above=0,
+        most=0.999,
+        unset="off: all candidates",
+        needs=("exact",),
+        metavar="PROBABILITY",
+        formerly=("stop_early",),
+    )
     layers: bool = option(False, "Give the score of each layer group.", group=OUTPUT)
     shortlist: int | None = option(
         None,
@@ -169,16 +181,6 @@ class SearchOptions(Settings):
             )
         },
     )
-    stop_early: float | None = option(
-        None,
-        "End the exact re-rank when at most so many of the best, as 0.5, are expected among the candidates that are "
-        "left (Cantelli's bound, the error of scores estimated from the candidates done).",
-        group=LABORATORY,
-        above=0,
-        unset="off",
-        needs=("exact",),
-        metavar="MISSES",
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,9 +199,9 @@ class SearchOptions(Settings):
             raise ConfigError(
                 field="words_text", expected="a use of the words", found="`words` off", remedy="leave one of them out"
             )
-        if self.stop_early is not None and (self.words == "rank" or self.hits != "part" or self.dedupe is not None):
+        if self.certainty is not None and (self.words == "rank" or self.hits != "part" or self.dedupe is not None):
             raise ConfigError(
-                field="stop_early",
+                field="certainty",
                 expected="hits that are single parts, by influence alone",
                 found="`words` rank, `hits` document, or `dedupe`",
                 remedy="leave it out",

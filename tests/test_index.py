@@ -110,7 +110,7 @@ def test_exact_re_ranks_only_the_candidates(index):
 def test_public_names():
     assert set(gindex.__all__) == {
         "BuildConfig", "CorpusConfig", "CurvatureConfig", "FailedQuery", "GindexError", "GradientIndex",
-        "Hit", "ModelConfig", "Query", "SearchResult", "VectorConfig",
+        "Hit", "ModelCheck", "ModelConfig", "Query", "SearchResult", "VectorConfig", "check_model",
     }  # fmt: skip
     assert all(getattr(gindex, name).__name__ == name for name in gindex.__all__)
     assert (Path(gindex.__file__).parent / "py.typed").is_file()

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
-from gindex.documents.schema import TEXT_VERSION
 from gindex.documents.table import DocumentTable
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
@@ -23,8 +22,8 @@ from gindex.store.writer import write_version
 def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
     """Rewrite the newest version as one volume without deleted documents, and commit; older versions stay readable.
 
-    Where there is one volume with one FAISS file, nothing is deleted, and its table is of the newest version, nothing
-    is done.
+    Where there is one volume with one FAISS file, nothing is deleted, and its table has all that is written today,
+    nothing is done.
 
     Raises:
         CorruptStoreError: A file is damaged.
@@ -45,7 +44,7 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
 
 def _is_old(snapshot: Snapshot) -> bool:
     with snapshot.table() as table:
-        return min(table.versions) < TEXT_VERSION
+        return table.is_old
 
 
 def _kept(manifest: Manifest) -> KeptParts:

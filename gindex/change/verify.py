@@ -157,6 +157,7 @@ def _table(connection: sqlite3.Connection, volume: VolumeRecord, deep: bool) -> 
         "SELECT SUM(token_count), MAX(token_count) FROM parts": (volume.tokens, volume.longest_part),
         "SELECT COUNT(*) FROM parts WHERE LENGTH(tokens) != 4 * token_count": (0,),
         "SELECT COUNT(*) FROM documents WHERE ordinal NOT IN (SELECT document FROM parts)": (0,),
+        "SELECT COUNT(*) FROM (SELECT 1 FROM parts GROUP BY document, part HAVING COUNT(*) > 1)": (0,),
         "SELECT COUNT(*) FROM words_docsize": (volume.documents,),
     }
     for statement, wanted in expected.items():

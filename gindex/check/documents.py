@@ -38,13 +38,19 @@ def made_up_documents(model: TrackedModel) -> list[Objective]:
 
 
 def followed(model: TrackedModel, objectives: Sequence[Objective]) -> list[Objective]:
-    """The same documents with other tokens behind each text, as many as the model takes, which do not count."""
+    """The same documents with other tokens behind each text, as many as the model takes, which do not count.
+
+    Texts that are labelled, and those of an encoder-decoder, stay as they are: what is behind them would be read.
+    """
     tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
     generator = np.random.default_rng(1)
     longer = []
     for objective in objectives:
         texts = []
         for text in objective.texts:
+            if text.labels is not None or text.is_decoded:
+                texts.append(text)
+                continue
             more = generator.choice(tokens, max(0, min(AFTER, model.loaded.max_tokens - len(text))))
             ids = np.concatenate([text.ids, more]).astype(np.uint32)
             texts.append(WeightedTokens(ids, np.concatenate([text.weights, np.zeros(len(more), np.float32)])))

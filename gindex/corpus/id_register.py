@@ -6,12 +6,16 @@ from typing import Self
 
 from gindex.errors import CorpusError
 
+_CACHE_BYTES = 256 << 20
+"""Bytes of pages in memory; ids in no order would have a smaller cache written and read again and again."""
+
 
 class IdRegister:
     """The places of all ids so far; SQLite moves them to a temporary file once they outgrow its page cache."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
         self._connection.execute("CREATE TABLE places(id TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID")
         self._connection.execute("BEGIN")
 

@@ -30,6 +30,18 @@ count alike."""
 PLAIN_WORDS = 1
 """The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
 
+PARTS_INDEX = "parts_of_documents"
+"""The index by which parts are found by document, and their lengths read without their tokens.
+
+Tables that were made before it have an index of documents and numbers of parts alone."""
+
+_WRITING_CACHE, _READING_CACHE = 256 << 20, 16 << 20
+"""Bytes of pages that SQLite holds: of a table that is filled, so that ids in no order find their place in memory, and
+of one that is read. A file is never mapped: one that is cut short meanwhile would kill the process."""
+
+_CHECKPOINT_PAGES = 16_384
+"""Pages of 4 KB in the log of a table that is filled, after which they are moved to their places."""
+
 FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
 """The full-text index; it divides texts at spaces and at every ASCII character that is no letter or digit."""
 
@@ -43,9 +55,9 @@ CREATE TABLE documents(
 );
 CREATE TABLE parts(
     ordinal INTEGER PRIMARY KEY, document INTEGER NOT NULL REFERENCES documents(ordinal), part INTEGER NOT NULL,
-    start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL,
-    UNIQUE(document, part)
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens BLOB NOT NULL, token_count INTEGER NOT NULL
 );
+CREATE UNIQUE INDEX {PARTS_INDEX} ON parts(document, part, token_count);
 CREATE VIRTUAL TABLE words USING {FULL_TEXT};
 """
 _FORMS = (
@@ -87,7 +99,14 @@ _LOOK_STEPS = 20_000
 def create(path: Path) -> sqlite3.Connection:
     """Make a new file with empty tables and open it for writing."""
     connection = sqlite3.connect(path)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    pragmas = (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        f"cache_size = {-_WRITING_CACHE // 1024}",
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+    )
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(CACHE)
     connection.executescript(_SCHEMA)
@@ -111,6 +130,7 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):  # the file may be damaged
                 connection.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA cache_size = {-_READING_CACHE // 1024}")
             _check_format(connection, path)
             register(connection)
         except BaseException:
@@ -183,6 +203,12 @@ def version_of(connection: sqlite3.Connection) -> int:
     """Return the version of a table."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def has_parts_index(connection: sqlite3.Connection) -> bool:
+    """Say whether lengths of parts can be read without their tokens."""
+    statement = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+    return connection.execute(statement, (PARTS_INDEX,)).fetchone() is not None
 
 
 def read_document(connection: sqlite3.Connection, ordinal: int) -> tuple[str, str, str, str, str] | None:

@@ -37,10 +37,15 @@ def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]
     Raises:
         FilterError: No document has a field that the filter names; shows the position.
     """
+    return table.filtered.get(where.text, lambda: _passing(table, where))
+
+
+def _passing(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:
     _check_fields(table, where)
-    statement = f"SELECT ordinal FROM parts WHERE document IN (SELECT ordinal FROM documents WHERE {where.sql})"
-    ordinals = [ordinal for (ordinal,) in table.rows(f"{statement} ORDER BY ordinal", where.parameters)]
-    return np.array(ordinals, np.int64)
+    # The order of the join is given: documents first, then their parts by the index that has no tokens.
+    statement = f"SELECT p.ordinal FROM documents d CROSS JOIN parts p ON p.document = d.ordinal WHERE {where.sql}"
+    found = table.rows(statement, where.parameters)
+    return np.sort(np.fromiter((ordinal for (ordinal,) in found), np.int64, len(found)))
 
 
 def lexical_documents(
@@ -73,7 +78,7 @@ def lexical_documents(
         if not partly:
             raise missing
         logger.warning("words of the query: %s", str(missing).removeprefix("words_text: "))
-    statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?"
+    statement = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
     parameters: list[int | float | str] = []
     if where is not None:
         _check_fields(table, where)
@@ -83,7 +88,7 @@ def lexical_documents(
     def match(version: int) -> str:
         return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
 
-    ranked = table.ranked(f"{statement} ORDER BY rank, rowid", parameters, count, match)
+    ranked = table.ranked(f"{statement} ORDER BY score DESC, rowid", parameters, count, match)
     if not ranked and PLAIN_WORDS in table.versions:
         logger.warning(
             "words of the query: found none of them in an index made before gindex told words from Chinese, Japanese, "

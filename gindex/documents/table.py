@@ -20,13 +20,16 @@ from gindex.corpus.masking import MASKED, marked
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import Guard, RowChecksums
+from gindex.documents.columns import PartColumns, read_columns
+from gindex.documents.filter_cache import FilterCache
 from gindex.documents.losses import FILE_COLUMNS, PLAIN, to_objective
 from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
-    FORMS_VERSION,
     PART_COLUMNS,
+    TEXT_VERSION,
     asked_errors,
     connect,
+    has_parts_index,
     limited,
     read_document,
     select_parts,
@@ -35,7 +38,7 @@ from gindex.documents.schema import (
 )
 from gindex.errors import CorruptStoreError, ShapeError, UnknownDocumentError
 from gindex.files.open_files import FilePool
-from gindex.thread_safety import Lock
+from gindex.thread_safety import Lock, once
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 Parameters = Sequence[int | float | str]
@@ -181,6 +184,7 @@ class DocumentTable:
     checked.
 
     Attributes:
+        filtered: The parts that filters leave, kept for the next search.
         most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
@@ -188,7 +192,8 @@ class DocumentTable:
         """Use `open`."""
         self._files = files
         self._deleted = deleted
-        self._lock = lock
+        self._lock = self.loading = lock
+        self.filtered = FilterCache()
         self.most_seconds: float | None = None
 
     @classmethod
@@ -236,22 +241,27 @@ class DocumentTable:
         parts, tokens, longest = zip(*self._query(totals), strict=True)
         return TableCounts(documents=sum(documents), parts=sum(parts), tokens=sum(tokens), longest_part=max(longest))
 
+    @once
+    def columns(self) -> PartColumns:
+        """What a pass over all parts needs of each, read once."""
+        tables = []
+        for file in self._files:
+            with self._lock, translated_errors(file.path):
+                file.compare()
+                tables.append(read_columns(file.connection, file.version))
+        return PartColumns.joined(tables)
+
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""
-        return self._column(lambda _version: "SELECT token_count FROM parts ORDER BY ordinal")
+        return self.columns.lengths_P
 
     def part_targets(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part that count in its loss, in the order of the ordinals [parts]."""
-        usual = "SELECT MAX(token_count - 1, 0) FROM parts ORDER BY ordinal"
-        stored = (
-            "SELECT COALESCE(l.targets, MAX(p.token_count - 1, 0)) FROM parts p LEFT JOIN losses l "
-            "ON l.part = p.ordinal ORDER BY p.ordinal"
-        )
-        return self._column(lambda version: stored if version >= FORMS_VERSION else usual)
+        return self.columns.targets_P
 
     def part_documents(self) -> npt.NDArray[np.int64]:
         """Return the ordinal of every part's document, in the order of the parts' ordinals [parts]."""
-        return self._column(lambda _version: "SELECT document FROM parts ORDER BY ordinal")
+        return self.columns.documents_P
 
     def objectives(self, ordinals: Ordinals) -> list[Objective]:
         """Return the tokens of parts, and how much each counts, in the order asked.
@@ -416,6 +426,13 @@ class DocumentTable:
         return rows
 
     @property
+    def is_old(self) -> bool:
+        """Whether a table lacks what gindex writes today, words or an index: `compact` makes both."""
+        with self._lock:
+            lacking = (file for file in self._files if not has_parts_index(file.connection))
+            return min(self.versions) < TEXT_VERSION or any(lacking)
+
+    @property
     def versions(self) -> set[int]:
         """The versions of the tables' format."""
         return {file.version for file in self._files}
@@ -426,7 +443,7 @@ class DocumentTable:
         """Return the best documents that are not deleted.
 
         Args:
-            statement: Selects document ordinals and scores, the largest score first.
+            statement: Selects document ordinals and scores, the largest score first, without a limit.
             parameters: Its parameters.
             limit: Most documents.
             words: Gives a first parameter for each version of a table, whose full-text index is of its own kind.
@@ -438,11 +455,13 @@ class DocumentTable:
             FilterError: See `rows`.
         """
         entries: list[tuple[int, float]] = []
+        # A document has a part at least; with a limit SQLite keeps the best ones, and does not sort all.
+        most = limit + sum(stop - start for start, stop in self._deleted)
         for file in self._files:
             with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
                 file.compare()
                 before = [] if words is None else [words(file.version)]
-                best = file.connection.execute(statement, [*before, *parameters])
+                best = file.connection.execute(f"{statement} LIMIT ?", [*before, *parameters, most])
                 alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
                 entries += islice(alive, limit)
         return sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:limit]
@@ -453,16 +472,6 @@ class DocumentTable:
         query = "SELECT MIN(ordinal) FROM parts WHERE document = ?"
         ((part,),) = connection.execute(query, (document,)).fetchall()
         return is_deleted(self._deleted, part)
-
-    def _column(self, statement: Callable[[int], str]) -> npt.NDArray[np.int64]:
-        """Run the statement for each table's version and return its column."""
-        columns = []
-        for file in self._files:
-            with self._lock, translated_errors(file.path):
-                file.compare()
-                values = file.connection.execute(statement(file.version))
-                columns.append(np.fromiter((value for (value,) in values), dtype=np.int64))
-        return np.concatenate(columns)
 
     def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Run a statement on each table and return the rows of all, table by table."""

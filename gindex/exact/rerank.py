@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 BLOCK_BYTES = 4 << 30
 """Most bytes of preconditioned query gradients that are held at once; one query is always taken."""
 
+FIRST_TOKENS, FIRST_SHARE = 128, 1 / 20
+"""Tokens of documents of middling length that are passed first, so that the time that all will take is known at once;
+where they are a larger share of all tokens, there is nothing to wait for."""
+
 Held = dict[str, HeldGradients]
 """The inverse curvature times the gradients of queries, [Q, O, I] by layer name."""
 
@@ -114,13 +118,14 @@ class Reranker:
         """
         results: list[npt.NDArray[np.float32]] = []
         blocks = self.blocks(len(queries), query_bytes)
-        for block in blocks.slices:
+        for number, block in enumerate(blocks.slices, start=1):
             preconditioned: Held = {}  # the last block goes before the next comes
             preconditioned = held or (precondition or self.precondition)(queries[block], progress, blocks.hold)
             if held is not None and len(blocks.slices) == 1:
                 held.update(preconditioned)
             ordinals = np.unique(np.concatenate(candidates[block]))
-            with progress.phase("exact influence", len(ordinals), "parts") as phase:
+            which = f", {number} of {len(blocks.slices)}" if len(blocks.slices) > 1 else ""
+            with progress.phase(f"exact influence{which}", len(ordinals), "parts") as phase:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)
         return results
 
@@ -184,12 +189,18 @@ class Reranker:
         layers = self.model.table.layers
         measure, axes = (layer_influence, (len(layers),)) if by_layer else (exact_influence, ())
         influence = np.zeros((*axes, *wanted_QN.shape), np.float32)
-        for batch in self.model.batches(objectives, np.arange(len(objectives)), self.batch_tokens):
+        for batch in self._batches(objectives):
             wanted = torch.from_numpy(wanted_QN[:, batch.ordinals])
             columns = measure(layers, preconditioned, wanted, partial(self.model.task.losses, batch), batch.texts)
             influence[..., batch.ordinals] = columns.cpu().numpy()
             phase.advance(len(batch.ordinals))
         return influence
+
+    def _batches(self, objectives: Sequence[Objective]) -> Iterator[TokenBatch]:
+        """Batches of documents, a small one of middling length first where there are many tokens."""
+        first, rest = middling_first(np.array([len(objective) for objective in objectives], np.int64))
+        for some in (first, rest):
+            yield from self.model.batches([objectives[n] for n in some], some, self.batch_tokens)
 
     def precondition(self, queries: Sequence[QueryTokens], progress: Progress, hold: Hold = whole) -> Held:
         """H^-1 G [Q, O, I] by layer name; the gradient of a query of several texts is the sum of theirs.
@@ -253,3 +264,17 @@ class Reranker:
             torch.from_numpy(owners[batch.ordinals]),
             hold,
         )
+
+
+def middling_first(lengths_N: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Documents to pass first, to know how long all of them will take, and the others; none first where all are few.
+
+    Args:
+        lengths_N: Tokens of each document.
+    """
+    order = np.argsort(lengths_N, kind="stable")
+    middle = order[len(order) // 2 :]
+    first = middle[: 1 + int(np.searchsorted(np.cumsum(lengths_N[middle]), FIRST_TOKENS))]
+    if lengths_N[first].sum() > FIRST_SHARE * lengths_N.sum():
+        first = order[:0]
+    return np.sort(first), np.setdiff1d(order, first)

@@ -266,7 +266,7 @@ class _Call:
             return cls(inputs=inputs, outputs=outputs, parts=parts)
         pairs: Pairs = args[1]
         for layer in layers:
-            running.call(layer, pairs.tokens, tuple(x.shape))
+            running.call(layer, pairs.batch or pairs.tokens, tuple(x.shape))
         if running.routes is None or running.routes[0] is not pairs:
             running.routes = pairs, Routes.of(pairs, documents, x.device)
         routes = running.routes[1]

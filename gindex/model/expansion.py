@@ -14,9 +14,9 @@ Axes: R rows, N documents, P values of a parameter.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -162,6 +162,7 @@ class Expansion(TorchFunctionMode):
         """
         super().__init__()
         self.rows, self.used, self._judge, self._done = rows, set[str](), judge, done
+        self._parameters = {name: parameter.weight for name, parameter in parameters.items()}
         self._known: dict[int, _Copies] = {}
         self._left: list[Token[Expansion | None]] = []
         for name, parameter in parameters.items():
@@ -184,6 +185,18 @@ class Expansion(TorchFunctionMode):
         """Have no copies of some parameters any more."""
         dropped = frozenset(names)
         self._known = {key: of for key, of in self._known.items() if dropped.isdisjoint(of.names)}
+
+    @contextmanager
+    def moved(self, move: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+        """Run with other copies [R, ...] in the place of those of each parameter, made from them."""
+        plain = dict(self._known)
+        for key, of in plain.items():
+            if len(of.names) == 1 and of.value is self._parameters.get(min(of.names)):
+                self._known[key] = replace(of, copies=move(min(of.names), of.copies))
+        try:
+            yield
+        finally:
+            self._known = plain
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

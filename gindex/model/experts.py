@@ -16,21 +16,8 @@ from torch import Tensor, nn
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Owner, OwnLinear, Pairs, own_products
 
 
-def inner_linears(model: nn.Module) -> dict[str, InnerLinear]:
-    """The linear maps of a model that have no module of their own, by the name that they are tracked under.
-
-    That is the name of the fused weight, such as `model.layers.0.mlp.experts.down_proj`, or of the router.
-    """
-    found: dict[str, InnerLinear] = {}
-    for name, module in model.named_modules():
-        for owner in _owners(module):
-            for inner, linear in owner.linears.items():
-                linear.owner = owner
-                found[".".join(filter(None, (name, inner)))] = linear
-    return found
-
-
-def _owners(module: nn.Module) -> Iterator[Owner]:
+def expert_owners(module: nn.Module) -> Iterator[Owner]:
+    """Yield the owners of the fused weights in a module, or of a router's weight."""
     kind = type(module).__name__
     if kind in _BY_CLASS:
         yield from _BY_CLASS[kind](module)

@@ -1,4 +1,4 @@
-"""Linear maps that a model computes without a module of their own: experts by fused weights, and routers.
+"""Linear maps that a model computes without a module of their own: experts by fused weights, routers, and others.
 
 A pass needs a module to hook. So while `opened` lasts, the module that holds such a weight, its owner, calls a stand-in
 in the place of the product: `ExpertLinears` for a weight [E, O, I] of all experts, `OwnLinear` for a weight [O, I] that
@@ -30,11 +30,13 @@ class Pairs:
         rows: The token of each pair [S], a row among all R; on the CPU.
         sizes: Number of pairs of each expert, E of them.
         tokens: R.
+        batch: Length of the first axis of a batch whose rows have R / `batch` tokens each, where it is known.
     """
 
     rows: Tensor
     sizes: tuple[int, ...]
     tokens: int
+    batch: int | None = None
 
 
 class InnerLinear(nn.Module):
@@ -68,7 +70,7 @@ class OwnLinear(InnerLinear):
 
 
 class ExpertLinears(InnerLinear):
-    """The affine maps of all experts by one fused weight.
+    """The affine maps of all experts by one fused weight; or other maps of one weight that read different tokens.
 
     Attributes:
         experts: E.
@@ -86,16 +88,17 @@ class ExpertLinears(InnerLinear):
 
     def by_expert(self, parameter: Tensor) -> Tensor:
         """The weight, its gradient or the like as [E, O, I], a view; a bias as [E, O]."""
-        if parameter.dim() == 2 and parameter.shape == (self.experts, self.outputs):
-            return parameter
+        if parameter.dim() == 1 or parameter.shape == (self.experts, self.outputs):
+            return parameter.view(self.experts, self.outputs)
         by_expert = parameter.view(self.experts, -1, parameter.shape[-1])
         return by_expert.mT if self.is_transposed else by_expert
 
     def forward(self, x_SI: Tensor, pairs: Pairs) -> Tensor:
         """The outputs [S, O] of pairs, each by its expert's weight."""
         weight_EOI = self.by_expert(self.weight)
+        bias_EO = None if self.bias is None else self.by_expert(self.bias)
         outputs = [
-            F.linear(x_MI.to(weight_EOI.dtype), weight_EOI[e], None if self.bias is None else self.bias[e])
+            F.linear(x_MI.to(weight_EOI.dtype), weight_EOI[e], None if bias_EO is None else bias_EO[e])
             for e, x_MI in enumerate(x_SI.split(list(pairs.sizes)))
             if len(x_MI)
         ]

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from gindex.errors import NothingToTrackError
 from gindex.model.convolution import Convolution, patch_geometry
 from gindex.model.expansion import OwnParameter
 from gindex.model.expansion_trial import own_parameters, reason_of_values, try_expansion
-from gindex.model.experts import inner_linears
 from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, Probe, wrong_gradients
 from gindex.model.inner_linears import ExpertLinears, InnerLinear, Pairs, opened, plain_forward
 from gindex.model.isolation import alone, own, share_turns
@@ -40,6 +40,7 @@ from gindex.model.layers import (
     part_count,
     with_sources,
 )
+from gindex.model.owners import inner_linears
 from gindex.model.quantisation import is_quantised_weight
 from gindex.model.sides import UNIT_VECTORS, usual_block
 from gindex.model.tables import Table, reason_against_table
@@ -101,7 +102,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
             found=f"none{f' ({listed})' if listed else ''}",
             remedy="use a model with such layers, and leave some of them in",
         )
-    return LayerTable(layers=layers, untracked=tuple(_untracked(model, layers, candidates.reasons, choice.trained)))
+    untracked = tuple(_untracked(model, layers, candidates.modules, candidates.reasons, choice.trained))
+    return LayerTable(layers=layers, untracked=untracked)
 
 
 def _structured(layers: Sequence[TrackedLayer], model: nn.Module, choice: LayerChoice) -> tuple[TrackedLayer, ...]:
@@ -224,7 +226,7 @@ class _Candidates:
             seen.shapes[documents] = tuple(x.shape)
             if isinstance(module, ExpertLinears):
                 pairs: Pairs = args[1]
-                seen.shapes[documents] = pairs.tokens, *x.shape[1:]
+                seen.shapes[documents] = pairs.batch or pairs.tokens, *x.shape[1:]
                 seen.share = len(x) / (pairs.tokens * module.experts)
             seen.order, seen.input_identity = len(inputs), (id(x), x._version)
             seen.graded &= torch.is_grad_enabled()
@@ -352,8 +354,7 @@ def _parts(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
 
 def _first(output: Any) -> Tensor:
     """Return the first tensor of numbers that a module returns."""
-    outputs = output if isinstance(output, tuple) else (output,)
-    return next(x for x in outputs if isinstance(x, Tensor) and x.is_floating_point())
+    return next(x for x in tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point())
 
 
 def _by_document(seen: _Calls) -> bool:
@@ -436,16 +437,21 @@ def _outside(model: nn.Module) -> set[int]:
 
 
 def _untracked(
-    model: nn.Module, layers: Sequence[TrackedLayer], reasons: Mapping[str, str], trained: Set[str] | None
+    model: nn.Module,
+    layers: Sequence[TrackedLayer],
+    affine: Mapping[str, nn.Module],
+    reasons: Mapping[str, str],
+    trained: Set[str] | None,
 ) -> Iterator[UntrackedWeight]:
     tracked = {identity for layer in layers for identity in _identities(layer)}
     modules, outside = dict(model.named_modules()), _outside(model)
+    layer_of = {id(p): name for name, module in affine.items() for p in affine_parameters(module)}
     for identity, names in _shared_parameters(model).items():
         if identity in tracked:
             continue
-        owner, whole = _owner(names[0]), names[0].removesuffix("_bias")  # what experts of a fused weight are called
+        owner, layer = _owner(names[0]), layer_of.get(identity, "")
         other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or convolution layer"
-        reason = reasons.get(names[0]) or reasons.get(owner) or reasons.get(whole) or other
+        reason = reasons.get(names[0]) or reasons.get(layer) or reasons.get(owner) or other
         if len(names) > 1 and not isinstance(modules[owner], nn.Embedding):
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()

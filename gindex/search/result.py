@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from gindex.exact.certificate import Certificate
 from gindex.exact.refinement import Refinement
 from gindex.queries.query import FailedQuery, Query, query_record
 from gindex.search.groups import Groups
@@ -67,6 +68,8 @@ class SearchResult:
         timing_ms: The time taken.
         negative_hits: The most negative first, where both ends were asked for.
         reranked: How many parts the exact influence was computed of; None where it wasn't asked for.
+        certificate: How likely it is that none of the true best was missed; None where exact influence wasn't asked
+            for, or does not order the hits: with words ranked, or summed over documents.
         refinement: How the query was refined; None where it wasn't asked for.
         groups: The scores of all documents by the value of a field; None where it wasn't asked for.
         notes: What is to be told of how the query became tokens: a prompt or a conversation that was cut, a token that
@@ -81,6 +84,7 @@ class SearchResult:
     timing_ms: Timing
     negative_hits: tuple[Hit, ...] | None = None
     reranked: int | None = None
+    certificate: Certificate | None = None
     refinement: Refinement | None = None
     groups: Groups | None = None
     notes: tuple[str, ...] = ()
@@ -144,6 +148,8 @@ def result_record(result: SearchResult) -> dict[str, Any]:
         record["negative_hits"] = [_hit_record(hit) for hit in result.negative_hits]
     if result.reranked is not None:
         record["reranked"] = result.reranked
+    if result.certificate is not None:
+        record["certificate"] = asdict(result.certificate)
     if result.refinement is not None:
         record["refinement"] = asdict(result.refinement)
     if result.groups is not None:

@@ -12,6 +12,7 @@ Axes: Q queries, D dimension, N parts.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from gindex.documents.table import DocumentTable
 from gindex.errors import ConfigError
+from gindex.exact.certificate import Certificate
 from gindex.exact.influence import QueryInfluence
 from gindex.progress import Progress
 from gindex.queries.query import FailedQuery
@@ -43,6 +45,14 @@ from gindex.store.reader import VectorReader
 
 Influence = Callable[[Sequence[QueryTokens]], QueryInfluence]
 """Gives what computes exact influence on queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reranking:
+    """What is told of the exact re-rank of each query: how many parts, and how likely it is that nothing was missed."""
+
+    reranked: list[int]
+    certificates: list[Certificate | None]
 
 
 class Searcher:
@@ -112,7 +122,7 @@ class Searcher:
         parts = selected_parts(self._table, options, ranks)
         selection = Selection(parts=parts, weights=self._normaliser.weights(options.normalise))
         search = make_search(self.funnel, vectors_QD, options, ranks, selection)
-        ends, reranked = self._ends(search, len(queries), exact, clock)
+        ends, reranking = self._ends(search, len(queries), exact, clock)
         groups = None if options.group_by is None else self.sweeper.groups(vectors_QD, parts, options, progress)
         clock.lap("search")
         timing, refinements = clock.timing(), None if exact is None else exact.refinements
@@ -123,7 +133,8 @@ class Searcher:
                 hits=ends[number][0],
                 timing_ms=timing,
                 negative_hits=ends[number][1] if options.both else None,
-                reranked=None if reranked is None else reranked[number],
+                reranked=None if reranking is None else reranking.reranked[number],
+                certificate=None if reranking is None else reranking.certificates[number],
                 refinement=None if refinements is None else refinements[number],
                 groups=None if groups is None else groups[number],
                 notes=query.notes,
@@ -135,21 +146,24 @@ class Searcher:
 
     def _ends(
         self, search: Search, queries: int, exact: QueryInfluence | None, clock: Clock
-    ) -> tuple[list[list[tuple[Hit, ...]]], list[int] | None]:
-        """Hits of each end of each query, and how many parts were re-ranked for each query."""
-        found, reranked = self._candidates(search, exact, clock)
+    ) -> tuple[list[list[tuple[Hit, ...]]], _Reranking | None]:
+        """Hits of each end of each query, and what is told of their re-rank."""
+        found, order = self._candidates(search, exact, clock)
         best = [self._gatherer.best(search, *of) for of in zip(search.asks, found, strict=True)]
+        reranking = (
+            None if order is None else _Reranking(reranked=order.reranked, certificates=order.certificates(best))
+        )
         hits = make_hits(search, best, self._table, self._reader, list(self._manifest.projection.slices))
         clock.lap("search")
         ends: list[list[tuple[Hit, ...]]] = [[] for _ in range(queries)]
         for ask, of_ask in zip(search.asks, hits, strict=True):
             ends[ask.query].append(of_ask)
-        return ends, reranked
+        return ends, reranking
 
     def _candidates(
         self, search: Search, exact: QueryInfluence | None, clock: Clock
-    ) -> tuple[list[list[Candidate]], list[int] | None]:
-        """Candidates of each ask in their order, and how many parts were re-ranked for each query."""
+    ) -> tuple[list[list[Candidate]], ExactOrder | None]:
+        """Candidates of each ask in their order, and what put them into it, where that is exact influence."""
         if search.selection.is_empty:
             self.funnel.check(search.vectors_AD)
             return [[] for _ in search.asks], None
@@ -157,10 +171,10 @@ class Searcher:
         clock.lap("search")
         if exact is None:
             return found, None
-        order = ExactOrder(search, exact, self._reader)
+        order = ExactOrder(search, exact, self.funnel, self._reader)
         found = order.order(found)
         clock.lap("rerank")
-        return found, order.reranked
+        return found, order
 
 
 def _tokens(queries: list[EncodedQuery]) -> list[QueryTokens]:

@@ -170,6 +170,7 @@ def describe(service: Service, served: ServedIndex) -> dict[str, Any]:
     return description | {
         "version": manifest.version,
         "created": manifest.created,
+        "task": manifest.task,
         "documents": manifest.documents["documents"],
         "parts": manifest.documents["parts"],
         "dimension": manifest.projection.dimension,

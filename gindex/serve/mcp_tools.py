@@ -64,6 +64,7 @@ def make_tools(index: Searchable) -> MCPServer:
         k: int = 5,
         where: str | None = None,
         negative: bool = False,
+        exact: bool = False,
     ) -> dict[str, Any]:
         """Find the training documents with the most influence on what a model says after a prompt or in a conversation.
 
@@ -76,12 +77,19 @@ def make_tools(index: Searchable) -> MCPServer:
             k: Documents to return, 50 at most.
             where: Filter over metadata, as in "year >= 1990 and kind = 'noun'".
             negative: Find documents that made the completion less likely.
+            exact: Order the best 300 parts by recomputed influence, which takes a minute or more; `certificate` is then
+                the probability that none of the true best was missed.
         """
         if k > MAX_RESULTS:
             raise ToolError(f"k: expected at most {MAX_RESULTS}, found {k}")
         with one, told():
             result = index.search(
-                _query(prompt, completion, messages, contrast), k=k, where=where, negative=negative, hits="document"
+                _query(prompt, completion, messages, contrast),
+                k=k,
+                where=where,
+                negative=negative,
+                exact=exact,
+                hits="document",
             )
         return result_record(result)
 

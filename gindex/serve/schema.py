@@ -281,6 +281,7 @@ class OneIndex(BaseModel):
     reason: Annotated[str | None, Field(description="Why it is not ready.")] = None
     version: int | None = None
     created: str | None = None
+    task: Annotated[str | None, Field(description="What its model was trained to do.")] = None
     documents: int | None = None
     parts: int | None = None
     dimension: int | None = None

@@ -28,6 +28,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "skipped_parts": len(manifest.skipped),
         "skipped": list(manifest.skipped.values()),
         "model": values_of(manifest.model),
+        "task": manifest.task,
         "tracked_layers": len(manifest.layers),
         "layer_groups": len(vectors.slices),
         "untracked_weights": len(manifest.untracked),

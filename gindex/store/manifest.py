@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gindex.config import BuildConfig
+from gindex.config import AUTO, CAUSAL, BuildConfig
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.errors import ConfigError, CorruptStoreError, FormatVersionError, NotAnIndexError
 from gindex.model.layer_records import LayerRecord, UntrackedWeight
@@ -111,6 +111,12 @@ class Manifest:
         if model.body_parameters is None or model.tracked_body_parameters is None:
             return coverage(model.parameters, model.tracked_parameters, "model", self.untracked)
         return coverage(model.body_parameters, model.tracked_body_parameters, "body", self.untracked)
+
+    @property
+    def task(self) -> str:
+        """What the model was trained to do; the usual task alone is not recorded."""
+        recorded = self.settings.model.task
+        return CAUSAL if recorded == AUTO else recorded
 
     @property
     def stored_parts(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gindex.config import AUTO, CAUSAL, ModelConfig
+from gindex.config import AUTO, ModelConfig
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.errors import ConfigError, GindexError, MismatchError, ModelError
 from gindex.model.adapter_folder import adapters_in
@@ -140,7 +140,7 @@ class RecordedModel:
         """Where the model may be, the likeliest place first."""
         record, root = self._snapshot.manifest.model, self._snapshot.root
         names = [self.given.name] if self.given.name else model_places(record, root)
-        task = self._snapshot.manifest.settings.model.task
+        task = self._snapshot.manifest.task
         if is_function_name(task) and self.given.task != task:
             raise ConfigError(
                 field="task",
@@ -148,7 +148,7 @@ class RecordedModel:
                 found="none" if self.given.task == AUTO else self.given.task,
                 remedy=f"read that function, and give `task` {task} to run it",
             )
-        given = replace(self.given, task=CAUSAL if task == AUTO else task)  # that task alone is not recorded
+        given = replace(self.given, task=task)
         recorded = [] if record.base is None or self.given.base is not None else base_places(record.base, root)
         places = []
         for name in names:

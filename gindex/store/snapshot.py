@@ -89,7 +89,7 @@ class Snapshot:
         """
         record = self.manifest.file(self.layout.root, path)
         if record.path not in self._checked:
-            record.check_content(self.layout.root)
+            record.check_once(self.layout.root)
             self._checked.add(record.path)
         return path
 

@@ -108,7 +108,7 @@ def test_search_prints_rank_score_id_part_and_text(run, built):
 
 def assert_result(record: dict, k: int, exact: bool) -> None:
     """The shape of a record, no more and no less."""
-    assert list(record) == ["query", "hits", *(["reranked"] if exact else []), "coverage", "timing_ms"]
+    assert list(record) == ["query", "hits", *(["reranked", "certificate"] if exact else []), "coverage", "timing_ms"]
     assert list(record["query"]) == ["id", "prompt", "completion", "tokens"]
     assert list(record["timing_ms"]) == ["load", "gradient", "search", "rerank", "total"]
     assert all(isinstance(value, float) and value >= 0 for value in record["timing_ms"].values())

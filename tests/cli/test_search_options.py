@@ -6,6 +6,9 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from gindex_cli.render import certificate_text
+
+from gindex.exact.certificate import Certificate
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
 CONFIG, QUERY, STORE = 2, 6, 8
@@ -66,8 +69,8 @@ def test_filter_that_nothing_passes_is_an_empty_list(run, built):
         (["--dedupe", "2"], CONFIG, "--dedupe: expected a number in (0, 1], found 2.0"),
         (["--words", "filter", "--words-text", "?"], QUERY, "--words-text: expected text with at least one word"),
         (["-k", "0"], CONFIG, "-k: expected at least 1, found 0"),
-        (["--stop-early", "0.5"], CONFIG, "--stop-early: expected --exact beside it, found none"),
-        (["--exact", "--stop-early", "-1"], CONFIG, "--stop-early: expected a positive finite number"),
+        (["--certainty", "0.5"], CONFIG, "--certainty: expected --exact beside it, found none"),
+        (["--exact", "--certainty", "1"], CONFIG, "--certainty: expected a number in (0, 0.999], found 1.0"),
         (["--normalise", "l2"], CONFIG, "'l2' is not one of"),
     ],
 )
@@ -170,3 +173,49 @@ def test_index_of_what_is_not_one(fails, tmp_path):
 def test_the_address_of_a_service_where_a_folder_is_expected(fails):
     assert "found the address of a service" in fails(STORE, "info", "http://127.0.0.1:8080/corpus")
     assert "found the address of a service" in fails(STORE, "explain", "https://host/corpus", "d1", PROMPT)
+
+
+def test_the_certificate_is_shown(run, built):
+    asked = ["search", built, PROMPT, "--completion", COMPLETION, "--exact", "--candidates"]
+    text = run(*asked, "1000").stdout
+    assert "\ncertain: the influence of every part that may be found was recomputed\n" in text
+    text = run(*asked, "30").stdout
+    (record,) = records(run(*asked, "30", "--json"))
+    found = Certificate(**record["certificate"])
+    assert certificate_text(found) in text and 0 < found.outside < 200
+
+
+@pytest.mark.parametrize(
+    ("certificate", "text"),
+    [
+        (
+            Certificate(probability=1.0, outside=0),
+            "certain: the influence of every part that may be found was recomputed",
+        ),
+        (
+            Certificate(probability=0.9721, outside=1),
+            "none of the true best is missing, with probability 0.972 (1 part not recomputed)",
+        ),
+        (
+            Certificate(probability=0.641, outside=1702, candidates=750),
+            "none of the true best is missing, with probability 0.64 only (1,702 parts not recomputed); "
+            "about --candidates 750 would make it .95",
+        ),
+        (
+            Certificate(probability=1e-7, outside=1702, candidates=2000),
+            "uncertain: some of the true best may well be missing (1,702 parts not recomputed); "
+            "about --candidates 2000 would make the probability of none .95",
+        ),
+    ],
+)
+def test_a_certificate_in_words(certificate, text):
+    assert certificate_text(certificate) == text
+
+
+def test_the_time_of_several_queries_is_told_once(run, built, tmp_path):
+    file = tmp_path / "queries.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (PROMPT, "the heap a lock", "?")))
+    text = run("search", built, "--queries", file, "--exact", "--candidates", "20", "-k", "2").stdout
+    (told,) = [line for line in text.splitlines() if line.startswith(("gradient ", "3 queries together: gradient "))]
+    assert told.startswith("3 queries together: ") and ", re-rank of 60 parts " in told
+    assert text.rindex(told) > text.rindex("influence ")

@@ -40,9 +40,9 @@ def test_options_of_a_search_stand_in_sections(shown):
         "What to look for": ["--completion", "--queries", "-k, --top", "--negative", "--hits"],
         "Filters and words": ["--where", "--words", "--words-text", "--words-documents"],
         "Sources": ["--group-by", "--groups"],
-        "Exact influence": ["--exact", "--candidates"],
+        "Exact influence": ["--exact", "--candidates", "--certainty"],
         "Output": ["--layers", "--json"],
-        "Laboratory": ["--refine", "--stop-early"],
+        "Laboratory": ["--refine"],
     }.items():
         assert all(f"{option} " in sections[title] for option in options), title
 
@@ -60,7 +60,7 @@ def test_options_of_a_build_stand_in_sections(shown):
     ("command", "option", "default"),
     [
         ("search", "--dedupe", "[default: off; 0<x<=1]"),
-        ("search", "--stop-early", "[default: off; x>0]"),
+        ("search", "--certainty", "[default: off: all candidates; 0<x<=0.999]"),
         ("search", "--words-text", "[default: those of the query]"),
         ("search", "--shortlist", "[default: automatic: enough for -k; x>=1]"),
         ("search", "--where", "[default: all]"),

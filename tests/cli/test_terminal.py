@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from gindex_cli import progress
 
 LINE = "gindex: interrupted; finished work is kept, run the same command again to go on"
 IMPORTED = re.compile(r"import time:.*\| *(\S+)")
@@ -320,3 +322,18 @@ def test_nothing_is_in_force_within_another_program():
         "assert sys.excepthook is sys.__excepthook__ and sys.stdout is sys.__stdout__\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, preexec_fn=default_signals)
+
+
+def test_a_long_phase_is_told_as_soon_as_it_is_known_to_be_long(monkeypatch, capsys):
+    """A log has the time that is left after the first step, then every ten seconds; a short phase has its end alone."""
+    clock = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for name, seconds in (("long", 2.0), ("short", 0.5)):
+        with progress.Lines().phase(name, 20, "parts") as phase:
+            for _ in range(20):
+                clock[0] += seconds
+                phase.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "long: 1/20 parts, ETA 0:00:38", "long: 6/20 parts, ETA 0:00:28", "long: 11/20 parts, ETA 0:00:18",
+        "long: 16/20 parts, ETA 0:00:08", "long: 20 parts in 0:00:40", "short: 20 parts in 0:00:10",
+    ]  # fmt: skip

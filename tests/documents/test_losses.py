@@ -28,9 +28,24 @@ def texts(draw) -> WeightedTokens:
 
 
 @st.composite
+def labelled(draw) -> WeightedTokens:
+    """A text with labels of one value or several, or of two texts, or both."""
+    text = draw(texts())
+    weights = np.array([draw(WEIGHTS), *text.weights[1:]], np.float32)
+    count, values = int(np.count_nonzero(weights)), draw(st.integers(1, 3))
+    numbers = st.floats(-1000, 1000, width=32)
+    labels = draw(st.lists(numbers, min_size=count * values, max_size=count * values))
+    second = draw(st.none() | st.integers(1, max(1, len(text) - 1))) if len(text) > 1 else None
+    if draw(st.booleans()) and second is not None:  # a target
+        weights[:second] = 0
+        return WeightedTokens(text.ids, weights, None, second)
+    return WeightedTokens(text.ids, weights, np.array(labels, np.float32).reshape(count, values), second)
+
+
+@st.composite
 def parts(draw) -> Objective:
     if draw(st.booleans()):
-        return Objective((draw(texts()),))
+        return Objective((draw(texts() | labelled().filter(lambda text: text.counted.any())),))
     numbers = st.floats(-10, 10, width=64)
     preference = Preference(beta=draw(numbers), reference=draw(numbers), weight=draw(numbers))
     return Objective((draw(texts()), draw(texts())), preference)
@@ -44,6 +59,7 @@ def test_losses_come_back(part):
     for text, expected in zip(found.texts, part.texts, strict=True):
         assert text.ids.tolist() == expected.ids.tolist()
         assert text.weights.tobytes() == expected.weights.tobytes()
+        assert text.question == expected.question and text.label_values == expected.label_values
     assert row is None or row[0] == part.targets
 
 
@@ -72,3 +88,19 @@ def test_a_plain_text_needs_no_row():
 def test_a_row_of_other_tokens(row):
     with pytest.raises(ShapeError):
         to_objective(np.array([1, 2, 3], np.uint32), (*row, None, None))
+
+
+@pytest.mark.parametrize(
+    ("labels", "second"),
+    [
+        (bytes(4), None),  # of two tokens that count there are two labels
+        (bytes(9), None),
+        (b"", None),
+        (None, 2),  # the text that is read would count
+        (bytes(8), 3),
+    ],
+)
+def test_labels_that_do_not_fit(labels, second):
+    row = (2, bytes([0b110]), None, None, None, None, None, labels, second)
+    with pytest.raises(ShapeError):
+        to_objective(np.array([1, 2, 3], np.uint32), row)

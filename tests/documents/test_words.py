@@ -258,3 +258,19 @@ def test_words_of_a_text_in_order():
     assert list(words_in("The lock, the RACE_condition")) == ["the", "lock", "the", "race_condition"]
     assert list(words_in("Python学习法 é ｶﾞ 法")) == ["python", "学习", "习法", "e", "ガ", "法"]
     assert list(words_in(" ,. ")) == []
+
+
+def test_the_best_documents_are_those_of_a_full_sort_without_the_deleted(tmp_path, tokenizer):
+    texts = ["a " * (1 + n % 5) + "b " * (n % 3) + "c" for n in range(40)]
+    stored = (Document(document_id=str(n), text=text, metadata={}) for n, text in enumerate(texts))
+    path, deleted = tmp_path / "documents.sqlite", [(0, 7), (11, 12), (30, 38)]
+    fill_table(path, stored, DocumentEncoder(tokenizer, CorpusConfig(max_tokens=100)), Silent())
+    with sqlite3.connect(path) as plain:
+        statement = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH 'a OR b'"
+        ranked = sorted(plain.execute(statement), key=lambda entry: (-entry[1], entry[0]))
+    plain.close()
+    alive = [entry for entry in ranked if not any(start <= entry[0] < stop for start, stop in deleted)]
+    assert len(alive) == 24
+    with DocumentTable.open(path, deleted=deleted) as table:
+        for count in (1, 3, 10, 24, 100):
+            assert lexical_documents(table, "a b", count) == alive[:count]

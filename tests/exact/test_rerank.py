@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gindex.corpus.objectives import Objective, WeightedTokens
-from gindex.exact.rerank import Reranker
+from gindex.exact.rerank import Reranker, middling_first
 from gindex.progress import Silent
 from gindex.queries.tokens import QueryTokens
 from gindex.vectors.held_gradients import RoundedGradients, rounded_bytes, whole, whole_bytes
@@ -125,3 +127,14 @@ def test_no_more_is_held_than_is_said(make_reranker, queries, sizes):
     )
     assert taken == len(queries) * sizes[1]
     assert all(one.shape[0] == len(queries) and one.dtype == torch.float32 for one in held.values())
+
+
+@given(st.lists(st.integers(1, 512), max_size=60))
+def test_a_small_share_of_documents_of_middling_length_is_passed_first(lengths):
+    first, rest = middling_first(np.array(lengths, np.int64))
+    assert sorted([*first, *rest]) == list(range(len(lengths)))
+    tokens = sum(lengths[n] for n in first)
+    assert tokens <= sum(lengths) / 20
+    if len(first):
+        middle = sorted(lengths)[len(lengths) // 2]
+        assert tokens >= 128 and middle in [lengths[n] for n in first] and all(lengths[n] >= middle for n in first)

@@ -44,7 +44,7 @@ def tokens():
 
 def table_of(model, choice=None):
     task = CausalLanguageModel(model)
-    return track_layers(model, lambda count: task.logits(_probe(model, count)), choice), task
+    return track_layers(model, lambda count: task.logits(_probe(task, count)), choice), task
 
 
 def batch_of(tokens):

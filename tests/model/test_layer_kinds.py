@@ -8,10 +8,10 @@ from probes import names, random_probe, reasons, track
 from torch import Tensor, nn
 
 from gindex.errors import ConfigError
-from gindex.model.experts import inner_linears
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layer_kinds import ATTENTION, EMBEDDINGS, HEAD, MLP, NORMS, OTHER, LayerKinds
 from gindex.model.layers import affine_shape
+from gindex.model.owners import inner_linears
 from gindex.model.tracking import track_layers
 
 EXPECTED = {

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -303,28 +304,31 @@ def test_opt_tracks_its_feed_forward_layers():
     assert table.share > 0.9
 
 
-def test_encoder_layers_of_torch_are_tracked_and_what_attention_holds_itself_is_named():
+def test_encoder_layers_of_torch_are_tracked():
     """In evaluation, torch passes by the modules of such layers in one operation where nothing needs a gradient."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
     model = nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, 2)).double().eval()
     table = track_layers(model, random_probe(model, TOKENS, 8, dtype=torch.float64))
-    assert names(table) == [f"0.layers.{n}.linear{k}" for n in (0, 1) for k in (1, 2)] + ["1"]
-    why = reasons(table)
-    assert why["0.layers.0.self_attn.in_proj_weight"].startswith("of MultiheadAttention, not a linear layer")
-    assert why["0.layers.0.self_attn.out_proj.weight"] == "not called in a forward pass"
-    assert_gradients_are_those_of_autograd(model, table, torch.randn(3, 4, 8, dtype=torch.float64))
+    own = ["self_attn.in_proj.0", "self_attn.in_proj.1", "self_attn.in_proj.2", "self_attn.out_proj"]
+    assert names(table) == [f"0.layers.{n}.{of}" for n in (0, 1) for of in (*own, "linear1", "linear2")] + ["1"]
+    assert {layer.group for layer in table} == {"0.layers.0", "0.layers.1", "1"}
+    whole = replace(table, layers=tuple(layer for layer in table if layer.expert is None))
+    assert_gradients_are_those_of_autograd(model, whole, torch.randn(3, 4, 8, dtype=torch.float64))
 
 
 class Recurrent(nn.Module):
-    """An LSTM and a layer that reads its last state."""
+    """A cell of an LSTM that runs step by step and a layer that reads its last state."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.last = nn.LSTM(WIDTH, 8, batch_first=True), nn.Linear(8, 2)
+        self.cell, self.last = nn.LSTMCell(WIDTH, 8), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.lstm(x)[0][:, -1])
+        state = self.cell(x[:, 0])
+        for t in range(1, x.shape[1]):
+            state = self.cell(x[:, t], state)
+        return self.last(state[0])
 
 
 def test_what_attribution_does_not_track_is_told(caplog):
@@ -333,12 +337,12 @@ def test_what_attribution_does_not_track_is_told(caplog):
     with caplog.at_level(logging.WARNING, "gindex"):
         table = tracked_layers(task, documents)
     assert names(table) == ["last"] and len(table) == 1 and table[0].name == "last"
-    assert reasons(table)["lstm.weight_ih_l0"] == "of LSTM, not a linear layer: `layers` everything takes it"
-    lstm = sum(parameter.numel() for parameter in task.model.lstm.parameters())
-    assert table.share == 18 / (18 + lstm)
+    assert reasons(table)["cell.weight_ih"] == "of LSTMCell, not a linear layer: `layers` everything takes it"
+    cell = sum(parameter.numel() for parameter in task.model.cell.parameters())
+    assert table.share == 18 / (18 + cell)
     (record,) = caplog.records
     assert f"only {100 * table.share:.1f}% of the weights are tracked" in record.message
-    assert "lstm.weight_hh_l0: of LSTM, not a linear layer" in record.message
+    assert "cell.weight_hh: of LSTMCell, not a linear layer" in record.message
 
 
 def test_a_model_that_is_not_finite_is_refused():

@@ -242,7 +242,7 @@ def test_words_are_what_was_said(chat_index):
 @pytest.mark.parametrize("form", ["contrast", "another answer", "mean", "preference"])
 def test_a_re_rank_that_stops_early_or_refines_takes_every_form(chat_index, form):
     query = FORMS[form][0]
-    stopped = chat_index.search(query, k=3, exact=True, candidates=150, stop_early=0.5)
+    stopped = chat_index.search(query, k=3, exact=True, candidates=150, certainty=0.5)
     assert [hit.rank for hit in stopped.hits] == [1, 2, 3] and stopped.reranked <= 150
     refined = chat_index.search(query, k=3, exact=True, candidates=20, refine="cg", refine_parts=20)
     assert refined.refinement.method == "cg" and all(np.isfinite(hit.influence) for hit in refined.hits)

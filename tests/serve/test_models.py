@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from gindex.errors import ServiceError
+from gindex.exact.certificate import Certificate
 from gindex.exact.explanation import Explanation, PartExplanation, TokenInfluence
 from gindex.http.answers import explanation_of, result_of
 from gindex.options import options_of
@@ -25,6 +26,7 @@ RESULT = SearchResult(
     timing_ms=Timing(load=0.0, gradient=1.0, search=2.0, rerank=3.0, total=6.0),
     negative_hits=(),
     reranked=3,
+    certificate=Certificate(probability=0.5, outside=7, candidates=20),
     notes=("cut",),
     version=4,
 )

@@ -1,6 +1,6 @@
 """Tiny random models of every task, from transformers' configurations, with tokenizers of words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,11 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
+
+from gindex.model.layer_records import LayerRecord
+from gindex.model.layers import TrackedLayer
 
 # fmt: off
 WORDS = [
@@ -134,3 +137,34 @@ TASK_MODELS = (
         name="Marian", task="seq2seq", architecture="MarianMTModel", config="MarianConfig", sizes=BART_LIKE
     ),
 )  # fmt: skip
+
+
+def reference_gradients(
+    model: nn.Module, layers: Sequence[TrackedLayer | LayerRecord], given: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of transformers for one document times the number of its labels, and its gradients [O, I] by layer.
+
+    Args:
+        model: A model of transformers.
+        layers: The layers; each is found in the model by its name.
+        given: What the model takes, with labels.
+    """
+    modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
+    weights = [p for m in modules.values() for p in (m.weight, getattr(m, "bias", None)) if p is not None]
+    model.requires_grad_(True)
+    try:
+        labels = given["labels"]
+        counted = labels.numel() if labels.is_floating_point() else int((labels != -100).sum())
+        total: Tensor = model(**given).loss * counted
+        found = torch.autograd.grad(total, weights, allow_unused=True)
+    finally:
+        model.requires_grad_(False)
+    by_weight = {id(w): torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)}
+    gradients = {}
+    for layer in layers:
+        module = modules[layer.name]
+        W_OI = by_weight[id(module.weight)]
+        W_OI = W_OI.T if type(module).__name__ == "Conv1D" else W_OI
+        bias = [by_weight[id(module.bias)][:, None]] if getattr(module, "bias", None) is not None else []
+        gradients[layer.name] = torch.cat([W_OI, *bias], 1)
+    return total.detach(), gradients

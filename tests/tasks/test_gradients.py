@@ -18,7 +18,7 @@ from gindex.corpus.masking import asked_at
 from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
-from tests.support.task_models import TASK_MODELS, WORDS, TaskModel
+from tests.support.task_models import TASK_MODELS, WORDS, TaskModel, reference_gradients
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 """Relative error by the format of transformers' loss. In float64 sums of a few hundred terms agree to 1e-12; some
@@ -96,30 +96,6 @@ def decoded(model: TrackedModel, n: int, length: int) -> tuple[WeightedTokens, d
 MAKERS = {"masked": masked, "classification": labelled, "token-classification": worded, "seq2seq": decoded}
 
 
-def expected_gradients(model: TrackedModel, given: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    own, layers = model.loaded.model, model.table.layers
-    weights = [
-        p for layer in layers for p in (layer.module.weight, getattr(layer.module, "bias", None)) if p is not None
-    ]
-    own.requires_grad_(True)
-    try:
-        loss = own(**given).loss
-        labels = given["labels"]
-        counted = labels.numel() if labels.is_floating_point() else int((labels != -100).sum())
-        total = loss * counted
-        found = torch.autograd.grad(total, weights, allow_unused=True)
-    finally:
-        own.requires_grad_(False)
-    by_weight = {id(w): torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)}
-    gradients = {}
-    for layer in layers:
-        W_OI = by_weight[id(layer.module.weight)]
-        W_OI = W_OI.T if type(layer.module).__name__ == "Conv1D" else W_OI
-        bias = [by_weight[id(layer.module.bias)][:, None]] if layer.has_bias else []
-        gradients[layer.name] = torch.cat([W_OI, *bias], 1)
-    return total.detach(), gradients
-
-
 def found_gradients(model: TrackedModel, objectives: list[Objective]):
     batch = pad(objectives, np.arange(len(objectives)))
     losses_N = model.task.losses(batch)
@@ -131,7 +107,7 @@ def test_gradients_are_those_of_transformers_loss(case):
     of, model = case
     made = [MAKERS[of.task](model, n, length) for n, length in enumerate(LENGTHS)]
     objectives = [Objective((asked,)) for asked, _ in made]
-    expected = [expected_gradients(model, given) for _, given in made]
+    expected = [reference_gradients(model.loaded.model, model.table.layers, given) for _, given in made]
     together = found_gradients(model, objectives)
     alone = [found_gradients(model, [each]) for each in objectives]
     sizes = {layer.name: max(float(G[layer.name].norm()) for _, G in expected) for layer in model.table.layers}

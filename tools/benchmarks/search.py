@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gindex_cli.progress import Lines
 from multiply_index import mask
 
 from gindex import GradientIndex
@@ -36,10 +35,8 @@ from gindex.ann.library import import_faiss
 from gindex.ann.spec import FaissSpec, spec_of
 from gindex.corpus.batches import TokenBatch
 from gindex.exact.fidelity import sample_queries
-from gindex.exact.stopping import expected_misses
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Silent
-from gindex.search.exact_order import STOPPING_BLOCK
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
@@ -318,42 +315,6 @@ def rounding(index: GradientIndex, ordinals: np.ndarray, queries: int = 4) -> No
         )
 
 
-def stopping(index: GradientIndex, queries: int, k: int = 10, most: int = 100) -> None:
-    """Print what `--stop-early` saves, and how true its stated error is, on queries drawn from the index.
-
-    Each query has the parts of other documents with the best scores as candidates; what a search does is done on
-    influence that is computed once.
-    """
-    asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable_parts, 0)
-    documents, everything = index.snapshot.documents.part_documents(), index.snapshot.usable_parts
-    vectors = index.model.encoder.encode_queries([query.objective for query in asked.tokens]).vectors.cpu()
-    scores_QN = index.scores(vectors)
-    influence_QN = index.reranker.influence(asked.tokens, [everything] * len(asked.tokens), Lines())
-    sizes_N = np.sqrt(index.snapshot.vectors.self_influence(everything).astype(np.float64))
-    print(f"\n{len(asked.tokens)} queries, {most} candidates of each, the best {k}\n")
-    print("| --stop-early | re-ranked | of the best missed, as stated | as counted | most of one query |")
-    print("|---|---|---|---|---|")
-    for limit in (5.0, 2.0, 1.0, 0.5, 0.1):
-        done, stated, missed = [], [], []
-        for scores_N, influence_N, own in zip(scores_QN, influence_QN, asked.documents, strict=True):
-            order = np.argsort(-scores_N, kind="stable")
-            order = order[documents[everything[order]] != own][:most]
-            scores, influence = scores_N[order].astype(np.float64), influence_N[order].astype(np.float64)
-            sizes, known, left = sizes_N[order], 0, float(len(order))
-            while left > limit and known < len(order):
-                known = min(known + max(STOPPING_BLOCK, k), len(order))
-                left = expected_misses(
-                    influence[:known], scores[:known], sizes[:known], scores[known:], sizes[known:], k
-                )
-            done.append(known)
-            stated.append(left)
-            missed.append(int((np.argsort(-influence)[:k] >= known).sum()))
-        print(
-            f"| {limit} | {np.mean(done):.1f} | {np.mean(stated):.2f} | {np.mean(missed):.2f} | {max(missed)} |",
-            flush=True,
-        )
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -363,15 +324,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--exact", action="store_true", help="measure the exact re-rank, and nothing else")
     parser.add_argument("--candidates", type=int, default=100, help="of each query, for --exact")
-    parser.add_argument("--stopping", type=int, help="measure --stop-early on so many queries, and nothing else")
     parser.add_argument("--prepare", action="store_true", help="make what is kept in --work, and stop")
     arguments = parser.parse_args()
     index = GradientIndex.open(arguments.index)
     if arguments.exact:
         exact(index, arguments.repeats, arguments.candidates)
-    if arguments.stopping:
-        stopping(index, arguments.stopping)
-    if arguments.exact or arguments.stopping:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     reader = index.snapshot.vectors

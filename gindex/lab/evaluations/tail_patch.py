@@ -27,7 +27,6 @@ from gindex.lab.evaluations.work_folder import WorkFolder, key_of
 from gindex.lab.plots import draw_intervals
 from gindex.lab.report import Figure, Report, Section, Source, Table, spread
 from gindex.lab.statistics import mean_interval
-from gindex.model.losses import CausalLanguageModel
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
@@ -179,7 +178,7 @@ class Stepper:
         """Load the model in float32: small steps are lost in fewer bits."""
         self._index, self._config = index, config
         self._model = TrackedModel.load(replace(index.model.config, dtype="float32"), index.manifest.layers)
-        self._task = CausalLanguageModel(self._model.loaded.model)  # the loaded model's own gives its head no gradient
+        self._task = self._model.loaded.kind.task()  # the loaded model's own gives its head no gradient
         self._tokens = tokenize_all(queries, self._model.loaded)
         self.before = self._losses(range(len(queries)))
 

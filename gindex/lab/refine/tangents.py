@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from gindex.errors import ModelError
 from gindex.model.capture import append_one, by_module, by_position, channels
 from gindex.model.convolution import Convolution
-from gindex.model.expansion import OwnParameter
+from gindex.model.expansion import OwnParameter, present_expansion
 from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
@@ -123,14 +123,21 @@ def _changed_outputs(
 
     A parameter that is a layer by itself, or a lookup table, is replaced in the same way.
     """
-    moved = {
-        id(layer.module.weight): joined(layer.module.weight, directions[layer.name].reshape(layer.module.weight.shape))
-        for layer in layers
-        if isinstance(layer.module, OwnParameter | Table)
-    }
+    tables = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, Table)}
+    parameters = {layer.name: layer.module.weight for layer in layers if isinstance(layer.module, OwnParameter)}
+    weights = tables | parameters
+
+    def move(name: str, x: Tensor) -> Tensor:
+        change = directions[name].reshape(weights[name].shape).to(x.dtype)
+        return joined(x, change.expand(x.shape).contiguous())
+
     with ExitStack() as stack:
+        expansion = present_expansion() if parameters else None
+        if expansion is not None:  # a pass that takes the gradients of parameters has copies of them
+            stack.enter_context(expansion.moved(move))
+        moved = weights if expansion is None else tables
         if moved:
-            stack.enter_context(_Moved(moved))
+            stack.enter_context(_Moved({id(weight): move(name, weight) for name, weight in moved.items()}))
         stack.enter_context(opened(layer.module for layer in layers))
         for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_change_hook(those, directions, joined))

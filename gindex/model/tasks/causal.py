@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gindex.config import AUTO, COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
+from gindex.config import COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder, Encoder
-from gindex.errors import ConfigError, GindexError, ModelError
+from gindex.errors import GindexError, ModelError
 from gindex.model.causality import check_causal, check_long, ordinary_tokens
 from gindex.model.library_messages import first_line
 from gindex.model.losses import CausalLanguageModel
@@ -33,6 +33,17 @@ class CausalKind(TaskKind):
     mapping = "MODEL_FOR_CAUSAL_LM_MAPPING"
     described = "a causal language model"
     query_forms = (COMPLETION, MESSAGES, TOKENS, PREFERENCE)
+    document_forms = (TEXT, *query_forms)
+    corpus_settings = (
+        "text_field",
+        "prompt_field",
+        "completion_field",
+        "messages_field",
+        "loss",
+        "beta",
+        "pack",
+        "overlap",
+    )
 
     @classmethod
     def fits(cls, architecture: str, settings: Mapping[str, Any]) -> bool:
@@ -62,22 +73,6 @@ class CausalKind(TaskKind):
                 found=f"{shown}, which does not predict next tokens",
                 remedy="give the language model that it was made from, or another `task`",
             )
-
-    @classmethod
-    def corpus_form(cls, form: str) -> str:
-        """The form of documents: any that is predicted token by token.
-
-        Raises:
-            ConfigError: It has labels.
-        """
-        if form not in (AUTO, TEXT, *cls.query_forms):
-            raise ConfigError(
-                field="form",
-                expected="one that a causal language model is trained on",
-                found=form,
-                remedy="leave `form` out",
-            )
-        return form
 
     def check(self, most_tokens: int) -> None:
         """Run the model on a few tokens: it must take tokens alone, and be causal.

@@ -70,7 +70,8 @@ class ClassificationKind(LabellingKind):
     auto_model = "AutoModelForSequenceClassification"
     mapping = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"
     described = "a classifier of texts"
-    document_form = LABEL
+    document_forms = (LABEL,)
+    corpus_settings = ("text_field", "pair_field", "label_field")
     endings = ("ForSequenceClassification",)
     remedy = "set pad_token_id in its config.json, where it has none"
     variants: ClassVar[tuple[str, ...]] = ("image-classification",)

@@ -26,7 +26,8 @@ class FunctionKind(TaskKind):
     """
 
     described = "a model of a class of transformers"
-    document_form = TENSORS
+    document_forms = (TENSORS,)
+    corpus_settings = ("columns",)
     reads_tokens = False
     mapping = ""
     function: ClassVar[TaskFunction]

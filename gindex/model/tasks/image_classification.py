@@ -108,7 +108,8 @@ class PictureKind(ClassificationKind):
     auto_model = "AutoModelForImageClassification"
     mapping = "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"
     described = "a classifier of pictures"
-    document_form = PICTURE
+    document_forms = (PICTURE,)
+    corpus_settings = ("image_field", "label_field")
     endings = ("ForImageClassification",)
     variants = ()
     remedy = "check preprocessor_config.json beside it"

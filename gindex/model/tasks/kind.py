@@ -21,9 +21,13 @@ from gindex.corpus.encoding import Encoder
 from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, ModelError
 from gindex.model.layers import LayerTable
+from gindex.options import options_of
 from gindex.queries.counted_text import CountedText, TokenLimit
 from gindex.queries.query import Query
 from gindex.queries.reader import QueryReader
+
+_ANY_TASK = ("form", "weight_field", "id_field", "max_tokens", "limit", "sample")
+"""Fields of `CorpusConfig` that every task has a use for."""
 
 
 class ModelTask(Protocol):
@@ -89,7 +93,8 @@ class TaskKind(ABC):
         auto_model: Class of transformers that loads the model.
         mapping: Configurations that it knows, by their name in transformers' modeling_auto.
         described: What the model must be, for errors.
-        document_form: Form of its documents; `auto` where they may have any that is predicted token by token.
+        document_forms: Forms that its documents may have; of several, one is recognised from each record.
+        corpus_settings: Fields of `CorpusConfig` that it has a use for, beside those that any task has.
         query_forms: Forms of queries that it takes.
         variants: Names of tasks that go by its name too, of models that read something else than text.
         reads_tokens: Whether the model reads tokens, with a tokenizer beside it.
@@ -100,7 +105,8 @@ class TaskKind(ABC):
     auto_model: ClassVar[str]
     mapping: ClassVar[str]
     described: ClassVar[str]
-    document_form: ClassVar[str] = AUTO
+    document_forms: ClassVar[tuple[str, ...]]
+    corpus_settings: ClassVar[tuple[str, ...]]
     query_forms: ClassVar[tuple[str, ...]] = (COMPLETION,)
     spare: ClassVar[str] = ""
     variants: ClassVar[tuple[str, ...]] = ()
@@ -161,7 +167,7 @@ class TaskKind(ABC):
         Raises:
             ConfigError: The task has no use for the form that was given.
         """
-        return replace(config, form=cls.corpus_form(config.form))
+        return replace(config, form=cls.corpus_form(config))
 
     @classmethod
     def load_reader(cls, folder: Path) -> Any:
@@ -176,18 +182,22 @@ class TaskKind(ABC):
         return ""
 
     @classmethod
-    def corpus_form(cls, form: str) -> str:
+    def corpus_form(cls, config: CorpusConfig) -> str:
         """The form of documents: the one that was given, or that of the task.
 
         Raises:
-            ConfigError: The task has no use for the one that was given.
+            ConfigError: The task has no use for the form, or for another setting that was given.
         """
-        own = cls.document_form
-        if form not in (AUTO, own):
-            raise ConfigError(
-                field="form", expected=f"{own}, for `task` {cls.name}", found=form, remedy="leave `form` out"
-            )
-        return own
+        for name, of in options_of(CorpusConfig).items():
+            value = getattr(config, name)
+            if value != of.default and name not in (*_ANY_TASK, *cls.corpus_settings):
+                raise ConfigError(
+                    field=name, expected=f"none for `task` {cls.name}", found=value, remedy=f"leave `{name}` out"
+                )
+        if config.form not in (AUTO, *cls.document_forms):
+            expected = f"{' or '.join(cls.document_forms)}, for `task` {cls.name}"
+            raise ConfigError(field="form", expected=expected, found=config.form, remedy="leave `form` out")
+        return cls.document_forms[0] if len(cls.document_forms) == 1 else config.form
 
     @abstractmethod
     def check(self, most_tokens: int) -> None:

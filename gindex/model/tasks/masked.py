@@ -43,7 +43,8 @@ class MaskedKind(LabellingKind):
     auto_model = "AutoModelForMaskedLM"
     mapping = "MODEL_FOR_MASKED_LM_MAPPING"
     described = "a masked language model"
-    document_form = TEXT
+    document_forms = (TEXT,)
+    corpus_settings = ("text_field", "mask_share")
     spare = r"(^|\.)(pooler|seq_relationship)\."
     endings = ("ForMaskedLM",)
 

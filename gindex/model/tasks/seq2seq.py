@@ -16,7 +16,7 @@ from gindex.corpus.text_pairs import PairEncoder
 from gindex.errors import ModelError, ShapeError
 from gindex.model.causality import LENGTH, allowed_rounding, random_tokens
 from gindex.model.devices import to_device
-from gindex.model.experts import inner_linears
+from gindex.model.owners import inner_linears
 from gindex.model.tasks.invariance import relative_change
 from gindex.model.tasks.labelling import Asked, LabellingTask
 from gindex.model.tasks.labelling_kind import LabellingKind
@@ -83,7 +83,8 @@ class Seq2SeqKind(LabellingKind):
     auto_model = "AutoModelForSeq2SeqLM"
     mapping = "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"
     described = "an encoder-decoder of texts"
-    document_form = COMPLETION
+    document_forms = (COMPLETION,)
+    corpus_settings = ("prompt_field", "completion_field")
 
     @classmethod
     def fits(cls, architecture: str, settings: Mapping[str, Any]) -> bool:

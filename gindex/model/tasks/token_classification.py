@@ -54,7 +54,8 @@ class TokenClassificationKind(LabellingKind):
     auto_model = "AutoModelForTokenClassification"
     mapping = "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING"
     described = "a classifier of tokens"
-    document_form = WORDS
+    document_forms = (WORDS,)
+    corpus_settings = ("words_field", "label_field")
     endings = ("ForTokenClassification",)
 
     @property

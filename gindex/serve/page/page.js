@@ -7,7 +7,7 @@ import { cards } from "./hits.js";
 import { histogram, tail } from "./plots.js";
 import { call, indexPath } from "./service.js";
 import { drawSources, fieldsOf, joined } from "./sources.js";
-import { drawCoverage, drawTrust } from "./trust.js";
+import { certificateText, drawCoverage, drawTrust } from "./trust.js";
 
 const FIELDS = ["prompt", "completion", "contrast", "k", "where", "normalise", "hits", "exact"];
 const VIEWS = ["text", "conversation"];
@@ -123,8 +123,9 @@ function show() {
   const took = answer.timing_ms;
   at("status").textContent = `${answer.query.tokens} tokens · gradient ${took.gradient.toFixed(0)} ms · search ` +
     `${took.search.toFixed(1)} ms${took.rerank ? ` · exact re-rank ${(took.rerank / 1000).toFixed(1)} s` : ""} · version ${answer.version}`;
-  at("notes").textContent = (answer.notes ?? []).map((note) => `Note: ${note}.`).join(" ");
-  at("notes").hidden = !answer.notes;
+  const notes = [...(answer.notes ?? []).map((note) => `Note: ${note}.`), ...certificateText(answer.certificate)];
+  at("notes").textContent = notes.join(" ");
+  at("notes").hidden = !notes.length;
   const merit = (hit) => (asked.exact && hit.influence !== null ? hit.influence : hit.score);
   const hits = [...answer.hits, ...answer.negative_hits], largest = Math.max(...hits.map((hit) => Math.abs(merit(hit))), 1e-30);
   const found = cards(hits, asked.query, merit, largest), { length } = answer.hits;

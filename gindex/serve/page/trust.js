@@ -1,4 +1,4 @@
-// How far the answers of an index can be trusted: its recall, and how much of the model is tracked.
+// How far the answers of an index can be trusted: its recall, what an exact re-rank may have missed, and how much of the model is tracked.
 
 import { at, make } from "./dom.js";
 
@@ -8,6 +8,15 @@ export function drawTrust(index, exact) {
   const recall = index.recall ? `recall@10 ${index.recall.at_10.toFixed(2)}` : "recall not measured";
   at("badge").textContent = exact ? `exact influence · candidates ${recall}` : index.lossless ? "full search of stored vectors" : `approximate · ${recall}`;
   at("badge").title = `${index.documents.toLocaleString("en")} documents, ${index.parts.toLocaleString("en")} parts, ${index.search_index}, ${recall} of a full scan`;
+}
+
+// How likely it is that none of the true best was missed, as sentences; none where nothing is said of it.
+export function certificateText(certificate) {
+  if (!certificate) return [];
+  if (!certificate.outside) return ["Every part was recomputed: none of the true best is missing."];
+  const chance = certificate.probability < 0.05 ? "less than .05" : certificate.probability.toFixed(certificate.candidates ? 2 : 3);
+  const advice = certificate.candidates ? ` About ${certificate.candidates.toLocaleString("en")} candidates would make it .95.` : "";
+  return [`None of the true best is missing with probability ${chance}.${advice}`];
 }
 
 export function drawCoverage(found) {

@@ -14,6 +14,7 @@ from gindex.errors import ConfigError, ModelError, NonFiniteError
 from gindex.lab.refine.gauss_newton import DENSE_WEIGHTS, GaussNewton, dense_matrix
 from gindex.lab.refine.tangents import outputs_and_tangent, tangent_by_reverse
 from gindex.model.capture import by_module
+from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import CausalLanguageModel
 from gindex.model.tensor_batches import TensorBatch, tensor_batches
@@ -57,6 +58,13 @@ def grouped() -> Made:
     """Classes of sequences of four channels, which a convolution reads in two groups."""
     model = nn.Sequential(nn.Conv1d(4, 4, 2, groups=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3, bias=False))
     return _tensors(Classification(_random(model)), torch.randn(6, 4, 3, dtype=WIDE), torch.randint(3, (6,)))
+
+
+def normed() -> Made:
+    """Two values of four features, with a norm's weight and bias and a number that multiplies them."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Tanh(), nn.PReLU(), nn.Linear(3, 2))
+    x, y = torch.randn(6, 4, dtype=WIDE), torch.randn(6, 2, dtype=WIDE)
+    return _tensors(Regression(_random(model)), x, y, LayerChoice(layers="everything"))
 
 
 def regression() -> Made:
@@ -111,12 +119,12 @@ def _random(model: nn.Module) -> nn.Module:
     return model
 
 
-def _tensors(task, x: Tensor, y: Tensor) -> Made:
-    layers = track_layers(task.model, random_probe(task.model, *x.shape[1:], dtype=WIDE)).layers
+def _tensors(task, x: Tensor, y: Tensor, choice: LayerChoice | None = None) -> Made:
+    layers = track_layers(task.model, random_probe(task.model, *x.shape[1:], dtype=WIDE), choice).layers
     return task, layers, lambda size: tensor_batches(x, y, size)
 
 
-@pytest.fixture(params=[language, convolutional, grouped, regression, fused])
+@pytest.fixture(params=[language, convolutional, grouped, normed, regression, fused])
 def made(request) -> Made:
     torch.manual_seed(0)
     return request.param()
@@ -135,7 +143,7 @@ def jacobian_matrix(task, layers: Sequence[TrackedLayer], batches: list, hessian
             for output in outputs_V:
                 found = iter(torch.autograd.grad(output, weights, retain_graph=True))
                 by_layer = [[next(found) for _ in layer.module.parameters()] for layer in layers]
-                by_layer = [torch.cat([W.flatten(1), *[b[:, None] for b in bias]], 1) for W, *bias in by_layer]
+                by_layer = [torch.cat([W.reshape(len(W), -1), *[b[:, None] for b in bias]], 1) for W, *bias in by_layer]
                 rows.append(torch.cat([G_OI.flatten() for G_OI in by_layer]))
             J_VW = torch.stack(rows)
             matrix = matrix + J_VW.T @ hessian(outputs_V.detach()) @ J_VW
@@ -211,6 +219,6 @@ def test_bad_outputs_and_large_models_are_refused(made):
     curvature = GaussNewton(layers, task, batches(6))
     with pytest.raises(ConfigError, match="at most 8,192 tracked weights, found 8,193; take conjugate gradients"):
         dense_matrix(curvature, DENSE_WEIGHTS + 1, torch.ones(1))
-    task.model.get_parameter(f"{layers[-1].name}.weight").data[0, 0] = float("nan")
+    next(layers[-1].module.parameters()).data.flatten()[0] = float("nan")
     with pytest.raises(NonFiniteError, match="finite outputs of documents"):
         curvature.product(torch.ones(1, curvature.space.size, dtype=WIDE))

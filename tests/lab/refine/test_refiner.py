@@ -108,14 +108,14 @@ def test_influence_is_that_of_the_exact_matrix_of_the_sample(index):
         assert value == pytest.approx(expected[name], abs=ROUNDING * largest)
 
 
-def test_queries_in_blocks_and_with_an_early_stop_are_refined_alike(index, monkeypatch):
+def test_queries_in_blocks_and_with_a_certainty_are_refined_alike(index, monkeypatch):
     queries = [Query(prompt=PROMPT, completion=COMPLETION), Query(prompt="the heap a lock"), Query(prompt="a parser")]
     options = SearchOptions(
         k=3, exact=True, candidates=40, refine="cg", refine_parts=12, refine_settings={"iterations": 3}
     )
     together = index.search_many(queries, options)
     monkeypatch.setattr(index.reranker, "_block_bytes", 1)  # one query at a time
-    for changes in ({}, {"stop_early": 1e-9}):
+    for changes in ({}, {"certainty": 0.999}):
         apart = index.search_many(queries, options, **changes)
         for one, other in zip(together, apart, strict=True):
             assert influence(other) == pytest.approx(influence(one), rel=ROUNDING)
