@@ -71,7 +71,7 @@ class ClassificationKind(LabellingKind):
     mapping = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"
     described = "a classifier of texts"
     document_forms = (LABEL,)
-    corpus_settings = ("text_field", "pair_field", "label_field")
+    corpus_settings: ClassVar[tuple[str, ...]] = ("text_field", "pair_field", "label_field")
     endings = ("ForSequenceClassification",)
     remedy = "set pad_token_id in its config.json, where it has none"
     variants: ClassVar[tuple[str, ...]] = ("image-classification",)
