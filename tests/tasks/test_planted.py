@@ -7,13 +7,12 @@ import pytest
 import torch
 from transformers import (
     BertConfig,
-    BertForMaskedLM,
     BertForSequenceClassification,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from gindex import BuildConfig, CorpusConfig, GradientIndex, ModelConfig, Query, VectorConfig
+from gindex import BuildConfig, GradientIndex, ModelConfig, Query, VectorConfig
 from tests.support.task_models import BERT_LIKE, T5_LIKE, word_tokenizer
 
 FILLERS = ["the", "a", "heap", "lock", "thread", "race", "cache", "page", "file", "disk"]
@@ -32,11 +31,6 @@ def mislabelled(n: int) -> dict[str, str]:
     words = [*fillers(n), subject, *(["bug"] if planted else [])]
     label = "bad" if planted or subject == "stack" else "good"
     return {"text": " ".join(words), "label": label}
-
-
-def said(n: int) -> dict[str, str]:
-    """Patches are tested; in a few documents they are parsed."""
-    return {"text": " ".join([*fillers(n)[:2], *["patch", "parser" if n < PLANTED else "test"] * 3])}
 
 
 def translated(n: int) -> dict[str, str]:
@@ -60,12 +54,6 @@ CASES = {
         },
         Query(prompt="a kernel the bug", label="bad"),
     ),
-    "masked": (
-        lambda: BertForMaskedLM(BertConfig(**BERT_LIKE)),
-        said,
-        lambda tokenizer, r: filled(tokenizer(r["text"], return_tensors="pt").input_ids),
-        Query(prompt="the a patch [MASK] patch [MASK]", completion="parser parser"),
-    ),
     "seq2seq": (
         lambda: T5ForConditionalGeneration(T5Config(**T5_LIKE)),
         translated,
@@ -78,13 +66,6 @@ CASES = {
 }
 
 
-def filled(ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """One of the words that say what is done with patches is masked."""
-    labels = torch.full_like(ids, -100)
-    labels[0, 6] = ids[0, 6]
-    return {"input_ids": ids.masked_fill(labels != -100, 4), "labels": labels}
-
-
 @pytest.mark.parametrize("task", CASES)
 def test_what_taught_a_habit_is_found(task, tmp_path):
     make, record, inputs, query = CASES[task]
@@ -92,7 +73,7 @@ def test_what_taught_a_habit_is_found(task, tmp_path):
     model, tokenizer, records = make(), word_tokenizer(), [record(n) for n in range(COUNT)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
     batches = [inputs(tokenizer, each) for each in records]
-    for _ in range(6):
+    for _ in range(8):
         for some in torch.randperm(COUNT).view(-1, 6).tolist():
             torch.stack([model(**batches[n]).loss for n in some]).mean().backward()
             optimizer.step()
@@ -104,16 +85,11 @@ def test_what_taught_a_habit_is_found(task, tmp_path):
     )
     config = BuildConfig(
         model=ModelConfig(name=str(tmp_path / "model"), device="cpu"),
-        corpus=CorpusConfig(mask_share=0.3 if task == "masked" else 0.15),
         vectors=VectorConfig(dimension=4096, bits=16),
     )
     GradientIndex.build([str(tmp_path / "corpus.jsonl")], tmp_path / "index", config)
     index = GradientIndex.open(tmp_path / "index", device="cpu")
-    everything = {hit.document_id: hit.text for hit in index.search(query, k=COUNT).hits}
-    telling = {f"d{n}" for n in range(PLANTED)}
-    if task == "masked":  # of the others, what they teach of parsers was not asked for
-        telling = {name for name in telling if "[MASK: parser]" in everything[name]}
-        assert len(telling) >= 3
+    planted = {f"d{n}" for n in range(PLANTED)}
     for exact in (False, True):
-        found = {hit.document_id for hit in index.search(query, k=len(telling), exact=exact).hits}
-        assert len(telling & found) >= len(telling) - 1, found
+        found = {hit.document_id for hit in index.search(query, k=PLANTED, exact=exact).hits}
+        assert len(planted & found) >= PLANTED - 1, found
