@@ -214,7 +214,7 @@ def test_a_certificate_in_words(certificate, text):
 
 def test_the_time_of_several_queries_is_told_once(run, built, tmp_path):
     file = tmp_path / "queries.jsonl"
-    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (PROMPT, "the heap a lock", "?")))
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (PROMPT, "the heap a lock", "a parser")))
     text = run("search", built, "--queries", file, "--exact", "--candidates", "20", "-k", "2").stdout
     (told,) = [line for line in text.splitlines() if line.startswith(("gradient ", "3 queries together: gradient "))]
     assert told.startswith("3 queries together: ") and ", re-rank of 60 parts " in told
