@@ -11,7 +11,7 @@ from .command import GindexCommand
 from .early_checks import check_asked
 from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
-from .query_options import made_query, query_options
+from .query_options import made_query, query_options, whole_queries
 from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
         gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    if (prompt is None) == (given["messages"] is None):
-        raise click.UsageError("Give either PROMPT or --messages.")
+    if [prompt, *whole_queries(given)].count(None) != 3:
+        raise click.UsageError("Give one of PROMPT, --messages, --image and --document.")
     query = made_query(prompt, given)
     check_asked(index, document_id=document_id)
 

@@ -178,7 +178,8 @@ def _type_of(hint: Any, described: Option, default: Any) -> dict[str, Any]:
     if get_args(hint)[1:] == (...,):
         return {"multiple": True, "type": get_args(hint)[0]}
     plain = next((each for each in get_args(hint) if each is not NoneType), hint)
-    kind: Any = click.Choice(described.known) if described.known else click.types.convert_type(plain)
+    counted = described.known and not described.form
+    kind: Any = click.Choice(described.known) if counted else click.types.convert_type(plain)
     if default is not None and NoneType in get_args(hint):
         kind = OrWord(kind, described.unset)
     return {"type": kind}
@@ -220,14 +221,17 @@ def permissions() -> dict[str, Any]:
 
 
 def base_option(command: Decorated) -> Decorated:
-    """Give a command that opens an index an option for the base of its adapter; `opening()` has what was given."""
-    of = setting(ModelConfig, "base", needs=(LOADED,), unset=_RECORDED, expose_value=False, callback=_keep)
-    return of(command)
+    """Give a command that opens an index options for its adapter's base and its own task; see `opening()`."""
+    more: dict[str, Any] = {"needs": (LOADED,), "expose_value": False, "callback": _keep}
+    own = "Function of your own that the index was built with; its code is run, and no index runs it by itself."
+    task = option("--task", group=MODEL, metavar="MODULE:FUNCTION", unset="none", help=own, **more)
+    return setting(ModelConfig, "base", unset=_RECORDED, **more)(task(command))
 
 
 def opening() -> dict[str, Any]:
     """What the running command was given to open an index with, beside model and device."""
-    return permissions() | {"base": click.get_current_context().meta.get(f"{__name__}.base")}
+    meta = click.get_current_context().meta
+    return permissions() | {name: meta.get(f"{__name__}.{name}") for name in ("base", "task")}
 
 
 def _keep(ctx: click.Context, option: click.Parameter, value: Any) -> None:

@@ -33,6 +33,18 @@ _OPTIONS = (
     ),
     option("--pair", group=LOOK_FOR, unset="one text", help="Second text, where a classifier reads two."),
     option(
+        "--image",
+        type=click.Path(path_type=Path),
+        group=LOOK_FOR,
+        help="File of a picture in the place of PROMPT, where a classifier reads pictures.",
+    ),
+    option(
+        "--document",
+        metavar="ID",
+        group=LOOK_FOR,
+        help="Document of the index in the place of PROMPT, with its own label or completion.",
+    ),
+    option(
         "--messages",
         type=click.Path(path_type=Path, allow_dash=True),
         group=LOOK_FOR,
@@ -71,7 +83,7 @@ _OPTIONS = (
         "model fills in masks or labels words: those that are masked, or whose labels count.",
     ),
 )
-NAMES = ("completion", "label", "pair", "messages", "loss", "turn", "contrast", "span")
+NAMES = ("completion", "label", "pair", "image", "document", "messages", "loss", "turn", "contrast", "span")
 """Parameters that the options give a command."""
 
 
@@ -98,11 +110,13 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
 
     found = {
         name: given[name]
-        for name in ("completion", "label", "pair", "loss", "turn", "contrast")
+        for name in ("completion", "label", "pair", "document", "loss", "turn", "contrast")
         if given[name] is not None
     }
     if given["span"] is not None:
         found["span"] = read_span(given["span"], "query")
+    if given["image"] is not None:
+        found["image"] = _read_picture(given["image"])
     if given["messages"] is None:
         return Query(prompt=prompt or "", **found)
     if "completion" in found:
@@ -110,3 +124,17 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     if found.get("contrast", "").startswith("@"):
         found["contrast"] = read_messages(Path(found["contrast"][1:]))["messages"]
     return Query(**read_messages(given["messages"]), **found)
+
+
+def whole_queries(given: Mapping[str, Any]) -> list[Any]:
+    """What was given in the place of PROMPT, None for what was not."""
+    return [given[name] for name in ("messages", "image", "document")]
+
+
+def _read_picture(path: Path) -> bytes:
+    from gindex.errors import QueryError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise QueryError(field=path, expected="a file of a picture", found=error.strerror) from error

@@ -27,6 +27,12 @@ def query_text(query: "Query", write: Mark, mark: Mark) -> str:
         shown = [query_text(each, write, mark) for each in query.queries[:SHOWN_QUERIES]]
         more = [write("...")] if len(query.queries) > SHOWN_QUERIES else []
         return "\n".join([write(f"{query.aggregate} of {len(query.queries)} queries"), *shown, *more])
+    if query.document is not None:
+        return mark(f"document {query.document}")
+    if query.tensors is not None:
+        return mark(f"tensors {', '.join(sorted(query.tensors))}")
+    if query.image is not None:
+        return mark("a picture" if query.label is None else f"a picture of {query.label}")
     if query.input_ids is not None:
         return write(f"{len(query.input_ids)} tokens")
     if query.chosen is not None or query.rejected is not None:

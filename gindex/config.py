@@ -12,7 +12,7 @@ from gindex.options import LABORATORY, Settings, option
 from gindex.registry import Registry
 
 BIT_WIDTHS = (1, 2, 4, 8, 16)
-FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS = (
+FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS, PICTURE, TENSORS = (
     "text",
     "completion",
     "messages",
@@ -20,6 +20,8 @@ FORMS = TEXT, COMPLETION, MESSAGES, TOKENS, PREFERENCE, LABEL, WORDS = (
     "preference",
     "label",
     "words",
+    "picture",
+    "tensors",
 )
 AUTO = "auto"
 LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all"
@@ -39,6 +41,7 @@ TASKS = Registry(
         CAUSAL: "gindex.model.tasks.causal:CausalKind",
         "masked": "gindex.model.tasks.masked:MaskedKind",
         "classification": "gindex.model.tasks.classification:ClassificationKind",
+        "image-classification": "gindex.model.tasks.image_classification:PictureKind",
         "token-classification": "gindex.model.tasks.token_classification:TokenClassificationKind",
         "seq2seq": "gindex.model.tasks.seq2seq:Seq2SeqKind",
     },
@@ -53,6 +56,9 @@ PERMISSIONS = ("trust_remote_code", "allow_pickle")
 
 USUAL_TOKENS = 512
 """Tokens of the longest part, where the settings say nothing and the model takes as many."""
+
+EXAMPLES = 32
+"""Documents of which a model is tried on a few, where its task is a user's own."""
 
 LEAST_SHARE = 0.5
 """Share of a model's body below which it is said aloud how little of it is tracked."""
@@ -71,8 +77,9 @@ class CorpusConfig(Settings):
         AUTO,
         "What a document is: text; a prompt with its completion, which alone counts; messages, a conversation of which "
         "the assistant's turns count; tokens, prepared as input_ids with labels, loss_mask or loss_weights; a "
-        "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; auto goes "
-        "by the model's task and each record's fields.",
+        "preference of chosen over rejected, by DPO's loss; a text with its label; words with a label each; a "
+        "picture with its label; tensors, for a task of one's own; auto goes by the model's task and each record's "
+        "fields.",
         group=CORPUS,
         choices=(AUTO, *FORMS),
     )
@@ -84,11 +91,18 @@ class CorpusConfig(Settings):
         None, "Field that holds the second text of a pair, where classifiers read two.", group=CORPUS, unset="one text"
     )
     words_field: str = option("tokens", "Field that holds the words of a text that are labelled.", group=CORPUS)
+    image_field: str = option("image", "Field that holds a picture: the bytes of its file, or its path.", group=CORPUS)
     label_field: str | None = option(
         None,
-        "Field that holds the label of a text, or those of its words: by name or number.",
+        "Field that holds the label of a text or a picture, or those of a text's words: by name or number.",
         group=CORPUS,
         unset="label, or ner_tags of words",
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "Field that holds a tensor which a task of one's own reads, numbers or lists of them; may be repeated.",
+        group=CORPUS,
+        unset="those that the task names",
     )
     mask_share: float = option(
         0.15, "Share of a text's tokens that masked language models are asked for.", group=CORPUS, above=0, most=1
@@ -150,6 +164,7 @@ class CorpusConfig(Settings):
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))  # a list, where it comes out of JSON
         super().__post_init__()
         if self.limit is not None and self.sample is not None:
             raise ConfigError(
@@ -191,9 +206,12 @@ class ModelConfig(Settings):
     task: str = option(
         AUTO,
         "What the model was trained to do: predict the next token (causal) or masked ones, classify texts or their "
-        "tokens, or predict one text from another (seq2seq); auto goes by the architecture in its config.json.",
+        "tokens, or predict one text from another (seq2seq); auto goes by the architecture in its config.json. A "
+        "function of your own, MODULE:FUNCTION or FILE.py:FUNCTION, gives the losses of tensors; its code is run.",
         group=MODEL,
         choices=lambda: (AUTO, *TASKS.names()),
+        form="MODULE:FUNCTION",
+        metavar="TASK",
     )
     trust_remote_code: bool = option(False, "Run code that the model brings with it. Read it first.", group=MODEL)
     allow_pickle: bool = option(
@@ -392,7 +410,8 @@ class BuildConfig(Settings):
 def _written(config: Any, always: tuple[str, ...]) -> dict[str, Any]:
     """The settings of a component: those that are always written, and others where they are not the default."""
     usual = asdict(type(config)())
-    return {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
+    written = {name: of for name, of in asdict(config).items() if name in always or of != usual[name]}
+    return {name: list(of) if isinstance(of, tuple) else of for name, of in written.items()}
 
 
 def as_of_today(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
-from gindex.config import PERMISSIONS, BuildConfig, ModelConfig
+from gindex.config import AUTO, PERMISSIONS, BuildConfig, ModelConfig
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
@@ -26,6 +27,7 @@ from gindex.exact.refiner import refiner_sample
 from gindex.exact.rerank import Reranker
 from gindex.keywords import ScoreKeywords, SearchKeywords
 from gindex.model.isolation import plain, throughout
+from gindex.model.named_functions import is_function_name
 from gindex.options import changed
 from gindex.progress import Progress, Silent
 from gindex.queries.query import FailedQuery, Query, query_of
@@ -41,6 +43,7 @@ from gindex.search_options import REFINERS, ScoreOptions, SearchOptions
 from gindex.store.description import describe
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
+from gindex.store.query_documents import IndexReader
 from gindex.store.recorded_model import RecordedModel
 from gindex.store.snapshot import Snapshot
 from gindex.store.versions import latest_version
@@ -110,7 +113,8 @@ class GradientIndex:
         run_build(sources, Path(out), config, strict=strict, progress=progress)
         allowed = {name: getattr(config.model, name) for name in PERMISSIONS}
         model = config.model
-        return cls.open(out, model=model.name, base=model.base, device=model.device, **allowed)
+        task = model.task if is_function_name(model.task) else None
+        return cls.open(out, model=model.name, base=model.base, task=task, device=model.device, **allowed)
 
     @classmethod
     def open(
@@ -119,6 +123,7 @@ class GradientIndex:
         *,
         model: str | None = None,
         base: str | None = None,
+        task: str | None = None,
         device: str = "auto",
         version: int | None = None,
         allow_degraded: bool = False,
@@ -132,6 +137,8 @@ class GradientIndex:
             path: The index directory.
             model: Folder or hub name of the model; None looks for it where the build recorded it.
             base: The same of the base of an adapter.
+            task: Function of one's own that the index was built with, which is imported; an index never runs one by
+                itself.
             device: Device of the passes.
             version: Number of the version; None opens the newest.
             allow_degraded: Go on where vectors are lost or damaged, without their documents; `problems` says which.
@@ -151,6 +158,7 @@ class GradientIndex:
             name=_absolute(model) or "",
             adapter=snapshot.manifest.settings.model.adapter,
             base=_absolute(base),
+            task=task or AUTO,
             device=device,
             dtype=snapshot.manifest.model.dtype,
             trust_remote_code=trust_remote_code,
@@ -260,6 +268,14 @@ class GradientIndex:
         """
         return [objective for _, objective in parts_of_id(self.snapshot.documents, document_id)]
 
+    def content(self, document_id: str) -> Content | None:
+        """The picture or the tensors that a document is, as the index keeps them; None for texts.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        return next((text.content for objective in self.objectives(document_id) for text in objective.texts), None)
+
     def search(
         self,
         query: str | Query,
@@ -339,7 +355,7 @@ class GradientIndex:
         """
         if not queries:
             return []
-        tokens = tokenize_queries(queries, self.model.tracked.loaded, long_queries=long_queries, max_tokens=max_tokens)
+        tokens = tokenize_queries(queries, self._reader, long_queries=long_queries, max_tokens=max_tokens)
         return encode_queries(self.model.encoder, queries, tokens)
 
     def search_encoded(
@@ -395,7 +411,7 @@ class GradientIndex:
         if not options.exact:
             encoded = usable(self.encode(queries, long_queries=options.long_queries))
             return self.searcher.sweeper.scores(torch.stack([query.vector_D for query in encoded]), options)
-        tokens = usable(tokenize_queries(queries, self.model.tracked.loaded, long_queries=options.long_queries))
+        tokens = usable(tokenize_queries(queries, self._reader, long_queries=options.long_queries))
         return self.searcher.sweeper.influence(
             self.reranker.blocks(len(tokens)).slices,
             lambda some, progress: QueryInfluence(self.reranker, tokens[some], progress),
@@ -515,7 +531,7 @@ class GradientIndex:
         table, model = self.snapshot.documents, self.model.tracked
         table.document(document_id)
         asked = query_of(query, completion)
-        tokens = tokenize_query(asked, model.loaded, long_queries=options.long_queries)
+        tokens = tokenize_query(asked, self._reader, long_queries=options.long_queries)
         preconditioned = self.reranker.precondition([tokens], progress or Silent())
         return explain(model, table, preconditioned, document_id, asked, tokens.notes, progress=progress)
 
@@ -562,7 +578,7 @@ class GradientIndex:
         if queries is None:
             asked = sample_queries(snapshot.documents, sample, usable, seed)
         else:
-            tokens = tokenize_all(queries, self.model.tracked.loaded)
+            tokens = tokenize_all(queries, self._reader)
             asked = FidelityQueries(tokens=tokens, documents=np.full(len(tokens), -1))
         ranked = sample_parts(usable, parts, seed)
         return measure_fidelity(
@@ -572,6 +588,11 @@ class GradientIndex:
     def info(self) -> dict[str, Any]:
         """Describe the index: what `gindex info` prints, as plain values."""
         return describe(self.snapshot)
+
+    @property
+    def _reader(self) -> IndexReader:
+        """What reads queries."""
+        return IndexReader(model=self.model.tracked.loaded, documents=self.snapshot.documents)
 
     def _search(
         self, queries: Sequence[EncodedQuery | FailedQuery], options: SearchOptions, clock: Clock, progress: Progress

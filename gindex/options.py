@@ -33,6 +33,7 @@ class Option:
         above: Number that it must be larger than.
         most: Largest number that it may be.
         choices: Values that it may have, or a function that gives them; empty where they are not counted.
+        form: What other values look like than the choices, as MODULE:FUNCTION: texts with a colon; empty for none.
         unset: How None reads: off, all, automatic, ...
         needs: Settings of which one must be given for this one to do anything, as `exact` or `words=rank`.
         metavar: What stands for a value in the help.
@@ -46,6 +47,7 @@ class Option:
     above: float | None = None
     most: float | None = None
     choices: tuple[Any, ...] | Callable[[], tuple[Any, ...]] = ()
+    form: str = ""
     unset: str = "none"
     needs: tuple[str, ...] = ()
     metavar: str | None = None
@@ -70,7 +72,7 @@ class Option:
     def takes(self, value: Any) -> bool:
         """Whether a value other than None is one that it may have."""
         if self.known:
-            return value in self.known
+            return value in self.known or (self.form != "" and ":" in str(value))
         if self.range == "":
             return True
         high = value < float("inf") if self.most is None else value <= self.most
@@ -80,7 +82,7 @@ class Option:
     def values(self) -> str:
         """The values that it may have, for errors."""
         if self.known:
-            return f"one of {', '.join(map(str, self.known))}"
+            return f"one of {', '.join(map(str, self.known))}" + (f", or {self.form}" if self.form else "")
         if self.most is not None:
             return (
                 f"from {self.least} to {self.most}"

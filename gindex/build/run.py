@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from gindex.build.state import (
     start_or_resume,
 )
 from gindex.build.vector_phase import VectorSetup, VectorWork
-from gindex.config import USUAL_TOKENS, BuildConfig
+from gindex.config import EXAMPLES, USUAL_TOKENS, BuildConfig
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
@@ -77,7 +78,7 @@ def plan_build(sources: Sequence[str], config: BuildConfig, progress: Progress |
     """Read the corpus and the model and estimate the build, leaving nothing behind."""
     config = settled(sources, config)
     with tempfile.TemporaryDirectory(prefix="gindex-") as folder:
-        model = load_tracked(config)
+        model = load_tracked(config, examples=first_documents(sources, config))
         with PreparedBuild.prepare(Layout(Path(folder)), sources, config, model, progress or Silent()) as build:
             return build.plan()
 
@@ -113,7 +114,7 @@ def run_build(
     config = settled(sources, config)
     fingerprints = fingerprint_sources(sources)
     check_start(layout, config, fingerprints)
-    model = _model(layout, config)  # before anything is written: a model that is refused leaves nothing behind
+    model = _model(layout, sources, config)  # before anything is written: a model that is refused leaves nothing behind
     with building(layout), ExitStack() as stack:
         with alone(layout):
             if version_numbers(layout):
@@ -131,13 +132,15 @@ def run_build(
             return build.commit(work, segments, fingerprints)
 
 
-def _model(layout: Layout, config: BuildConfig) -> TrackedModel:
+def _model(layout: Layout, sources: Sequence[str], config: BuildConfig) -> TrackedModel:
     """Load the model; where the index is finished, it must be the recorded one, and the recorded layers are tracked."""
+    examples = first_documents(sources, config)
     if not version_numbers(layout):
-        return load_tracked(config)
+        return load_tracked(config, examples=examples)
     finished = Manifest.read(layout, latest_version(layout))
     recorded = values_of(finished.model)
-    return load_tracked(config, finished, lambda loaded: check_same_model(layout, recorded, loaded.identity))
+    check = partial(check_same_model, layout, recorded)
+    return load_tracked(config, finished, lambda loaded: check(loaded.identity), examples)
 
 
 def _finish(
@@ -173,13 +176,27 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         name = "pack" if config.corpus.pack else "max_tokens"
         raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     kind = read.folder.kind
-    form, tokens = kind.corpus_form(config.corpus), wanted or min(USUAL_TOKENS, most)
-    corpus = replace(config.corpus, max_tokens=tokens, form=form)
+    corpus = kind.corpus_config(replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
     return replace(config, corpus=corpus, model=replace(config.model, task=kind.name))
 
 
+def first_documents(sources: Sequence[str], config: BuildConfig) -> Callable[[LoadedModel], list[Objective]]:
+    """What gives the first documents of a corpus, as a model reads them."""
+
+    def read(loaded: LoadedModel) -> list[Objective]:
+        corpus = replace(config.corpus, limit=None, sample=None)
+        documents = list(islice(read_corpus(sources, corpus, config.seed), EXAMPLES))
+        encoded = loaded.encoder(corpus, config.seed).encode(documents)
+        return [part.objective for document in encoded for part in document.parts]
+
+    return read
+
+
 def load_tracked(
-    config: BuildConfig, manifest: Manifest | None = None, check: Callable[[LoadedModel], None] = lambda _loaded: None
+    config: BuildConfig,
+    manifest: Manifest | None = None,
+    check: Callable[[LoadedModel], None] = lambda _loaded: None,
+    examples: Callable[[LoadedModel], Sequence[Objective]] = lambda _loaded: (),
 ) -> TrackedModel:
     """Load the model and check that the settings suit it, before any work is done.
 
@@ -187,12 +204,13 @@ def load_tracked(
         config: All settings.
         manifest: That of the index, where there is one: its layers are tracked.
         check: Called with the model; see `TrackedModel.load`.
+        examples: Gives documents to try it on, likewise.
 
     Raises:
         ModelError: The model cannot be taken, or fails on parts as long as they may be.
         ConfigError: The dimension doesn't suit the model, or a pattern of layers does nothing.
     """
-    model = TrackedModel.load(config.model, None if manifest is None else manifest.layers, check)
+    model = TrackedModel.load(config.model, None if manifest is None else manifest.layers, check, examples)
     slice_widths(model, config)  # raises ConfigError
     model.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return model

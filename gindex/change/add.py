@@ -88,7 +88,12 @@ def run_add(
         snapshot.check_factors()
         manifest, fingerprints = snapshot.manifest, fingerprint_sources(sources)
         recorded = values_of(manifest.model)
-        model = load_tracked(config, manifest, lambda loaded: check_same_model(layout, recorded, loaded.identity))
+        model = load_tracked(
+            config,
+            manifest,
+            lambda loaded: check_same_model(layout, recorded, loaded.identity),
+            lambda _loaded: snapshot.examples(),
+        )
         setup = VectorSetup.recorded(snapshot, model, config, strict=strict)
         started = {
             "replace": replace_ids,

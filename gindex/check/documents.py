@@ -14,7 +14,7 @@ COUNT = 3
 LONGEST = 128
 """Tokens of a text that are taken, so that a trial takes seconds."""
 
-MADE_LENGTHS = (48, 31, 64)
+MADE_LENGTHS, MADE_PICTURES = (48, 31, 64), 256
 
 AFTER = 16
 """Tokens that are put behind a text, to see that they leave its gradient as it is."""
@@ -28,8 +28,10 @@ def corpus_documents(table: DocumentTable) -> list[Objective]:
 
 
 def made_up_documents(model: TrackedModel) -> list[Objective]:
-    """Three documents of different lengths of random ordinary tokens."""
-    tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
+    """Three documents of different lengths of random ordinary tokens; of random pixels, where the model reads these."""
+    tokens = np.arange(MADE_PICTURES)
+    if model.task.reads_tokens:
+        tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
     generator = np.random.default_rng(0)
     lengths = [min(length, model.loaded.max_tokens) for length in MADE_LENGTHS]
     return [model.task.trial(generator.choice(tokens, length).astype(np.uint32)) for length in lengths]

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from gindex.build.plan import BuildPlan
-from gindex.build.run import PreparedBuild, load_tracked, settled
+from gindex.build.run import PreparedBuild, first_documents, load_tracked, settled
 from gindex.check.cost import COST, MadeUpCorpus, cost_finding, speed_findings
 from gindex.check.coverage import coverage_findings
 from gindex.check.documents import corpus_documents, made_up_documents
@@ -89,7 +89,7 @@ class _Check:
 
     def _load(self) -> TrackedModel:
         with self.progress.phase("load model", 1, "models") as phase:
-            model = load_tracked(self.config)
+            model = load_tracked(self.config, examples=first_documents(self.sources, self.config))
             phase.advance()
         return model
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective, Preference
 from gindex.errors import ShapeError
 
@@ -45,6 +46,7 @@ class TokenBatch:
         preferences: How the losses of two texts become one, for each objective; None where losses are summed.
         labels: What is asked at each token that counts, text by text [M, K]; None where tokens are predicted.
         seconds: Position where a second text begins, the length where there is none [R]; None where no text has one.
+        contents: Pictures or tensors [R], where the model reads these; None where it reads tokens.
     """
 
     ordinals: npt.NDArray[np.int64]
@@ -54,6 +56,7 @@ class TokenBatch:
     preferences: tuple[Preference, ...] | None = None
     labels: npt.NDArray[np.float32] | None = None
     seconds: npt.NDArray[np.int64] | None = None
+    contents: tuple[Content, ...] | None = None
 
     @property
     def texts(self) -> int:
@@ -62,7 +65,9 @@ class TokenBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Mask of the real tokens by objective [N, S T]; padding is False."""
+        """Mask of the real tokens by objective [N, S T]; padding is False. Of pictures and tensors [N, 1], all."""
+        if self.contents is not None:
+            return np.ones((len(self.ordinals), 1), bool)
         return _real(self.lengths, self.tokens.shape[1]).reshape(len(self.ordinals), -1)
 
     @property
@@ -149,7 +154,7 @@ def batch_objectives(
     Raises:
         ShapeError: There is not one ordinal per objective.
     """
-    kinds: dict[tuple[int, bool, int], list[int]] = {}
+    kinds: dict[tuple[int, bool, int, str], list[int]] = {}
     for n, objective in enumerate(objectives):
         kinds.setdefault(objective.kind, []).append(n)
     batches = []
@@ -205,6 +210,7 @@ def pad(objectives: Sequence[Objective], ordinals: Sequence[int] | npt.NDArray[n
     preferences = tuple(found for objective in objectives if (found := objective.preference) is not None)
     labels = [text.labels for text in texts if text.labels is not None]
     seconds = [len(text) if text.second is None else text.second for text in texts]
+    contents = tuple(text.content for text in texts if text.content is not None)
     return TokenBatch(
         ordinals=np.asarray(ordinals, dtype=np.int64),
         tokens=tokens,
@@ -213,6 +219,7 @@ def pad(objectives: Sequence[Objective], ordinals: Sequence[int] | npt.NDArray[n
         preferences=preferences or None,
         labels=np.concatenate(labels) if labels else None,
         seconds=np.array(seconds, np.int64) if any(text.second is not None for text in texts) else None,
+        contents=contents or None,
     )
 
 

@@ -14,9 +14,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import AUTO, COMPLETION, LABEL, MESSAGES, PREFERENCE, TEXT, TOKENS, WORDS, CorpusConfig
+from gindex.config import (
+    AUTO,
+    COMPLETION,
+    LABEL,
+    MESSAGES,
+    PICTURE,
+    PREFERENCE,
+    TENSORS,
+    TEXT,
+    TOKENS,
+    WORDS,
+    CorpusConfig,
+)
+from gindex.corpus.contents import Content, tensor_content, tensor_of
 from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
 from gindex.corpus.objectives import WeightedTokens
+from gindex.corpus.pictures import picture_content, picture_name
 from gindex.errors import CorpusError
 
 Array = npt.NDArray[Any]
@@ -41,6 +55,7 @@ class Form:
         text: Of plain text, the text; of a labelled one likewise.
         content: Of other forms but tokens, its fields as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts.
+        file: Of a picture or tensors, these.
         weight: What its loss is multiplied by.
     """
 
@@ -49,6 +64,7 @@ class Form:
     text: str | None = None
     content: dict[str, Any] = field(default_factory=dict)
     tokens: WeightedTokens | None = None
+    file: Content | None = None
     weight: float = 1.0
 
 
@@ -96,12 +112,14 @@ def needed_fields(name: str, config: CorpusConfig) -> tuple[str, ...]:
         PREFERENCE: ("chosen", "rejected"),
         LABEL: (config.text_field, *filter(None, [config.pair_field]), label_field(LABEL, config)),
         WORDS: (config.words_field, label_field(WORDS, config)),
+        PICTURE: (config.image_field, label_field(PICTURE, config)),
+        TENSORS: config.columns,
     }[name]
 
 
 def label_field(name: str, config: CorpusConfig) -> str:
     """The field of labels of a form."""
-    return config.label_field or {LABEL: "label", WORDS: "ner_tags"}[name]
+    return config.label_field or {LABEL: "label", WORDS: "ner_tags", PICTURE: "label"}[name]
 
 
 def _recognised(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> str:
@@ -159,6 +177,8 @@ def _settings_of(name: str) -> str:
         MESSAGES: "messages_field",
         LABEL: "text_field`, `pair_field` and `label_field",
         WORDS: "words_field` and `label_field",
+        PICTURE: "image_field` and `label_field",
+        TENSORS: "columns",
     }.get(name, "")
 
 
@@ -364,13 +384,38 @@ def _labelled(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Fo
     names = [config.text_field, *filter(None, [config.pair_field])]
     for name in names:
         _check_text(fields[name], name, place)
-    label, field = fields[label_field(LABEL, config)], label_field(LABEL, config)
-    if label is None or label == "":
-        raise CorpusError(field=place, expected=f"a label in the field {field!r}", found="none", remedy="add it")
+    label = _given_label(LABEL, fields, place, config)
     pair = {} if config.pair_field is None else {"pair": fields[config.pair_field]}
     return Form(
         name=LABEL, used=frozenset(names), text=fields[config.text_field], content={**pair, "label": _plain(label)}
     )
+
+
+def _given_label(form: str, fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Any:
+    field = label_field(form, config)
+    label = fields[field]
+    if label is None or label == "":
+        raise CorpusError(field=place, expected=f"a label in the field {field!r}", found="none", remedy="add it")
+    return label
+
+
+def _picture(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """A picture with its label, which stays among the metadata."""
+    value, label = fields[config.image_field], _given_label(PICTURE, fields, place, config)
+    name = picture_name(value)
+    content = {"label": _plain(label)} | ({} if name is None else {"file": name})
+    return Form(
+        name=PICTURE,
+        used=frozenset({config.image_field}),
+        content=content,
+        file=picture_content(value, f"{place}, field {config.image_field!r}"),
+    )
+
+
+def _tensors(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
+    """Tensors, each in a field of its own."""
+    tensors = {name: tensor_of(fields[name], f"{place}, field {name!r}") for name in config.columns}
+    return Form(name=TENSORS, used=frozenset(config.columns), file=tensor_content(tensors))
 
 
 def _words(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
@@ -418,6 +463,8 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str, CorpusConfig], Form]] = {
     PREFERENCE: _preference,
     LABEL: _labelled,
     WORDS: _words,
+    PICTURE: _picture,
+    TENSORS: _tensors,
 }
 
 

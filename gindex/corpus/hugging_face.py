@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gindex.config import CorpusConfig
+from gindex.config import PICTURE, CorpusConfig
+from gindex.corpus.forms import label_field
+from gindex.corpus.labels import NamedClass
 from gindex.corpus.packages import require
 from gindex.corpus.records import Record
 from gindex.corpus.sources import Source
@@ -26,7 +28,7 @@ def read_saved(source: Source, config: CorpusConfig) -> Iterator[Record]:
         if isinstance(dataset, dict):
             remedy = f"give the folder of one split, such as {source.location}/NAME"
             dataset = _split(dataset, "", source.location, remedy)
-        yield from _records(source, dataset.with_format(None))
+        yield from _records(source, _prepared(dataset.with_format(None), config), config)
     except CorpusError:
         raise
     except Exception as error:  # datasets documents no set of errors
@@ -54,7 +56,7 @@ def read_hub(source: Source, config: CorpusConfig) -> Iterator[Record]:
     try:
         splits = _load(library, name, configuration, source.location)
         remedy = f"name a split, as in {named}:SPLIT"
-        yield from _records(source, _split(splits, split, source.location, remedy))
+        yield from _records(source, _prepared(_split(splits, split, source.location, remedy), config), config)
     except (CorpusError, MissingDependencyError):
         raise
     except Exception as error:  # network, hub and parsing errors alike
@@ -106,11 +108,32 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(known[:_SHOWN]) + more or "none"
 
 
-def _records(source: Source, dataset: Iterable[object]) -> Iterator[Record]:
+def _prepared(dataset: Any, config: CorpusConfig) -> Any:
+    """A dataset whose pictures come as they are stored, where the documents are pictures."""
+    if config.form != PICTURE or not dataset.features:
+        return dataset
+    for name, feature in dataset.features.items():
+        if type(feature).__name__ == "Image":
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+def _with_class_name(fields: Any, features: Any, config: CorpusConfig) -> Any:
+    """A record of a picture whose label goes by its name, where the dataset has names of labels."""
+    field = label_field(PICTURE, config)
+    names: list[str] = getattr((features or {}).get(field), "names", None) or []
+    label = fields.get(field) if config.form == PICTURE else None
+    if not isinstance(label, int) or not 0 <= label < len(names):
+        return fields
+    return {**fields, field: NamedClass.of(names[label], label)}
+
+
+def _records(source: Source, dataset: Any, config: CorpusConfig) -> Iterator[Record]:
     number = 0
     try:
         for number, fields in enumerate(dataset, 1):
             place = f"{source.location}: record {number}"
+            fields = _with_class_name(fields, dataset.features, config)
             yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
     except OverflowError as error:  # Python's dates begin with year 1 and end with 9999
         raise CorpusError(

@@ -25,6 +25,19 @@ ONE_CLASS, SEVERAL_CLASSES, VALUES = LABEL_KINDS = (
 _SHOWN = 8
 
 
+class NamedClass(str):
+    """Name of a class, with its number in the data set that it is from, for models that have no names of classes."""
+
+    number: int
+
+    @classmethod
+    def of(cls, name: str, number: int) -> "NamedClass":
+        """A class by its name and number."""
+        made = cls(name)
+        made.number = number
+        return made
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labels:
     """The labels that a model gives.
@@ -76,6 +89,8 @@ class Labels:
         named = str(value).strip()
         if isinstance(value, str) and named in self.names:
             return self.names.index(named)
+        if isinstance(value, NamedClass) and self.names == tuple(f"LABEL_{n}" for n in range(len(self.names))):
+            value = value.number
         number = _whole(value)
         if number is None or not 0 <= number < len(self.names):
             shown = ", ".join(self.names[:_SHOWN]) + (", ..." if len(self.names) > _SHOWN else "")

@@ -3,7 +3,8 @@
 A document is trained on with some of its tokens counting and others not (a prompt, a user's turn), and each may weigh.
 A query is the same. So both come down to texts of tokens, and a weight for the loss with which each token is predicted.
 Models that label what they read, as classifiers and masked language models do, are asked for labels in the place of
-tokens; encoder-decoders read one text and predict the tokens of a second.
+tokens; encoder-decoders read one text and predict the tokens of a second. A picture, or tensors, stand in the place of
+tokens where a model reads these.
 
 Axes: T tokens, M tokens that count, K values of a label.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.contents import Content
 from gindex.errors import ShapeError
 
 TokenIds = npt.NDArray[np.uint32]
@@ -33,12 +35,15 @@ class WeightedTokens:
             values; None where tokens themselves are predicted.
         second: Position where a second text begins; None without one. With labels it is read behind the first one, as
             of a pair; without, an encoder reads the first and a decoder predicts the second.
+        content: A picture or tensors, where that is what the model reads; the ids are zeros then, as many as it has
+            positions, the first of which counts.
     """
 
     ids: TokenIds
     weights: TokenWeights
     labels: TokenLabels | None = None
     second: int | None = None
+    content: Content | None = None
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.weights.shape or self.ids.ndim != 1:
@@ -48,7 +53,7 @@ class WeightedTokens:
         if self.labels is not None and self.labels.shape[:1] != (np.count_nonzero(self.weights),):
             expected = f"one for each of {np.count_nonzero(self.weights)} tokens that count"
             raise ShapeError(field="labels", expected=expected, found=self.labels.shape)
-        if self.labels is None and self.weights[: self.second or 1].any():
+        if self.labels is None and self.content is None and self.weights[: self.second or 1].any():
             unpredicted = "the first token" if self.second is None else "the text that is read"
             raise ShapeError(field="weights", expected=f"0 for {unpredicted}", found=float(self.weights[0]))
 
@@ -58,6 +63,14 @@ class WeightedTokens:
         weights = np.ones(len(ids), np.float32)
         weights[: max(1, first)] = 0
         return cls(np.asarray(ids, np.uint32), weights)
+
+    @classmethod
+    def of_content(cls, content: Content, positions: int, label: TokenLabels | None = None) -> "WeightedTokens":
+        """A picture, or tensors, asked for one label [K] of the whole, where there is one."""
+        weights = np.zeros(positions, np.float32)
+        weights[0] = 1
+        labels = None if label is None else label[None].astype(np.float32)
+        return cls(np.zeros(positions, np.uint32), weights, labels, content=content)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,10 +92,10 @@ class WeightedTokens:
         return 0 if self.labels is None else self.labels.shape[1]
 
     @property
-    def question(self) -> tuple[bytes, bytes, int]:
+    def question(self) -> tuple[bytes, bytes, int, Content | None]:
         """What is read and what is asked of it, but for the weights: equal for texts whose losses are multiples."""
         labels = b"" if self.labels is None else self.counted.tobytes() + self.labels.tobytes()
-        return self.ids.tobytes(), labels, self.second or 0
+        return self.ids.tobytes(), labels, self.second or 0, self.content
 
     def weighted(self, weights: TokenWeights) -> "WeightedTokens":
         """The same text with other weights [T], none where it has none; labels stay where it still has some."""
@@ -100,9 +113,9 @@ class WeightedTokens:
     def window(self, length: int) -> "WeightedTokens":
         """At most `length` tokens: the first ones, or where none of these count, those about the first that does.
 
-        Of an encoder-decoder's texts both are cut, the first one more.
+        Of an encoder-decoder's texts both are cut, the first one more; pictures and tensors stay whole.
         """
-        if len(self) <= length:
+        if len(self) <= length or self.content is not None:
             return self
         if self.second is not None:
             after = min(len(self) - self.second, max(length - self.second, length // 2))
@@ -171,9 +184,14 @@ class Objective:
         return sum(map(len, self.texts))
 
     @property
-    def kind(self) -> tuple[int, bool, int]:
-        """Its number of texts, whether it is a preference, and values of a label: a batch holds those of one kind."""
-        return len(self.texts), self.preference is not None, self.texts[0].label_values
+    def kind(self) -> tuple[int, bool, int, str]:
+        """What the objectives of a batch have in common.
+
+        Number of texts, whether it is a preference, values of a label, and the kind of a content that is no text.
+        """
+        text = self.texts[0]
+        kind = "" if text.content is None else text.content.kind
+        return len(self.texts), self.preference is not None, text.label_values, kind
 
     @property
     def longest(self) -> int:

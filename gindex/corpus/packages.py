@@ -6,6 +6,9 @@ from typing import Any
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
+_EXTRAS = {"fsspec": "remote", "PIL": "images"}
+"""Extras that bring a package, where that is not `corpora`."""
+
 
 def require(package: str, location: str) -> Any:
     """Import and return the module `package`, needed to read or write what is at `location`.
@@ -20,5 +23,5 @@ def require(package: str, location: str) -> Any:
             field=location,
             expected=f"the package {package.partition('.')[0]}",
             found="none installed",
-            remedy=install_hint("remote") if package == "fsspec" else install_hint("corpora"),
+            remedy=install_hint(_EXTRAS.get(package.partition(".")[0], "corpora")),
         ) from error

@@ -1,9 +1,11 @@
 """A corpus as a stream of documents, whatever its sources are."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from gindex.config import CorpusConfig
+from gindex.config import PICTURE, CorpusConfig
 from gindex.corpus.arrow_files import read_arrow
 from gindex.corpus.compression import DAMAGE
 from gindex.corpus.hugging_face import read_hub, read_saved
@@ -11,6 +13,8 @@ from gindex.corpus.id_register import IdRegister
 from gindex.corpus.json_files import read_json
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
+from gindex.corpus.picture_files import read_picture
+from gindex.corpus.pictures import located
 from gindex.corpus.records import Document, Record, to_document
 from gindex.corpus.remote import is_address, shown_address
 from gindex.corpus.selection import drawn, first
@@ -28,6 +32,7 @@ _READERS: dict[SourceKind, Callable[[Source, CorpusConfig], Iterator[Record]]] =
     SourceKind.PARQUET: read_parquet,
     SourceKind.ARROW: read_arrow,
     SourceKind.TEXT: read_text,
+    SourceKind.PICTURE: read_picture,
     SourceKind.SAVED_DATASET: read_saved,
     SourceKind.HUB_DATASET: read_hub,
 }
@@ -39,7 +44,8 @@ def read_corpus(sources: Sequence[str], config: CorpusConfig, seed: int = 0) -> 
     A source is a file or a folder of files, here or by an address that fsspec reads, as `s3://bucket/folder`; a folder
     saved by Hugging Face datasets; or a hub dataset `owner/name[/configuration][:split]`. The ending of a file says
     what it is: .jsonl and .ndjson hold one object per line; .json the same, an array of objects, or one object; .csv
-    and .tsv name their fields in the first line; .parquet; .arrow and .feather; any other file is one text. All but
+    and .tsv name their fields in the first line; .parquet; .arrow and .feather; pictures,
+    for a model that reads them, have the name of their folder as label; any other file is one text. All but
     .parquet, .arrow and .feather may be compressed, as .gz, .bz2, .xz or .zst. Folders named `field=value` give their
     records a field.
 
@@ -76,7 +82,7 @@ def _documents(
             empty = True
             for own in _records(source, config):
                 record = with_partition(own, source.fields, config)
-                document = to_document(record, config)
+                document = to_document(_with_picture(record, source, config), config)
                 ids.claim(document.document_id, record.place)
                 empty = False
                 yield document
@@ -91,6 +97,16 @@ def _documents(
         )
     for location in without:
         tell(f"{location}: no record in it")
+
+
+def _with_picture(record: Record, source: Source, config: CorpusConfig) -> Record:
+    """A record whose picture, if it is given by its path, is looked for from its file on; in a store there is none."""
+    fields, name = record.fields, config.image_field
+    if config.form != PICTURE or source.remote is not None or not isinstance(fields, Mapping) or name not in fields:
+        return record
+    place = Path(source.location)
+    folder = place if source.kind is SourceKind.SAVED_DATASET else place.parent
+    return replace(record, fields={**fields, name: located(fields[name], folder)})
 
 
 def _records(source: Source, config: CorpusConfig) -> Iterator[Record]:

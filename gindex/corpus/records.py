@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from gindex.config import CorpusConfig
+from gindex.corpus.contents import Content
 from gindex.corpus.forms import check_encodable, half_pair, kind_of, read_form, weight_of
 from gindex.corpus.objectives import WeightedTokens
 from gindex.errors import CorpusError
@@ -29,6 +30,7 @@ class Document:
         form: What it was made of: text, or one of the other forms.
         content: The fields of other forms, as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts, while it is read.
+        file: Of a picture or tensors, these, while it is read.
         weight: What its loss is multiplied by, while it is read.
     """
 
@@ -38,6 +40,7 @@ class Document:
     form: str = "text"
     content: dict[str, Any] = field(default_factory=dict)
     tokens: WeightedTokens | None = field(default=None, compare=False)
+    file: Content | None = field(default=None, compare=False)
     weight: float = 1.0
 
     @property
@@ -45,6 +48,8 @@ class Document:
         """About how long it is, before it is written as one text."""
         if self.tokens is not None:
             return 4 * len(self.tokens)
+        if self.file is not None:
+            return len(self.file.data)
         return len(self.text) or len(str(self.content))
 
 
@@ -96,6 +101,7 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
         form=form.name,
         content=content,
         tokens=form.tokens,
+        file=form.file,
         weight=weight_of(fields, record.place, config),
     )
 

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 from gindex.corpus.compression import ENDINGS, without_ending
 from gindex.corpus.folders import Listing, list_files
 from gindex.corpus.partitions import partition_fields
+from gindex.corpus.pictures import ENDINGS as PICTURE_ENDINGS
 from gindex.corpus.remote import RemotePath, is_address
 from gindex.errors import CorpusError
 
@@ -26,6 +27,7 @@ class SourceKind(Enum):
     PARQUET = "Parquet"
     ARROW = "Arrow"
     TEXT = "text"
+    PICTURE = "picture"
     SAVED_DATASET = "saved dataset"
     HUB_DATASET = "hub dataset"
 
@@ -39,6 +41,7 @@ _KINDS = {
     ".parquet": SourceKind.PARQUET,
     ".arrow": SourceKind.ARROW,
     ".feather": SourceKind.ARROW,
+    **dict.fromkeys(PICTURE_ENDINGS, SourceKind.PICTURE),
 }
 _TABLES = (SourceKind.PARQUET, SourceKind.ARROW)
 # A missing source with one of these endings is a mistyped path, never a dataset: the hub is not asked for it.

@@ -10,7 +10,8 @@ A row of the table `losses` has, for a part:
     labels     what is asked at each token that counts, little-endian float32; NULL where tokens themselves are
     second     position where a second text begins; NULL without one
 
-The last two are there in tables alone that have a part which needs one of them.
+The last two are there in tables alone that have a part which needs one of them. The table `files` has, for a part that
+is a picture or tensors, `type` and `data` as in `gindex.corpus.contents.Content`.
 
 Axes: T tokens, M tokens that count, K values of a label.
 """
@@ -20,11 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective, Preference, WeightedTokens
 from gindex.errors import ShapeError
 
 LOSS_COLUMNS = ("targets", "counted", "weights", "rejected", "beta", "reference", "weight")
 LABEL_COLUMNS = ("labels", "second")
+FILE_COLUMNS = ("type", "data")
 PLAIN: tuple[None, ...] = (None,) * len(LOSS_COLUMNS + LABEL_COLUMNS)
 """What stands for a part without a row."""
 
@@ -35,7 +38,7 @@ def to_tokens(objective: Objective) -> bytes:
 
 
 def to_row(objective: Objective) -> tuple[Any, ...] | None:
-    """The row of a part; None where it needs none."""
+    """The row of a part in `losses`; None where it needs none."""
     weights_T = np.concatenate([text.weights for text in objective.texts])
     counted_T = weights_T != 0
     weights = weights_T[counted_T]
@@ -49,17 +52,26 @@ def to_row(objective: Objective) -> tuple[Any, ...] | None:
     labels = None if text.labels is None else text.labels.astype("<f4").tobytes()
     if p is not None:
         return len(weights), bits, stored, len(text), p.beta, p.reference, p.weight, None, None
-    if usual and stored is None and labels is None and text.second is None:
+    if usual and stored is None and labels is None and text.second is None and text.content is None:
         return None
     return len(weights), bits, stored, None, None, None, None, labels, text.second
 
 
-def to_objective(ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...]) -> Objective:
+def to_file(objective: Objective) -> tuple[str, bytes] | None:
+    """The row of a part in `files`; None where it needs none."""
+    content = objective.texts[0].content
+    return None if content is None else (content.type, content.data)
+
+
+def to_objective(
+    ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...], file: tuple[str | None, bytes | None] = (None, None)
+) -> Objective:
     """The objective of a part.
 
     Args:
         ids_T: Token ids of all its texts.
-        row: Its row, or `PLAIN`.
+        row: Its row in `losses`, or `PLAIN`.
+        file: Its row in `files`, where it has one.
 
     Raises:
         ShapeError: The row does not fit the tokens.
@@ -85,7 +97,9 @@ def to_objective(ids_T: npt.NDArray[np.uint32], row: tuple[Any, ...]) -> Objecti
     weights_T[counted_T] = weights
     if rejected is None:
         labels = None if label_bytes is None else _labels(label_bytes, targets)
-        return Objective((WeightedTokens(ids_T, weights_T, labels, second),))
+        media_type, data = file
+        content = None if media_type is None or data is None else Content(media_type, data)
+        return Objective((WeightedTokens(ids_T, weights_T, labels, second, content),))
     texts = zip(np.split(ids_T, starts[1:]), np.split(weights_T, starts[1:]), strict=True)
     preference = Preference(beta=beta, reference=reference, weight=weight)
     return Objective(tuple(WeightedTokens(*text) for text in texts), preference)
@@ -107,7 +121,8 @@ def _all_but_first(objective: Objective) -> npt.NDArray[np.bool_]:
 
 def stored_columns(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """The columns that `select_parts` gives of a part, without those of a row here, or its end, that are not there."""
-    columns, unlabelled = row[: -len(PLAIN)], row[: -len(LABEL_COLUMNS)]
-    if row[len(columns) :] == PLAIN:
-        return columns
-    return unlabelled if row[len(unlabelled) :] == (None,) * len(LABEL_COLUMNS) else row
+    for columns in (FILE_COLUMNS, LABEL_COLUMNS, LOSS_COLUMNS):
+        if any(value is not None for value in row[-len(columns) :]):
+            break
+        row = row[: -len(columns)]
+    return row

@@ -3,7 +3,8 @@
 `documents` has one entry per document, numbered on through the tables of an index; `parts` has one per part, numbered
 likewise, with its tokens as little-endian uint32, the context first. `losses` has one entry per part of which not every
 token but the first counts alike; `contents` has what documents were made of that are not plain text. Tables of text
-alone lack both, and are of version 2; `losses` of version 3 has no labels and no second texts. `words` is the full-text
+alone lack both, and are of version 2; `losses` of version 3 has no labels and no second texts. `files` has the
+parts that are pictures or tensors; tables without any have none, and are of version 4 at most. `words` is the full-text
 index of the documents' texts as `words.indexed` gives them, without the texts. In tables of version 1 it has the texts'
 own words, cut by SQLite.
 """
@@ -15,15 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gindex.documents.losses import LABEL_COLUMNS, LOSS_COLUMNS
+from gindex.documents.losses import FILE_COLUMNS, LABEL_COLUMNS, LOSS_COLUMNS
 from gindex.documents.values import register
 from gindex.documents.words import indexed
 from gindex.errors import CorruptStoreError, FilterError, FormatVersionError, StoreError
 from gindex.files.open_files import check_shortage
 
 APPLICATION_ID = int.from_bytes(b"gidx", "big")
-VERSION, FORMS_VERSION, TEXT_VERSION = 4, 3, 2
-"""The newest version of tables, that of tables without labels, and that of tables of text whose tokens count alike."""
+VERSION, LABELS_VERSION, FORMS_VERSION, TEXT_VERSION = 5, 4, 3, 2
+"""Versions of tables: the newest, that without pictures and tensors, that without labels, and that of text whose tokens
+count alike."""
 
 PLAIN_WORDS = 1
 """The version of tables whose full-text index has no pairs of characters, for scripts without spaces."""
@@ -71,6 +73,12 @@ _FORMS = (
 _LABELS = (
     "ALTER TABLE losses ADD COLUMN labels BLOB",
     "ALTER TABLE losses ADD COLUMN second INTEGER",
+    f"PRAGMA user_version = {LABELS_VERSION}",
+)
+_FILES = (
+    """CREATE TABLE files(
+    part INTEGER PRIMARY KEY REFERENCES parts(ordinal), type TEXT NOT NULL, data BLOB NOT NULL
+)""",
     f"PRAGMA user_version = {VERSION}",
 )
 CACHE = "PRAGMA cache_size = -65536"
@@ -132,7 +140,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def select_parts(version: int, documents: bool = False) -> str:
-    """The beginning of a statement that gives parts `p`: `PART_COLUMNS`, then `LOSS_COLUMNS` and labels or NULL.
+    """The beginning of a statement that gives parts `p`: `PART_COLUMNS`, then those of losses and files or NULL.
 
     Args:
         version: Version of the table.
@@ -140,10 +148,13 @@ def select_parts(version: int, documents: bool = False) -> str:
             and content, or NULL for plain text.
     """
     columns, tables = [f"p.{column}" for column in PART_COLUMNS], "parts p"
-    for names, since in ((LOSS_COLUMNS, FORMS_VERSION), (LABEL_COLUMNS, VERSION)):
+    for names, since in ((LOSS_COLUMNS, FORMS_VERSION), (LABEL_COLUMNS, LABELS_VERSION)):
         columns += [f"l.{name}" if version >= since else "NULL" for name in names]
+    columns += [f"f.{name}" if version >= VERSION else "NULL" for name in FILE_COLUMNS]
     if version >= FORMS_VERSION:
         tables += " LEFT JOIN losses l ON l.part = p.ordinal"
+    if version >= VERSION:
+        tables += " LEFT JOIN files f ON f.part = p.ordinal"
     if documents:
         columns += [f"d.{column}" for column in DOCUMENT_COLUMNS]
         tables += " JOIN documents d ON d.ordinal = p.document"
@@ -166,12 +177,26 @@ def add_losses(connection: sqlite3.Connection, part: int, columns: tuple[object,
     names: tuple[str, ...] = LOSS_COLUMNS
     if any(value is not None for value in columns[len(LOSS_COLUMNS) :]):
         names += LABEL_COLUMNS
-        if version_of(connection) < VERSION:
-            for statement in _LABELS:
-                connection.execute(statement)
+        _add_labels(connection)
     marks = ", ".join("?" * (1 + len(names)))
     entry = (part, *columns[: len(names)])
     connection.execute(f"INSERT INTO losses (part, {', '.join(names)}) VALUES ({marks})", entry)
+
+
+def add_file(connection: sqlite3.Connection, part: int, columns: tuple[str, bytes]) -> None:
+    """Write the picture or the tensors of a part: `FILE_COLUMNS`, for which a table gets room when it needs it."""
+    _add_labels(connection)
+    if version_of(connection) < VERSION:
+        for statement in _FILES:
+            connection.execute(statement)
+    connection.execute("INSERT INTO files VALUES (?, ?, ?)", (part, *columns))
+
+
+def _add_labels(connection: sqlite3.Connection) -> None:
+    add_forms(connection)
+    if version_of(connection) < LABELS_VERSION:
+        for statement in _LABELS:
+            connection.execute(statement)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

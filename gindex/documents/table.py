@@ -22,7 +22,7 @@ from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.columns import PartColumns, read_columns
 from gindex.documents.filter_cache import FilterCache
-from gindex.documents.losses import LABEL_COLUMNS, LOSS_COLUMNS, to_objective
+from gindex.documents.losses import FILE_COLUMNS, PLAIN, to_objective
 from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
     PART_COLUMNS,
@@ -46,7 +46,7 @@ Parameters = Sequence[int | float | str]
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
 
-_OF_PART = len(PART_COLUMNS) + len(LOSS_COLUMNS) + len(LABEL_COLUMNS)
+_OF_PART = len(PART_COLUMNS) + len(PLAIN) + len(FILE_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,10 +270,10 @@ class DocumentTable:
             CorruptStoreError: A part is missing, its tokens are truncated, or its losses do not fit them.
         """
         objectives = []
-        for ordinal, _, _, _, _, tokens, count, *losses in self._by_ordinal(ordinals):
+        for ordinal, _, _, _, _, tokens, count, *losses, media_type, data in self._by_ordinal(ordinals):
             ids = self._decode_tokens(ordinal, tokens, count)
             try:
-                objectives.append(to_objective(ids, tuple(losses)))
+                objectives.append(to_objective(ids, tuple(losses), (media_type, data)))
             except ShapeError as error:
                 raise CorruptStoreError(
                     field=self._names,

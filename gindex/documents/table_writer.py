@@ -12,9 +12,10 @@ from typing import Any
 from gindex.corpus.encoding import EncodedDocument, Encoder, searched_text
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.tokens import Part
-from gindex.documents.losses import stored_columns, to_row, to_tokens
+from gindex.documents.losses import PLAIN, stored_columns, to_file, to_row, to_tokens
 from gindex.documents.schema import (
     PART_COLUMNS,
+    add_file,
     add_forms,
     add_losses,
     connect,
@@ -111,11 +112,18 @@ def add_document(connection: sqlite3.Connection, ordinal: int, document: Documen
         )
 
 
-def add_part(connection: sqlite3.Connection, columns: tuple[Any, ...], losses: tuple[Any, ...] | None) -> None:
-    """Write a part: its columns in the table of parts, and those in the table of losses where it needs any."""
+def add_part(
+    connection: sqlite3.Connection,
+    columns: tuple[Any, ...],
+    losses: tuple[Any, ...] | None,
+    file: tuple[str, bytes] | None = None,
+) -> None:
+    """Write a part: its columns in the table of parts, and those in the tables of losses and files where it has any."""
     connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
     if losses is not None:
         add_losses(connection, columns[0], losses)
+    if file is not None:
+        add_file(connection, columns[0], file)
 
 
 def copy_documents(
@@ -150,9 +158,10 @@ def copy_documents(
                     if is_deleted(deleted, parts[0][0]):
                         continue
                     add_document(connection, document, stored_document(other, ordinal))
-                    for _, _, *columns in map(stored_columns, parts):
-                        own, losses = columns[: len(PART_COLUMNS) - 2], columns[len(PART_COLUMNS) - 2 :]
-                        add_part(connection, (part, document, *own), tuple(losses) or None)
+                    for columns in map(stored_columns, parts):
+                        own, beside = columns[2 : len(PART_COLUMNS)], columns[len(PART_COLUMNS) :]
+                        losses, file = beside[: len(PLAIN)] or None, beside[len(PLAIN) :] or None
+                        add_part(connection, (part, document, *own), losses, file)
                         part += 1
                     document += 1
             done(len(batch))
@@ -226,7 +235,7 @@ class _TableWriter:
     def _add_part(self, document: int, part: Part) -> None:
         ordinal, tokens = next(self._parts), to_tokens(part.objective)
         columns = (ordinal, document, part.part, part.start, part.end, tokens, len(part.objective))
-        add_part(self._connection, columns, to_row(part.objective))
+        add_part(self._connection, columns, to_row(part.objective), to_file(part.objective))
 
     def _add_document(self, ordinal: int, document: Document) -> None:
         try:

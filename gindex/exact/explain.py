@@ -57,7 +57,8 @@ def explain(
             influence_LNT = token_influence(tracked, preconditioned, 1, losses, batch.texts, widths)
             influence_LT = influence_LNT[:, 0].double().cpu().numpy()
             by_layer += influence_LT.sum(1)
-            real_T = np.concatenate([mask[0] for mask in batch.masks])
+            # The positions of a picture differ from layer to layer: it is told apart by these alone.
+            real_T = np.concatenate([mask[0] for mask in batch.masks]) & (batch.contents is None)
             tokens = zip(texts[number], influence_LT.sum(0)[: len(real_T)][real_T], strict=True)
             parts.append(
                 PartExplanation(

@@ -25,7 +25,17 @@ class TokenText:
 def part_texts(tokenizer: Any, document: Document, parts: Sequence[Objective]) -> list[list[TokenText]]:
     """The tokens of every part of a document, in order; those of a part's texts one behind the other.
 
-    The tokens of a plain text are cut from it. Of other documents, and where another version of the tokenizer cuts
+    Pictures and tensors have none.
+    """
+    if any(text.content is not None for part in parts for text in part.texts):
+        return [[] for _ in parts]
+    return _part_texts(tokenizer, document, parts)
+
+
+def _part_texts(tokenizer: Any, document: Document, parts: Sequence[Objective]) -> list[list[TokenText]]:
+    """The tokens of texts.
+
+    Those of a plain text are cut from it. Of other documents, and where another version of the tokenizer cuts
     otherwise, what the tokenizer makes of the tokens has to do.
     """
     contexts = [_context(number, part) for number, part in enumerate(parts)]

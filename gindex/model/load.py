@@ -16,7 +16,8 @@ from torch import nn
 
 from gindex.config import CAUSAL, USUAL_TOKENS, CorpusConfig, ModelConfig
 from gindex.corpus.encoding import Encoder
-from gindex.errors import ModelError, TokenizerError
+from gindex.corpus.objectives import WeightedTokens
+from gindex.errors import ModelError, QueryError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
 from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
@@ -51,7 +52,7 @@ class LoadedModel:
 
     Attributes:
         model: The model, frozen.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; of a model that reads no tokens, what prepares documents, or None.
         kind: What it was trained to do.
         max_tokens: Most tokens that it takes.
         fingerprint: Fingerprint of its weights, without those of an adapter.
@@ -84,6 +85,14 @@ class LoadedModel:
     def query_forms(self) -> Sequence[str]:
         """Forms of queries that the task takes."""
         return self.kind.query_forms
+
+    def stored(self, document_id: str) -> Sequence[WeightedTokens]:
+        """Refuse a document as a query, where there is no index that it could be in.
+
+        Raises:
+            QueryError: Always.
+        """
+        raise QueryError(field="query", expected="a query of its own", found=f"the document {document_id!r}")
 
     def query_texts(self, query: Query, form: str, limit: TokenLimit) -> Sequence[CountedText]:
         """Texts of a query; see `QueryReader.query_texts`."""
@@ -135,13 +144,12 @@ def read_model(config: ModelConfig) -> ModelSettings:
         ModelError: There is no such model, or it cannot be used.
     """
     from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto
 
     with quiet():
         adapter, folder = _find_folders(config)
         try:
             settings = AutoConfig.from_pretrained(str(folder.path), trust_remote_code=config.trust_remote_code)
-            known = type(settings) in getattr(modeling_auto, folder.kind.mapping)
+            known = folder.kind.knows(settings)
         except Exception as error:
             if folder.own_code and not config.trust_remote_code:
                 raise _untrusted(folder.name) from error
@@ -212,7 +220,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     read = read_model(config)
     folder = read.folder
     with loading(), quiet():
-        tokenizer = load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
+        tokenizer = _load_reader(read, config)
         dtype = _pick_dtype(config, read.settings, device)
         model = _load_weights(read, config, dtype, device)
         kind = folder.kind(config.name, model, tokenizer)
@@ -223,19 +231,31 @@ def load_model(config: ModelConfig) -> LoadedModel:
             kind=kind,
             max_tokens=read.max_tokens,
             fingerprint=fingerprint,
-            tokenizer_fingerprint=fingerprint_tokenizer(tokenizer),
+            tokenizer_fingerprint=(
+                fingerprint_tokenizer(tokenizer) if kind.reads_tokens else kind.reader_fingerprint(tokenizer)
+            ),
             buffers="" if folder.quantised else fingerprint_buffers(model),
             code=fingerprint_code(model, folder.path),
         )
         if read.adapter is not None:
             loaded = _adapted(loaded, read.adapter, folder, dtype)
-        _check_vocabulary(config.name, model, tokenizer)
+        if kind.reads_tokens:
+            _check_vocabulary(config.name, model, tokenizer)
         kind.check(loaded.max_tokens)
     share_turns(model, ours=True)
-    # As the first call would; another thread's call at that moment would find the tokenizer in use.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    if kind.reads_tokens:
+        # As the first call would; another thread's call at that moment would find the tokenizer in use.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return loaded
+
+
+def _load_reader(read: ModelSettings, config: ModelConfig) -> Any:
+    """The tokenizer, or what prepares documents of another kind."""
+    kind = read.folder.kind
+    if not kind.reads_tokens:
+        return kind.load_reader(read.folder.path)
+    return load_tokenizer(read.tokenizer_folder, trust_remote_code=config.trust_remote_code)
 
 
 def _adapted(loaded: LoadedModel, adapter: AdapterFolder, folder: ModelFolder, dtype: torch.dtype) -> LoadedModel:

@@ -65,6 +65,7 @@ class CausalLanguageModel:
     """
 
     probe_tokens = 3
+    reads_tokens = True
 
     def __init__(self, model: nn.Module, head: nn.Linear | None = None) -> None:
         """Wrap a causal language model of transformers; its weights are frozen and dropout is off.

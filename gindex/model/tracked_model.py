@@ -54,6 +54,7 @@ class TrackedModel:
         config: ModelConfig,
         recorded: Sequence[LayerRecord] | None = None,
         check: Callable[[LoadedModel], None] = lambda _loaded: None,
+        examples: Callable[[LoadedModel], Sequence[Objective]] = lambda _loaded: (),
     ) -> "TrackedModel":
         """Load a model and find its layers.
 
@@ -61,6 +62,7 @@ class TrackedModel:
             config: Which model, and which of its layers to track.
             recorded: The layers of an index, which are taken in the place of those that `config` chooses.
             check: Called with the model before its layers are looked for: raises where it is not the one wanted.
+            examples: Gives a few documents, where the task of the model is a user's own and is tried on them.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -71,6 +73,7 @@ class TrackedModel:
         """
         loaded = load_model(config)
         check(loaded)
+        loaded.kind.prepare(lambda: examples(loaded))
         return cls.of(loaded, config, recorded)
 
     @classmethod
@@ -101,11 +104,14 @@ class TrackedModel:
 
     @contextmanager
     def from_embeddings(self) -> Iterator[None]:
-        """Let gradients flow from the embeddings of tokens up, as they do under observation."""
+        """Let gradients flow from the embeddings of tokens, or the first tracked layer, up, as under observation."""
         model = self.loaded.model
-        own = model.get_input_embeddings()  # type: ignore[operator]
-        # An encoder and a decoder have one each, of the same weight.
-        reading = [m for m in model.modules() if m is own or (isinstance(m, nn.Embedding) and m.weight is own.weight)]
+        reading = [self.table.layers[0].module]
+        if self.task.reads_tokens:
+            own = model.get_input_embeddings()  # type: ignore[operator]
+            # An encoder and a decoder have one each, of the same weight.
+            embeddings = (m for m in model.modules() if isinstance(m, nn.Embedding))
+            reading = [own, *(m for m in embeddings if m is not own and m.weight is own.weight)]
         handles = [module.register_forward_hook(_needing_gradients) for module in reading]
         try:
             yield
@@ -186,9 +192,11 @@ class TrackedModel:
 
 def _probe(task: ModelTask, documents: int) -> TokenBatch:
     """Documents of a few different tokens to try a model on; none whose embedding is not finite."""
-    weight_VH, length = task.model.get_input_embeddings().weight, task.probe_tokens  # type: ignore[operator]
-    usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
-    usable = usable if len(usable) else np.arange(1)
+    usable, length = np.arange(PROBE_VOCABULARY), task.probe_tokens
+    if task.reads_tokens:
+        weight_VH = task.model.get_input_embeddings().weight  # type: ignore[operator]
+        usable = torch.isfinite(weight_VH[:PROBE_VOCABULARY]).all(1).nonzero()[:, 0].cpu().numpy()
+        usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
     return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
 

@@ -11,15 +11,26 @@ from gindex.search_options import AGGREGATES
 SET = "set"
 """Form of a query that is made of queries, beside the forms of documents."""
 
+DOCUMENT = "document"
+"""Form of a query that is a document of the index."""
+
 _FIELDS = {
-    COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair"),
+    COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair", "image", "tensors"),
     MESSAGES: ("messages", "tools", "loss", "turn", "contrast", "span"),
     TOKENS: ("input_ids", "labels", "loss_mask", "loss_weights"),
     PREFERENCE: ("chosen", "rejected", "prompt", "tools", "ref_chosen_logp", "ref_rejected_logp", "beta"),
+    DOCUMENT: ("document",),
     SET: ("queries", "aggregate"),
 }
 _OF_ANY = ("weight", "id")
-_MADE_OF = {"messages": MESSAGES, "input_ids": TOKENS, "chosen": PREFERENCE, "rejected": PREFERENCE, "queries": SET}
+_MADE_OF = {
+    "messages": MESSAGES,
+    "input_ids": TOKENS,
+    "chosen": PREFERENCE,
+    "rejected": PREFERENCE,
+    "queries": SET,
+    "document": DOCUMENT,
+}
 """Fields that show a query's form; without any of them it is a completion."""
 
 

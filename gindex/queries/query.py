@@ -1,5 +1,6 @@
 """A query, and one that has no answer."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gindex.corpus.messages import Message
 from gindex.errors import ConfigError, GindexError
 
-OTHER_FORMS = frozenset({"messages", "input_ids", "chosen", "rejected", "queries"})
+OTHER_FORMS = frozenset({"document", "tensors", "image", "messages", "input_ids", "chosen", "rejected", "queries"})
 """Fields that no prompt with its completion has."""
 
 
@@ -38,6 +39,10 @@ class Query:
         label: What a classifier said of `prompt`: a label by name or number, of several classes or values a list; of
             words one for each, or for those of the span. By default it is what the model says.
         pair: Second text, where a classifier reads two.
+        image: Picture, where a classifier reads pictures: the bytes or the path of its file, a picture of Pillow, or an
+            array [height, width, channels] of uint8; in JSON the bytes in base64.
+        tensors: Tensors by name, where the task is a function of one's own: numbers, nested lists of them, or arrays.
+        document: Id of a document of the index that is asked in its place, with its own label or completion.
         contrast: What the model might have said instead: a text in the place of the completion or of the turn's
             content, or a whole other conversation. Influence is then that on log p of the one less log p of the other.
         span: First character, and that past the last, of the completion or of the turn's content, if the tokens of
@@ -65,6 +70,9 @@ class Query:
     beta: float | None = None
     label: str | float | Sequence[str | float] | None = None
     pair: str | None = None
+    image: Any = None
+    tensors: dict[str, Any] | None = None
+    document: str | None = None
     contrast: str | Sequence[Message] | None = None
     span: tuple[int, int] | None = None
     queries: "Sequence[Query] | None" = None
@@ -135,9 +143,30 @@ def query_of(query: str | Query, completion: str | None = None) -> Query:
 def asked_record(query: Query) -> dict[str, Any]:
     """A query as plain values, as it is asked: what is given of it, and the prompt unless it has another form."""
     record = given_fields(query)
+    if query.image is not None:
+        record["image"] = _picture_record(query.image)
+    if query.tensors is not None:
+        record["tensors"] = {name: _plain(value) for name, value in query.tensors.items()}
     if query.queries is not None:
         record["queries"] = [asked_record(each) for each in query.queries]
     return record if record.keys() & OTHER_FORMS else {"prompt": query.prompt} | record
+
+
+def _plain(value: Any) -> Any:
+    """An array or a tensor as nested lists; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _picture_record(image: Any) -> str:
+    """The bytes of a picture in base64; of one that cannot be read, what was given."""
+    from gindex.corpus.pictures import picture_content
+
+    if isinstance(image, bytes):
+        return b64encode(image).decode()
+    try:
+        return b64encode(picture_content(image, "image").data).decode()
+    except GindexError:
+        return str(image)
 
 
 def query_record(query: Query) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from gindex.corpus.objectives import WeightedTokens
 from gindex.queries.counted_text import CountedText, TokenLimit
 from gindex.queries.query import Query
 
@@ -28,6 +29,14 @@ class QueryReader(Protocol):
     @property
     def query_forms(self) -> Sequence[str]:
         """Forms of queries that the task takes; sets of these always."""
+        ...
+
+    def stored(self, document_id: str) -> Sequence[WeightedTokens]:
+        """Texts of a document that is asked as a query.
+
+        Raises:
+            QueryError: There is no such document, or it is a preference.
+        """
         ...
 
     def query_texts(self, query: Query, form: str, limit: TokenLimit) -> Sequence[CountedText]:

@@ -1,5 +1,6 @@
 """Queries as records: objects of JSON, in a file or in a request, whose fields are those of `Query`."""
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -17,11 +18,15 @@ _INTEGER = "an integer"
 _NUMBER = "a number"
 _NUMBERS = "a list of numbers"
 _LIST = "a list"
+_BASE64 = "the bytes of a file in base64"
+_TENSORS = "an object of numbers or lists of them"
 _LABEL = "a text, a number or a list of them"
 _TEXT_OR_MESSAGES = "a text or a list of messages"
 _KINDS: dict[str, str] = {
-    **dict.fromkeys(("prompt", "completion", "pair", "loss", "aggregate", "id"), _TEXT),
+    **dict.fromkeys(("prompt", "completion", "pair", "loss", "aggregate", "document", "id"), _TEXT),
     "label": _LABEL,
+    "image": _BASE64,
+    "tensors": _TENSORS,
     **dict.fromkeys(("ref_chosen_logp", "ref_rejected_logp", "beta", "weight"), _NUMBER),
     "turn": _INTEGER,
     **dict.fromkeys(("input_ids", "labels", "loss_mask", "loss_weights"), _NUMBERS),
@@ -53,6 +58,8 @@ def read_query(record: object, place: str, also: Sequence[str] = ()) -> Query:
             raise QueryError(field=place, expected=f"{_KINDS[name]} in {name}", found=_kind(value))
     if "queries" in given:
         given["queries"] = [_member(each, f"{place}, query {n}") for n, each in enumerate(given["queries"], 1)]
+    if "image" in given:
+        given["image"] = b64decode(given["image"])
     if "span" in given:
         given["span"] = read_span(given["span"], place)
     return Query(**given)
@@ -113,6 +120,14 @@ def _with_joined_prompt(given: dict[str, Any], place: str) -> dict[str, Any]:
     return given | {side: [*prompt, *given[side]] for side in sides}
 
 
+def _is_base64(value: str) -> bool:
+    try:
+        b64decode(value, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_label(value: object) -> bool:
     return isinstance(value, str) or _is_number(value)
 
@@ -126,6 +141,8 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     _INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
     _NUMBER: _is_number,
     _NUMBERS: lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    _BASE64: lambda value: isinstance(value, str) and _is_base64(value),
+    _TENSORS: lambda value: isinstance(value, dict),
     _LIST: lambda value: isinstance(value, list),
     _LABEL: lambda value: _is_label(value) or (isinstance(value, list) and all(map(_is_label, value))),
     _TEXT_OR_MESSAGES: lambda value: isinstance(value, (str, list)),

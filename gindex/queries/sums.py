@@ -5,6 +5,7 @@ from math import fsum
 
 import numpy as np
 
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.errors import QueryError
 
@@ -25,7 +26,7 @@ def weighted_sum(terms: Sequence[Term], name: str) -> Objective:
     Raises:
         QueryError: All losses cancel out.
     """
-    equal: dict[tuple[bytes, bytes, int], list[Term]] = {}
+    equal: dict[tuple[bytes, bytes, int, Content | None], list[Term]] = {}
     for weight, text in terms:
         equal.setdefault(text.question, []).append((weight, text))
     texts = [_sum_of_equal(of_text) for of_text in equal.values()]

@@ -9,7 +9,7 @@ from gindex.config import PREFERENCE
 from gindex.corpus.objectives import Objective
 from gindex.errors import CorpusError, QueryError, TokenizerError
 from gindex.queries.counted_text import TokenLimit, token_limit
-from gindex.queries.forms import SET, form_of, name_of
+from gindex.queries.forms import DOCUMENT, SET, form_of, name_of
 from gindex.queries.preferences import encode_preference
 from gindex.queries.prepared_tokens import words_of_tokens
 from gindex.queries.query import FailedQuery, Query
@@ -99,7 +99,7 @@ def _tokenize(query: Query, reader: QueryReader, limit: TokenLimit) -> QueryToke
 def _form_for(query: Query, reader: QueryReader) -> str:
     """The form of a query, which is one that the model's task takes."""
     form = form_of(query)
-    if form not in (SET, *reader.query_forms):
+    if form not in (SET, DOCUMENT, *reader.query_forms):
         raise QueryError(
             field=name_of(query),
             expected=f"a prompt: the model of this index takes no other form ({', '.join(reader.query_forms)})",
@@ -115,7 +115,10 @@ def _words(query: Query, reader: QueryReader) -> str:
 
 def _terms(query: Query, reader: QueryReader, limit: TokenLimit) -> tuple[list[Term], tuple[str, ...]]:
     """Texts and what their losses are multiplied by, without the query's weight; and what is to be told of them."""
-    texts = reader.query_texts(query, _form_for(query, reader), limit)
+    form = _form_for(query, reader)
+    if form == DOCUMENT:
+        return [(1.0, text) for text in reader.stored(query.document or "")], ()
+    texts = reader.query_texts(query, form, limit)
     notes = tuple(note for text in texts for note in text.notes)
     if len(texts) == 1:
         return [(1.0, texts[0].tokens)], notes

@@ -151,5 +151,6 @@ class Batcher:
 
 def warm_query(index: GradientIndex) -> None:
     """Take one gradient, so that the first query finds everything loaded, also for slow work."""
-    answered(index.search_encoded(index.encode([Query(prompt="the first query of a service")]), k=1))
+    queries = [Query(prompt="the first query of a service")] if index.model.tracked.task.reads_tokens else []
+    answered(index.search_encoded(index.encode(queries), k=1))
     index.twin  # noqa: B018

@@ -12,7 +12,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gindex.ann.spec import spec_of
-from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError
+from gindex.config import PICTURE, TENSORS
+from gindex.corpus.pictures import TYPES
+from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError, UnknownDocumentError
 from gindex.serve.document_ids import check_unicode, document_id_of
 from gindex.serve.indexes import ServedIndex
 from gindex.serve.merger import Merger
@@ -25,6 +27,16 @@ from gindex.store.values import values_of
 
 _SHOWN = 500
 """Most characters of an error about documents that are passed on to the client."""
+
+
+_INERT = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+"""Headers with which a browser takes a file for a picture and for nothing else."""
+
+
+class PictureResponse(Response):
+    """A picture's file; its media type is given with it."""
+
+    media_type = "image/png"
 
 
 class _DocumentsError(CorpusError, ServiceError):
@@ -61,6 +73,22 @@ def document_routes(service: Service) -> APIRouter:
         service.reader(request)
         return await read(name, (await read_json(request, service.config, DocumentBody)).document_id)
 
+    @router.post(
+        "/{name}/document/picture",
+        response_class=PictureResponse,
+        openapi_extra=body_of(DocumentBody),
+        responses={200: {"description": "The picture's file.", "content": {of: {} for of in TYPES.values()}}},
+    )
+    async def picture_by_body(request: Request, name: str) -> Response:
+        """Return the picture that a document is, in its own encoding, by its id in the body."""
+        service.reader(request)
+        served = service.indexes[name]
+        document_id = (await read_json(request, service.config, DocumentBody)).document_id
+        content = await asyncio.to_thread(served.current.content, document_id)
+        if content is None or content.type not in TYPES.values():
+            raise UnknownDocumentError(field=name, expected="a document that is a picture", found=f"{document_id!r}")
+        return PictureResponse(content.data, media_type=content.type, headers=_INERT)
+
     @router.post("/{name}/document/delete", response_model=ChangeAnswer, openapi_extra=body_of(DocumentBody))
     async def delete_by_body(request: Request, name: str) -> Response:
         """Delete a document by its id, in the body. Needs `writable`."""
@@ -88,6 +116,10 @@ def document_routes(service: Service) -> APIRouter:
         body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(field="documents", expected=f"at most {service.config.max_documents}", found="more")
+        if served.current.manifest.settings.corpus.form in (PICTURE, TENSORS):  # whose fields may name files here
+            raise ConfigError(
+                field=name, expected="an index of texts", found="one of others", remedy="add to it with `gindex add`"
+            )
         records = [
             {**(document.model_extra or {}), **_named(served, document.id, document.text)}
             for document in body.documents

@@ -92,6 +92,9 @@ class TextsBody(_Request):
     beta: Annotated[float | None, _of_query("beta")] = None
     label: Annotated[Label | None, _of_query("label")] = None
     pair: Annotated[Text | None, _of_query("pair")] = None
+    image: Annotated[Text | None, _of_query("image")] = None
+    tensors: Annotated[dict[str, Any] | None, _Bounded, _of_query("tensors")] = None
+    document: Annotated[Text | None, _of_query("document")] = None
     contrast: Annotated[Text | Messages | None, _of_query("contrast")] = None
     span: Annotated[Pair | None, _of_query("span")] = None
     weight: Annotated[float | None, _of_query("weight")] = None

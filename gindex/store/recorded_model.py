@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from gindex.config import ModelConfig
+from gindex.config import AUTO, ModelConfig
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
-from gindex.errors import GindexError, MismatchError, ModelError
+from gindex.errors import ConfigError, GindexError, MismatchError, ModelError
 from gindex.model.adapter_folder import adapters_in
 from gindex.model.fingerprints import NO_ADAPTER, TRANSFORMERS
 from gindex.model.isolation import plain
 from gindex.model.load import LoadedModel
+from gindex.model.named_functions import is_function_name
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.factors import FactorReader
 from gindex.store.model_place import base_places, model_places
@@ -87,7 +88,12 @@ class RecordedModel:
         errors: list[GindexError] = []
         for config in self._places():
             try:
-                tracked = TrackedModel.load(config, self._snapshot.manifest.layers, partial(self._check, config.name))
+                tracked = TrackedModel.load(
+                    config,
+                    self._snapshot.manifest.layers,
+                    partial(self._check, config.name),
+                    lambda _loaded: self._snapshot.examples(),
+                )
             except (ModelError, MismatchError) as error:
                 errors.append(error)
             else:
@@ -134,7 +140,15 @@ class RecordedModel:
         """Where the model may be, the likeliest place first."""
         record, root = self._snapshot.manifest.model, self._snapshot.root
         names = [self.given.name] if self.given.name else model_places(record, root)
-        given = replace(self.given, task=self._snapshot.manifest.task)
+        task = self._snapshot.manifest.task
+        if is_function_name(task) and self.given.task != task:
+            raise ConfigError(
+                field="task",
+                expected=f"{task}, the function of a user's own that the index was built with",
+                found="none" if self.given.task == AUTO else self.given.task,
+                remedy=f"read that function, and give `task` {task} to run it",
+            )
+        given = replace(self.given, task=task)
         recorded = [] if record.base is None or self.given.base is not None else base_places(record.base, root)
         places = []
         for name in names:

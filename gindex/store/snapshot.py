@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gindex.config import TRANSFORMS
+from gindex.config import EXAMPLES, TRANSFORMS
+from gindex.corpus.objectives import Objective
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
@@ -105,6 +106,10 @@ class Snapshot:
     def documents(self) -> DocumentTable:
         """The documents, their parts and tokens: one table for all that ask this snapshot."""
         return self.table()
+
+    def examples(self) -> list[Objective]:
+        """Return a few documents, to try a model of a user's own task on."""
+        return self.documents.objectives(self.usable_parts[:EXAMPLES])
 
     def transform(self) -> "Transform | None":
         """Load what vectors are transformed by before they are compared; None where by nothing."""

@@ -297,7 +297,9 @@ def test_search_options(fails, built, arguments):
 
 def test_neither_or_both_of_prompt_and_queries(fails, built):
     for arguments in ([], ["x", "--queries", "y"], ["x", "--messages", "y"], ["--messages", "x", "--queries", "y"]):
-        assert "Give one of PROMPT, --messages and --queries" in fails(2, "search", built, *arguments)
+        assert "Give one of PROMPT, --messages, --image, --document and --queries" in fails(
+            2, "search", built, *arguments
+        )
 
 
 @pytest.mark.parametrize("command", [["search", "{}", "the stack"], ["mcp", "{}"]])

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gindex.corpus.contents import Content
 from gindex.corpus.objectives import Objective, Preference, WeightedTokens
-from gindex.documents.losses import PLAIN, to_objective, to_row, to_tokens
+from gindex.documents.losses import PLAIN, to_file, to_objective, to_row, to_tokens
 from gindex.errors import ShapeError
 
 WEIGHTS = st.sampled_from([0.0, 1.0, 0.25, -3.5, 1e-20])
@@ -60,6 +61,14 @@ def test_losses_come_back(part):
         assert text.weights.tobytes() == expected.weights.tobytes()
         assert text.question == expected.question and text.label_values == expected.label_values
     assert row is None or row[0] == part.targets
+
+
+def test_a_picture_comes_back_with_its_file_and_label():
+    content = Content("image/png", b"any bytes")
+    part = Objective((WeightedTokens.of_content(content, 5, np.array([3], np.float32)),)).times(2)
+    found = to_objective(np.frombuffer(to_tokens(part), "<u4"), to_row(part), to_file(part)).texts[0]
+    assert (found.content, found.labels.tolist(), found.weights.tolist()) == (content, [[3]], [2, 0, 0, 0, 0])
+    assert to_file(Objective.counting([3, 4])) is None
 
 
 def test_a_plain_text_needs_no_row():

@@ -370,8 +370,8 @@ def test_database_of_another_program(tmp_path):
 
 
 def test_table_of_a_newer_version(path):
-    raw(path, "PRAGMA user_version = 5")
-    with pytest.raises(FormatVersionError, match="version 4 or less, found 5"):
+    raw(path, "PRAGMA user_version = 6")
+    with pytest.raises(FormatVersionError, match="version 5 or less, found 6"):
         DocumentTable.open(path)
 
 

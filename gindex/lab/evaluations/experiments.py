@@ -1,10 +1,6 @@
 """Training functions by the names that users give: each is loaded as an `Experiment`."""
 
-import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +8,7 @@ from gindex.errors import ConfigError
 from gindex.files.atomic import checksum
 from gindex.lab.evaluations.fine_tuning import FineTuning
 from gindex.lab.evaluations.training import Experiment
+from gindex.model.named_functions import load_function
 
 BUILT_IN = {
     "digits": "gindex.lab.evaluations.digits:Digits",
@@ -47,12 +44,7 @@ def load_experiment(name: str, documents: int | None = None) -> Experiment:
             f"{', '.join(BUILT_IN)}, {FINE_TUNING}FOLDER",
             found="no colon",
         )
-    module = _import(name, where)
-    if not hasattr(module, attribute):
-        raise ConfigError(
-            field=name, expected=f"{attribute!r} in {where}", found="none", remedy="check the name behind the colon"
-        )
-    function = getattr(module, attribute)
+    function = load_function(name, where, attribute)
     if inspect.isclass(function):
         function = function()
     if not callable(function):
@@ -70,33 +62,6 @@ def load_experiment(name: str, documents: int | None = None) -> Experiment:
             remedy="give `documents`, or the function an attribute of that name",
         )
     return Experiment(name=name, source=_source(function), function=function, documents=count)
-
-
-def _import(name: str, where: str) -> Any:
-    try:
-        if where.endswith(".py"):
-            return _import_file(Path(where))
-        if os.getcwd() not in sys.path:  # what `python -m` does too
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(where)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            field=name, expected=f"to import {where}", found=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ConfigError(field=path, expected="a Python file", found="none")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(field=path, expected="a Python file that can be imported", found="none")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def _source(function: Any) -> str:

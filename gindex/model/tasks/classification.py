@@ -1,7 +1,7 @@
 """Classifiers of texts and of pairs of them: one class, several, or values (regression), as config.json says."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from gindex.corpus.batches import pad
 from gindex.corpus.encoding import Encoder
 from gindex.corpus.labelled_texts import LabelEncoder, ReadText, read_text
 from gindex.corpus.labels import ONE_CLASS, SEVERAL_CLASSES, VALUES, Label, Labels, labels_of
-from gindex.corpus.objectives import Objective
+from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.errors import QueryError
 from gindex.model.isolation import alone
 from gindex.model.tasks.labelling import LabellingTask
@@ -25,6 +25,14 @@ from gindex.queries.reader import QueryReader
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {ONE_CLASS: Categorical, SEVERAL_CLASSES: Binary, VALUES: Gaussian}
 """The loss of each kind of labels, as transformers has it, summed in the place of averaged."""
+
+
+class Asking(Protocol):
+    """What is labelled: a text or a picture."""
+
+    def asked(self, label: Label) -> WeightedTokens:
+        """The same, asked for one label [K] of the whole."""
+        ...
 
 
 class TextClassifier(LabellingTask):
@@ -44,7 +52,7 @@ class TextClassifier(LabellingTask):
         read = ReadText(ids=tokens, second=None, tokens=len(tokens))
         return Objective((read.asked(np.zeros(self._labels.size, np.float32)),))
 
-    def answer(self, read: ReadText) -> Label:
+    def answer(self, read: Asking) -> Label:
         """Return the label that the model itself gives a text: its likeliest, or its values."""
         objective = Objective((read.asked(np.zeros(self._labels.size, np.float32)),))
         with alone(self.model), torch.no_grad():
@@ -63,9 +71,10 @@ class ClassificationKind(LabellingKind):
     mapping = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"
     described = "a classifier of texts"
     document_forms = (LABEL,)
-    corpus_settings = ("text_field", "pair_field", "label_field")
+    corpus_settings: ClassVar[tuple[str, ...]] = ("text_field", "pair_field", "label_field")
     endings = ("ForSequenceClassification",)
     remedy = "set pad_token_id in its config.json, where it has none"
+    variants: ClassVar[tuple[str, ...]] = ("image-classification",)
 
     @property
     def labels(self) -> Labels:
@@ -95,11 +104,8 @@ class ClassificationKind(LabellingKind):
                 found="a span" if query.span is not None else "both",
                 remedy="leave one of them out",
             )
-        read = read_text(self.tokenizer, query.prompt, query.pair, limit.most if limit.cuts else 1 << 30)
-        if len(read.ids) > limit.most:
-            raise QueryError(field=name, expected=f"at most {limit.text}", found=read.tokens, remedy="shorten it")
-        notes = [f"of {read.tokens} tokens the last {read.tokens - len(read.ids)} are left out"]
-        notes = notes if read.tokens > len(read.ids) else []
+        read, told = self.read(query, limit)
+        notes = [*told]
         if given is None:
             label = self.task().answer(read)
             notes.append(f"the label is what the model says: {self.labels.text(label)}")
@@ -109,6 +115,21 @@ class ClassificationKind(LabellingKind):
         if query.contrast is None:
             return said
         return [*said, CountedText(read.asked(self.labels.read(query.contrast, f"{name}, contrast")))]
+
+    def read(self, query: Query, limit: TokenLimit) -> tuple[Asking, Sequence[str]]:
+        """What is labelled of a query, and what is to be told of it.
+
+        Raises:
+            QueryError: It has too many tokens, or a picture.
+        """
+        name = name_of(query)
+        if query.image is not None:
+            raise QueryError(field=name, expected="a text: the model reads no pictures", found="a picture")
+        read = read_text(self.tokenizer, query.prompt, query.pair, limit.most if limit.cuts else 1 << 30)
+        if len(read.ids) > limit.most:
+            raise QueryError(field=name, expected=f"at most {limit.text}", found=read.tokens, remedy="shorten it")
+        note = f"of {read.tokens} tokens the last {read.tokens - len(read.ids)} are left out"
+        return read, [note] * (read.tokens > len(read.ids))
 
     def task(self) -> TextClassifier:
         """The model with its loss."""

@@ -5,7 +5,9 @@ them, whatever the task.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -34,6 +36,9 @@ class ModelTask(Protocol):
     model: nn.Module
     probe_tokens: int
     """Tokens of each document that a model is tried on."""
+
+    reads_tokens: bool
+    """Whether the model reads tokens; else `trial` gives another picture, or other tensors, for each first id."""
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +96,8 @@ class TaskKind(ABC):
         document_forms: Forms that its documents may have; of several, one is recognised from each record.
         corpus_settings: Fields of `CorpusConfig` that it has a use for, beside those that any task has.
         query_forms: Forms of queries that it takes.
+        variants: Names of tasks that go by its name too, of models that read something else than text.
+        reads_tokens: Whether the model reads tokens, with a tokenizer beside it.
         spare: Weights of a checkpoint that the model has no use for, as a regular expression; "" for none.
     """
 
@@ -102,6 +109,8 @@ class TaskKind(ABC):
     corpus_settings: ClassVar[tuple[str, ...]]
     query_forms: ClassVar[tuple[str, ...]] = (COMPLETION,)
     spare: ClassVar[str] = ""
+    variants: ClassVar[tuple[str, ...]] = ()
+    reads_tokens: ClassVar[bool] = True
 
     def __init__(self, place: str, model: nn.Module, tokenizer: Any) -> None:
         """Take a loaded model.
@@ -109,7 +118,7 @@ class TaskKind(ABC):
         Args:
             place: What messages call it.
             model: The model.
-            tokenizer: Its tokenizer.
+            tokenizer: Its tokenizer, or what else `load_reader` gives.
         """
         self.place, self.model, self.tokenizer = place, model, tokenizer
 
@@ -133,6 +142,44 @@ class TaskKind(ABC):
                 found=", ".join(map(str, named)),
                 remedy="leave `task` out, or give a model that was trained to do that",
             )
+
+    @classmethod
+    def knows(cls, settings: object) -> bool:
+        """Whether transformers has a model of the task for a configuration of its classes."""
+        from transformers.models.auto import modeling_auto
+
+        return type(settings) in getattr(modeling_auto, cls.mapping)
+
+    def prepare(self, examples: Callable[[], Sequence[Objective]]) -> None:  # noqa: B027  most models are tried on tokens
+        """Try the model on documents, where nothing else can be made up for it.
+
+        Args:
+            examples: Gives a few documents.
+
+        Raises:
+            ModelError: It fails on them.
+        """
+
+    @classmethod
+    def corpus_config(cls, config: CorpusConfig) -> CorpusConfig:
+        """The settings of documents, as the task needs them.
+
+        Raises:
+            ConfigError: The task has no use for the form that was given.
+        """
+        return replace(config, form=cls.corpus_form(config))
+
+    @classmethod
+    def load_reader(cls, folder: Path) -> Any:
+        """Load what prepares documents, where the model reads no tokens."""
+        del folder
+        return None
+
+    @classmethod
+    def reader_fingerprint(cls, reader: Any) -> str:
+        """Fingerprint of what `load_reader` gave; empty for nothing."""
+        del reader
+        return ""
 
     @classmethod
     def corpus_form(cls, config: CorpusConfig) -> str:

@@ -47,6 +47,7 @@ class LabellingTask(ABC):
     """A model that labels: a `ModelTask`."""
 
     probe_tokens = 6
+    reads_tokens = True
 
     def __init__(self, model: nn.Module, likelihood: Likelihood) -> None:
         """Wrap a model of transformers; its weights are frozen and dropout is off."""
