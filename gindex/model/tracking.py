@@ -133,8 +133,10 @@ def _untracked(
             continue
         owner, layer = owner_of(names[0]), layer_of.get(identity, "")
         other = f"{type(modules[owner]).__name__} is not a Linear, Conv1D or convolution layer"
-        reason = reasons.get(names[0]) or reasons.get(layer) or reasons.get(owner) or other
-        if len(names) > 1 and not isinstance(modules[owner], nn.Embedding):
+        is_table = isinstance(modules[owner], nn.Embedding)  # whose reason counts where the output head shares it
+        found = (names[0], owner) if is_table else (names[0], layer, owner)
+        reason = next((reasons[of] for of in found if of in reasons), other)
+        if len(names) > 1 and not is_table:
             reason = f"shared by {', '.join(names)}"
         parameters = model.get_parameter(names[0]).numel()
         body = identity not in outside if trained is None else not trained.isdisjoint(names)

@@ -47,7 +47,7 @@ def mixture():
     model = family.model().double()
     model.set_experts_implementation("eager")
     task = CausalLanguageModel(model)
-    layers = track_layers(model, lambda count: task.logits(_probe(model, count))).layers
+    layers = track_layers(model, lambda count: task.logits(_probe(task, count))).layers
     generator = np.random.default_rng(0)
     parts = [Objective.counting(generator.integers(1, 250, n).astype(np.uint32)) for n in (5, 20, 12)]
     return task, layers, pad(parts, np.arange(len(parts)))

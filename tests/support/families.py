@@ -262,7 +262,7 @@ BERTS = (
     _refused("ELECTRA", "electra", LEAKS, embedding_size=32),
     _refused("BigBird", "big_bird", LEAKS),
     _refused("XLM", "xlm", LEAKS, pad_token_id=0),
-    _refused("XLNet", "xlnet", "fails on them", max_position_embeddings=OWN, d_inner=48, d_head=8),
+    _refused("XLNet", "xlnet", LEAKS, max_position_embeddings=OWN, d_inner=48, d_head=8),
     _refused("RoFormer", "roformer", LEAKS),
     _refused("RemBERT", "rembert", LEAKS, input_embedding_size=32, output_embedding_size=32),
     _refused("ERNIE", "ernie", LEAKS),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gindex import GradientIndex
 from gindex.config import BuildConfig, ModelConfig, VectorConfig
 from gindex.corpus.objectives import Objective
+from gindex.curvature.basis import DenseBasis
 from gindex.curvature.ekfac import LayerFactors
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
 from gindex.lab.attribution import Attribution, coded_scores, tracked_layers
@@ -48,8 +49,8 @@ def crossings(model: str, tracked: int) -> dict[str, Counter[str]]:
     assert not more
     layers = engine.table.layers[:tracked]
     bases = (
-        {layer.source: torch.eye(layer.inputs, device=DEVICE) for layer in layers},
-        {layer.name: torch.eye(layer.outputs, device=DEVICE) for layer in layers},
+        {layer.source: DenseBasis(torch.eye(layer.inputs, device=DEVICE)) for layer in layers},
+        {layer.name: DenseBasis(torch.eye(layer.outputs, device=DEVICE)) for layer in layers},
     )
     factors = {
         layer.name: LayerFactors(
