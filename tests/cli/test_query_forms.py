@@ -121,8 +121,8 @@ def test_a_set_is_one_query(run, chat_built, chat_index, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["a b", "--contrast", " c"], 2, "--contrast: expected --completion or --messages beside it"),
-        (["a b", "--span", "0:1"], 2, "--span: expected --completion or --messages beside it"),
+        (["a b", "--contrast", " c"], QUERY, "expected a completion beside the contrast"),
+        (["a b", "--span", "0:1"], QUERY, "expected a completion beside the span"),
         (["a b", "--aggregate", "sum"], 2, "--aggregate: expected --queries beside it"),
         (["a b", "--completion", " c", "--turn", 2], 2, "--turn: expected --messages beside it"),
         (["--messages", "{talk}", "--completion", "x"], 2, "--completion goes with PROMPT"),
