@@ -64,7 +64,7 @@ class Lines:
             now = time.monotonic()
             left = (now - start) / done * (total - done) if total and done else 0.0
             is_news = shown == start and left >= SECONDS_BETWEEN_LINES and now - start >= LEAST_SECONDS
-            if is_news or now - shown >= SECONDS_BETWEEN_LINES:
+            if done != total and (is_news or now - shown >= SECONDS_BETWEEN_LINES):
                 shown = now
                 eta = f", ETA {_time(left)}" if total and done else ""
                 click.echo(f"{name}: {done:,}{f'/{total:,}' if total else ''} {unit}{eta}", err=True)

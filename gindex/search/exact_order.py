@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from gindex.exact.certificate import Certificate, Known, both_ends, certify
+from gindex.exact.certificate import Certificate
+from gindex.exact.certification import Known, both_ends, certify
 from gindex.exact.influence import QueryInfluence
 from gindex.search.ask import Ask, Search
 from gindex.search.candidates import Candidate, ordered

@@ -6,7 +6,7 @@ Axes: A asks, S parts of a sample.
 import numpy as np
 import numpy.typing as npt
 
-from gindex.exact.certificate import Outside, Values
+from gindex.exact.certification import Outside, Values
 from gindex.search.ask import Search
 from gindex.search.funnel import Funnel
 from gindex.search.sweep import StoredScores

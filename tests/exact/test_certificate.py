@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from gindex.exact.certificate import (
+from gindex.exact.certificate import Certificate
+from gindex.exact.certification import (
     FREEDOMS,
     HIGHEST,
-    Certificate,
     Errors,
     Known,
     Outside,

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gindex.errors import ConfigError
-from gindex.exact.certificate import Certificate, Known, Outside, certify
+from gindex.exact.certificate import Certificate
+from gindex.exact.certification import Known, Outside, certify
 from gindex.progress import Silent
 from gindex.queries.query import Query
 from gindex.search.ask import Ask, Search

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex import GradientIndex
-from gindex.exact.certificate import Known, Outside, certify
+from gindex.exact.certification import Known, Outside, certify
 from gindex.exact.fidelity import sample_queries
 from gindex.progress import Silent
 
