@@ -110,9 +110,9 @@ def _listed(names: Iterable[str]) -> str:
 
 def _prepared(dataset: Any, config: CorpusConfig) -> Any:
     """A dataset whose pictures come as they are stored, where the documents are pictures."""
-    if config.form != PICTURE or not dataset.features:
+    if config.form != PICTURE:
         return dataset
-    for name, feature in dataset.features.items():
+    for name, feature in (dataset.features or {}).items():
         if type(feature).__name__ == "Image":
             dataset = dataset.cast_column(name, type(feature)(decode=False))
     return dataset
@@ -129,11 +129,11 @@ def _with_class_name(fields: Any, features: Any, config: CorpusConfig) -> Any:
 
 
 def _records(source: Source, dataset: Any, config: CorpusConfig) -> Iterator[Record]:
-    number = 0
+    number, features = 0, getattr(dataset, "features", None)
     try:
         for number, fields in enumerate(dataset, 1):
             place = f"{source.location}: record {number}"
-            fields = _with_class_name(fields, dataset.features, config)
+            fields = _with_class_name(fields, features, config)
             yield Record(fields=fields, place=place, default_id=f"{source.name}:{number}")
     except OverflowError as error:  # Python's dates begin with year 1 and end with 9999
         raise CorpusError(

@@ -6,8 +6,8 @@ from typing import Any
 from gindex.distribution import install_hint
 from gindex.errors import MissingDependencyError
 
-_EXTRAS = {"fsspec": "remote", "PIL": "images"}
-"""Extras that bring a package, where that is not `corpora`."""
+_HINTS = {"fsspec": install_hint("remote"), "PIL": install_hint("images")}
+"""How to install a package that `corpora` does not bring."""
 
 
 def require(package: str, location: str) -> Any:
@@ -16,12 +16,13 @@ def require(package: str, location: str) -> Any:
     Raises:
         MissingDependencyError: The package is not installed.
     """
+    name = package.partition(".")[0]
     try:
         return import_module(package)
     except ImportError as error:
         raise MissingDependencyError(
             field=location,
-            expected=f"the package {package.partition('.')[0]}",
+            expected=f"the package {name}",
             found="none installed",
-            remedy=install_hint(_EXTRAS.get(package.partition(".")[0], "corpora")),
+            remedy=_HINTS.get(name) or install_hint("corpora"),
         ) from error

@@ -43,7 +43,6 @@ def uses(opened):
         lambda: snapshot.vectors.decoded(numpy.arange(3)),
         lambda: snapshot.documents.objectives([0]),
         lambda: opened.search_vectors(query, k=3),
-        lambda: snapshot.check_factors(),
         lambda: GradientIndex.open(sys.argv[1]),
     ]
 for use in uses(GradientIndex.open(sys.argv[1])):  # whatever is imported at the first use

@@ -6,6 +6,7 @@ Every row is a process of its own with a model of four blocks of width 64 and ei
 a CPU. *seen* is what the process's largest memory grows by in a forward and backward pass under observation.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -60,9 +61,12 @@ class _Nothing(Observer):
 
 
 def main() -> None:
-    """Print the table."""
-    if len(sys.argv) > 1:
-        print(*measured(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    """Print the table, or what a row's own process has measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", nargs="*", help="One row alone: a model, its attention, and tokens.")
+    if row := parser.parse_args().row:
+        name, attention, length = row
+        print(*measured(name, attention, int(length)))
         return
     print("| model | attention | tokens | reckoned | seen | seen / reckoned |\n|---|---|---|---|---|---|")
     rows = [

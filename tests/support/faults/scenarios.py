@@ -121,8 +121,8 @@ def small_store(config: BuildConfig) -> Iterator[None]:
     engine = engine_of(config.model.name)
     with (
         mock.patch.object(vectors, "CHUNK_ROWS", 4),
-        mock.patch.object(run_module, "load_tracked", lambda *_args: engine),
-        mock.patch.object(add_module, "load_tracked", lambda *_args: engine),
+        mock.patch.object(run_module, "load_tracked", lambda *_args, **_more: engine),
+        mock.patch.object(add_module, "load_tracked", lambda *_args, **_more: engine),
         mock.patch.object(run_module, "make_plan", lambda *_args: None),
     ):
         yield
