@@ -18,7 +18,7 @@ from gindex.build.pass_speed import fastest, token_seconds
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import decomposed
 from gindex.curvature.ranks import ranks
-from gindex.documents.table import TableCounts
+from gindex.documents.part_records import TableCounts
 from gindex.model.layer_choice import output_head
 from gindex.model.layer_kinds import KINDS, LayerKinds
 from gindex.model.layer_records import UntrackedWeight

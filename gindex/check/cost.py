@@ -14,7 +14,7 @@ from gindex.build.plan import BuildPlan, make_plan
 from gindex.check.formats import available_bytes
 from gindex.check.result import OK, WARNING, Finding
 from gindex.config import USUAL_TOKENS, BuildConfig
-from gindex.documents.table import TableCounts
+from gindex.documents.part_records import TableCounts
 from gindex.model.tracked_model import TrackedModel
 
 SPEED, COST = "speed", "cost"

@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
@@ -23,157 +22,28 @@ from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.columns import PartColumns, read_columns
 from gindex.documents.filter_cache import FilterCache
 from gindex.documents.losses import FILE_COLUMNS, PLAIN, to_objective
+from gindex.documents.part_records import Extent, PartRecord, TableCounts
 from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
     PART_COLUMNS,
     TEXT_VERSION,
     asked_errors,
-    connect,
     has_parts_index,
     limited,
     read_document,
     select_parts,
     translated_errors,
-    version_of,
 )
+from gindex.documents.table_file import Parameters, TableFile
 from gindex.errors import CorruptStoreError, ShapeError, UnknownDocumentError
-from gindex.files.open_files import FilePool
 from gindex.thread_safety import Lock, once
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
-Parameters = Sequence[int | float | str]
 
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
 
 _OF_PART = len(PART_COLUMNS) + len(PLAIN) + len(FILE_COLUMNS)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableCounts:
-    """Totals of a table.
-
-    Attributes:
-        documents: Documents.
-        parts: Parts of all documents.
-        tokens: Tokens of all parts, the context of later parts included.
-        longest_part: Tokens of the longest part.
-    """
-
-    documents: int
-    parts: int
-    tokens: int
-    longest_part: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartRecord:
-    """A part with its document.
-
-    Attributes:
-        ordinal: Number of the part in the table, from 0.
-        document_id: Id of its document.
-        part: Number of the part within the document, from 0.
-        text: Its own slice of the document's text, without the context; what is masked in it is marked.
-        metadata: Metadata of the document.
-        token_count: Tokens of the part, context included.
-        form: What its document was made of; None for plain text.
-    """
-
-    ordinal: int
-    document_id: str
-    part: int
-    text: str
-    metadata: dict[str, Any]
-    token_count: int
-    form: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Extent:
-    """The parts of a document: its ordinal, start and stop of theirs, and their tokens, context included."""
-
-    document: int
-    start: int
-    stop: int
-    tokens: int
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[Any, ...]]) -> "Extent | None":
-        """What the rows of all its parts in order come to, as `select_parts` gives them; None where one is missing."""
-        ordinals, numbers = [row[0] for row in rows], [row[2] for row in rows]
-        if numbers != list(range(len(rows))) or ordinals != list(range(ordinals[0], ordinals[0] + len(rows))):
-            return None
-        tokens = sum(row[PART_COLUMNS.index("token_count")] for row in rows)
-        return cls(document=rows[0][1], start=ordinals[0], stop=ordinals[-1] + 1, tokens=tokens)
-
-
-class _File:
-    """The open file of a table with its checks; these are None where no checksum is recorded, as during a build.
-
-    Of all files, those that were used last stay open.
-    """
-
-    def __init__(self, path: Path, guard: Guard | None, lock: Lock) -> None:
-        self.path, self.guard, self._lock = path, guard, lock
-        self._opened: tuple[int, sqlite3.Connection] | None = None
-        with translated_errors(path):
-            self.version = version_of(self.connection)
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The open file. A forked process opens its own, as SQLite demands."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self.release()
-        opened = self._opened or (os.getpid(), connect(self.path))
-        self._opened = opened
-        OPENED.use(self)
-        return opened[1]
-
-    def release(self, _number: int = 0) -> None:
-        """Let go of the open file; who reads it now has it until then."""
-        opened, self._opened = self._opened, None
-        if opened is not None and opened[0] != os.getpid():
-            _inherited.append(opened[1])
-
-    def close(self) -> None:
-        """Close the file."""
-        opened = self._opened
-        self.release()
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
-
-    def parts_among(self, parts: Sequence[int]) -> Sequence[int]:
-        """Those of some parts that are in this table as far as is known."""
-        return parts if self.guard is None else [part for part in parts if part in self.guard.parts]
-
-    def documents_among(self, documents: Sequence[int]) -> Sequence[int]:
-        """Those of some documents that are in this table as far as is known."""
-        return documents if self.guard is None else [of for of in documents if of in self.guard.documents]
-
-    def fetch(self, statement: str, parameters: Parameters) -> list[Any]:
-        """The rows that a statement gives, which are to be `checked`; the whole file is not."""
-        with self._lock, translated_errors(self.path):
-            return self.connection.execute(statement, parameters).fetchall()
-
-    def checked(self, row: tuple[Any, ...], check: Callable[[RowChecksums, tuple[Any, ...]], None]) -> None:
-        """Compare a row with its checksum."""
-        if self.guard is not None:
-            with self._lock:
-                sums = self.guard.rows()
-            check(sums, row)
-
-    def compare(self) -> None:
-        """Check the whole file, once."""
-        if self.guard is not None:
-            self.guard.whole()
-
-
-OPENED = FilePool()
-"""The tables that are open in this process."""
-
-_inherited: list[sqlite3.Connection] = []
-"""Connections of the process that this one was forked from, which it must not even close."""
 
 
 class DocumentTable:
@@ -188,7 +58,7 @@ class DocumentTable:
         most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
-    def __init__(self, files: Sequence[_File], deleted: Sequence[tuple[int, int]], lock: Lock) -> None:
+    def __init__(self, files: Sequence[TableFile], deleted: Sequence[tuple[int, int]], lock: Lock) -> None:
         """Use `open`."""
         self._files = files
         self._deleted = deleted
@@ -212,7 +82,7 @@ class DocumentTable:
             FormatVersionError: It was written by a newer gindex.
         """
         pairs, lock = zip(paths, guards or [None] * len(paths), strict=True), Lock()
-        return cls([_File(path, guard, lock) for path, guard in pairs], deleted, lock)
+        return cls([TableFile(path, guard, lock) for path, guard in pairs], deleted, lock)
 
     def __enter__(self) -> Self:
         return self
@@ -404,7 +274,7 @@ class DocumentTable:
             raise self._missing("parts of every document")
         return extents
 
-    def _require_ends(self, file: _File, extents: Sequence[Extent]) -> None:
+    def _require_ends(self, file: TableFile, extents: Sequence[Extent]) -> None:
         """Make sure that the part after the last one of a document is another one's, where the table has one."""
         before = {extent.stop: extent.document for extent in extents}
         following = file.parts_among(list(before)) if file.guard is not None else []

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from gindex.documents.table import DocumentTable, PartRecord
+from gindex.documents.part_records import PartRecord
+from gindex.documents.table import DocumentTable
 from gindex.search.ask import Ask, Search
 from gindex.search.candidates import Candidate
 from gindex.search.result import Hit

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.documents.checksums import write_row_checksums
-from gindex.documents.table import TableCounts
+from gindex.documents.part_records import TableCounts
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.records import VolumeRecord

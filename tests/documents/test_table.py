@@ -18,8 +18,9 @@ from gindex.config import CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.documents import table_writer as fill
+from gindex.documents.part_records import PartRecord, TableCounts
 from gindex.documents.selection import lexical_documents
-from gindex.documents.table import DocumentTable, PartRecord, TableCounts
+from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import CorpusError, CorruptStoreError, FormatVersionError, StoreError, TokenizerError
 from gindex.progress import Silent
