@@ -5,14 +5,13 @@ answer over another, a text with its label, or words with a label each. A record
 or said by the settings or the task of the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gindex.config import (
     AUTO,
@@ -31,16 +30,11 @@ from gindex.corpus.contents import Content, tensor_content, tensor_of
 from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
 from gindex.corpus.objectives import WeightedTokens
 from gindex.corpus.pictures import picture_content, picture_name
+from gindex.corpus.prepared import read_tokens
+from gindex.corpus.value_checks import LARGEST, check_encodable, kind_of
 from gindex.errors import CorpusError
 
-Array = npt.NDArray[Any]
-
 _SHOWN_FIELDS = 20
-_IGNORED_LABEL = -100
-"""The label of a token that does not count, as transformers and PyTorch have it."""
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest weight: they are kept in float32."""
 
 _SHARE_GPT_FIELD = "conversations"
 
@@ -292,91 +286,8 @@ def _reference(fields: Mapping[str, Any], place: str, used: set[str]) -> float:
 
 
 def _tokens(fields: Mapping[str, Any], place: str, _config: CorpusConfig) -> Form:
-    used = {"input_ids", *(n for n in ("attention_mask", "labels", "loss_mask", "loss_weights") if n in fields)}
-    ids = _array(fields["input_ids"], np.int64, "input_ids", place)
-    if len(ids) and (ids.min() < 0 or ids.max() >= 1 << 32):
-        raise CorpusError(field=place, expected="token ids in 'input_ids'", found=f"{ids.min()} to {ids.max()}")
-    weights = np.ones(len(ids), np.float32)
-    for name, read in _TOKEN_WEIGHTS.items():
-        if fields.get(name) is not None:
-            weights *= read(fields[name], ids, place)
-    if fields.get("attention_mask") is not None:
-        real = _of_length(_array(fields["attention_mask"], np.int64, "attention_mask", place), ids, place, "mask")
-        ids, weights = ids[real != 0], weights[real != 0]
-    if not len(ids):
-        raise CorpusError(field=place, expected="at least one token in 'input_ids'", found="none", remedy="remove it")
-    weights[0] = 0
-    return Form(name=TOKENS, used=frozenset(used), tokens=WeightedTokens(ids.astype(np.uint32), weights))
-
-
-def _labels(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
-    labels = _of_length(_array(value, np.int64, "labels", place), ids, place, "labels")
-    counted = labels != _IGNORED_LABEL
-    wrong = np.flatnonzero(counted & (labels != ids))
-    if len(wrong):
-        n = int(wrong[0])
-        raise CorpusError(
-            field=place,
-            expected=f"labels that are the token of their own place, or {_IGNORED_LABEL}",
-            found=f"{int(labels[n])} for the token {int(ids[n])} at position {n}",
-            remedy="give labels as transformers takes them: not shifted, the model does that",
-        )
-    weights: npt.NDArray[np.float32] = counted.astype(np.float32)
-    return weights
-
-
-def _loss_mask(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
-    mask = _of_length(_array(value, np.float64, "loss_mask", place), ids, place, "loss_mask")
-    if not np.isin(mask, (0, 1)).all():
-        raise CorpusError(
-            field=place,
-            expected="0 or 1 for each token in 'loss_mask'",
-            found=f"{mask[~np.isin(mask, (0, 1))][0]:g}",
-            remedy="give other numbers as 'loss_weights'",
-        )
-    return mask.astype(np.float32)
-
-
-def _loss_weights(value: object, ids: Array, place: str) -> npt.NDArray[np.float32]:
-    weights = _of_length(_array(value, np.float64, "loss_weights", place), ids, place, "loss_weights")
-    if not (np.abs(weights) <= LARGEST).all():
-        raise CorpusError(
-            field=place,
-            expected="finite numbers in 'loss_weights'",
-            found="NaN, or numbers beyond float32",
-            remedy="correct them",
-        )
-    return weights.astype(np.float32)
-
-
-_TOKEN_WEIGHTS: dict[str, Callable[[object, Array, str], npt.NDArray[np.float32]]] = {
-    "labels": _labels,
-    "loss_mask": _loss_mask,
-    "loss_weights": _loss_weights,
-}
-
-
-def _array(value: object, dtype: type, name: str, place: str) -> Array:
-    listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
-    found: Array | None = np.asarray(value) if listed else None
-    kinds = "iub" if dtype is np.int64 else "iubf"
-    if found is None or found.ndim != 1 or (len(found) and found.dtype.kind not in kinds):
-        raise CorpusError(
-            field=place, expected=f"a list of numbers in {name!r}", found=kind_of(value), remedy="correct the record"
-        )
-    values: Array = found.astype(dtype)
-    return values
-
-
-def _of_length(values: Array, ids: Array, place: str, name: str) -> Array:
-    if len(values) != len(ids):
-        raise CorpusError(
-            field=place,
-            expected=f"as many values in {name!r} as in 'input_ids', {len(ids)}",
-            found=len(values),
-            remedy="correct the record",
-        )
-    return values
+    tokens, used = read_tokens(fields, place)
+    return Form(name=TOKENS, used=used, tokens=tokens)
 
 
 def _labelled(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
@@ -471,32 +382,3 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str, CorpusConfig], Form]] = {
 def _shown(fields: Mapping[str, Any]) -> str:
     found = ", ".join(map(repr, sorted(fields)[:_SHOWN_FIELDS])) or "none"
     return found + (f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else "")
-
-
-def check_encodable(text: str, what: str, place: str) -> None:
-    """Check that a text has no half of a surrogate pair.
-
-    Raises:
-        CorpusError: It has one.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise half_pair(what, place, error) from error
-
-
-def half_pair(what: str, place: str, error: UnicodeEncodeError) -> CorpusError:
-    """The error of a text that is not of Unicode characters."""
-    return CorpusError(
-        field=place,
-        expected=f"{what} of Unicode characters",
-        found=f"half a surrogate pair at character {error.start}",
-        remedy="correct or remove the record",
-    )
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in JSON's words."""
-    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "a string", "bool": "a boolean"}
-    name = type(value).__name__
-    return names.get(name, f"a value of type {name}")

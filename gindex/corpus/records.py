@@ -11,8 +11,9 @@ from uuid import UUID
 
 from gindex.config import CorpusConfig
 from gindex.corpus.contents import Content
-from gindex.corpus.forms import check_encodable, half_pair, kind_of, read_form, weight_of
+from gindex.corpus.forms import read_form, weight_of
 from gindex.corpus.objectives import WeightedTokens
+from gindex.corpus.value_checks import check_encodable, half_pair, kind_of
 from gindex.errors import CorpusError
 
 # How numpy scalars become Python ones, by the kind of their dtype; dates and all other kinds become strings.
