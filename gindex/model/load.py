@@ -23,6 +23,7 @@ from gindex.model.adapters import apply_adapter, import_peft
 from gindex.model.attention import use_fast_attention
 from gindex.model.context_length import most_tokens
 from gindex.model.custom_models import rebuild
+from gindex.model.device_choice import fast_bfloat16, pick_device
 from gindex.model.fingerprints import (
     fingerprint_adapter,
     fingerprint_buffers,
@@ -304,40 +305,6 @@ def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> An
     if not getattr(tokenizer, "is_fast", False):
         raise TokenizerError(field=name, expected="a fast tokenizer (tokenizer.json)", found=type(tokenizer).__name__)
     return tokenizer
-
-
-def pick_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda`, `cuda:1`, ... into a device that is there.
-
-    Raises:
-        ModelError: The device is unknown or absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.ones(1, dtype=torch.float32, device=device).item()  # the device `meta` makes tensors without values
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            field="device",
-            expected="one that is usable here",
-            found=f"{name!r} ({first_line(error)})",
-            remedy="use `device` cpu or auto",
-        ) from error
-    return device
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Say whether bfloat16 products are faster than float32 ones.
-
-    Of x86 processors those with AMX tiles are. Where bfloat16 is emulated it is many times slower, and with the vector
-    instructions of AVX-512 alone it was 1.7 times slower.
-    """
-    if device.type != "cpu":
-        return True
-    if torch.cpu._is_avx2_supported():  # true of x86 alone
-        return torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _untrusted(name: str) -> ModelError:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from observers import Gradients
 from probes import random_probe
 from torch import Tensor, nn
 
-from gindex.model.capture import Observer, append_one, by_module, observe
+from gindex.model.capture import by_module, observe
 from gindex.model.convolution import patches
 from gindex.model.tracking import track_layers
 
@@ -17,19 +18,6 @@ CONVOLUTIONS = {
     "circular": {"kernel_size": 3, "padding": (1, 2), "padding_mode": "circular"},
     "reflected": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect", "stride": 2},
 }
-
-
-class Gradients(Observer):
-    """Document gradients [N, O, I] by layer name."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Tensor] = {}
-
-    def activations(self, layer, a_NTI):
-        return append_one(a_NTI, layer)
-
-    def gradients(self, layer, kept, g_NTO):
-        self.found[layer.name] = g_NTO.mT @ kept
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)

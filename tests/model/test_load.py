@@ -8,8 +8,9 @@ import torch
 from gindex.config import ModelConfig
 from gindex.errors import ModelError
 from gindex.model import load
+from gindex.model.device_choice import fast_bfloat16, pick_device
 from gindex.model.fingerprints import FINGERPRINT_VALUES, fingerprint_buffers, fingerprint_model
-from gindex.model.load import PRIMITIVES, fast_bfloat16, load_model, pick_device
+from gindex.model.load import PRIMITIVES, load_model
 
 
 @pytest.fixture

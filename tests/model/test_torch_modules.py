@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from observers import Gradients
 from probes import names, random_probe, reasons
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from gindex.model.capture import Observer, append_one, by_module, observe
+from gindex.model.capture import by_module, observe
 from gindex.model.gradient_check import affine_parameters
 from gindex.model.inner_linears import ExpertLinears, opened
 from gindex.model.layer_choice import LayerChoice
@@ -18,19 +19,6 @@ from gindex.model.tracking import track_layers
 
 WIDE = torch.float64
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
-
-
-class Gradients(Observer):
-    """Document gradients [N, O, I] by layer name."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Tensor] = {}
-
-    def activations(self, layer, a_NTI):
-        return append_one(a_NTI, layer)
-
-    def gradients(self, layer, kept, g_NTO):
-        self.found[layer.name] = g_NTO.mT @ kept
 
 
 class Attention(nn.Module):

@@ -15,9 +15,7 @@ Axes: N documents, P outputs of a document, V values of each, K values of a labe
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +28,10 @@ from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, GindexError, ModelError
 from gindex.model.devices import to_device
 from gindex.model.isolation import alone
-from gindex.model.layers import LayerTable
 from gindex.model.library_messages import first_line
 from gindex.model.named_functions import load_function
 from gindex.model.tasks.likelihoods import Binary, Categorical, Gaussian, Likelihood
+from gindex.model.tasks.plain import PlainTask
 from gindex.model.tolerances import is_same_product, relative_error
 
 Tensors = Mapping[str, Tensor]
@@ -103,7 +101,7 @@ class TaskFunction:
         )
 
 
-class FunctionTask:
+class FunctionTask(PlainTask):
     """A model with a loss of a user's own: a `ModelTask`."""
 
     reads_tokens = False
@@ -129,18 +127,6 @@ class FunctionTask:
     def trial(self, ids: npt.NDArray[np.uint32]) -> Objective:
         """Return one of the documents to try the model on; the first id says which."""
         return self._examples[int(ids[0]) % len(self._examples)]
-
-    def settled(self, table: LayerTable, batch: TokenBatch) -> Self:
-        """Return the task as it is: nothing of it depends on the layers that are tracked."""
-        del table, batch
-        return self
-
-    def on(self, model: nn.Module, copies: Mapping[int, Any]) -> Self:
-        """Return the task of a copy of the model."""
-        del copies
-        twin = copy(self)
-        twin.model = model
-        return twin
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return the losses [N]: all that is known of the model."""

@@ -7,12 +7,11 @@ Axes: N objectives, R texts, T tokens, M positions that carry a loss, V outputs,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from gindex.corpus.batches import TokenBatch
 from gindex.corpus.objectives import Objective
 from gindex.model.devices import to_device
-from gindex.model.layers import LayerTable
 from gindex.model.tasks.likelihoods import Likelihood
+from gindex.model.tasks.plain import PlainTask
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +42,7 @@ class Asked:
     labels: npt.NDArray[np.float32]
 
 
-class LabellingTask(ABC):
+class LabellingTask(PlainTask, ABC):
     """A model that labels: a `ModelTask`."""
 
     probe_tokens = 6
@@ -77,18 +76,6 @@ class LabellingTask(ABC):
     @abstractmethod
     def trial(self, ids: npt.NDArray[np.uint32]) -> Objective:
         """Return an objective of the task over any tokens [T], to try the model on."""
-
-    def settled(self, table: LayerTable, batch: TokenBatch) -> Self:
-        """Return the task as it is: nothing of it depends on the layers that are tracked."""
-        del table, batch
-        return self
-
-    def on(self, model: nn.Module, copies: Mapping[int, Any]) -> Self:
-        """Return the task of a copy of the model."""
-        del copies
-        twin = copy(self)
-        twin.model = model
-        return twin
 
     def asked(self, batch: TokenBatch) -> Asked:
         """Return what a batch is asked for: the labels of its tokens that count."""
