@@ -114,7 +114,8 @@ def _print_plan(plan: "BuildPlan", as_json: bool, notes: Sequence[str] = ()) -> 
         return
     share = plan.tracked_parameters / plan.parameters
     click.echo(f"corpus     {plan.documents:,} documents, {plan.parts:,} parts, {plan.tokens:,} tokens")
-    click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens")
+    rounds = f", in {plan.fit_rounds} rounds of layers" if plan.fit_rounds > 1 else ""
+    click.echo(f"fit        {plan.fit_documents:,} documents, {plan.fit_tokens:,} tokens{rounds}")
     body = f"{plan.coverage.share:.1%} of the body"
     click.echo(f"layers     {plan.tracked_layers} tracked, {share:.1%} of {plan.parameters:,} parameters, {body}")
     shares = (f"{kind} {of.tracked / of.parameters:.1%} of {of.parameters:,}" for kind, of in plan.kinds.items())

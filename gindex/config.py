@@ -367,8 +367,8 @@ class BuildConfig(Settings):
     )
     memory: float | None = option(
         None,
-        "Most memory to take, in GB, as reckoned beforehand: batches are made smaller, or blocks of the model "
-        "checkpointed, to fit.",
+        "Most memory to take, in GB, as reckoned beforehand: batches are made smaller, blocks of the model "
+        "checkpointed, or layers fitted in rounds, to fit.",
         group=COST,
         above=0,
         unset="no limit",

@@ -1,28 +1,28 @@
 """The fitting phases of a build: covariances, bases, eigenvalues, each kept on disk when it is done."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from torch import Tensor
 
 from gindex.build.allocator import release
-from gindex.build.memory import sides
+from gindex.build.fit_memory import sides
 from gindex.corpus.batches import TokenBatch
 from gindex.curvature.covariance import TokenMoment
 from gindex.curvature.eigenbasis import ROOM_BYTES, decomposed
 from gindex.curvature.experts import report_unreached, settled_sharing
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.curvature.kinds import CurvatureKind, curvature_kind
+from gindex.curvature.kinds import CurvatureKind
 from gindex.curvature.ranks import ranks
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.tracked_model import TrackedModel
-from gindex.progress import Progress
+from gindex.progress import Progress, Silent
 from gindex.store.factors import (
     basis_tensors,
-    layers_by_group,
     mean_eigenvalues,
     read_bases,
     read_basis_values,
@@ -33,38 +33,117 @@ from gindex.store.factors import (
 from gindex.store.layout import Layout
 
 
-def fit_factors(
-    layout: Layout,
-    model: TrackedModel,
-    batches: Sequence[TokenBatch],
-    kind: str,
-    seed: int,
-    progress: Progress,
-    room: int = ROOM_BYTES,
-) -> None:
-    """Fit the curvature on a sample and write its factors; a stage whose files are there is passed over.
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The fit of a model's curvature on a sample, whose factors go to files by layer group.
 
-    Args:
+    Attributes:
         layout: Where the factors go.
         model: The model.
         batches: The sample.
-        kind: Name of the kind of curvature.
+        kind: The kind of curvature.
         seed: Seed of the sampled labels.
-        progress: Where the phases are reported.
         room: Bytes that decompositions may take.
+        progress: Where the phases are reported.
     """
-    curvature, numbers = curvature_kind(kind), range(len(model.table.groups))
-    if not all(layout.eigenbases(number).is_file() for number in numbers):
-        _fit_bases(layout, model, batches, curvature, seed, progress, room)
-        release()
-    if not all(layout.eigenvalues(number).is_file() for number in numbers):
-        Lambda = _eigenvalues(layout, model, batches, curvature, seed, progress)
-        settled = settled_table(layout, model.table)
-        report_unreached(settled.layers, Lambda)
-        for number, layers in enumerate(layers_by_group(settled)):
-            values = {layer.factors: Lambda[layer.factors] for layer in layers}
-            means = curvature.mean_eigenvalues(layers, values)
-            write_tensors(layout.eigenvalues(number), values, {"mean": means})
+
+    layout: Layout
+    model: TrackedModel
+    batches: Sequence[TokenBatch]
+    kind: CurvatureKind
+    seed: int
+    room: int = ROOM_BYTES
+    progress: Progress = field(default_factory=Silent)
+
+    def run(self, rounds: Sequence[LayerTable]) -> None:
+        """Fit all layers and write their factors; a stage of a round whose files are there is passed over.
+
+        Args:
+            rounds: The tracked layers, divided into those whose sums are in memory at a time; see `fit_rounds`.
+        """
+        for suffix, layers in _named(rounds):
+            missing, files = self._missing(layers, self.layout.eigenbases)
+            if files:
+                self._bases(missing, files, suffix)
+                release()
+        settled, flat = settled_table(self.layout, self.model.table), set[str]()
+        for suffix, layers in _named(rounds):
+            missing, files = self._missing(layers, self.layout.eigenvalues)
+            if files:
+                here = replace(missing, layers=tuple(layer for layer in settled if layer.group in missing.groups))
+                flat |= self._eigenvalues(settled, here, files, suffix)
+                release()
+        report_unreached(settled.layers, flat)
+
+    def _missing(self, layers: LayerTable, file: Callable[[int], Path]) -> tuple[LayerTable, list[Path]]:
+        """The layers of a round whose files of one kind aren't there, and these files, by layer group."""
+        numbers = {group: number for number, group in enumerate(self.model.table.groups)}
+        files = {group: file(numbers[group]) for group in layers.groups}
+        files = {group: path for group, path in files.items() if not path.is_file()}
+        return replace(layers, layers=tuple(layer for layer in layers if layer.group in files)), list(files.values())
+
+    def _bases(self, table: LayerTable, files: Sequence[Path], suffix: str) -> None:
+        """Fit the covariances of layers, decompose them, and write them to a file for each layer group."""
+        with self.progress.phase("fit covariances" + suffix, self._parts, "parts") as phase:
+            observer = fit_covariances(
+                self.model.table.layers,
+                self.model.task,
+                self.batches,
+                self.seed,
+                done=phase.advance,
+                only={layer.name for layer in table},
+            )
+        A, S = observer.activation_moments, observer.gradient_moments
+        groups = replace(table, layers=settled_sharing(table.layers, observer)).by_group()
+        wanted = [of for layers in groups for of in _covariances(layers, A, S)]
+        widest = max(side.widest for side in sides(table.layers))
+        with self.progress.phase("eigenbases" + suffix, len(wanted), "matrices") as phase:
+            found = decomposed(partial(_decompose, self.kind), wanted, widest, self.model.device, self.room)
+            for file, layers in zip(files, groups, strict=True):
+                tensors: dict[str, Tensor] = {}
+                for made in islice(found, len(_covariances(layers, A, S))):
+                    tensors |= made
+                    phase.advance()
+                write_tensors(file, tensors, sharing_record(layers))
+
+    def _eigenvalues(self, table: LayerTable, layers: LayerTable, files: Sequence[Path], suffix: str) -> set[str]:
+        """Fit and write Lambda of the layers of a round; return those `TrackedLayer.factors` where it is all 0."""
+        Lambda = self._lambdas(table, layers, suffix)
+        for file, of_group in zip(files, layers.by_group(), strict=True):
+            values = {layer.factors: Lambda[layer.factors] for layer in of_group}
+            write_tensors(file, values, {"mean": self.kind.mean_eigenvalues(of_group, values)})
+        return {name for name, values_OI in Lambda.items() if not values_OI.any()}
+
+    def _lambdas(self, table: LayerTable, layers: LayerTable, suffix: str) -> dict[str, Tensor]:
+        """Lambda [O, I] of the layers of a round by `TrackedLayer.factors`."""
+        if self.kind.assumed is not None:
+            activation, gradient = read_basis_values(self.layout, table, layers)
+            tokens = sum(int(batch.mask.sum()) for batch in self.batches) / self._parts
+            return {
+                of.factors: self.kind.assumed(activation[of.source], gradient[of.factors], tokens * of.token_share)
+                for of in layers
+            }
+        bases = read_bases(self.layout, table, layers, self.model.device, self.model.dtype)
+        with self.progress.phase("fit eigenvalues" + suffix, self._parts, "parts") as phase:
+            return fit_eigenvalues(
+                table.layers,
+                self.model.task,
+                self.batches,
+                bases,
+                self.seed,
+                done=phase.advance,
+                only={layer.name for layer in layers},
+            )
+
+    @property
+    def _parts(self) -> int:
+        return sum(len(batch.ordinals) for batch in self.batches)
+
+
+def _named(rounds: Sequence[LayerTable]) -> Iterator[tuple[str, LayerTable]]:
+    """Each round with what the names of its phases end with: nothing where there is one."""
+    for number, layers in enumerate(rounds, 1):
+        yield (f", round {number} of {len(rounds)}" if len(rounds) > 1 else ""), layers
 
 
 def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> list[LayerRecord]:
@@ -91,32 +170,6 @@ def layer_records(layout: Layout, table: LayerTable, rank_fraction: float) -> li
     return records
 
 
-def _fit_bases(
-    layout: Layout,
-    model: TrackedModel,
-    batches: Sequence[TokenBatch],
-    kind: CurvatureKind,
-    seed: int,
-    progress: Progress,
-    room: int,
-) -> None:
-    with progress.phase("fit covariances", _parts(batches), "parts") as phase:
-        observer = fit_covariances(model.table.layers, model.task, batches, seed, done=phase.advance)
-    A, S = observer.activation_moments, observer.gradient_moments
-    groups = layers_by_group(replace(model.table, layers=settled_sharing(model.table.layers, observer)))
-    missing = [number for number in range(len(groups)) if not layout.eigenbases(number).is_file()]
-    widest = max(side.widest for side in sides(model.table.layers))
-    with progress.phase("eigenbases", len(A) + len(S), "matrices") as phase:
-        wanted = [of for number in missing for of in _covariances(groups[number], A, S)]
-        found = decomposed(partial(_decompose, kind), wanted, widest, model.device, room)
-        for number in missing:
-            tensors: dict[str, Tensor] = {}
-            for made in islice(found, len(_covariances(groups[number], A, S))):
-                tensors |= made
-                phase.advance()
-            write_tensors(layout.eigenbases(number), tensors, sharing_record(groups[number]))
-
-
 def _covariances(
     layers: Sequence[TrackedLayer], A: dict[str, TokenMoment], S: dict[str, TokenMoment]
 ) -> list[tuple[str, str, dict[str, TokenMoment]]]:
@@ -131,29 +184,3 @@ def _decompose(kind: CurvatureKind, covariance: tuple[str, str, dict[str, TokenM
     side, name, covariances = covariance
     values, basis = kind.decompose(covariances.pop(name), f"{side} covariance of {name}")
     return basis_tensors(basis, values, side, name)
-
-
-def _eigenvalues(
-    layout: Layout,
-    model: TrackedModel,
-    batches: Sequence[TokenBatch],
-    kind: CurvatureKind,
-    seed: int,
-    progress: Progress,
-) -> dict[str, Tensor]:
-    """Lambda [O, I] by `TrackedLayer.factors`."""
-    table = settled_table(layout, model.table)
-    if kind.assumed is not None:
-        activation, gradient = read_basis_values(layout, table)
-        tokens = sum(int(batch.mask.sum()) for batch in batches) / _parts(batches)
-        return {
-            layer.factors: kind.assumed(activation[layer.source], gradient[layer.factors], tokens * layer.token_share)
-            for layer in table
-        }
-    bases = read_bases(layout, table, model.device, model.dtype)
-    with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
-        return fit_eigenvalues(table.layers, model.task, batches, bases, seed, done=phase.advance)
-
-
-def _parts(batches: Sequence[TokenBatch]) -> int:
-    return sum(len(batch.ordinals) for batch in batches)

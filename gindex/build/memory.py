@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from gindex.build.allocator import freed_at_once
+from gindex.build.fit_memory import covariance_bytes, factor_bytes, fit_bytes, fit_rounds, with_own_factors
 from gindex.build.token_bytes import token_bytes
 from gindex.config import BuildConfig
-from gindex.curvature.eigenbasis import ENTRY_BYTES, ROOM_BYTES
+from gindex.curvature.eigenbasis import ROOM_BYTES
 from gindex.curvature.experts import expected_sharing
 from gindex.curvature.ranks import ranks
 from gindex.errors import ConfigError
 from gindex.exact.rerank import BLOCK_BYTES
 from gindex.model.checkpointing import checkpointed
+from gindex.model.devices import device_bytes
 from gindex.model.head import CHUNK
-from gindex.model.layers import TrackedLayer
+from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.model.quantisation import plain_tensors
-from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
 from gindex.vectors.held_gradients import rounded_bytes, whole_bytes
@@ -137,13 +138,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
         longest: Tokens of the longest part.
     """
     layers, size = model.table.layers, model.dtype.itemsize
-    squares = sum(side.numbers for side in sides(layers))
-    diagonals = 4 * sum(side.width for side in sides(layers) if side.is_unit)
-    eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
-    fit = (
-        4 * squares + diagonals + max(map(_decomposition_bytes, sides(layers))),
-        size * squares + 4 * eigenvalues,  # bases, and sums of the corrected eigenvalues
-    )
+    fit = max(fit_bytes(round.layers, size) for round in rounds_of_fit(model, config, longest))
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
     fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, model.dtype)
@@ -154,7 +149,24 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     def need(fixed: int, activations: float = 1.0) -> MemoryNeed:
         return MemoryNeed(fixed=standing + fixed, token=token.plain(activations), checkpointed=token.checkpointed)
 
-    return ByPhase(fit=need(max(fit)), calibration=need(one), vectors=need(vectors, kept), fidelity=need(fidelity))
+    return ByPhase(fit=need(fit), calibration=need(one), vectors=need(vectors, kept), fidelity=need(fidelity))
+
+
+def rounds_of_fit(model: TrackedModel, config: BuildConfig, longest: int) -> tuple[LayerTable, ...]:
+    """The rounds in which the curvature of a model is fitted: one, unless that is too much for the bound or the device.
+
+    Args:
+        model: The loaded model.
+        config: Its settings.
+        longest: Tokens of the longest part.
+    """
+    bound = int(config.memory * GIGABYTE) if config.memory else device_bytes(model.device)
+    if bound is None:
+        return fit_rounds(model.table, None, model.dtype.itemsize)
+    token = token_bytes(model, longest)
+    tokens = max(longest, LEAST_BATCH_TOKENS if config.memory else config.batch_tokens or model.usual_batch_tokens)
+    room = bound - _standing_bytes(model) - tokens * min(token.plain(), token.checkpointed)
+    return fit_rounds(model.table, room, model.dtype.itemsize)
 
 
 def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
@@ -235,24 +247,18 @@ def peak_bytes(model: TrackedModel, config: BuildConfig, parts: int, longest: in
     return max(peaks)
 
 
-def decomposition_room(model: TrackedModel, config: BuildConfig) -> int:
-    """How much memory eigendecompositions may take beside the covariances, in bytes; one always runs."""
+def decomposition_room(model: TrackedModel, config: BuildConfig, rounds: Sequence[LayerTable]) -> int:
+    """How much memory eigendecompositions may take beside the covariances of a round, in bytes; one always runs."""
     bound = _bound(model, config)
     if bound is None:
         return ROOM_BYTES
-    return bound - _standing_bytes(model) - 4 * sum(side.numbers for side in sides(model.table.layers))
+    return bound - _standing_bytes(model) - max(covariance_bytes(layers) for layers in rounds)
 
 
 def model_and_factors(model: TrackedModel) -> int:
     """The bytes of the model's weights and of its EK-FAC factors as they are fitted and stored, in float32."""
     layers = model.table.layers
     return weight_bytes(model) + factor_bytes(layers)
-
-
-def factor_bytes(layers: Sequence[TrackedLayer]) -> int:
-    """The bytes of EK-FAC factors in float32: bases, and corrected eigenvalues."""
-    squares = sum(side.numbers for side in sides(layers))
-    return 4 * (squares + sum(layer.parameters for layer in with_own_factors(layers)))
 
 
 def weight_bytes(model: TrackedModel) -> int:
@@ -277,26 +283,6 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
     return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype), bound - others))
-
-
-def sides(layers: Sequence[TrackedLayer]) -> list[Side]:
-    """Sides of all covariances that are kept: A of each source, S of each layer but of experts that share it."""
-    activations = {layer.source: layer.input_side for layer in layers}
-    return list(activations.values()) + [layer.output_side for layer in with_own_factors(layers)]
-
-
-def _decomposition_bytes(side: Side) -> int:
-    """What the decomposition of a side takes; beside that of its largest block what is made of the others."""
-    made = 8 * side.numbers if len(side.blocks) > 1 else 0
-    return ENTRY_BYTES * side.widest**2 + made
-
-
-def with_own_factors(layers: Sequence[TrackedLayer]) -> list[TrackedLayer]:
-    """The layers whose S and Lambda are kept: of experts that share them the first."""
-    first: dict[str, TrackedLayer] = {}
-    for layer in layers:
-        first.setdefault(layer.factors, layer)
-    return list(first.values())
 
 
 def _bound(model: TrackedModel, config: BuildConfig) -> int | None:

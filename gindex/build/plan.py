@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from gindex.ann.spec import choose_spec
-from gindex.build.memory import TYPICAL_FRACTION, factor_bytes, peak_bytes, sides
+from gindex.build.fit_memory import factor_bytes, sides
+from gindex.build.memory import TYPICAL_FRACTION, peak_bytes, rounds_of_fit
 from gindex.build.pass_speed import fastest, token_seconds
 from gindex.config import BuildConfig
 from gindex.curvature.eigenbasis import decomposed
@@ -61,6 +62,7 @@ class BuildPlan:
         kinds: Weights by what they do in the model, the tracked and all.
         structures: How many sides of layers have a basis of each structure (`Side.structure`), matrices left out.
         untracked: Every weight that is left out, with the reason.
+        fit_rounds: Rounds of the fit, each with passes of its own over the sample; see `fit_rounds`.
         seconds: Estimated time by phase.
         memory_bytes: Estimated peak memory.
         disk_bytes: Estimated size of the index by part.
@@ -78,6 +80,7 @@ class BuildPlan:
     kinds: dict[str, KindShare]
     structures: dict[str, int]
     untracked: tuple[UntrackedWeight, ...]
+    fit_rounds: int
     seconds: dict[str, float]
     memory_bytes: int
     disk_bytes: dict[str, int]
@@ -102,6 +105,7 @@ def make_plan(
         text_bytes: Size of the document table.
     """
     tracked = sum(layer.parameters for layer in model.table.layers)
+    rounds = len(rounds_of_fit(model, config, int(lengths.max())))
     return BuildPlan(
         documents=counts.documents,
         parts=counts.parts,
@@ -115,7 +119,8 @@ def make_plan(
         kinds=_kinds(model),
         structures=Counter(side.structure for side in sides(model.table.layers) if side.block is not None),
         untracked=model.table.untracked,
-        seconds=_seconds(model, config, counts, fit[1], lengths),
+        fit_rounds=rounds,
+        seconds=_seconds(model, config, counts, fit[1], lengths, rounds),
         memory_bytes=peak_bytes(model, config, counts.parts, int(lengths.max())),
         disk_bytes=_disk(model, config, counts.parts, text_bytes),
     )
@@ -138,7 +143,7 @@ def _kinds(model: TrackedModel) -> dict[str, KindShare]:
 
 
 def _seconds(
-    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, lengths: Lengths
+    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, lengths: Lengths, rounds: int
 ) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
     squares = sum(layer.token_share * (i.numbers + o.numbers) for layer, i, o in _sides(model))
@@ -149,9 +154,9 @@ def _seconds(
     )
     passing, flops, cubes = token_seconds(model, lengths), _flops(model.device), _cubes(model.device)
     return {
-        "fit covariances": fit_tokens * (passing + 2 * squares / flops),
+        "fit covariances": fit_tokens * (rounds * passing + 2 * squares / flops),
         "eigenbases": sum(side.cubes for side in sides(model.table.layers)) / cubes,
-        "fit eigenvalues": fit_tokens * (passing + 2 * (squares + outer) / flops),
+        "fit eigenvalues": fit_tokens * (rounds * passing + 2 * (squares + outer) / flops),
         "vectors": counts.tokens * (passing + 2 * (rotation + outer * fraction**2) / flops),
     }
 

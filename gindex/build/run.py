@@ -17,8 +17,8 @@ import numpy.typing as npt
 from gindex.ann.library import import_faiss
 from gindex.build.allocator import release
 from gindex.build.calibration_phase import choose_setting, slice_widths
-from gindex.build.fit_phase import fit_factors, layer_records
-from gindex.build.memory import batch_sizes, decomposition_room, query_room, with_expert_factors
+from gindex.build.fit_phase import Fit, layer_records
+from gindex.build.memory import batch_sizes, decomposition_room, query_room, rounds_of_fit, with_expert_factors
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.build.recompute import recompute
 from gindex.build.state import (
@@ -39,6 +39,7 @@ from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
+from gindex.curvature.kinds import curvature_kind
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import ConfigError, CorpusError
@@ -281,9 +282,18 @@ class PreparedBuild:
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
         batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
+        rounds = rounds_of_fit(model, config, longest)
+        fit = Fit(
+            layout=layout,
+            model=model,
+            batches=batches,
+            kind=curvature_kind(config.curvature.curvature),
+            seed=config.seed,
+            room=decomposition_room(model, config, rounds),
+            progress=self.progress,
+        )
         with size.passes(model):
-            room = decomposition_room(model, config)
-            fit_factors(layout, model, batches, config.curvature.curvature, config.seed, self.progress, room)
+            fit.run(rounds)
         record_files(layout, layout.factor_files(len(model.table.groups)))
         whole = layer_records(layout, model.table, 1.0)
         release()

@@ -5,9 +5,7 @@ measured is in docs/decisions/0018-experts.md.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gindex.curvature.covariance import CovarianceObserver, TokenMoment
 from gindex.model.layers import TrackedLayer
@@ -68,14 +66,13 @@ def _merge(
             moments[layer.whole].add_moment(own)
 
 
-def report_unreached(layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor]) -> None:
+def report_unreached(layers: Sequence[TrackedLayer], flat: Collection[str]) -> None:
     """Say which experts have no curvature, as no token of the fit came to them or to those that they share it with.
 
     Args:
         layers: Tracked layers.
-        Lambda: Corrected eigenvalues [O, I] by `TrackedLayer.factors`.
+        flat: Those `TrackedLayer.factors` whose corrected eigenvalues are all 0.
     """
-    flat = {name for name, values in Lambda.items() if not values.any()}
     experts = [layer for layer in layers if layer.expert is not None]
     unreached = [layer.name for layer in experts if layer.factors in flat]
     if unreached:

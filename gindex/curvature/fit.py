@@ -5,7 +5,7 @@ model, afresh in each pass, with a seed that depends on the document alone.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from gindex.curvature.basis import Basis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.errors import NonFiniteError
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import Chosen, Observer, observe
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import Task
 
@@ -62,6 +62,7 @@ def fit_covariances(
     seed: int,
     dtype: torch.dtype = torch.float32,
     done: Callable[[int], None] = lambda _documents: None,
+    only: Collection[str] | None = None,
 ) -> CovarianceObserver:
     """Accumulate A and S of every layer.
 
@@ -72,6 +73,7 @@ def fit_covariances(
         seed: Seed of the sampled labels.
         dtype: Number format of the sums.
         done: Called after each batch with its number of documents.
+        only: Names of the layers to fit; None for all. The passes are the same.
 
     Returns:
         The observer that holds the sums.
@@ -80,7 +82,8 @@ def fit_covariances(
         NonFiniteError: No document has a finite loss.
     """
     observer = CovarianceObserver(dtype=dtype)
-    _pass(layers, task, batches, observer, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(*_masks(batch)))
+    shown = observer if only is None else Chosen(observer, only)
+    _pass(layers, task, batches, shown, seed, COVARIANCE_STREAM, done, lambda batch: observer.begin(*_masks(batch)))
     return observer
 
 
@@ -91,6 +94,7 @@ def fit_eigenvalues(
     bases: tuple[dict[str, Basis], dict[str, Basis]],
     seed: int,
     done: Callable[[int], None] = lambda _documents: None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Compute the corrected eigenvalues of every layer.
 
@@ -101,6 +105,7 @@ def fit_eigenvalues(
         bases: Q_A by source name and Q_S by `TrackedLayer.factors`, on the model's device.
         seed: Seed of the sampled labels.
         done: Called after each batch with its number of documents.
+        only: Names of the layers to fit; None for all. The passes are the same.
 
     Returns:
         Lambda [O, I] by `TrackedLayer.factors`, a mean over documents.
@@ -109,7 +114,8 @@ def fit_eigenvalues(
         NonFiniteError: No document has a finite loss.
     """
     observer = EigenvalueObserver(activation_bases=bases[0], gradient_bases=bases[1])
-    _pass(layers, task, batches, observer, seed, EIGENVALUE_STREAM, done, lambda _batch: observer.begin())
+    shown = observer if only is None else Chosen(observer, only)
+    _pass(layers, task, batches, shown, seed, EIGENVALUE_STREAM, done, lambda _batch: observer.begin())
     return observer.means()
 
 

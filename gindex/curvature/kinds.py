@@ -138,7 +138,7 @@ def fit_in_memory(
             )
             for layer in layers
         }
-    report_unreached(layers, Lambda)
+    report_unreached(layers, {name for name, values_OI in Lambda.items() if not values_OI.any()})
     means = kind.mean_eigenvalues(layers, Lambda)
     return {
         layer.name: LayerFactors(

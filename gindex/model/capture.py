@@ -11,7 +11,7 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +56,32 @@ class Observer(ABC):
     @abstractmethod
     def gradients(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
         """Take the layer's output gradients together with what was kept."""
+
+
+class Chosen(Observer):
+    """Shows an observer some of the layers of a pass, which is the pass, to the bit, in which it sees all."""
+
+    def __init__(self, observer: Observer, names: Collection[str]) -> None:
+        """Show `observer` the layers of these names."""
+        self._observer, self._names = observer, names
+
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
+        """Show the positions of a chosen layer's tokens."""
+        if layer.name in self._names:
+            self._observer.routed(layer, positions_NT)
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
+        """Show a chosen layer's activations; of the others nothing is kept."""
+        return self._observer.activations(layer, a_NTI) if layer.name in self._names else None
+
+    def losses(self, losses_N: Tensor) -> None:
+        """Show the losses."""
+        self._observer.losses(losses_N)
+
+    def gradients(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
+        """Show a chosen layer's output gradients."""
+        if layer.name in self._names:
+            self._observer.gradients(layer, kept, g_NTO)
 
 
 def observe(

@@ -1,4 +1,4 @@
-"""Copies between a host and its accelerator, and a choice of rows, without waiting for the accelerator.
+"""An accelerator: its memory; copies between it and its host, and a choice of rows, without waiting for it.
 
 Python has to wait for every value that it looks at, and meanwhile gives the accelerator nothing new to do.
 """
@@ -10,6 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+DEVICE_SHARE = 0.9
+"""Share of an accelerator's memory that is reckoned with: the rest is lost between blocks, or taken by its driver."""
+
+
+def device_bytes(device: torch.device) -> int | None:
+    """Memory of an accelerator that may be reckoned with; None of a host, whose memory is not all of this process."""
+    if device.type != "cuda":
+        return None
+    return int(DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
 def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:

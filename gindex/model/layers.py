@@ -146,6 +146,10 @@ class LayerTable(Sequence[TrackedLayer]):
         """Names of the layer groups in forward order."""
         return tuple(dict.fromkeys(layer.group for layer in self.layers))
 
+    def by_group(self) -> list[list[TrackedLayer]]:
+        """The tracked layers of each group, groups in forward order."""
+        return [[layer for layer in self.layers if layer.group == group] for group in self.groups]
+
     @property
     def parameters(self) -> int:
         """Weights of the whole model."""

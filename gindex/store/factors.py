@@ -58,11 +58,6 @@ def settled_table(layout: Layout, table: LayerTable) -> LayerTable:
     return replace(table, layers=tuple(layer.sharing() if layer.name in shared else layer for layer in table))
 
 
-def layers_by_group(table: LayerTable) -> list[list[TrackedLayer]]:
-    """The tracked layers of each group, groups in forward order."""
-    return [[layer for layer in table.layers if layer.group == group] for group in table.groups]
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     """Publish a safetensors file with JSON metadata.
 
@@ -97,38 +92,53 @@ def basis_tensors(basis: Basis, values_X: Tensor, side: str, name: str) -> dict[
 
 
 def read_bases(
-    layout: Layout, table: LayerTable, device: torch.device, dtype: torch.dtype = torch.float32
+    layout: Layout,
+    table: LayerTable,
+    layers: Sequence[TrackedLayer],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[dict[str, Basis], dict[str, Basis]]:
-    """Load every basis: Q_A by source and Q_S by `TrackedLayer.factors`."""
+    """Load the bases of some layers: Q_A by source and Q_S by `TrackedLayer.factors`."""
 
     def read(file: Any, name: str, side: Side) -> Basis:
         return _basis(file, name, side, side.width, device, dtype)
 
-    return _read_sides(layout, table, "activation", "gradient", read)
+    return _read_sides(layout, table, layers, ("activation", "gradient"), read)
 
 
-def read_basis_values(layout: Layout, table: LayerTable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_basis_values(
+    layout: Layout, table: LayerTable, layers: Sequence[TrackedLayer]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Load the covariances' eigenvalues: of A [I] by source and of S [O] by `TrackedLayer.factors`."""
 
     def read(file: Any, name: str, _side: Side) -> Tensor:
         values: Tensor = file.get_tensor(name)
         return values
 
-    return _read_sides(layout, table, "activation_values", "gradient_values", read)
+    return _read_sides(layout, table, layers, ("activation_values", "gradient_values"), read)
 
 
 def _read_sides(
-    layout: Layout, table: LayerTable, activation: str, gradient: str, read: Callable[[Any, str, Side], T]
+    layout: Layout,
+    table: LayerTable,
+    layers: Sequence[TrackedLayer],
+    kinds: tuple[str, str],
+    read: Callable[[Any, str, Side], T],
 ) -> tuple[dict[str, T], dict[str, T]]:
-    sides: tuple[dict[str, T], dict[str, T]] = ({}, {})
-    for number, layers in enumerate(layers_by_group(table)):
+    """What is read of both sides of some layers, from the files of the layer groups that hold it."""
+    numbers = {group: number for number, group in enumerate(table.groups)}
+    file_of = {name: numbers[layer.group] for layer in table for name in (layer.name, layer.factors)}
+    wanted = (
+        {layer.source: layer.input_side for layer in layers},
+        {layer.factors: layer.output_side for layer in layers},
+    )
+    found: tuple[dict[str, T], dict[str, T]] = ({}, {})
+    for number in sorted({file_of[name] for names in wanted for name in names}):
         with _open(layout.eigenbases(number)) as file:
-            for layer in layers:
-                if layer.factors not in sides[1]:
-                    sides[1][layer.factors] = read(file, f"{gradient}.{layer.factors}", layer.output_side)
-                if layer.source not in sides[0]:
-                    sides[0][layer.source] = read(file, f"{activation}.{layer.source}", layer.input_side)
-    return sides
+            for kind, names, of_kind in zip(kinds, wanted, found, strict=True):
+                here = {name: side for name, side in names.items() if file_of[name] == number}
+                of_kind |= {name: read(file, f"{kind}.{name}", side) for name, side in here.items()}
+    return found
 
 
 def _basis(file: Any, name: str, side: Side, rank: int, device: torch.device, dtype: torch.dtype) -> Basis:

@@ -12,7 +12,6 @@ from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
 from gindex.store.factors import (
     FactorReader,
-    layers_by_group,
     mean_eigenvalues,
     read_bases,
     write_tensors,
@@ -20,8 +19,8 @@ from gindex.store.factors import (
 from gindex.store.layout import Layout
 
 CPU = torch.device("cpu")
-# name, group, source, inputs, outputs: two layers share activations, and the groups differ in size.
-SHAPES = [("0.q", "0", "0.q", 5, 4), ("0.k", "0", "0.q", 5, 3), ("1.q", "1", "1.q", 6, 2)]
+# name, group, source, inputs, outputs: three layers share activations, one of them in another group.
+SHAPES = [("0.q", "0", "0.q", 5, 4), ("0.k", "0", "0.q", 5, 3), ("1.q", "1", "1.q", 6, 2), ("1.k", "1", "0.q", 5, 2)]
 RECORDS = [
     LayerRecord(
         name=name,
@@ -49,7 +48,7 @@ def layout(tmp_path) -> Layout:
     """An index with random factors, eigenvectors as rows."""
     torch.manual_seed(0)
     layout = Layout(tmp_path)
-    for number, layers in enumerate(layers_by_group(TABLE)):
+    for number, layers in enumerate(TABLE.by_group()):
         bases = {f"gradient.{layer.name}": torch.randn(layer.outputs, layer.outputs) for layer in layers}
         bases |= {f"activation.{x.name}": torch.randn(x.inputs, x.inputs) for x in layers if x.name == x.source}
         write_tensors(layout.eigenbases(number), bases, {})
@@ -67,8 +66,8 @@ def test_files(layout):
 def test_whole_factors_have_eigenvectors_as_columns(layout):
     from safetensors.torch import load_file
 
-    reader, (activation, gradient) = FactorReader(layout, RECORDS, CPU), read_bases(layout, TABLE, CPU)
-    for record, number in zip(RECORDS, (0, 0, 1), strict=True):
+    reader, (activation, gradient) = FactorReader(layout, RECORDS, CPU), read_bases(layout, TABLE, TABLE.layers, CPU)
+    for record, number in zip(RECORDS, (0, 0, 1, 1), strict=True):
         factors, stored = reader.load(record.name), load_file(layout.eigenbases(number))
         for Q, name in ((factors.Q_A, f"activation.{record.source}"), (factors.Q_S, f"gradient.{record.name}")):
             assert torch.equal(Q.matrix(), stored[name].T)
@@ -128,6 +127,15 @@ def damage_foreign(path: Path) -> None:
     write_tensors(path, {"something.else": torch.zeros(2)}, {"mean": {}})
 
 
+def test_bases_of_some_layers_are_read_from_the_files_that_hold_them(layout):
+    """The source of the last layer's activations is of an earlier layer group."""
+    whole = read_bases(layout, TABLE, TABLE.layers, CPU)
+    for layer in TABLE:
+        some = read_bases(layout, TABLE, [layer], CPU)
+        for name, found, every in zip((layer.source, layer.factors), some, whole, strict=True):
+            assert found.keys() == {name} and torch.equal(found[name].matrix(), every[name].matrix())
+
+
 @pytest.mark.parametrize("kind", ["eigenbases", "eigenvalues"])
 @pytest.mark.parametrize("damage", [damage_remove, damage_truncate, damage_replace, damage_empty, damage_foreign])
 def test_damage_names_the_file(layout, kind, damage):
@@ -137,7 +145,7 @@ def test_damage_names_the_file(layout, kind, damage):
         FactorReader(layout, RECORDS, CPU).truncated()
     if kind == "eigenbases":
         with pytest.raises(CorruptStoreError, match=re.escape(str(path))):
-            read_bases(layout, TABLE, CPU)
+            read_bases(layout, TABLE, TABLE.layers, CPU)
 
 
 def test_factors_that_cannot_be_written_are_reported(tmp_path, monkeypatch):

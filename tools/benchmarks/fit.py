@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from build import cut, frozen_pass, in_turns, model_parser, plain_attention, token_stream
 
-from gindex.build.fit_phase import fit_factors
+from gindex.build.fit_phase import Fit
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch
+from gindex.curvature.kinds import curvature_kind
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Silent
 from gindex.store.layout import Layout
@@ -54,7 +55,9 @@ def gindex_fit(engine: TrackedModel, batches: Sequence[TokenBatch], times: Phase
         with tempfile.TemporaryDirectory() as folder:
             layout = Layout(Path(folder))
             layout.eigenbases(0).parent.mkdir(parents=True)
-            fit_factors(layout, engine, batches, "ekfac", 0, times)
+            kind = curvature_kind("ekfac")
+            fit = Fit(layout=layout, model=engine, batches=batches, kind=kind, seed=0, progress=times)
+            fit.run([engine.table])
 
     return work
 

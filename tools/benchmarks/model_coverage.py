@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gindex.build.memory import factor_bytes
+from gindex.build.fit_memory import factor_bytes
 from gindex.curvature.experts import expected_sharing
 from gindex.model.candidates import Candidates, layer_of, parts_of
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
