@@ -360,7 +360,8 @@ class PreparedBuild:
             deleted_tokens=0,
             search=UNDERIVED,
             fidelity=None,
-            files=[FileRecord.of(layout.root, path) for path in lasting] + volume_files(layout, 0, segments),
+            files=[FileRecord.of(layout.root, path) for path in lasting]
+            + volume_files(layout, layout.volume(0), segments),
         )
 
     def _model_record(self) -> ModelRecord:
