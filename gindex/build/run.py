@@ -371,6 +371,7 @@ class PreparedBuild:
             base=None if base is None else BaseRecord(name=base, **model_place(base, self.layout.root)),
             **model_place(name, self.layout.root),
             dtype=_dtype(self.model),
+            runtime=self.model.loaded.runtime,
             name=name,
             parameters=table.parameters,
             tracked_parameters=sum(layer.parameters for layer in table.layers),
