@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from gindex import GradientIndex
 from gindex.errors import MismatchError, ModelError
+from gindex.model.tasks import causal
 from gindex.store.files import read_json, write_json
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -87,3 +88,19 @@ def test_the_same_weights_run_by_other_code_are_refused(tmp_path, corpus_file, m
         assert "trust_remote_code" not in index.manifest.settings.settings()["model"]  # the next caller decides anew
         with pytest.raises(MismatchError, match=remedy):
             GradientIndex.open(out, device="cpu", trust_remote_code=not trusted).search(PROMPT)
+
+
+def test_a_model_that_the_build_tried_is_not_tried_again(copy, model_folder, other_model, monkeypatch):
+    tried = []
+    monkeypatch.setattr(causal, "check_causal", lambda name, *_rest: tried.append(name))
+    GradientIndex.open(copy, device="cpu").search(PROMPT)
+    assert tried == []
+    GradientIndex.open(copy, device="cpu", dtype="bfloat16").search(PROMPT)
+    with pytest.raises(MismatchError):
+        GradientIndex.open(copy, model=str(other_model), device="cpu").search(PROMPT)
+    assert tried == [str(model_folder), str(other_model)]
+    content = read_json(copy / "manifests/00000001.json")
+    content["model"]["runtime"] = "transformers 4.0, torch 2.0, cpu"
+    write_json(copy / "manifests/00000001.json", content)
+    GradientIndex.open(copy, device="cpu").search(PROMPT)
+    assert tried[2:] == [str(model_folder)]

@@ -370,7 +370,8 @@ class PreparedBuild:
             deleted_tokens=0,
             search=UNDERIVED,
             fidelity=None,
-            files=[FileRecord.of(layout.root, path) for path in lasting] + volume_files(layout, 0, segments),
+            files=[FileRecord.of(layout.root, path) for path in lasting]
+            + volume_files(layout, layout.volume(0), segments),
         )
 
     def _model_record(self) -> ModelRecord:
@@ -380,6 +381,7 @@ class PreparedBuild:
             base=None if base is None else BaseRecord(name=base, **model_place(base, self.layout.root)),
             **model_place(name, self.layout.root),
             dtype=_dtype(self.model),
+            runtime=self.model.loaded.runtime,
             name=name,
             parameters=table.parameters,
             tracked_parameters=sum(layer.parameters for layer in table.layers),

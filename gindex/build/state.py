@@ -1,5 +1,6 @@
 """The state of a build: what an unfinished build was started with, and what may run at once."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def building(layout: Layout) -> Iterator[None]:
 @contextmanager
 def alone(layout: Layout) -> Iterator[None]:
     """Be the one of several builders that does what is not done by segment; the others wait."""
-    with held(layout.claim("build"), wait=True):
+    with held(layout.claim("build"), wait=math.inf):
         yield
 
 
@@ -51,7 +52,7 @@ def claimed(layout: Layout, volume: int, segment: int, wait: bool) -> Iterator[b
     """Claim a segment; False where another process has it, and `wait` is not set. A dead process's claim is free."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(layout.claim(f"{volume:05d}-{segment:05d}"), wait=wait))
+            stack.enter_context(held(layout.claim(f"{volume:05d}-{segment:05d}"), wait=math.inf if wait else 0.0))
             mine = True
         except BusyError:
             mine = False

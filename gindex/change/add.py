@@ -124,7 +124,7 @@ def run_add(
                 draft = marked(manifest, old, _replaced(old, table))
                 draft = replace(draft, fit=replace(manifest.fit, whitened_norm=fitted))
                 addition = _commit(snapshot, draft, work, ratio, fingerprints, progress)
-        return replace(addition, manifest=merge_after_add(layout, addition.manifest, progress))
+    return replace(addition, manifest=merge_after_add(layout, addition.manifest, progress))
 
 
 def add_config(
@@ -195,7 +195,7 @@ def _commit(
     volume = volume_record(
         work.number, manifest.stored_documents, work.first_part, counts, work.spec, segments, sources
     )
-    files = volume_files(layout, work.number, segments)
+    files = volume_files(layout, work.volume, segments)
     draft = replace(draft, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files])
     replaced = draft.deleted_documents - manifest.deleted_documents
     parts = range(manifest.stored_parts, manifest.stored_parts + work.spec.parts)

@@ -37,8 +37,8 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
         if pieces == 2 and not manifest.deleted and not _is_old(snapshot):
             return manifest
         number = start_volume(layout, {"compact": manifest.version})
-        copy_table(snapshot, number, manifest.volumes, None, progress)
-        spec, segments = copy_vectors(snapshot, number, _kept(manifest), 0, progress)
+        copy_table(snapshot, layout.volume(number), manifest.volumes, None, progress)
+        spec, segments = copy_vectors(snapshot, layout.volume(number), _kept(manifest), 0, progress)
         return _commit(snapshot, number, spec, segments, progress)
 
 
@@ -65,7 +65,10 @@ def _commit(
         deleted=[],
         deleted_documents=0,
         deleted_tokens=0,
-        files=[*manifest.files_below(layout.root, layout.factors), *volume_files(layout, number, segments)],
+        files=[
+            *manifest.files_below(layout.root, layout.factors),
+            *volume_files(layout, layout.volume(number), segments),
+        ],
     )
     operation = Operation(kind=OperationKind.COMPACT, parts_removed=manifest.stored_parts - spec.parts)
     committed = write_version(layout, draft, operation, deriving_again(manifest.search, progress, kind="auto"))

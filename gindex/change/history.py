@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from gindex.errors import ConfigError, CorruptStoreError
-from gindex.files.atomic import sync
+from gindex.errors import BusyError, ConfigError, CorruptStoreError
+from gindex.files.atomic import remove_tree, sync
+from gindex.files.locks import held
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.values import values_of
@@ -46,12 +47,12 @@ def prune(layout: Layout, keep: int = 1) -> dict[str, int]:
         named = {layout.root / file.path for manifest in kept for file in manifest.files}
         named |= {layout.manifest(manifest.version) for manifest in kept}
         removed = unnamed_files(layout, named)
-        sizes = sum(path.stat().st_size for path in removed)
+        sizes = [*(path.stat().st_size for path in removed), *_sweep_merges(layout)]
         for path in removed:
             path.unlink()
         layout.build.unlink(missing_ok=True)
         _remove_empty(layout)
-        return {"versions": len(numbers) - len(kept), "files": len(removed), "bytes": sizes}
+        return {"versions": len(numbers) - len(kept), "files": len(sizes), "bytes": sum(sizes)}
 
 
 def unnamed_files(layout: Layout, named: set[Path]) -> list[Path]:
@@ -59,6 +60,17 @@ def unnamed_files(layout: Layout, named: set[Path]) -> list[Path]:
     folders = (layout.manifests, layout.volumes, layout.factors, layout.search)
     found = (path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*")))
     return [path for path in found if path.is_file() and path not in named]
+
+
+def _sweep_merges(layout: Layout) -> list[int]:
+    """Remove what a killed merge prepared, and return the bytes of its files; nothing while one is under way."""
+    try:
+        with held(layout.claim("merge")):
+            sizes = [path.stat().st_size for path in layout.merging.rglob("*") if path.is_file()]
+            remove_tree(layout.merging)
+            return sizes
+    except BusyError:
+        return []
 
 
 def _remove_empty(layout: Layout) -> None:

@@ -4,28 +4,25 @@ Adds leave small volumes. They are merged by size, as a log-structured merge tre
 FANOUT parts become one as soon as they have as many parts together. So few volumes are left however many adds there
 were, and a part is written again at most once for each power. Deleted parts stay; `compact` leaves them out.
 
+Other processes write meanwhile: the writers' lock is held for the commit alone.
+
 Source: O'Neil et al. 1996, The log-structured merge-tree.
 """
 
 import itertools
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator
 
-from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
-from gindex.documents.table import DocumentTable
-from gindex.errors import GindexError
+from gindex.change.merged_volume import MergedVolume, Pieces, merging
+from gindex.errors import BusyError, GindexError, StoreError
+from gindex.files.atomic import remove_tree
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import deriving_run
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
-from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot
-from gindex.store.unfinished_volumes import finish_volume, start_volume
 from gindex.store.versions import writing
-from gindex.store.volume_records import volume_files, volume_record
-from gindex.store.writer import write_version
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +32,24 @@ FANOUT = 8
 PARTS_OF_ADD = 8192
 """Most parts that an add merges, at a second or two; larger volumes are left to `merge_due`, and to `compact`."""
 
+PATIENCE = 5.0
+"""Seconds for which the merge of an add waits for another process that writes; then it is left to the next add."""
 
-@plain()
+Choice = Callable[[Manifest], range | None]
+"""The places of the volumes in a manifest that are to become one; None where none are."""
+
+
 def merge_due(layout: Layout, progress: Progress | None = None) -> Manifest | None:
     """Merge the volumes of the newest version that are due, of any size, and commit; None where none are.
 
+    Others may write meanwhile, and are waited for when it comes to the commit.
+
     Raises:
-        BusyError: Another process is writing.
+        BusyError: Another process merges.
         CorruptStoreError: A file is damaged.
         StoreError: The index cannot be written.
     """
-    with writing(layout):
-        snapshot = Snapshot.open(layout)
-        run = due(snapshot.manifest)
-        return None if run is None else merge_volumes(snapshot, run, progress or Silent())
+    return merge_volumes(layout, due, progress or Silent())
 
 
 def merge_after_add(layout: Layout, manifest: Manifest, progress: Progress) -> Manifest:
@@ -57,18 +58,60 @@ def merge_after_add(layout: Layout, manifest: Manifest, progress: Progress) -> M
     The documents are added whatever becomes of it, so where it fails that is logged, and the next add tries again.
 
     Args:
-        layout: The index, which the caller is writing.
+        layout: The index.
         manifest: The version of the add.
         progress: Where the work is reported.
     """
-    run = due(manifest, PARTS_OF_ADD)
-    if run is None:
+
+    def small(newest: Manifest) -> range | None:
+        return due(newest, PARTS_OF_ADD)
+
+    if small(manifest) is None:
         return manifest
     try:
-        return merge_volumes(Snapshot.open(layout), run, progress)
+        return merge_volumes(layout, small, progress, wait=PATIENCE) or manifest
+    except BusyError:
+        logger.info("small volumes are not merged, as another process writes: the next add tries again")
     except GindexError as error:
         logger.warning("the documents are added; merging small volumes failed, and is tried again later: %s", error)
-        return manifest
+    return manifest
+
+
+@plain()
+def merge_volumes(layout: Layout, choice: Choice, progress: Progress, *, wait: float = math.inf) -> Manifest | None:
+    """Write consecutive volumes of the newest version again as one, and commit; None where none are chosen.
+
+    Where another process takes one of them away meanwhile, by a compact say, it is chosen and written anew.
+
+    Args:
+        layout: The index.
+        choice: Chooses the volumes.
+        progress: Where the work is reported.
+        wait: Seconds to wait for another process that writes, when it comes to the commit.
+
+    Raises:
+        BusyError: Another process merges, or writes for longer than `wait`.
+        CorruptStoreError: A file is damaged.
+        StoreError: The index cannot be written.
+    """
+    with merging(layout):
+        while True:
+            snapshot = Snapshot.open(layout)
+            run = choice(snapshot.manifest)
+            if run is None:
+                return None
+            pieces = Pieces.at(snapshot.manifest, run)
+            remove_tree(layout.merging)
+            try:
+                prepared = MergedVolume.prepare(snapshot, pieces, progress)
+            except StoreError:
+                if pieces.are_in(Snapshot.open(layout).manifest):
+                    raise
+                continue  # they were removed meanwhile
+            with writing(layout, wait):
+                committed = prepared.commit()
+            if committed is not None:
+                return committed
 
 
 def due(manifest: Manifest, most: int | None = None) -> range | None:
@@ -78,7 +121,7 @@ def due(manifest: Manifest, most: int | None = None) -> range | None:
         manifest: A version.
         most: Most parts that they may have together; None for any number.
     """
-    if manifest.lost_parts:
+    if manifest.lost_parts or manifest.search.transform is not None:
         return None
     pieces = list(_pieces(manifest))
     sizes = [sum(manifest.volumes[place].parts for place in piece) for piece in pieces]
@@ -91,42 +134,6 @@ def due(manifest: Manifest, most: int | None = None) -> range | None:
             return range(pieces[-len(smaller)].start, len(manifest.volumes))
         limit //= FANOUT
     return None
-
-
-def merge_volumes(snapshot: Snapshot, run: range, progress: Progress) -> Manifest:
-    """Write consecutive volumes again as one, and commit; the caller is the index's only writer.
-
-    Args:
-        snapshot: The newest version.
-        run: Their places in the manifest.
-        progress: Where the work is reported.
-
-    Raises:
-        CorruptStoreError: A file is damaged.
-        StoreError: The index cannot be written.
-    """
-    layout, manifest = snapshot.layout, snapshot.manifest
-    old = manifest.volumes[run.start : run.stop]
-    first, last = old[0], old[-1]
-    parts = range(first.first_part, last.first_part + last.parts)
-    number = start_volume(layout, {"merge": [volume.number for volume in old]})
-    copy_table(snapshot, number, old, first, progress)
-    spec, segments = copy_vectors(snapshot, number, KeptParts([(parts.start, parts.stop)]), parts.start, progress)
-    with DocumentTable.open(layout.volume(number).documents) as table:
-        counts = table.counts()
-    sources = [source for volume in old for source in volume.sources]
-    volume = volume_record(number, first.first_document, first.first_part, counts, spec, segments, sources)
-    replaced = {file.path for of in old for file in manifest.files_below(layout.root, layout.volume(of.number).folder)}
-    kept = [file for file in manifest.files if file.path not in replaced]
-    draft = replace(
-        manifest,
-        volumes=[*manifest.volumes[: run.start], volume, *manifest.volumes[run.stop :]],
-        files=[*kept, *volume_files(layout, number, segments)],
-    )
-    operation = Operation(kind=OperationKind.MERGE, documents=counts.documents)
-    committed = write_version(layout, draft, operation, deriving_run(manifest.search, parts, progress))
-    finish_volume(layout, number)
-    return committed
 
 
 def _pieces(manifest: Manifest) -> Iterator[range]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from gindex.documents.table_writer import copy_documents, new_table
 from gindex.progress import Progress
+from gindex.store.layout import VolumeLayout
 from gindex.store.reader import Ordinals
 from gindex.store.records import VolumeRecord
 from gindex.store.snapshot import Snapshot, volume_spec
@@ -43,7 +44,7 @@ class KeptParts:
 
 def copy_table(
     snapshot: Snapshot,
-    number: int,
+    place: VolumeLayout,
     volumes: Sequence[VolumeRecord],
     first: VolumeRecord | None,
     progress: Progress,
@@ -52,31 +53,31 @@ def copy_table(
 
     Args:
         snapshot: The version that they are of.
-        number: The new volume.
+        place: The new volume.
         volumes: The volumes, in the order of the ordinals.
         first: The first of them where every document keeps its ordinal, the deleted too; None to leave these out.
         progress: Where the work is reported.
     """
     layout, total = snapshot.layout, sum(volume.documents for volume in volumes)
-    deleted = snapshot.manifest.deleted if first is None else []
+    deleted, keep = snapshot.manifest.deleted, first is not None
     with (
-        new_table(layout.volume(number).documents) as connection,
+        new_table(place.documents) as connection,
         progress.phase("documents", total, "documents") as phase,
     ):
         documents, parts = (0, 0) if first is None else (first.first_document, first.first_part)
         for volume in volumes:
             path = snapshot.checked(layout.volume(volume.number).documents)
-            documents, parts = copy_documents(connection, path, deleted, documents, parts, phase.advance)
+            documents, parts = copy_documents(connection, path, deleted, documents, parts, phase.advance, keep=keep)
 
 
 def copy_vectors(
-    snapshot: Snapshot, number: int, kept: KeptParts, first_part: int, progress: Progress
+    snapshot: Snapshot, place: VolumeLayout, kept: KeptParts, first_part: int, progress: Progress
 ) -> tuple[VectorSpec, dict[int, SegmentRecord]]:
     """Write vectors into a new volume.
 
     Args:
         snapshot: The version that they are of.
-        number: The new volume.
+        place: The new volume.
         kept: Which parts.
         first_part: Ordinal that the first of them has there.
         progress: Where the work is reported.
@@ -84,7 +85,7 @@ def copy_vectors(
     old = volume_spec(snapshot.manifest, snapshot.manifest.volumes[0])
     row_bytes = old.arrays["codes"].row_bytes
     spec = replace(old, parts=len(kept), segment_parts=choose_segment_parts(len(kept), row_bytes))
-    reader, writer = snapshot.vectors, VectorWriter(snapshot.layout.volume(number), spec)
+    reader, writer = snapshot.vectors, VectorWriter(place, spec)
     places = {kept.place(int(ordinal)): reason for ordinal, reason in snapshot.manifest.skipped.items()}
     segments: dict[int, SegmentRecord] = {}
     with progress.phase("vectors", spec.parts, "parts") as phase:

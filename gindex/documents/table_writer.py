@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from gindex.files.atomic import make_folder, publish_written
 from gindex.progress import Phase, Progress
 
 logger = logging.getLogger(__name__)
+
+DELETED = "\x7fdeleted "
+"""Begins the id of a deleted document in a volume that was merged, before its ordinal."""
 
 _NAMED = 10
 """Documents that a message names."""
@@ -133,8 +137,10 @@ def copy_documents(
     first_document: int,
     first_part: int,
     done: Callable[[int], None],
+    *,
+    keep: bool,
 ) -> tuple[int, int]:
-    """Copy the documents of another table that are not deleted, numbered on.
+    """Copy the documents of another table, numbered on.
 
     Args:
         connection: The new table.
@@ -143,6 +149,7 @@ def copy_documents(
         first_document: Ordinal of the first one copied.
         first_part: Ordinal of its first part.
         done: Called with the number of documents that were passed.
+        keep: Copy deleted documents as well, under ids of their own: another document may have come by theirs.
 
     Returns:
         The ordinals that follow the last document and part.
@@ -155,9 +162,12 @@ def copy_documents(
             with connection:
                 for (ordinal,) in batch:
                     parts = other.execute(selected, (ordinal,)).fetchall()
+                    copied = stored_document(other, ordinal)
                     if is_deleted(deleted, parts[0][0]):
-                        continue
-                    add_document(connection, document, stored_document(other, ordinal))
+                        if not keep:
+                            continue
+                        copied = replace(copied, document_id=f"{DELETED}{document}")
+                    add_document(connection, document, copied)
                     for columns in map(stored_columns, parts):
                         own, beside = columns[2 : len(PART_COLUMNS)], columns[len(PART_COLUMNS) :]
                         losses, file = beside[: len(PLAIN)] or None, beside[len(PLAIN) :] or None

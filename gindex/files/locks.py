@@ -6,33 +6,37 @@ process that waited finds that the file has gone and makes a new one.
 
 import errno
 import fcntl
+import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gindex.errors import BusyError, StoreError
 
+POLL_SECONDS = 0.02
+"""How often a lock is looked at that is waited for a limited time."""
+
 _HELD = (errno.EAGAIN, errno.EACCES)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
-def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+def held(path: Path, *, shared: bool = False, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of the file at `path`.
 
     Args:
         path: A file in a directory that exists.
         shared: Together with other shared holders, not alone.
-        wait: Wait for it, as long as it takes.
+        wait: Seconds to wait for it; infinity for as long as it takes.
 
     Raises:
-        BusyError: Another process holds it, and `wait` is not set.
+        BusyError: Another process holds it, and still does after `wait`.
         StoreError: The file system has no locks.
         OSError: The file cannot be made.
     """
-    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    descriptor = _acquire(path, mode)
+    descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
     try:
         yield
     finally:
@@ -47,7 +51,9 @@ def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[No
         os.close(descriptor)
 
 
-def _acquire(path: Path, mode: int) -> int:
+def _acquire(path: Path, mode: int, wait: float) -> int:
+    """Open and lock the file, in turn with others where that takes as long as it takes, else by looking again."""
+    mode, until = mode | (0 if wait == math.inf else fcntl.LOCK_NB), time.monotonic() + wait
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -55,8 +61,10 @@ def _acquire(path: Path, mode: int) -> int:
             if _is_current(descriptor, path):
                 return descriptor
         except OSError as error:
-            os.close(descriptor)
-            raise _explained(path, error) from error
+            if error.errno not in _HELD or time.monotonic() >= until:
+                os.close(descriptor)
+                raise _explained(path, error) from error
+            time.sleep(POLL_SECONDS)
         os.close(descriptor)
 
 

@@ -91,8 +91,9 @@ class FilePool:
 
     def use(self, owner: Owner, number: int = 0) -> None:
         """Note that a file is used, and let the ones go that were used longest ago where there are too many."""
-        key, most = (id(owner), number), self.most
+        key = (id(owner), number)
         with self._lock:
+            most = len(self._used) if key in self._used else self.most
             self._used[key] = ref(owner)
             self._used.move_to_end(key)
             over = [self._used.popitem(last=False) for _ in range(len(self._used) - most)]

@@ -47,6 +47,7 @@ class LayerChoice:
         untrack: Patterns of layers to leave out.
         names: The layers of an index, which alone are tracked, whatever the patterns say; None where there is none.
         trained: Names of the weights of an adapter, whose layers alone are tracked by default; None without one.
+        tried: Whether the gradients of the layers of the index were right before, so that they need no trial.
     """
 
     layers: str = ALL_LINEAR
@@ -54,6 +55,7 @@ class LayerChoice:
     untrack: Sequence[str] = ()
     names: Sequence[str] | None = None
     trained: Set[str] | None = None
+    tried: bool = False
 
     def reason_against(self, layer: Candidate) -> str | None:
         """Say why a layer is left out, None where it is not."""

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,20 @@ class LoadedModel:
             "code": self.code,
         } | own
 
+    @property
+    def run_identity(self) -> dict[str, str]:
+        """The fingerprints, the number format of its passes, and what runs them."""
+        return self.identity | {
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "runtime": self.runtime,
+        }
+
+    @property
+    def runtime(self) -> str:
+        """The versions of what runs its passes, and the kind of device."""
+        versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
+        return f"{versions}, {next(self.model.parameters()).device.type}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -206,10 +221,14 @@ def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolde
     return None, ModelFolder.read(place, config)
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
+def load_model(config: ModelConfig, known: Mapping[str, str] | None = None) -> LoadedModel:
     """Load a model to its device with its tokenizer, frozen and in evaluation mode.
 
     On a CPU, oneDNN is told to keep fewer compiled products, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says how many.
+
+    Args:
+        config: Which model.
+        known: The `run_identity` of a model that was found to do what its task needs: the same one is not tried again.
 
     Raises:
         ModelError: There is no such model, it is not whole, not causal, or unreadable, or the device is not there.
@@ -242,7 +261,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
             loaded = _adapted(loaded, read.adapter, folder, dtype)
         if kind.reads_tokens:
             _check_vocabulary(config.name, model, tokenizer)
-        kind.check(loaded.max_tokens)
+        if loaded.run_identity != known:
+            kind.check(loaded.max_tokens)
     share_turns(model, ours=True)
     if kind.reads_tokens:
         # As the first call would; another thread's call at that moment would find the tokenizer in use.

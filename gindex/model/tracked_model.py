@@ -4,7 +4,7 @@ Axes: N parts.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -55,6 +55,7 @@ class TrackedModel:
         recorded: Sequence[LayerRecord] | None = None,
         check: Callable[[LoadedModel], None] = lambda _loaded: None,
         examples: Callable[[LoadedModel], Sequence[Objective]] = lambda _loaded: (),
+        known: Mapping[str, str] | None = None,
     ) -> "TrackedModel":
         """Load a model and find its layers.
 
@@ -63,6 +64,7 @@ class TrackedModel:
             recorded: The layers of an index, which are taken in the place of those that `config` chooses.
             check: Called with the model before its layers are looked for: raises where it is not the one wanted.
             examples: Gives a few documents, where the task of the model is a user's own and is tried on them.
+            known: What is known of a model that needs no trial; see `load_model`.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -71,21 +73,38 @@ class TrackedModel:
             NothingToTrackError: It has no layer to track.
             MismatchError: A layer of the index can not be tracked.
         """
-        loaded = load_model(config)
+        loaded = load_model(config, known)
         check(loaded)
         loaded.kind.prepare(lambda: examples(loaded))
-        return cls.of(loaded, config, recorded)
+        return cls.of(loaded, config, recorded, tried=recorded is not None and loaded.run_identity == known)
 
     @classmethod
     @plain()
     def of(
-        cls, loaded: LoadedModel, config: ModelConfig, recorded: Sequence[LayerRecord] | None = None
+        cls,
+        loaded: LoadedModel,
+        config: ModelConfig,
+        recorded: Sequence[LayerRecord] | None = None,
+        *,
+        tried: bool = False,
     ) -> "TrackedModel":
-        """Find the layers of a loaded model; see `load`."""
+        """Find the layers of a loaded model; see `load`.
+
+        Args:
+            loaded: The model.
+            config: Which of its layers to track.
+            recorded: The layers of an index.
+            tried: Whether the gradients of these were right before, so that they need no trial.
+        """
         task = loaded.kind.task()
         names = None if recorded is None else tuple(layer.name for layer in recorded)
         choice = LayerChoice(
-            layers=config.layers, track=config.track, untrack=config.untrack, names=names, trained=loaded.trained
+            layers=config.layers,
+            track=config.track,
+            untrack=config.untrack,
+            names=names,
+            trained=loaded.trained,
+            tried=tried,
         )
         table = track_layers(loaded.model, lambda documents: task.logits(_probe(task, documents)), choice)
         if recorded is not None:

@@ -60,7 +60,8 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
-    candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
+    if not choice.tried:
+        candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
     by_default = head is not None and not head.body and not choice.is_named(head.name)

@@ -46,8 +46,7 @@ class _DocumentsError(CorpusError, ServiceError):
 def document_routes(service: Service) -> APIRouter:
     """Return the routes that describe indexes, and read and change their documents."""
     router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
-    changing = threading.Lock()
-    merger = Merger(changing)
+    changing, merger = threading.Lock(), Merger()
 
     @router.get("", response_model=IndexesAnswer)
     async def indexes(request: Request) -> Response:

@@ -23,7 +23,7 @@ class VolumeLayout:
     documents.crc32c     checksums of its rows
     vectors/             Zarr v3 group: codes, scales, self_influence
     segments/00000.json  checksums of one finished segment
-    pending.json         what an add, merge or compact was started with, until it is committed
+    pending.json         what an add or compact was started with, until it is committed
     .staging/            files that are being written
     """
 
@@ -71,6 +71,7 @@ class Layout:
                               made it; an add makes one of its own parts
         search/00000001.KIND.safetensors  what vectors are transformed by, where they are; derived as well
     build.json                what a build was started with, until it is finished
+    .merging/                 the volume and the FAISS file that a merge prepares, until it is committed
     .lock, .lock-*            held by running writers
     """
 
@@ -100,6 +101,11 @@ class Layout:
     def search(self) -> Path:
         """The folder of FAISS indexes."""
         return self.root / "search"
+
+    @property
+    def merging(self) -> Path:
+        """The folder of what a merge prepares."""
+        return self.root / ".merging"
 
     @property
     def lock(self) -> Path:

@@ -93,6 +93,7 @@ class RecordedModel:
                     self._snapshot.manifest.layers,
                     partial(self._check, config.name),
                     lambda _loaded: self._snapshot.examples(),
+                    self._known,
                 )
             except (ModelError, MismatchError) as error:
                 errors.append(error)
@@ -160,6 +161,14 @@ class RecordedModel:
     def _factor_reader(self) -> FactorReader:
         self._snapshot.check_factors()  # before a native library reads them
         return FactorReader.of(self._snapshot.layout, self._snapshot.manifest.layers, self.tracked)
+
+    @property
+    def _known(self) -> dict[str, str]:
+        """The `run_identity` of the model that the build tried; less, where an older gindex recorded less."""
+        record = self._snapshot.manifest.model
+        known = {"model": record.model, "tokenizer": record.tokenizer, "dtype": record.dtype}
+        later = {"buffers": record.buffers, "code": record.code, "adapter": record.adapter, "runtime": record.runtime}
+        return known | {name: of for name, of in later.items() if of is not None}
 
     def _check(self, name: str, loaded: LoadedModel) -> None:
         known = NO_ADAPTER | values_of(self._snapshot.manifest.model)

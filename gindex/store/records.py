@@ -88,6 +88,7 @@ class ModelRecord:
         tracked_body_parameters: Those of them that are tracked.
         adapter: Fingerprint of the adapter; this and the next only where there is one.
         base: Where its base is.
+        runtime: With what the build tried it: versions of transformers and torch, and the kind of device.
     """
 
     name: str
@@ -105,6 +106,7 @@ class ModelRecord:
     tracked_body_parameters: int | None = None
     adapter: str | None = None
     base: BaseRecord | None = None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,8 +121,8 @@ class MappedRows:
         if order is not None:
             shards, places = shards[order], places[order]
         rows = np.empty((len(ordinals), self.spec.row_bytes), np.uint8)
-        edges = np.flatnonzero(np.diff(shards, prepend=-1, append=-1)).tolist()
-        runs, at_once = list(itertools.pairwise(edges)), min(SHARDS_AT_ONCE, MAPPED.most)
+        runs = _runs(shards)
+        at_once = 1 if len(runs) < 2 else min(SHARDS_AT_ONCE, MAPPED.most)
         for start in range(0, len(runs), at_once):
             pieces = [(self._shard(int(shards[a])), slice(a, b)) for a, b in runs[start : start + at_once]]
             for shard, some in pieces:  # the system begins to read all of them
@@ -155,6 +155,14 @@ class MappedRows:
             shard = self._mapped[number] = _Shard(path, self.spec, recorded, listed)
         MAPPED.use(self, number)
         return shard
+
+
+def _runs(shards: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Start and stop of each run of equal numbers, which ascend."""
+    if len(shards) and shards[0] == shards[-1]:  # as in a small volume
+        return [(0, len(shards))]
+    edges = np.flatnonzero(np.diff(shards, prepend=-1, append=-1)).tolist()
+    return list(itertools.pairwise(edges))
 
 
 def chunk_checksums(path: Path, spec: RowsSpec) -> bytes:

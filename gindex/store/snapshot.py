@@ -62,9 +62,23 @@ class Snapshot:
             CorruptStoreError: The manifest or a file is damaged, or segments wait to be computed again.
         """
         if version is None:
-            version = latest_version(layout)
-        else:
-            require_version(layout, version)
+            return cls._open_newest(layout, allow_degraded)
+        require_version(layout, version)
+        return cls._open(layout, version, allow_degraded)
+
+    @classmethod
+    def _open_newest(cls, layout: Layout, allow_degraded: bool) -> "Snapshot":
+        """Open the newest version; where it is replaced and pruned on the way, the one that has come."""
+        while True:
+            newest = latest_version(layout)
+            try:
+                return cls._open(layout, newest, allow_degraded)
+            except CorruptStoreError:
+                if latest_version(layout) == newest:
+                    raise
+
+    @classmethod
+    def _open(cls, layout: Layout, version: int, allow_degraded: bool) -> "Snapshot":
         manifest = Manifest.read(layout, version)
         if allow_degraded:
             problems, lost = degradation(layout, manifest)

@@ -11,6 +11,9 @@ from gindex.files.locks import held
 from gindex.files.open_files import check_shortage
 from gindex.store.layout import Layout
 
+MOMENT = 1.0
+"""Seconds to wait for another process that writes where nothing else is said: a merge commits in less."""
+
 
 def version_numbers(layout: Layout) -> list[int]:
     """The numbers of all versions, the oldest first."""
@@ -68,8 +71,12 @@ def next_version(layout: Layout) -> int:
 
 
 @contextmanager
-def writing(layout: Layout) -> Iterator[None]:
+def writing(layout: Layout, wait: float = MOMENT) -> Iterator[None]:
     """Be the only writer of an index.
+
+    Args:
+        layout: The index.
+        wait: Seconds to wait until no other process writes; infinity for as long as it takes.
 
     Raises:
         NotAnIndexError: There is no finished index.
@@ -77,7 +84,7 @@ def writing(layout: Layout) -> Iterator[None]:
         StoreError: The directory cannot be written.
     """
     latest_version(layout)
-    with explained(layout), held(layout.lock):
+    with explained(layout), held(layout.lock, wait=wait):
         yield
 
 

@@ -34,9 +34,8 @@ def volume_record(
     )
 
 
-def volume_files(layout: Layout, number: int, segments: Mapping[int, SegmentRecord]) -> list[FileRecord]:
+def volume_files(layout: Layout, volume: VolumeLayout, segments: Mapping[int, SegmentRecord]) -> list[FileRecord]:
     """Write the checksums of the document table's rows, and give the records of all files of a finished volume."""
-    volume = layout.volume(number)
     write_row_checksums(volume.documents, volume.row_checksums)
     paths = [volume.documents, volume.row_checksums, *vector_metadata(volume)]
     plain = [FileRecord.of(layout.root, path) for path in paths]

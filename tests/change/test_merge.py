@@ -1,6 +1,8 @@
 """Merges: which volumes are due, and that nothing changes but the number of files."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,13 @@ from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
 from gindex.change.history import prune
 from gindex.change.merge import FANOUT, due, merge_due
+from gindex.change.merged_volume import merging
+from gindex.change.reindex import reindex
+from gindex.change.rollback import rollback
 from gindex.change.verify import verify
-from gindex.progress import Silent
+from gindex.errors import BusyError
+from gindex.files.locks import held
+from gindex.progress import Phase, Silent
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.snapshot import Snapshot
@@ -159,3 +166,114 @@ def test_an_add_reads_and_writes_what_it_adds(built, tmp_path):
     assert {file.path: file for file in added.files if file.path in old} == {file.path: file for file in manifest.files}
     written = sum(file.bytes for file in added.files if file.path not in old)
     assert written < 250_000  # of a table of a document, a chunk of 64 rows, and a FAISS file of one part
+
+
+class Meanwhile(Silent):
+    """A progress in whose first phase of a name something else is done."""
+
+    def __init__(self, name: str, act: Callable[[], object]) -> None:
+        self.name, self.act = name, act
+
+    @contextmanager
+    def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:
+        with super().phase(name, total, unit) as phase:
+            yield phase
+        if name == self.name:
+            self.name = ""
+            self.act()
+
+
+@pytest.mark.parametrize("phase", ["documents", "vectors", "search index"])
+def test_others_write_while_a_merge_is_prepared(grown, tmp_path, phase):
+    """Reference: the same changes of an index that is not merged."""
+    folders = [Path(shutil.copytree(grown, tmp_path / name)) for name in ("merged", "plain")]
+    some = [name for name in GradientIndex.open(grown).ids() if "#" in name]
+
+    def write(layout: Layout) -> None:
+        add_copies(layout, 2, seed=50, merge=False)
+        delete_documents(layout, [some[1], some[5], "d3"])  # of volumes that are merged, and of one that is not
+
+    def write_meanwhile() -> None:
+        write(layouts[0])
+        with pytest.raises(BusyError), merging(layouts[0]):
+            pass
+
+    layouts = [Layout(folder) for folder in folders]
+    merged = merge_due(layouts[0], Meanwhile(phase, write_meanwhile))
+    write(layouts[1])
+    plain = Snapshot.open(layouts[1]).manifest
+    assert merged is not None and merged.version == plain.version + 1 and merged.operation.kind == "merge"
+    assert len(merged.volumes) == len(merged.search.faiss) < len(plain.volumes)
+    assert (merged.documents, merged.deleted, merged.stored_parts) == (
+        plain.documents,
+        plain.deleted,
+        plain.stored_parts,
+    )
+    assert verify(layouts[0], deep=True)["problems"] == [] and not layouts[0].merging.exists()
+    assert GradientIndex.open(folders[0]).ids() == GradientIndex.open(folders[1]).ids()
+    got, wanted = (sorted(scores(folder)) for folder in folders)
+    assert [hit[:2] for hit in got] == [hit[:2] for hit in wanted]
+    np.testing.assert_allclose([hit[2] for hit in got], [hit[2] for hit in wanted], rtol=1e-4, atol=1e-4)
+
+
+def compact_and_add(layout: Layout) -> None:
+    compact(layout)
+    prune(layout)
+    for seed in range(FANOUT):
+        add_copies(layout, 1, seed=70 + seed, merge=False)
+
+
+@pytest.mark.parametrize(
+    ("act", "again"),
+    [
+        (compact, False),
+        (reindex, False),
+        (lambda layout: rollback(layout, 1), False),
+        (compact_and_add, True),
+    ],
+    ids=["compact", "reindex", "rollback", "prune"],
+)
+@pytest.mark.parametrize("phase", ["documents", "vectors"])
+def test_a_merge_of_what_is_gone_is_dropped_or_made_again(grown, tmp_path, phase, act, again):
+    layout = Layout(Path(shutil.copytree(grown, tmp_path / "index")))
+    merged = merge_due(layout, Meanwhile(phase, lambda: act(layout)))
+    newest = Snapshot.open(layout).manifest
+    assert (merged is not None) == (newest.operation.kind == "merge") == again
+    if merged is not None:
+        assert merged.volumes == newest.volumes and len(newest.volumes) < FANOUT
+    report = verify(layout, deep=True)
+    assert report["problems"] == report["unnamed"] == [] and not layout.merging.exists()
+
+
+def test_what_a_dead_merge_prepared_is_removed(grown, tmp_path):
+    layout = Layout(Path(shutil.copytree(grown, tmp_path / "index")))
+    left = layout.merging / "volume/documents.sqlite"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left")
+    with held(layout.claim("merge")):  # as while another process merges
+        assert prune(layout, keep=100)["bytes"] == 0 and left.is_file()
+        added = add_copies(layout, 1, seed=500)
+        assert added.operation.kind == "add"
+    assert prune(layout, keep=100) == {"versions": 0, "files": 1, "bytes": 4} and not layout.merging.exists()
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left")
+    assert merge_due(layout) is not None and not layout.merging.exists()
+
+
+def test_documents_that_were_replaced_are_merged(built, more, tmp_path):
+    """A deleted document and the one that came by its id are in volumes that become one."""
+    folder = Path(shutil.copytree(built, tmp_path / "index"))
+    for number in range(FANOUT):
+        texts = more({"new": f"the race the lock the heap {number}", f"other {number}": "the cache of the disk"})
+        added = GradientIndex.open(folder, device="cpu").add([str(texts)], replace=True)
+        assert added.replaced == (number > 0)
+    assert added.manifest.operation.kind == "merge" and len(added.manifest.volumes) < 4
+    index = GradientIndex.open(folder)
+    assert index.document("new").text == f"the race the lock the heap {FANOUT - 1}"
+    assert [name for name in index.ids() if name.startswith("new")] == ["new"]
+    assert {hit[0] for hit in scores(folder)} == set(index.ids())
+    assert verify(Layout(folder), deep=True)["problems"] == []
+    delete_documents(Layout(folder), ["new"])
+    compact(Layout(folder))
+    assert "new" not in GradientIndex.open(folder).ids()
+    assert verify(Layout(folder), deep=True)["problems"] == []

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import re
 import signal
@@ -78,7 +79,7 @@ def test_waiting_for_a_file_that_is_removed_meanwhile(tmp_path):
         pid = os.fork()
         if pid == 0:
             os.write(writer, b"x")
-            with held(path, wait=True):
+            with held(path, wait=math.inf):
                 os.write(writer, b"y" if path.exists() else b"n")
                 os._exit(0)
         assert os.read(reader, 1) == b"x"

@@ -30,6 +30,25 @@ assert len(opened.search_vectors(torch.ones(2, reader.spec.dimension), k=5)[0].h
 assert verify(Layout(opened.path), deep=True)["problems"] == []
 """
 
+MERGES = """
+import resource, shutil, sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from gindex import GradientIndex
+from gindex.change.compact import compact
+from gindex.change.merge import merge_due
+from gindex.change.verify import verify
+from gindex.store.layout import Layout
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with TemporaryDirectory() as folder:
+    layout = Layout(Path(shutil.copytree(sys.argv[1], Path(folder, "index"))))
+    before = len(GradientIndex.open(layout.root).ids())
+    merged = merge_due(layout)
+    assert len(merged.volumes) < 24 and len(compact(layout).volumes) == 1
+    assert len(GradientIndex.open(layout.root).ids()) == before
+    assert verify(layout, deep=True)["problems"] == []
+"""
+
 RUNS_OUT = """
 import os, resource, sys
 import numpy, torch
@@ -77,7 +96,7 @@ def grown(built, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("script", [SEARCHES, RUNS_OUT])
+@pytest.mark.parametrize("script", [SEARCHES, MERGES, RUNS_OUT])
 def test_an_index_of_many_files_within_64_descriptors(grown, script):
     done = subprocess.run([sys.executable, "-c", script, str(grown)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -61,13 +61,13 @@ def add_copies(layout: Layout, documents: int, seed: int = 0, *, merge: bool = T
         with DocumentTable.open(place.documents) as table:
             counts = table.counts()
         volume = volume_record(number, manifest.stored_documents, manifest.stored_parts, counts, spec, segments, [])
-        files = [*manifest.files, *volume_files(layout, number, segments)]
+        files = [*manifest.files, *volume_files(layout, place, segments)]
         draft = replace(manifest, volumes=[*manifest.volumes, volume], files=files)
         run = range(manifest.stored_parts, manifest.stored_parts + len(sources))
         operation = Operation(kind=OperationKind.ADD, documents=documents)
         committed = write_version(layout, draft, operation, deriving_run(manifest.search, run, Silent()))
         finish_volume(layout, number)
-        return merge_after_add(layout, committed, Silent()) if merge else committed
+    return merge_after_add(layout, committed, Silent()) if merge else committed
 
 
 def _copy_table(layout: Layout, manifest: Manifest, number: int, drawn: np.ndarray, seed: int) -> list[int]:

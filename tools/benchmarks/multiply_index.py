@@ -141,7 +141,7 @@ def multiply_index(path: Path, parts: int, out: Path, progress: Progress) -> Non
         manifest,
         model=replace(manifest.model, name=name or manifest.model.name),
         volumes=[record],
-        files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, 0, segments),
+        files=[FileRecord.of(layout.root, path) for path in plain] + volume_files(layout, layout.volume(0), segments),
     )
     write_version(layout, draft, Operation(kind=OperationKind.BUILD, documents=record.documents), deriving(progress))
 

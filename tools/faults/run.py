@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=3000, help="How many cases at storage calls to run at least.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the corpora and of what is drawn.")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="Faults at storage calls.")
+    parser.add_argument("--commands", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="Commands to hurt.")
     parser.add_argument("--only", help="One case: SCENARIO:MODE:CALL, as a failure prints it.")
     parser.add_argument("--timed", type=int, default=50, help="Kills after some time.")
     parser.add_argument("--writers", type=int, default=20, help="Rounds of several writers.")
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
         shop = Workshop(folder / f"seed{seed}", tiny_config(model, seed), seed)
         shop.folder.mkdir()
         for name, scenario in SCENARIOS.items():
-            if arguments.only and not arguments.only.startswith(f"{name}:"):
+            chosen = [arguments.only.split(":")[0]] if arguments.only else arguments.commands
+            if name not in chosen:
                 continue
             cases = Cases(shop, scenario)
             for mode in arguments.modes:

@@ -38,7 +38,7 @@ from gindex.store import vectors
 from gindex.store.layout import Layout
 from gindex.store.snapshot import Snapshot
 from gindex.store.values import values_of
-from gindex.store.versions import latest_version, version_numbers, writing
+from gindex.store.versions import latest_version, version_numbers
 
 from .layer import Fault, installed
 
@@ -140,9 +140,7 @@ def do_add(shop: Workshop, root: Path) -> None:
 
 def do_merge(_shop: Workshop, root: Path) -> None:
     """Merge all volumes, as `merge_due` does those that are due."""
-    layout = Layout(root)
-    with writing(layout):
-        merge_volumes(Snapshot.open(layout), range(2), Silent())
+    merge_volumes(Layout(root), lambda manifest: range(2) if len(manifest.volumes) > 1 else None, Silent())
 
 
 def do_grow(shop: Workshop, root: Path) -> None:

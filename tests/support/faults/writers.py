@@ -36,7 +36,7 @@ def prepared(shop: Workshop, name: str) -> Cases:
 
 def timed_kill(shop: Workshop, random: np.random.Generator) -> str | None:
     """SIGKILL a command at any moment, not only between storage calls; return what is wrong."""
-    cases = prepared(shop, str(random.choice(["build", "add", "compact"])))
+    cases = prepared(shop, str(random.choice(["build", "add", "compact", "merge", "grow"])))
     root = cases.folder / "case"
     cases._copy(root)
     (pid,) = start(shop, [lambda: cases.scenario.command(shop, root)], cases.folder)
