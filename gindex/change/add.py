@@ -199,7 +199,7 @@ def _commit(
     draft = replace(draft, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files])
     replaced = draft.deleted_documents - manifest.deleted_documents
     parts = range(manifest.stored_parts, manifest.stored_parts + work.spec.parts)
-    derive = deriving_run(manifest.search, parts, progress)
+    derive = deriving_run(layout, manifest, parts, progress)
     operation = Operation(kind=OperationKind.ADD, documents=counts.documents, replaced=replaced, norm_ratio=ratio)
     committed = write_version(layout, draft, operation, derive)
     finish_volume(layout, work.number)

@@ -6,7 +6,7 @@ from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
 from gindex.documents.table import DocumentTable
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import deriving_again
+from gindex.search.search_index import deriving_compacted
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind
@@ -68,6 +68,6 @@ def _commit(
         files=[*manifest.files_below(layout.root, layout.factors), *volume_files(layout, number, segments)],
     )
     operation = Operation(kind=OperationKind.COMPACT, parts_removed=manifest.stored_parts - spec.parts)
-    committed = write_version(layout, draft, operation, deriving_again(manifest.search, progress, kind="auto"))
+    committed = write_version(layout, draft, operation, deriving_compacted(layout, manifest, progress))
     finish_volume(layout, number)
     return committed

@@ -124,7 +124,7 @@ def merge_volumes(snapshot: Snapshot, run: range, progress: Progress) -> Manifes
         files=[*kept, *volume_files(layout, number, segments)],
     )
     operation = Operation(kind=OperationKind.MERGE, documents=counts.documents)
-    committed = write_version(layout, draft, operation, deriving_run(manifest.search, parts, progress))
+    committed = write_version(layout, draft, operation, deriving_run(layout, manifest, parts, progress))
     finish_volume(layout, number)
     return committed
 
