@@ -101,7 +101,8 @@ def read_centres(faiss: Any, path: Path, record: CentresRecord) -> Centres:
         CorruptStoreError: The file is missing, or holds no index.
         ResourceError: The system lets no more files be opened or mapped.
     """
-    quantizer = faiss.downcast_index(read_index(faiss, path, faiss.IO_FLAG_MMAP_IFC).quantizer)
+    index = read_index(faiss, path, faiss.IO_FLAG_MMAP_IFC)  # which holds its quantizer
+    quantizer = faiss.downcast_index(index.quantizer)
     return Centres(faiss, quantizer.reconstruct_n(0, quantizer.ntotal - 1), record)
 
 
