@@ -30,17 +30,16 @@ ROWS = 4096
 EMPTY = b"sprs" + struct.pack("<Q", 0)
 """How FAISS ends the file of an ivf index with empty lists: none is named. Filled ones follow their sizes instead."""
 
-Bytes = npt.NDArray[np.uint8] | bytes
+Bytes = memoryview | bytes
+Sizes = npt.NDArray[np.int64]
 
 
 class Lists(Protocol):
-    """Lists of some parts.
+    """Lists of some parts."""
 
-    Attributes:
-        sizes_L: Parts in each.
-    """
-
-    sizes_L: npt.NDArray[np.int64]
+    @property
+    def sizes(self) -> Sizes:
+        """Parts in each."""
 
     def codes(self, number: int) -> Bytes:
         """The codes of a list, one after the other."""
@@ -67,19 +66,20 @@ class EarlierLists:
         self._faiss, self._first = faiss, first
         self._index = read_index(faiss, path, faiss.IO_FLAG_MMAP_IFC)
         self._lists = self._index.invlists
-        self.sizes_L = np.array([self._lists.list_size(number) for number in range(self._index.nlist)], np.int64)
+        self.sizes = np.array([self._lists.list_size(number) for number in range(self._index.nlist)], np.int64)
 
     def codes(self, number: int) -> Bytes:
         """The codes of a list."""
-        return self._view(self._lists.get_codes(number), self.sizes_L[number] * self._index.code_size)
+        return self._view(self._lists.get_codes(number), self.sizes[number] * self._index.code_size, np.uint8).data
 
     def ids(self, number: int) -> Bytes:
         """The ids of its parts."""
-        ids_N: Ordinals = self._view(self._lists.get_ids(number), self.sizes_L[number])
-        return (ids_N + self._first).astype("<i8").tobytes()
+        ids_N = self._view(self._lists.get_ids(number), self.sizes[number], np.int64)
+        return (ids_N + self._first).astype("<i8").data
 
-    def _view(self, pointer: Any, size: int) -> Any:
-        return self._faiss.rev_swig_ptr(pointer, int(size)) if size else np.zeros(0, np.int64)
+    def _view(self, pointer: Any, size: int, kind: type[np.generic]) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = self._faiss.rev_swig_ptr(pointer, int(size)) if size else np.zeros(0, kind)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +89,18 @@ class _Piece:
     file: IO[bytes]
     start: int
     code_size: int
-    sizes_L: npt.NDArray[np.int64]
-    stops_L: npt.NDArray[np.int64]
+    sizes: Sizes
+    stops: Sizes
 
     def codes(self, number: int) -> Bytes:
         return self._read(number, 0, self.code_size)
 
     def ids(self, number: int) -> Bytes:
-        return self._read(number, int(self.stops_L[-1]) * self.code_size, ID_BYTES)
+        return self._read(number, int(self.stops[-1]) * self.code_size, ID_BYTES)
 
     def _read(self, number: int, offset: int, width: int) -> bytes:
-        size = int(self.sizes_L[number])
-        self.file.seek(self.start + offset + (int(self.stops_L[number]) - size) * width)
+        size = int(self.sizes[number])
+        self.file.seek(self.start + offset + (int(self.stops[number]) - size) * width)
         return self.file.read(size * width)
 
 
@@ -134,12 +134,12 @@ class Scratch:
             lists_N[some], codes_NB[some] = centres.encode(vectors_NF)
             ids_N[some], done = block, some.stop
         order = np.argsort(lists_N, kind="stable")
-        sizes_L = np.bincount(lists_N, minlength=centres.index.nlist).astype(np.int64)
+        sizes = np.bincount(lists_N, minlength=centres.index.nlist).astype(np.int64)
         start = self._file.seek(0, 2)
         for at in range(0, parts, ROWS):
             self._file.write(codes_NB[order[at : at + ROWS]].data)
         self._file.write(ids_N[order].data)
-        return _Piece(self._file, start, centres.index.code_size, sizes_L, np.cumsum(sizes_L))
+        return _Piece(self._file, start, centres.index.code_size, sizes, np.cumsum(sizes))
 
 
 def write_lists(faiss: Any, centres: Centres, lists: Sequence[Lists], path: Path) -> None:
@@ -154,10 +154,10 @@ def write_lists(faiss: Any, centres: Centres, lists: Sequence[Lists], path: Path
     Raises:
         StoreError: It cannot be written.
     """
-    index, sizes_L = centres.index, np.sum([of.sizes_L for of in lists], axis=0)
+    index, sizes = centres.index, np.sum([of.sizes for of in lists], axis=0)
 
     def write(partial: Path) -> None:
-        index.ntotal = int(sizes_L.sum())
+        index.ntotal = int(sizes.sum())
         try:
             faiss.write_index(index, str(partial))
         finally:
@@ -167,8 +167,8 @@ def write_lists(faiss: Any, centres: Centres, lists: Sequence[Lists], path: Path
             if file.read() != EMPTY:
                 raise RuntimeError("this FAISS writes empty lists in another way")
             file.seek(-len(EMPTY), 2)
-            file.write(b"full" + struct.pack("<Q", len(sizes_L)) + sizes_L.astype("<u8").tobytes())
-            for number in np.flatnonzero(sizes_L).tolist():
+            file.write(b"full" + struct.pack("<Q", len(sizes)) + sizes.astype("<u8").tobytes())
+            for number in np.flatnonzero(sizes).tolist():
                 for of in lists:
                     file.write(of.codes(number))
                 for of in lists:

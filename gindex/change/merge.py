@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
+from gindex.change.volume_copy import copy_table, copy_vectors
 from gindex.documents.table import DocumentTable
 from gindex.errors import GindexError
 from gindex.model.isolation import plain
@@ -20,6 +20,7 @@ from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_run
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
+from gindex.store.part_ranges import PartRanges
 from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot
 from gindex.store.unfinished_volumes import finish_volume, start_volume
@@ -111,7 +112,7 @@ def merge_volumes(snapshot: Snapshot, run: range, progress: Progress) -> Manifes
     parts = range(first.first_part, last.first_part + last.parts)
     number = start_volume(layout, {"merge": [volume.number for volume in old]})
     copy_table(snapshot, number, old, first, progress)
-    spec, segments = copy_vectors(snapshot, number, KeptParts([(parts.start, parts.stop)]), parts.start, progress)
+    spec, segments = copy_vectors(snapshot, number, PartRanges([(parts.start, parts.stop)]), parts.start, progress)
     with DocumentTable.open(layout.volume(number).documents) as table:
         counts = table.counts()
     sources = [source for volume in old for source in volume.sources]
