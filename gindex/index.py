@@ -574,7 +574,7 @@ class GradientIndex:
         """
         if sample < 1 or (parts is not None and parts < 1):
             raise ConfigError(field="sample and parts", expected="at least 1", found=f"{sample} and {parts}")
-        snapshot, usable = self.snapshot, self.snapshot.usable_parts
+        snapshot, usable = self.snapshot, self.snapshot.usable
         if queries is None:
             asked = sample_queries(snapshot.documents, sample, usable, seed)
         else:

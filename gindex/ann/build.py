@@ -3,7 +3,7 @@
 Axes: N parts, D dimension, F dimension of an entry.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gindex.ann.blocks import run_blocks
 from gindex.ann.entries import stored_entries
 from gindex.ann.file import entry_dimension
-from gindex.ann.ivf import LIST_TRAINING_PARTS, make_ivf
+from gindex.ann.ivf_file import DECODED, EarlierIvf, write_ivf
 from gindex.ann.library import import_faiss, write_index
 from gindex.ann.spec import FaissSpec, choose_spec
 from gindex.store.reader import VectorReader
 from gindex.store.transform import Transform
 from gindex.vectors.projection import ProjectionSpec
-
-DECODED = 1024
-"""Vectors that are decoded at once while an index is built."""
 
 SCALES = 65536
 """Vectors whose scales, or norms, are looked at at once."""
@@ -38,6 +36,7 @@ def build_faiss(
     kind: str = "auto",
     transform: Transform | None = None,
     run: range | None = None,
+    earlier: Sequence[EarlierIvf] = (),
 ) -> FaissSpec:
     """Build an index of consecutive stored vectors, a block at a time, and publish it.
 
@@ -50,54 +49,33 @@ def build_faiss(
         transform: What the index holds of the vectors in their place.
         run: Ordinals of the parts; None for all. How they are folded follows from the number of all parts, so that the
             scores of several indexes are alike.
+        earlier: Indexes whose centres an ivf index uses again, unless it has grown too much since, and whose lists it
+            copies; in the order of the ordinals.
 
     Raises:
         ConfigError: There is no such kind.
         MissingDependencyError: FAISS is not installed.
+        CorruptStoreError: A file of `earlier` holds no such index.
         StoreError: It cannot be written.
     """
     faiss = import_faiss()
     run = range(reader.spec.parts) if run is None else run
     spec = choose_spec(reader.spec.parts, reader.spec.dimension, _largest(reader, run, transform), kind)
 
-    def folded(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.concatenate(
-            [stored_entries(reader, block, spec, projection, transform) for block in blocks(ordinals)]
-        )
+    def folded(spec: FaissSpec, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return stored_entries(reader, ordinals, spec, projection, transform)
 
     if spec.kind == "ivf":
-        sample = run.start + evenly_spaced(len(run), spec.lists * LIST_TRAINING_PARTS)
-        index, assign = make_ivf(faiss, spec, sample, folded, len(run))
+        spec = write_ivf(faiss, path, spec, run, reader.spec.parts, folded, earlier, done)
     else:
-        index, assign = _empty(faiss, spec, entry_dimension(spec, projection)), None
+        index = _empty(faiss, spec, entry_dimension(spec, projection))
         # Signs relative to the mean, which is what RaBitQ learns, find less than the signs themselves.
         index.train(np.zeros((1, index.d), np.float32))
-    for block in run_blocks(run, DECODED):
-        vectors = folded(block)
-        if assign is None:
-            index.add(vectors)
-        else:
-            assign(block - run.start, vectors)
-        done(len(block))
-    write_index(faiss, index, path)
+        for block in run_blocks(run, DECODED):
+            index.add(folded(spec, block))
+            done(len(block))
+        write_index(faiss, index, path)
     return spec if spec.lossless else replace(spec, largest=_of_largest_norm(reader, run, transform))
-
-
-def blocks(ordinals: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Ordinals in blocks that are decoded at once."""
-    for start in range(0, len(ordinals), DECODED):
-        yield ordinals[start : start + DECODED]
-
-
-def evenly_spaced(parts: int, count: int) -> npt.NDArray[np.int64]:
-    """At most `count` of the part ordinals, evenly spaced."""
-    return np.unique(np.linspace(0, parts - 1, min(count, parts)).astype(np.int64))
-
-
-def run_blocks(run: range, size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Consecutive ordinals in blocks of so many."""
-    for start in range(run.start, run.stop, size):
-        yield np.arange(start, min(start + size, run.stop))
 
 
 def _largest(reader: VectorReader, run: range, transform: Transform | None) -> float:

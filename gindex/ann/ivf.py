@@ -1,12 +1,8 @@
-"""An IVF for inner products of vectors whose norms differ widely.
-
-The parts of largest norm have a list of their own, the last one, which every query searches: they win most searches,
-whatever their direction. The others are in lists around centres of their directions.
+"""Searching an IVF for inner products of vectors whose norms differ widely; what its lists are is in `centres`.
 
 Axes: Q queries, N parts, F folded dimension.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,57 +10,8 @@ import numpy.typing as npt
 
 from gindex.ann.spec import FaissSpec
 
-LIST_TRAINING_PARTS = 40
-"""Parts for each list that the centres are found from; FAISS warns below 39."""
-
-LARGE_SHARE = 0.05
-"""Share of the parts that counts as large."""
-
-SEED = 1234
-
 Vectors = npt.NDArray[np.float32]
 Ordinals = npt.NDArray[np.int64]
-
-
-def make_ivf(
-    faiss: Any, spec: FaissSpec, sample: Ordinals, folded: Callable[[Ordinals], Vectors], parts: int
-) -> tuple[Any, Callable[[Ordinals, Vectors], None]]:
-    """Find the centres from a sample.
-
-    Args:
-        faiss: The module.
-        spec: The number of lists.
-        sample: Ordinals of the parts to find them from.
-        folded: Gives the folded vectors of parts.
-        parts: N.
-
-    Returns:
-        The empty index, and a function that adds vectors with their ordinals to their lists.
-    """
-    vectors_NF = folded(sample)
-    norms_N = np.linalg.norm(vectors_NF, axis=1)
-    bound = float(np.quantile(norms_N, 1 - LARGE_SHARE))
-    dimension = vectors_NF.shape[1]
-    lists = min(spec.lists, len(sample))
-    clustering = faiss.Kmeans(dimension, lists, niter=10, spherical=True, seed=SEED)
-    clustering.train(_unit(vectors_NF, norms_N))
-    centres = np.concatenate([clustering.centroids, np.zeros((1, dimension), np.float32)])
-    quantizer = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFRaBitQ(quantizer, dimension, lists + 1, faiss.METRIC_INNER_PRODUCT)
-    quantizer.add(centres)
-    index.train(vectors_NF)
-    directions = faiss.IndexFlatIP(dimension)
-    directions.add(clustering.centroids)
-
-    def add(ordinals_N: Ordinals, vectors_NF: Vectors) -> None:
-        norms_N = np.linalg.norm(vectors_NF, axis=1)
-        _, nearest_N1 = directions.search(_unit(vectors_NF, norms_N), 1)
-        lists_N = np.where(norms_N >= bound, lists, nearest_N1[:, 0]).astype(np.int64)
-        pointer = faiss.swig_ptr
-        index.add_core(len(ordinals_N), pointer(vectors_NF), pointer(ordinals_N), pointer(lists_N))
-
-    index.referenced_objects = [quantizer]
-    return index, add
 
 
 def search_ivf(
@@ -94,8 +41,3 @@ def search_ivf(
         pointer(ordinals_QC), False, parameters,
     )  # fmt: skip
     return scores_QC, ordinals_QC
-
-
-def _unit(vectors_NF: Vectors, norms_N: npt.NDArray[np.floating[Any]]) -> Vectors:
-    units_NF: Vectors = (vectors_NF / np.maximum(norms_N, 1e-30)[:, None]).astype(np.float32)
-    return units_NF

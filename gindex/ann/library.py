@@ -1,5 +1,7 @@
 """FAISS itself: the module, which is loaded here alone, and the files that it writes and reads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,20 @@ def write_index(faiss: Any, index: Any, path: Path) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    try:
+    with translated_errors(path):
         publish(path, lambda partial: faiss.write_index(index, str(partial)))
-    except RuntimeError as error:
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn errors of FAISS and of the system while a file is written into a StoreError.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
         raise StoreError(
             field=path,
             expected="to write the FAISS index",

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 
 from gindex.errors import ConfigError, CorruptStoreError
 from gindex.store.layout import REMEDY
-from gindex.store.records import SearchFile
+from gindex.store.records import CentresRecord, SearchFile
 
 FLAT_BYTES = 64 << 20
 """Largest float32 index that is held without loss."""
@@ -33,6 +33,12 @@ RABITQ_BYTES = 128 << 20
 
 IVF_PARTS = 32_000_000
 """Corpus from which `ivf` is chosen: below it every code is read in a second or two, and no recall is lost."""
+
+CENTRE_BYTES = 64 << 20
+"""Most bytes of the centres of an ivf index, as float32: finding the list of a part costs no more in a larger one."""
+
+GROWTH = 8
+"""How many times as many parts as its centres were found among an ivf index may have before they are found anew."""
 
 PROBED = 4
 """An ivf index searches one in so many of its lists."""
@@ -68,6 +74,7 @@ class FaissSpec:
         probes: Lists of an ivf index that a query searches.
         largest: The parts of largest norm, the largest first, which are candidates of every query; none where the
             index is lossless. Numbered from the first part of the file.
+        centres: What is to be known of the centres of an ivf index to use them again.
     """
 
     kind: str
@@ -76,6 +83,7 @@ class FaissSpec:
     lists: int = 0
     probes: int = 0
     largest: tuple[int, ...] = ()
+    centres: CentresRecord | None = None
 
     @property
     def unit(self) -> float:
@@ -116,18 +124,27 @@ def choose_spec(parts: int, dimension: int, largest: float, kind: str = "auto") 
     if kind == "rabitq":
         return FaissSpec(kind="rabitq", folds=folds, scale=1.0)
     if kind == "ivf":
-        lists = max(1, int(4 * parts**0.5) // 8 * 8)
+        most = CENTRE_BYTES // (4 * (dimension >> folds))
+        lists = max(1, min(int(4 * parts**0.5) // 8 * 8, most))
         return FaissSpec(kind="ivf", folds=folds, scale=1.0, lists=lists, probes=max(1, lists // PROBED))
     raise ConfigError(field="type", expected=f"auto, {', '.join(KINDS)}", found=repr(kind))
 
 
-def kind_of_piece(kind: str, parts: int, total: int) -> str:
+def kind_of_piece(kind: str, parts: int, total: int, *, has_lists: bool = False) -> str:
     """The kind of a FAISS file of some of all parts, beside others of a kind.
 
-    Beside flat ones it is what suits the whole; lists are for a file that is large enough by itself.
+    Beside flat ones it is what suits the whole; lists are for a file that is large enough by itself, and are kept.
+
+    Args:
+        kind: That of the others.
+        parts: How many parts it is to hold.
+        total: How many there are.
+        has_lists: Whether one of the files that it takes the place of is an ivf index.
     """
     if kind == "flat":
         kind = "auto" if total < IVF_PARTS else "ivf"
+    if has_lists:
+        return "ivf"
     return "rabitq" if kind == "ivf" and parts < IVF_PARTS else kind
 
 

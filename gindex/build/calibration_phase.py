@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.build.memory import batch_sizes
+from gindex.build.sampling import draw_parts
 from gindex.config import BuildConfig
 from gindex.corpus.batches import pad
 from gindex.documents.table import DocumentTable
@@ -69,8 +70,7 @@ def _calibrate(
     progress: Progress,
 ) -> dict[str, Any]:
     counts = table.counts()
-    drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(table.part_targets() > 0))
-    drawn = drawn[: config.curvature.calibration_documents]
+    drawn = draw_parts(table, config.curvature.calibration_documents, config.seed)
     size = batch_sizes(model, config, counts.parts, counts.longest_part).calibration
     documents, length = batch_shape(size.tokens, counts.longest_part)
     batches = []

@@ -8,8 +8,6 @@ them.
 import time
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from gindex.model.isolation import defaults
@@ -23,21 +21,21 @@ VOCABULARY = 100
 
 
 @defaults()
-def token_seconds(model: TrackedModel, lengths: npt.NDArray[np.int64]) -> float:
-    """Mean seconds a token of one frozen forward and backward pass over parts of such lengths.
+def token_seconds(model: TrackedModel, longest: int, typical: float) -> float:
+    """Mean seconds a token of one frozen forward and backward pass over parts.
 
     Args:
         model: The loaded model.
-        lengths: Tokens of each part.
+        longest: Tokens of the longest part.
+        typical: Tokens of the part that a token is in, a mean over the tokens.
     """
     short = min(SHORT, model.loaded.max_tokens)
-    long = min(LONG, int(lengths.max()))
+    long = min(LONG, longest)
     first = _pass_seconds(model, short) / short
     if long < 2 * short:
         return first
     growth = max(0.0, _pass_seconds(model, long) / long - first) / (long - short)
-    mean = float((lengths.astype(float) ** 2).sum() / lengths.sum())  # the length of the document of a mean token
-    return first + growth * max(0.0, mean - short)
+    return first + growth * max(0.0, typical - short)
 
 
 def _pass_seconds(model: TrackedModel, length: int) -> float:

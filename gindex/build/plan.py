@@ -8,8 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from gindex.ann.spec import choose_spec
@@ -28,8 +26,6 @@ from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.coverage import Coverage, coverage
 from gindex.store.vectors import code_bytes
-
-Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,7 @@ def make_plan(
     config: BuildConfig,
     counts: TableCounts,
     fit: tuple[int, int],
-    lengths: Lengths,
+    typical: float,
     text_bytes: int,
 ) -> BuildPlan:
     """Estimate a build.
@@ -101,11 +97,11 @@ def make_plan(
         config: Settings of the build.
         counts: Size of the corpus.
         fit: Documents and tokens of the fit's sample.
-        lengths: Tokens of each part.
+        typical: Tokens of the part that a token is in, a mean over the tokens.
         text_bytes: Size of the document table.
     """
     tracked = sum(layer.parameters for layer in model.table.layers)
-    rounds = len(rounds_of_fit(model, config, int(lengths.max())))
+    rounds = len(rounds_of_fit(model, config, counts.longest_part))
     return BuildPlan(
         documents=counts.documents,
         parts=counts.parts,
@@ -120,8 +116,8 @@ def make_plan(
         structures=Counter(side.structure for side in sides(model.table.layers) if side.block is not None),
         untracked=model.table.untracked,
         fit_rounds=rounds,
-        seconds=_seconds(model, config, counts, fit[1], lengths, rounds),
-        memory_bytes=peak_bytes(model, config, counts.parts, int(lengths.max())),
+        seconds=_seconds(model, config, counts, fit[1], typical, rounds),
+        memory_bytes=peak_bytes(model, config, counts.parts, counts.longest_part),
         disk_bytes=_disk(model, config, counts.parts, text_bytes),
     )
 
@@ -143,7 +139,7 @@ def _kinds(model: TrackedModel) -> dict[str, KindShare]:
 
 
 def _seconds(
-    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, lengths: Lengths, rounds: int
+    model: TrackedModel, config: BuildConfig, counts: TableCounts, fit_tokens: int, typical: float, rounds: int
 ) -> dict[str, float]:
     layers, fraction = model.table.layers, config.vectors.rank_fraction or TYPICAL_FRACTION
     squares = sum(layer.token_share * (i.numbers + o.numbers) for layer, i, o in _sides(model))
@@ -152,7 +148,11 @@ def _seconds(
         layer.token_share * (i.rotation(ranks(layer, fraction)[0]) + o.rotation(ranks(layer, fraction)[1]))
         for layer, i, o in _sides(model)
     )
-    passing, flops, cubes = token_seconds(model, lengths), _flops(model.device), _cubes(model.device)
+    passing, flops, cubes = (
+        token_seconds(model, counts.longest_part, typical),
+        _flops(model.device),
+        _cubes(model.device),
+    )
     return {
         "fit covariances": fit_tokens * (rounds * passing + 2 * squares / flops),
         "eigenbases": sum(side.cubes for side in sides(model.table.layers)) / cubes,

@@ -21,6 +21,7 @@ from gindex.build.fit_phase import Fit, layer_records
 from gindex.build.memory import batch_sizes, decomposition_room, query_room, rounds_of_fit, with_expert_factors
 from gindex.build.plan import BuildPlan, make_plan
 from gindex.build.recompute import recompute
+from gindex.build.sampling import FitSample, draw_fit_sample
 from gindex.build.state import (
     alone,
     building,
@@ -42,7 +43,7 @@ from gindex.corpus.sources import expand
 from gindex.curvature.kinds import curvature_kind
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
-from gindex.errors import ConfigError, CorpusError
+from gindex.errors import ConfigError
 from gindex.exact.fidelity import is_measurable, measure_fidelity, sample_parts, sample_queries
 from gindex.exact.rerank import Reranker
 from gindex.files.atomic import remove_tree
@@ -265,20 +266,18 @@ class PreparedBuild:
 
     def fit_tokens(self) -> int:
         """Tokens that EK-FAC is fitted on."""
-        return int(self.table.part_lengths()[self._fit_sample].sum())
+        return self._fit_sample.tokens
 
     def plan(self) -> BuildPlan:
         """Estimate the build."""
-        sample, tokens = self._fit_sample, self.fit_tokens()
-        documents = len(np.unique(self.table.part_documents()[sample]))
-        size = self.layout.volume(0).documents.stat().st_size
-        lengths = self.table.part_lengths()
-        return make_plan(self.model, self.config, self.table.counts(), (documents, tokens), lengths, size)
+        sample, size = self._fit_sample, self.layout.volume(0).documents.stat().st_size
+        fit, length = (sample.documents, sample.tokens), self.table.typical_length()
+        return make_plan(self.model, self.config, self.table.counts(), fit, length, size)
 
     def fit(self, strict: bool) -> VectorWork:
         """Fit the factors, if they aren't there yet, and prepare the vectors."""
         layout, model, config = self.layout, self.model, self.config
-        sample, longest = self._fit_sample, self.table.counts().longest_part
+        sample, longest = self._fit_sample.parts_P, self.table.counts().longest_part
         size = batch_sizes(model, config, self.table.counts().parts, longest).fit
         batches = model.batches(self._fitted(sample), sample, size.tokens)
         release()
@@ -359,9 +358,9 @@ class PreparedBuild:
             ),
             damping=DampingRecord(exact=self.config.curvature.damping_scale, index=setup.index_damping),
             fit=FitRecord(
-                documents=len(np.unique(self.table.part_documents()[sample])),
-                parts=len(sample),
-                tokens=int(self.table.part_lengths()[sample].sum()),
+                documents=sample.documents,
+                parts=len(sample.parts_P),
+                tokens=sample.tokens,
                 whitened_norm=None,
             ),
             volumes=[volume_record(0, 0, 0, self.table.counts(), work.spec, segments, sources)],
@@ -391,7 +390,7 @@ class PreparedBuild:
 
     def _fidelity(self, work: VectorWork, snapshot: Snapshot) -> FidelityRecord | None:
         """Compare the stored scores of a few parts with their exact influence, where the index is large enough."""
-        config, usable = self.config.fidelity, snapshot.usable_parts
+        config, usable = self.config.fidelity, snapshot.usable
         if not config.queries or not is_measurable(self.table, usable):
             return None
         release()
@@ -412,21 +411,6 @@ class PreparedBuild:
         return record_of(FidelityRecord, measured.record())
 
     @cached_property
-    def _fit_sample(self) -> npt.NDArray[np.int64]:
-        """The part ordinals of the documents that EK-FAC is fitted on, drawn with the seed.
-
-        Raises:
-            CorpusError: No document has a token to predict, so there is no gradient to fit on.
-        """
-        documents, wanted = self.table.part_documents(), self.config.curvature.fit_documents
-        usable = np.unique(documents[self.table.part_targets() > 0])
-        if not len(usable):
-            raise CorpusError(
-                field="corpus",
-                expected="a document with a token to predict",
-                found=f"none in {documents[-1] + 1}",
-                remedy="a single token has no gradient, since nothing predicts it",
-            )
-        if wanted is not None and wanted < len(usable):
-            usable = np.random.default_rng(self.config.seed).choice(usable, wanted, replace=False)
-        return np.flatnonzero(np.isin(documents, usable))
+    def _fit_sample(self) -> FitSample:
+        """The documents that EK-FAC is fitted on, drawn with the seed."""
+        return draw_fit_sample(self.table, self.config.curvature.fit_documents, self.config.seed)

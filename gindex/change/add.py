@@ -4,9 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import numpy as np
-import numpy.typing as npt
-
 from gindex.ann.library import import_faiss
 from gindex.build.run import load_tracked
 from gindex.build.state import check_same_model
@@ -27,6 +24,7 @@ from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_run
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
+from gindex.store.part_ranges import PartRanges
 from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot
 from gindex.store.unfinished_volumes import finish_volume, start_volume
@@ -119,7 +117,7 @@ def run_add(
                 fitted = manifest.fit.whitened_norm
                 if fitted is None:
                     fitted = mean_whitened_norm(work, old, _first_volume(snapshot), progress)
-                added = np.arange(work.first_part, work.first_part + work.spec.parts)
+                added = PartRanges([(work.first_part, work.first_part + work.spec.parts)])
                 ratio = norm_ratio(mean_whitened_norm(work, table, added, progress), fitted)
                 draft = marked(manifest, old, _replaced(old, table))
                 draft = replace(draft, fit=replace(manifest.fit, whitened_norm=fitted))
@@ -175,10 +173,10 @@ def _replaced(old: DocumentTable, table: DocumentTable) -> list[int]:
     return documents
 
 
-def _first_volume(snapshot: Snapshot) -> npt.NDArray[np.int64]:
-    """The parts [N] of the build, but for those that are deleted or have no vector."""
-    volume = snapshot.manifest.volumes[0]
-    return np.setdiff1d(np.arange(volume.first_part, volume.first_part + volume.parts), snapshot.excluded)
+def _first_volume(snapshot: Snapshot) -> PartRanges:
+    """The parts of the build, but for those that are deleted or have no vector."""
+    usable, volume = snapshot.usable, snapshot.manifest.volumes[0]
+    return usable.within(volume.first_part, volume.first_part + volume.parts)
 
 
 def _commit(
@@ -199,7 +197,7 @@ def _commit(
     draft = replace(draft, volumes=[*manifest.volumes, volume], files=[*manifest.files, *files])
     replaced = draft.deleted_documents - manifest.deleted_documents
     parts = range(manifest.stored_parts, manifest.stored_parts + work.spec.parts)
-    derive = deriving_run(manifest.search, parts, progress)
+    derive = deriving_run(layout, manifest, parts, progress)
     operation = Operation(kind=OperationKind.ADD, documents=counts.documents, replaced=replaced, norm_ratio=ratio)
     committed = write_version(layout, draft, operation, derive)
     finish_volume(layout, work.number)

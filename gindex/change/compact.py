@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
+from gindex.change.volume_copy import copy_table, copy_vectors
 from gindex.documents.table import DocumentTable
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
-from gindex.search.search_index import deriving_again
+from gindex.search.search_index import deriving_compacted
 from gindex.store.layout import Layout
 from gindex.store.manifest import Manifest
+from gindex.store.part_ranges import PartRanges
 from gindex.store.records import Operation, OperationKind
 from gindex.store.snapshot import Snapshot
 from gindex.store.unfinished_volumes import finish_volume, start_volume
@@ -38,18 +39,14 @@ def compact(layout: Layout, progress: Progress | None = None) -> Manifest:
             return manifest
         number = start_volume(layout, {"compact": manifest.version})
         copy_table(snapshot, layout.volume(number), manifest.volumes, None, progress)
-        spec, segments = copy_vectors(snapshot, layout.volume(number), _kept(manifest), 0, progress)
+        kept = PartRanges.between(0, manifest.stored_parts, manifest.deleted)
+        spec, segments = copy_vectors(snapshot, layout.volume(number), kept, 0, progress)
         return _commit(snapshot, number, spec, segments, progress)
 
 
 def _is_old(snapshot: Snapshot) -> bool:
     with snapshot.table() as table:
         return table.is_old
-
-
-def _kept(manifest: Manifest) -> KeptParts:
-    bounds = [0, *(bound for deleted in manifest.deleted for bound in deleted), manifest.stored_parts]
-    return KeptParts([(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop])
 
 
 def _commit(
@@ -71,6 +68,6 @@ def _commit(
         ],
     )
     operation = Operation(kind=OperationKind.COMPACT, parts_removed=manifest.stored_parts - spec.parts)
-    committed = write_version(layout, draft, operation, deriving_again(manifest.search, progress, kind="auto"))
+    committed = write_version(layout, draft, operation, deriving_compacted(layout, manifest, progress))
     finish_volume(layout, number)
     return committed

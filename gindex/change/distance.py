@@ -8,11 +8,11 @@ import logging
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from gindex.build.vector_phase import VectorWork
 from gindex.documents.table import DocumentTable
 from gindex.progress import Progress
+from gindex.store.part_ranges import PartRanges
 from gindex.vectors.norms import whitened_norms
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,7 @@ PARTS, TOKENS = 24, 128
 """Parts that are measured of each text, and the tokens that are taken of each."""
 
 
-def mean_whitened_norm(
-    work: VectorWork, table: DocumentTable, parts: npt.NDArray[np.int64], progress: Progress
-) -> float:
+def mean_whitened_norm(work: VectorWork, table: DocumentTable, parts: PartRanges, progress: Progress) -> float:
     """The geometric mean over some of the parts of |V| / root of the predicted tokens; 0 where none has one.
 
     The geometric one, because norms are heavy-tailed: a single part of a sample must not decide.
@@ -35,11 +33,12 @@ def mean_whitened_norm(
     Args:
         work: Model, factors and settings.
         table: Where the parts' tokens are.
-        parts: Ordinals [N] to draw from, with the seed of the build.
+        parts: Those to draw from, with the seed of the build.
         progress: Where the work is reported.
     """
     setup, model, size = work.setup, work.setup.model, work.batch_sizes.fit
-    drawn = np.random.default_rng(setup.config.seed).permutation(parts)[:PARTS]
+    places = np.random.default_rng(setup.config.seed).choice(len(parts), min(PARTS, len(parts)), replace=False)
+    drawn = parts.ordinals(places)
     windows = [part.window(TOKENS).unweighted() for part in table.objectives(np.sort(drawn))]
     measured = [part for part in windows if part.targets]
     damping, count = setup.config.curvature.damping_scale, len(measured)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from gindex.change.volume_copy import KeptParts, copy_table, copy_vectors
+from gindex.change.volume_copy import copy_table, copy_vectors
 from gindex.documents.table import DocumentTable
 from gindex.files.atomic import publish_written, remove_tree
 from gindex.files.locks import held
@@ -18,6 +18,7 @@ from gindex.search.search_index import deriving_run
 from gindex.store.files import FileRecord
 from gindex.store.layout import Layout, VolumeLayout
 from gindex.store.manifest import Manifest
+from gindex.store.part_ranges import PartRanges
 from gindex.store.records import Operation, OperationKind, SearchFile, SearchRecord, VolumeRecord
 from gindex.store.snapshot import Snapshot
 from gindex.store.unfinished_volumes import place_volume
@@ -97,7 +98,7 @@ class MergedVolume:
         old, first = pieces.volumes, pieces.volumes[0]
         place, faiss = VolumeLayout(layout.merging / "volume"), layout.merging / "search.faiss"
         copy_table(snapshot, place, old, first, progress)
-        kept = KeptParts([(pieces.parts.start, pieces.parts.stop)])
+        kept = PartRanges([(pieces.parts.start, pieces.parts.stop)])
         spec, segments = copy_vectors(snapshot, place, kept, first.first_part, progress)
         remove_tree(place.staging)
         with DocumentTable.open(place.documents) as table:
@@ -108,7 +109,7 @@ class MergedVolume:
             pieces=pieces,
             volume=volume_record(-1, first.first_document, first.first_part, counts, spec, segments, sources),
             files=volume_files(layout, place, segments),
-            search=deriving_run(manifest.search, pieces.parts, progress)(snapshot, faiss),
+            search=deriving_run(layout, manifest, pieces.parts, progress)(snapshot, faiss),
             faiss=FileRecord.of(layout.root, faiss),
         )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gindex.ann.build import run_blocks
+from gindex.ann.blocks import run_blocks
 from gindex.ann.index import FaissIndex
 from gindex.ann.spec import spec_of
 from gindex.errors import StoreError

@@ -199,7 +199,7 @@ def _are_words_of_texts(connection: sqlite3.Connection) -> bool:
 def _repeated(connection: sqlite3.Connection, manifest: Manifest, seen: sqlite3.Connection, path: str) -> Iterator[str]:
     """Ids of documents that are not deleted are there once."""
     statement = "SELECT d.id, MIN(p.ordinal) FROM documents d JOIN parts p ON p.document = d.ordinal GROUP BY d.ordinal"
-    starts = [start for start, _ in manifest.deleted]
+    starts = np.array([start for start, _ in manifest.deleted], np.int64)
     for document_id, part in connection.execute(statement):
         position = int(np.searchsorted(starts, part, "right")) - 1
         if position >= 0 and part < manifest.deleted[position][1]:

@@ -3,43 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from gindex.documents.table_writer import copy_documents, new_table
 from gindex.progress import Progress
 from gindex.store.layout import VolumeLayout
-from gindex.store.reader import Ordinals
+from gindex.store.part_ranges import PartRanges
 from gindex.store.records import VolumeRecord
 from gindex.store.snapshot import Snapshot, volume_spec
 from gindex.store.vectors import SegmentRecord, VectorSpec, VectorWriter, choose_segment_parts
-
-
-class KeptParts:
-    """Ordinals of the parts that are written again, as ranges in order."""
-
-    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Take start and stop of each range."""
-        self._starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
-        self._places = np.concatenate([[0], np.cumsum(stops - self._starts)])
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return int(self._places[-1])
-
-    def ordinals(self, places: range) -> Ordinals:
-        """Ordinals of those at consecutive places among them."""
-        wanted = np.arange(places.start, places.stop)
-        ranges = np.searchsorted(self._places, wanted, "right") - 1
-        ordinals: Ordinals = self._starts[ranges] + wanted - self._places[ranges]
-        return ordinals
-
-    def place(self, ordinal: int) -> int | None:
-        """The place of a part among them; None where it is not kept."""
-        found = int(np.searchsorted(self._starts, ordinal, "right")) - 1
-        if found < 0:
-            return None
-        place = int(self._places[found]) + ordinal - int(self._starts[found])
-        return place if place < self._places[found + 1] else None
 
 
 def copy_table(
@@ -71,7 +41,7 @@ def copy_table(
 
 
 def copy_vectors(
-    snapshot: Snapshot, place: VolumeLayout, kept: KeptParts, first_part: int, progress: Progress
+    snapshot: Snapshot, place: VolumeLayout, kept: PartRanges, first_part: int, progress: Progress
 ) -> tuple[VectorSpec, dict[int, SegmentRecord]]:
     """Write vectors into a new volume.
 

@@ -4,8 +4,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from gindex.build.memory import PROGRAM_BYTES, weight_bytes, with_expert_factors
@@ -37,9 +35,8 @@ class MadeUpCorpus:
         counts = TableCounts(
             documents=self.documents, parts=self.documents, tokens=self.documents * length, longest_part=length
         )
-        lengths: npt.NDArray[np.int64] = np.full(self.documents, length)
         model = with_expert_factors(model, config, fitted * length, self.documents, length)
-        return make_plan(model, config, counts, (fitted, fitted * length), lengths, counts.tokens * MADE_TEXT)
+        return make_plan(model, config, counts, (fitted, fitted * length), length, counts.tokens * MADE_TEXT)
 
 
 def speed_findings(model: TrackedModel, plan: BuildPlan) -> Iterator[Finding]:
@@ -49,7 +46,7 @@ def speed_findings(model: TrackedModel, plan: BuildPlan) -> Iterator[Finding]:
     with model.alone(), torch.no_grad():
         forward = fastest(lambda: model.task.losses(batch), model.device)
     yield _speed("forward", length / forward, f", a document of {length} tokens")
-    yield _speed("forward, backward", 1 / token_seconds(model, np.array([length])))
+    yield _speed("forward, backward", 1 / token_seconds(model, length, length))
     for phase, seconds in plan.seconds.items():
         tokens = plan.tokens if phase == "vectors" else plan.fit_tokens
         if phase != "eigenbases":

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from gindex.build.allocator import release
@@ -140,7 +139,8 @@ def _precision(name: str, found: str, verdict: str) -> Finding:
 
 def _speed(model: TrackedModel, objectives: Sequence[Objective]) -> float:
     """Tokens a second of a forward and backward pass over the longest of the documents."""
-    return 1 / token_seconds(model, np.array([max(objective.longest for objective in objectives)]))
+    longest = max(objective.longest for objective in objectives)
+    return 1 / token_seconds(model, longest, longest)
 
 
 def dtype_name(model: TrackedModel) -> str:

@@ -10,9 +10,10 @@ part is over its entry in `losses` too, where it has one.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -25,8 +26,13 @@ from gindex.files.atomic import publish
 
 Sums = npt.NDArray[np.uint32]
 
+SUM_BYTES = 4
+
 _PIECE = 65536
 """Checksums that are held while a table is read."""
+
+_BLOCK, _HELD = 1024, 256
+"""Checksums that are read at once, and how many times as many are held."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +53,13 @@ class Guard:
 
 
 class RowChecksums:
-    """The recorded checksums of the rows of a table."""
+    """The recorded checksums of the rows of a table, some of which are held."""
 
-    def __init__(self, path: Path, first_document: int, first_part: int, documents: Sums, parts: Sums) -> None:
-        """Join the checksums of a table's documents and parts with the ordinals of its first ones."""
-        self._path = path
-        self._kinds = {"document": (first_document, documents), "part": (first_part, parts)}
-
-    @classmethod
-    def of(cls, content: bytes, path: Path, table: Path, documents: range, parts: range) -> Self:
-        """The checksums of a table.
+    def __init__(self, path: Path, table: Path, documents: range, parts: range) -> None:
+        """Look at the length of their file.
 
         Args:
-            content: What is in their file.
-            path: The file, which errors name.
+            path: The file, which is known to be what was written.
             table: The table, which errors name.
             documents: Ordinals of its documents.
             parts: Ordinals of its parts.
@@ -68,12 +67,14 @@ class RowChecksums:
         Raises:
             CorruptStoreError: The file has more or fewer checksums than the table has rows.
         """
-        sums, rows = np.frombuffer(content, "<u4").astype(np.uint32, copy=False), len(documents) + len(parts)
-        if len(sums) != rows:
+        found, rows = path.stat().st_size // SUM_BYTES, len(documents) + len(parts)
+        if found != rows:
             raise CorruptStoreError(
-                field=path, expected=f"the checksums of {rows:,} rows", found=f"{len(sums):,}", remedy="restore it"
+                field=path, expected=f"the checksums of {rows:,} rows", found=f"{found:,}", remedy="restore it"
             )
-        return cls(table, documents.start, parts.start, sums[: len(documents)], sums[len(documents) :])
+        self._path, self._table = path, table
+        self._kinds = {"document": (documents, 0), "part": (parts, len(documents))}
+        self._block = lru_cache(_HELD)(self._read)
 
     def check_document(self, row: tuple[Any, ...]) -> None:
         """Check a document, given its columns as in `DOCUMENT_COLUMNS`; without columns there is nothing to check.
@@ -93,15 +94,23 @@ class RowChecksums:
         self._check("part", stored_columns(row))
 
     def _check(self, kind: str, row: tuple[Any, ...]) -> None:
-        first, sums = self._kinds[kind]
-        place = row[0] - first
-        if not 0 <= place < len(sums) or row_checksum(row) != sums[place]:
+        ordinals, before = self._kinds[kind]
+        if row[0] not in ordinals or row_checksum(row) != self._sum(before + row[0] - ordinals.start):
             raise CorruptStoreError(
-                field=self._path,
+                field=self._table,
                 expected=f"{kind} {row[0]} as it was written",
                 found="another checksum",
                 remedy="restore the table or build the index again",
             )
+
+    def _sum(self, place: int) -> int:
+        block, inner = divmod(place, _BLOCK)
+        return int(self._block(block)[inner])
+
+    def _read(self, block: int) -> Sums:
+        with self._path.open("rb") as file:
+            file.seek(block * _BLOCK * SUM_BYTES)
+            return np.frombuffer(file.read(_BLOCK * SUM_BYTES), "<u4")
 
 
 def row_checksum(row: tuple[Any, ...]) -> int:

@@ -114,12 +114,26 @@ class DocumentTable:
     @once
     def columns(self) -> PartColumns:
         """What a pass over all parts needs of each, read once."""
-        tables = []
+        return PartColumns.joined(list(self.column_blocks()))
+
+    def column_blocks(self) -> Iterator[PartColumns]:
+        """Yield the columns of all parts, in blocks in the order of the ordinals."""
         for file in self._files:
             with self._lock, translated_errors(file.path):
                 file.compare()
-                tables.append(read_columns(file.connection, file.version))
-        return PartColumns.joined(tables)
+                blocks = read_columns(file.connection, file.version)
+            while True:
+                with self._lock, translated_errors(file.path):
+                    block = next(blocks, None)
+                if block is None:
+                    break
+                yield block
+
+    def typical_length(self) -> float:
+        """The length of the part that a token is in, a mean over all tokens; 0 where there are none."""
+        sums = self._query("SELECT TOTAL(1.0 * token_count * token_count), TOTAL(token_count) FROM parts")
+        squares, tokens = (sum(of) for of in zip(*sums, strict=True))
+        return float(squares / tokens) if tokens else 0.0
 
     def part_lengths(self) -> npt.NDArray[np.int64]:
         """Return the tokens of every part, in the order of the ordinals [parts]."""

@@ -19,6 +19,7 @@ from gindex.exact.rerank import Reranker
 from gindex.progress import Progress
 from gindex.queries.tokens import QueryTokens
 from gindex.statistics import Interval, agreement, summarise
+from gindex.store.part_ranges import PartRanges
 from gindex.store.reader import VectorReader
 from gindex.vectors.encoder import Encoder
 
@@ -69,41 +70,53 @@ class FidelityQueries:
     documents: npt.NDArray[np.int64]
 
 
-def sample_queries(table: DocumentTable, count: int, usable: npt.NDArray[np.int64], seed: int) -> FidelityQueries:
+def sample_queries(table: DocumentTable, count: int, usable: PartRanges, seed: int) -> FidelityQueries:
     """Draw parts of the index, each of another document, to be queries.
 
     Args:
         table: The documents.
         count: Most queries.
-        usable: Ordinals of the parts that have a vector.
+        usable: The parts that have a vector.
         seed: Seed of the draw.
 
     Raises:
         ConfigError: No part has a token to predict.
     """
-    targets, documents = table.part_targets(), table.part_documents()
-    order = np.random.default_rng(seed).permutation(usable[targets[usable] > 0])
-    _, first = np.unique(documents[order], return_index=True)
-    drawn = order[np.sort(first)][:count]
-    if not len(drawn):
+    random, first = np.random.default_rng(seed), 0
+    drawn = np.zeros((3, 0))  # a random key, the part and its document: those of the least keys
+    for block in table.column_blocks():
+        stop = first + len(block.documents_P)
+        places = np.flatnonzero(usable.flags(first, stop) & (block.targets_P > 0))
+        new = np.stack([random.random(len(places)), first + places, block.documents_P[places]])
+        drawn = np.concatenate([drawn, new], axis=1)
+        drawn = drawn[:, np.argsort(drawn[0], kind="stable")]
+        _, of_document = np.unique(drawn[2], return_index=True)
+        drawn, first = drawn[:, np.sort(of_document)[:count]], stop
+    if not drawn.size:
         raise ConfigError(field="sample", expected="a document with a token to predict in the index", found="none")
-    return FidelityQueries(
-        tokens=[QueryTokens(objective) for objective in table.objectives(drawn)],
-        documents=documents[drawn],
-    )
+    parts, documents = drawn[1:].astype(np.int64)
+    return FidelityQueries(tokens=[QueryTokens(of) for of in table.objectives(parts)], documents=documents)
 
 
-def is_measurable(table: DocumentTable, usable: npt.NDArray[np.int64]) -> bool:
+def is_measurable(table: DocumentTable, usable: PartRanges) -> bool:
     """Whether every document leaves enough parts of others to rank."""
-    _, counts = np.unique(table.part_documents()[usable], return_counts=True)
-    return len(usable) - int(counts.max(initial=0)) >= LEAST_PARTS
+    most = first = 0
+    last, of_last = -1, 0  # a document may go on in the next block
+    for block in table.column_blocks():
+        stop = first + len(block.documents_P)
+        documents, counts = np.unique(block.documents_P[usable.flags(first, stop)], return_counts=True)
+        if len(documents):
+            counts[0] += of_last if documents[0] == last else 0
+            last, of_last, most = int(documents[-1]), int(counts[-1]), max(most, int(counts.max()))
+        first = stop
+    return len(usable) - most >= LEAST_PARTS
 
 
-def sample_parts(usable: npt.NDArray[np.int64], most: int | None, seed: int) -> npt.NDArray[np.int64]:
+def sample_parts(usable: PartRanges, most: int | None, seed: int) -> npt.NDArray[np.int64]:
     """Draw the parts to rank, in order; all of them where `most` is None or not exceeded."""
     if most is None or most >= len(usable):
-        return usable
-    return np.sort(np.random.default_rng(seed + 1).choice(usable, most, replace=False))
+        return usable.all()
+    return usable.ordinals(np.sort(np.random.default_rng(seed + 1).choice(len(usable), most, replace=False)))
 
 
 def ranked_parts(queries: FidelityQueries, parts: npt.NDArray[np.int64], table: DocumentTable) -> npt.NDArray[np.bool_]:
@@ -111,13 +124,13 @@ def ranked_parts(queries: FidelityQueries, parts: npt.NDArray[np.int64], table: 
 
     Args:
         queries: The queries.
-        parts: Ordinals of the parts [N].
+        parts: Ordinals of the parts [N], in order.
         table: The documents.
 
     Raises:
         ConfigError: A query has too few parts to rank.
     """
-    ranked_QN: npt.NDArray[np.bool_] = queries.documents[:, None] != table.part_documents()[parts]
+    ranked_QN: npt.NDArray[np.bool_] = queries.documents[:, None] != _documents_of(table, parts)
     least = int(ranked_QN.sum(1).min())
     if least < LEAST_PARTS:
         raise ConfigError(
@@ -127,6 +140,16 @@ def ranked_parts(queries: FidelityQueries, parts: npt.NDArray[np.int64], table: 
             remedy="index more documents, or rank more parts",
         )
     return ranked_QN
+
+
+def _documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The document of each part [N], which are in order."""
+    documents, first = np.empty(len(parts), np.int64), 0
+    for block in table.column_blocks():
+        stop = first + len(block.documents_P)
+        some = slice(*np.searchsorted(parts, [first, stop]))
+        documents[some], first = block.documents_P[parts[some] - first], stop
+    return documents
 
 
 def measure_fidelity(

@@ -44,7 +44,10 @@ class Funnel:
             transform: What is compared in the place of vectors and queries; None for themselves.
         """
         self.index, self.transform, self._reader = index, transform, reader
-        self._skipped = np.array(sorted(skipped), np.int64)
+        self._usable: npt.NDArray[np.bool_] | None = None
+        if len(skipped):
+            self._usable = np.ones(reader.spec.parts, np.bool_)
+            self._usable[np.asarray(skipped if isinstance(skipped, np.ndarray) else list(skipped), np.int64)] = False
 
     def scoring_queries(self, queries_QD: Tensor) -> Tensor:
         """What the stored vectors are scored with for queries [Q, D], float32, on the CPU: themselves, or transformed.
@@ -85,12 +88,13 @@ class Funnel:
             NonFiniteError: See `check`.
         """
         self.check(scoring_QD)
-        weights, parts, lossless = selection.weights, self._parts(selection.parts), self.index.lossless
+        weights, lossless, parts = selection.weights, self.index.lossless, selection.parts
+        parts = None if parts is None else self._parts(parts)
         count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
-        total = self._reader.spec.parts if parts is None else len(parts)
+        total = self._count if parts is None else len(parts)
         # A lossless index is small: where its order is not that of the weighted scores, all of it is scored.
         if full or total <= count or (lossless and weights is not None):
-            found = scan(self._reader, scoring_QD, k, parts=parts, weights=weights)
+            found = scan(self._reader, scoring_QD, k, parts=self._parts(parts), weights=weights)
             return [Ranking(*pair) for pair in zip(*found, strict=True)]
         allowed = self._allowed(parts, weights)
         candidates = self._candidates(self.index_queries(scoring_QD), count, allowed, weights)
@@ -133,21 +137,24 @@ class Funnel:
         if queries_QD.numel() and not all(math.isfinite(end) for end in queries_QD.aminmax()):
             raise NonFiniteError(field="query vector", expected="finite numbers", found="NaN or infinity")
 
+    @property
+    def _count(self) -> int:
+        """How many parts may be found."""
+        return self._reader.spec.parts if self._usable is None else int(np.count_nonzero(self._usable))
+
     def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
         """Ordinals of the parts that may be found, ascending; None where all may."""
-        if not len(self._skipped):
+        if self._usable is None:
             return selected
-        if selected is None:
-            selected = np.arange(self._reader.spec.parts)
-        return selected[~np.isin(selected, self._skipped)]
+        return np.flatnonzero(self._usable) if selected is None else selected[self._usable[selected]]
 
     def _allowed(self, parts: npt.NDArray[np.int64] | None, weights: Weights | None) -> npt.NDArray[np.bool_] | None:
         """Which parts may be found [N]; None where all may, and there are no weights to divide them by."""
-        if parts is None and weights is None:
-            return None
-        allowed = np.full(self._reader.spec.parts, parts is None)
-        if parts is not None:
-            allowed[parts] = True
+        if parts is None:
+            every = None if weights is None else np.ones(self._reader.spec.parts, np.bool_)
+            return every if self._usable is None else self._usable
+        allowed = np.zeros(self._reader.spec.parts, np.bool_)
+        allowed[parts] = True
         return allowed
 
     def _candidates(

@@ -1,6 +1,6 @@
 """The search index of a version: made or grown, its recall measured, and opened again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,12 +10,15 @@ from gindex import thread_pool
 from gindex.ann.build import build_faiss
 from gindex.ann.index import FaissIndex
 from gindex.ann.index_files import IndexFiles
+from gindex.ann.ivf_file import EarlierIvf
 from gindex.ann.spec import kind_of_piece, search_file, spec_of
 from gindex.config import TRANSFORMS
 from gindex.progress import Progress, Silent
 from gindex.search.funnel import Funnel
 from gindex.search.recall import measure_recall
 from gindex.search.searcher import Searcher
+from gindex.store.layout import Layout
+from gindex.store.manifest import Manifest
 from gindex.store.records import SearchFile, SearchRecord, TransformRecord
 from gindex.store.snapshot import Snapshot
 from gindex.store.transform import Transform
@@ -25,13 +28,20 @@ TransformChoice = tuple[str, Mapping[str, Any]]
 """A kind of transform and its settings."""
 
 
-def deriving(progress: Progress, *, kind: str = "auto", transform: TransformChoice | None = None) -> Derive:
+def deriving(
+    progress: Progress,
+    *,
+    kind: str = "auto",
+    transform: TransformChoice | None = None,
+    earlier: Sequence[EarlierIvf] = (),
+) -> Derive:
     """What makes the search index of a version that is written, as one file, and measures its recall.
 
     Args:
         progress: Where the work is reported.
         kind: One of `ann.spec.KINDS`, or `auto`.
         transform: What the vectors are transformed by before they are compared; None for nothing.
+        earlier: Indexes whose centres an ivf index uses again.
 
     Raises:
         ConfigError: There is no such kind.
@@ -43,7 +53,8 @@ def deriving(progress: Progress, *, kind: str = "auto", transform: TransformChoi
         if transform is not None:
             fitted = fit_transform(transform, snapshot, progress)
             record = _write_transform(transform[0], fitted, path, snapshot.root)
-        file = _make_file(snapshot, path, kind, range(snapshot.vectors.spec.parts), progress, fitted)
+        parts = range(snapshot.vectors.spec.parts)
+        file = _make_file(snapshot, path, kind, parts, progress, fitted, earlier)
         return _measured(SearchRecord(faiss=(file,), transform=record), snapshot, fitted, progress)
 
     return derive
@@ -55,25 +66,42 @@ def deriving_again(search: SearchRecord, progress: Progress, *, kind: str | None
     return deriving(progress, kind=same if kind is None else kind, transform=recorded_choice(search))
 
 
-def deriving_run(search: SearchRecord, run: range, progress: Progress) -> Derive:
+def deriving_compacted(layout: Layout, manifest: Manifest, progress: Progress) -> Derive:
+    """What makes the search index of the parts of a version that are not deleted; see `deriving`.
+
+    Raises:
+        CorruptStoreError: A file of an ivf index, whose centres are used again, is damaged.
+    """
+    search = manifest.search
+    if search.transform is not None:
+        return deriving_again(search, progress, kind="auto")
+    main = [file for file in earlier_ivf(layout, manifest) if file.spec.centres is not None][:1]
+    return deriving(progress, earlier=[replace(file, run=None) for file in main])
+
+
+def deriving_run(layout: Layout, manifest: Manifest, run: range, progress: Progress) -> Derive:
     """What makes the search index of a version whose parts of a run are new, or are to be in one file.
 
     A file is made of these parts, with those of every file that holds some of them; the others stay. Recall is measured
     where that makes one file of all. A transform is fitted to all parts, so with one everything is made again.
 
     Args:
-        search: The search index of the version before.
+        layout: The index.
+        manifest: The version before.
         run: Ordinals of the parts.
         progress: Where the work is reported.
     """
-    main = search.main
+    search, main = manifest.search, manifest.search.main
     if search.transform is not None:
         return deriving_again(search, progress, kind="auto" if main.kind == "flat" else main.kind)
 
     def derive(snapshot: Snapshot, path: Path) -> SearchRecord:
         before, whole, after = search.around(run)
-        kind = kind_of_piece(main.kind, len(whole), snapshot.vectors.spec.parts)
-        made = _make_file(snapshot, path, kind, whole, progress)
+        replaced = [file for file, of in zip(search.faiss, search.runs, strict=True) if of.start in whole]
+        has_lists = any(file.kind == "ivf" for file in replaced)
+        kind = kind_of_piece(main.kind, len(whole), snapshot.vectors.spec.parts, has_lists=has_lists)
+        earlier = earlier_ivf(layout, manifest) if kind == "ivf" else []
+        made = _make_file(snapshot, path, kind, whole, progress, earlier=earlier)
         grown = SearchRecord(faiss=(*before, made, *after))
         if len(grown.faiss) == 1:
             return _measured(grown, snapshot, None, progress)
@@ -81,6 +109,21 @@ def deriving_run(search: SearchRecord, run: range, progress: Progress) -> Derive
         return replace(grown, recall=recall and replace(recall, parts=recall.parts or search.parts))
 
     return derive
+
+
+def earlier_ivf(layout: Layout, manifest: Manifest) -> list[EarlierIvf]:
+    """The ivf files of a version, compared with their checksums; in the order of the ordinals.
+
+    Raises:
+        CorruptStoreError: One is damaged.
+    """
+    found = []
+    for file, run in zip(manifest.search.faiss, manifest.search.runs, strict=True):
+        if file.kind == "ivf":
+            path = layout.root / file.file
+            manifest.file(layout.root, path).check_once(layout.root)
+            found.append(EarlierIvf(path=path, spec=spec_of(file), run=run))
+    return found
 
 
 def recorded_choice(search: SearchRecord) -> TransformChoice | None:
@@ -159,10 +202,16 @@ def _degraded_funnel(snapshot: Snapshot) -> Funnel:
 
 
 def _make_file(
-    snapshot: Snapshot, path: Path, kind: str, run: range, progress: Progress, transform: Transform | None = None
+    snapshot: Snapshot,
+    path: Path,
+    kind: str,
+    run: range,
+    progress: Progress,
+    transform: Transform | None = None,
+    earlier: Sequence[EarlierIvf] = (),
 ) -> SearchFile:
     with progress.phase("search index", len(run), "parts") as phase:
-        spec = build_faiss(path, snapshot.vectors, snapshot.projection, phase.advance, kind, transform, run)
+        spec = build_faiss(path, snapshot.vectors, snapshot.projection, phase.advance, kind, transform, run, earlier)
     return search_file(spec, path.relative_to(snapshot.root).as_posix(), len(run))
 
 

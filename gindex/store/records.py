@@ -216,11 +216,24 @@ class TransformRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CentresRecord:
+    """The centres of an ivf index's lists, which are used again as it grows.
+
+    Attributes:
+        parts: How many parts the search index had when they were found.
+        large: Norm from which a part is in the list that every query searches.
+    """
+
+    parts: int
+    large: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchFile:
     """A FAISS index of consecutive parts, and how it is made.
 
     Attributes:
-        kind: Kind of FAISS index; this and the next five are those of `ann.spec.FaissSpec`.
+        kind: Kind of FAISS index; this, the next five and `centres` are those of `ann.spec.FaissSpec`.
         folds: How often vectors are halved.
         scale: What they are multiplied by.
         lists: Lists of an ivf index.
@@ -228,6 +241,7 @@ class SearchFile:
         largest: Parts of largest norm, the largest first, numbered from the first part that it holds.
         file: Its file, relative to the index's root.
         parts: How many parts it holds.
+        centres: Of an ivf index, what its lists are around; older ones have none of it.
     """
 
     kind: str
@@ -238,6 +252,7 @@ class SearchFile:
     largest: tuple[int, ...]
     file: str
     parts: int
+    centres: CentresRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

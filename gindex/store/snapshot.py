@@ -16,6 +16,7 @@ from gindex.errors import CorruptStoreError
 from gindex.model.layer_records import LayerRecord
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
+from gindex.store.part_ranges import PartRanges
 from gindex.store.reader import VectorReader
 from gindex.store.records import VolumeRecord
 from gindex.store.vectors import VectorSpec, VolumeReader
@@ -107,10 +108,6 @@ class Snapshot:
             self._checked.add(record.path)
         return path
 
-    def _read(self, path: Path) -> bytes:
-        """The content of a file, compared with its checksum."""
-        return self.manifest.file(self.layout.root, path).read(self.layout.root)
-
     @property
     def root(self) -> Path:
         """The index directory."""
@@ -123,7 +120,7 @@ class Snapshot:
 
     def examples(self) -> list[Objective]:
         """Return a few documents, to try a model of a user's own task on."""
-        return self.documents.objectives(self.usable_parts[:EXAMPLES])
+        return self.documents.objectives(self.usable.ordinals(range(min(EXAMPLES, len(self.usable)))))
 
     def transform(self) -> "Transform | None":
         """Load what vectors are transformed by before they are compared; None where by nothing."""
@@ -154,7 +151,7 @@ class Snapshot:
         @cache
         def rows() -> RowChecksums:
             path = place.row_checksums
-            return RowChecksums.of(self._read(path), path, place.documents, documents, parts)
+            return RowChecksums(self.checked(path), place.documents, documents, parts)
 
         return Guard(whole=partial(self.checked, place.documents), rows=rows, documents=documents, parts=parts)
 
@@ -193,6 +190,13 @@ class Snapshot:
             self.checked(path)
 
     @property
+    def usable(self) -> PartRanges:
+        """The parts that a search may return."""
+        skipped = ((ordinal, ordinal + 1) for ordinal in map(int, self.manifest.skipped))
+        lost = ((parts.start, parts.stop) for parts in self.lost)
+        return PartRanges.between(0, self.manifest.stored_parts, [*self.manifest.deleted, *skipped, *lost])
+
+    @property
     def excluded(self) -> npt.NDArray[np.int64]:
         """Ordinals of the parts that no search may return: without a vector, deleted, or lost; ascending."""
         excluded = np.zeros(self.manifest.stored_parts, bool)
@@ -204,7 +208,7 @@ class Snapshot:
     @property
     def usable_parts(self) -> npt.NDArray[np.int64]:
         """Ordinals of the parts that a search may return, ascending."""
-        return np.setdiff1d(np.arange(self.manifest.stored_parts), self.excluded)
+        return self.usable.all()
 
 
 def projection_of(layers: Sequence[LayerRecord], kind: str, dimension: int, seed: int) -> ProjectionSpec:

@@ -85,6 +85,6 @@ def derived(layout: Layout, draft: Manifest, derive: Derive) -> Manifest:
 
 
 def _format_version(search: SearchRecord) -> int:
-    if len(search.faiss) > 1:
+    if len(search.faiss) > 1 or search.main.centres is not None:
         return SEVERAL
     return PLAIN if search.transform is None else TRANSFORMED

@@ -315,7 +315,7 @@ def test_a_model_without_a_chat_template(tmp_path, model_folder, make_config):
 
 
 def test_parts_to_rank_are_drawn_of_all_forms(forms):
-    assert len(sample_parts(forms.snapshot.usable_parts, None, 0)) == len(RECORDS) + 3 + 30
+    assert len(sample_parts(forms.snapshot.usable, None, 0)) == len(RECORDS) + 3 + 30
 
 
 def test_losses_and_contents_survive_changes(tmp_path, forms, chat_model):

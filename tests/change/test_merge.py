@@ -18,12 +18,12 @@ from gindex.change import merge as merge_module
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
 from gindex.change.history import prune
-from gindex.change.merge import FANOUT, due, merge_due
+from gindex.change.merge import FANOUT, due, merge_due, merge_volumes
 from gindex.change.merged_volume import merging
 from gindex.change.reindex import reindex
 from gindex.change.rollback import rollback
 from gindex.change.verify import verify
-from gindex.errors import BusyError
+from gindex.errors import BusyError, CorruptStoreError
 from gindex.files.locks import held
 from gindex.progress import Phase, Silent
 from gindex.store.layout import Layout
@@ -277,3 +277,40 @@ def test_documents_that_were_replaced_are_merged(built, more, tmp_path):
     compact(Layout(folder))
     assert "new" not in GradientIndex.open(folder).ids()
     assert verify(Layout(folder), deep=True)["problems"] == []
+
+
+def test_lists_are_merged_with_what_is_added(built, tmp_path, monkeypatch):
+    """Of the ivf index nothing is encoded again, its centres stay, and all of it is found as before."""
+    folder = Path(shutil.copytree(built, tmp_path / "index"))
+    layout = Layout(folder)
+    old = reindex(layout, "ivf")
+    centres = old.search.main.centres
+    assert centres is not None and centres.parts == old.stored_parts and old.format_version == 4
+    for seed in range(3):
+        add_copies(layout, 3, seed, merge=False)
+    before = {way: scores(folder, **way_options(way)) for way in ("scan", "where")}
+    monkeypatch.setattr("gindex.ann.ivf_file.find_centres", None)  # it would fail
+    merged = merge_volumes(layout, lambda _manifest: range(4), Silent())
+    assert [file.kind for file in merged.search.faiss] == ["ivf"] and merged.search.main.centres == centres
+    assert merged.search.recall is not None and merged.search.recall.parts is None
+    assert verify(layout, deep=True)["problems"] == [] and merged.format_version == 4
+    for way, expected in before.items():
+        got = scores(folder, **way_options(way))
+        assert [hit[:2] for hit in sorted(got)] == [hit[:2] for hit in sorted(expected)]
+    delete_documents(layout, ["d3"])
+    monkeypatch.setattr("gindex.ann.spec.FLAT_BYTES", 0)
+    monkeypatch.setattr("gindex.ann.spec.IVF_PARTS", 1)
+    compacted = compact(layout)
+    assert compacted.search.main.centres == centres and "d3" not in GradientIndex.open(folder).ids()
+    assert verify(layout, deep=True)["problems"] == []
+
+
+def test_a_damaged_list_is_not_merged(built, tmp_path):
+    folder = Path(shutil.copytree(built, tmp_path / "index"))
+    layout = Layout(folder)
+    path = folder / reindex(layout, "ivf").search.main.file
+    add_copies(layout, 3, merge=False)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorruptStoreError, match=f"{path.name}: expected CRC-32C"):
+        merge_volumes(layout, lambda _manifest: range(2), Silent())

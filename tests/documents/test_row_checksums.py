@@ -34,7 +34,7 @@ def opened(table: Path, parts: int) -> DocumentTable:
 
     def rows() -> RowChecksums:
         path = table.with_suffix(".crc32c")
-        return RowChecksums.of(path.read_bytes(), path, table, range(5, 8), range(7, 7 + parts))
+        return RowChecksums(path, table, range(5, 8), range(7, 7 + parts))
 
     guard = Guard(whole=whole, rows=rows, documents=range(5, 8), parts=range(7, 7 + parts))
     return DocumentTable.open(table, guards=[guard])
@@ -99,4 +99,4 @@ def test_values_do_not_run_into_each_other():
 def test_file_of_another_table(table, tmp_path):
     path = tmp_path / "documents.crc32c"
     with pytest.raises(CorruptStoreError, match=r"documents.crc32c: expected the checksums of 9 rows, found"):
-        RowChecksums.of(path.read_bytes(), path, table, range(5, 8), range(7, 13))
+        RowChecksums(path, table, range(5, 8), range(7, 13))

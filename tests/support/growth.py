@@ -65,7 +65,7 @@ def add_copies(layout: Layout, documents: int, seed: int = 0, *, merge: bool = T
         draft = replace(manifest, volumes=[*manifest.volumes, volume], files=files)
         run = range(manifest.stored_parts, manifest.stored_parts + len(sources))
         operation = Operation(kind=OperationKind.ADD, documents=documents)
-        committed = write_version(layout, draft, operation, deriving_run(manifest.search, run, Silent()))
+        committed = write_version(layout, draft, operation, deriving_run(layout, manifest, run, Silent()))
         finish_volume(layout, number)
     return merge_after_add(layout, committed, Silent()) if merge else committed
 

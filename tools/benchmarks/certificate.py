@@ -57,7 +57,7 @@ def measured(path: Path, queries: int, work: Path) -> list[Case]:
     if not kept.is_file():
         index = GradientIndex.open(path)
         table, parts = index.snapshot.documents, index.snapshot.usable_parts
-        asked = sample_queries(table, queries, parts, 0)
+        asked = sample_queries(table, queries, index.snapshot.usable, 0)
         vectors = index.model.encoder.encode_queries([query.objective for query in asked.tokens]).vectors.cpu()
         influence = index.reranker.influence(asked.tokens, [parts] * len(asked.tokens), Silent())
         np.savez(

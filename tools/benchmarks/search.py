@@ -277,7 +277,7 @@ def exact(index: GradientIndex, repeats: int, count: int) -> None:
         "| peak, GB |\n|---|---|---|---|---|---|---|---|"
     )
     for queries in COUNTS:
-        asked = sample_queries(index.snapshot.documents, queries, everything, 0).tokens
+        asked = sample_queries(index.snapshot.documents, queries, index.snapshot.usable, 0).tokens
         blocks, watch, most = reranker.blocks(len(asked)), Stopwatch(), 0.0
         for _ in range(repeats):
             with watch.phase("frozen pass", None, "parts"):
@@ -299,7 +299,7 @@ def exact(index: GradientIndex, repeats: int, count: int) -> None:
 def rounding(index: GradientIndex, ordinals: np.ndarray, queries: int = 4) -> None:
     """Print how far the influence of rounded queries is from that of whole ones, own documents left out."""
     reranker, documents = index.reranker, index.snapshot.documents
-    asked = sample_queries(documents, queries, index.snapshot.usable_parts, 0)
+    asked = sample_queries(documents, queries, index.snapshot.usable, 0)
     objectives = documents.objectives(ordinals)
     wanted_QN = asked.documents[:, None] != documents.part_documents()[ordinals]
     with Silent().phase("exact influence", None, "parts") as phase:

@@ -68,7 +68,7 @@ class Material:
         Raises:
             ConfigError: There are too few documents.
         """
-        drawn = sample_queries(self.table, count, self.usable, seed)
+        drawn = sample_queries(self.table, count, self.index.snapshot.usable, seed)
         if len(drawn.tokens) < count:
             raise ConfigError(
                 field="sample",
@@ -114,7 +114,7 @@ class Material:
         Raises:
             ConfigError: There are too few parts of other documents.
         """
-        parts = sample_parts(self.usable, most, seed)
+        parts = sample_parts(self.index.snapshot.usable, most, seed)
         counted_QN = ranked_parts(queries, parts, self.table)
         wanted = np.ones(counted_QN.shape, bool)
         influence = self.influence(queries.tokens, self.table.objectives(parts), wanted, by_layer=by_layer)

@@ -26,6 +26,7 @@ from gindex.change.add import run_add
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
 from gindex.change.merge import merge_due, merge_volumes
+from gindex.change.reindex import reindex
 from gindex.change.repair import repair
 from gindex.change.verify import verify
 from gindex.config import BuildConfig
@@ -155,6 +156,11 @@ def do_merge_due(_shop: Workshop, root: Path) -> None:
         merge_due(Layout(root))
 
 
+def do_reindex(_shop: Workshop, root: Path) -> None:
+    """`gindex reindex` with lists, which are then merged with what is added."""
+    reindex(Layout(root), "ivf")
+
+
 def do_delete(_shop: Workshop, root: Path) -> None:
     """`gindex delete`."""
     delete_documents(Layout(root), ["d1", "d7"])
@@ -205,6 +211,8 @@ SCENARIOS = {
         Scenario("compact", ("build", "add", "delete"), do_compact),
         Scenario("repair", ("build", "add"), do_repair, damage_faiss),
         Scenario("merge", ("build", "add", "delete"), do_merge),
+        Scenario("reindex", ("build",), do_reindex),
+        Scenario("lists", ("build", "reindex", "add"), do_merge),
         Scenario("grow", ("build", "add"), do_grow, rest=do_merge_due),
     )
 }
