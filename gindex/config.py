@@ -30,7 +30,7 @@ LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all
 LAYERS = ATTENTION, MLP, ALL_LINEAR, EVERYTHING = "attention", "mlp", "all-linear", "everything"
 """Which layers of a model are tracked."""
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CAUSAL = "causal"

@@ -150,7 +150,7 @@ def _eigenvalues(
             layer.factors: kind.assumed(activation[layer.source], gradient[layer.factors], tokens * layer.token_share)
             for layer in table
         }
-    bases = read_bases(layout, table, model.device, model.dtype)
+    bases = read_bases(layout, table, model.device)
     with progress.phase("fit eigenvalues", _parts(batches), "parts") as phase:
         return fit_eigenvalues(table.layers, model.task, batches, bases, seed, done=phase.advance)
 

@@ -23,6 +23,7 @@ from gindex.model.capture import Observer, append_one, observe
 from gindex.model.convolution import Convolution
 from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
+from gindex.model.loss_scaling import FIRST, LAST, STEP
 
 Probe = Callable[[int], Tensor]
 """Runs a model on a number of documents and returns its outputs [N, ...]; see `tracking.track_layers`."""
@@ -95,11 +96,23 @@ def gradient_errors(
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()
     }
-    with torch.enable_grad(), _needing_gradients(checks.values()):
-        losses_N = _losses(probe, documents)
-        if losses_N.requires_grad:
-            _differentiate((losses_N * _weights(losses_N)).sum())
+    for scale in _scales(layers):
+        for check in checks.values():
+            check.begin(scale)
+        with torch.enable_grad(), _needing_gradients(checks.values()):
+            losses_N = _losses(probe, documents)
+            if losses_N.requires_grad:
+                _differentiate((losses_N * _weights(losses_N)).sum() * scale)
+        if all(check.is_finite for check in checks.values()):
+            break
     return {name: check.error() for name, check in checks.items()}
+
+
+def _scales(layers: Sequence[TrackedLayer]) -> Sequence[float]:
+    """What autograd's loss is multiplied by, until its gradients are finite: more than 1 where they pass float16."""
+    if not any(layer.through_float16 for layer in layers):
+        return (1.0,)
+    return [2.0**exponent for exponent in range(FIRST, LAST - 1, -STEP)]
 
 
 def _by_weight(layers: Iterable[TrackedLayer]) -> dict[str, list[TrackedLayer]]:
@@ -209,15 +222,26 @@ class _GradientCheck:
         self._dtype = next(self.module.parameters()).dtype
         wide = torch.promote_types(self._dtype, torch.float32)
         self._terms = [_Terms(layer, a_NTI, g_NTO, wide) for layer, a_NTI, g_NTO in seen]
-        self._left = list(affine_parameters(self.module))
+        self.begin(1.0)
+
+    def begin(self, scale: float) -> None:
+        """Begin to compare with gradients of a loss that is multiplied by a scale."""
+        self._scale, self._left = scale, list(affine_parameters(self.module))
         self._differences: list[Tensor] = []
         self._sizes: list[Tensor] = []
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients that came were finite."""
+        return all(bool(torch.isfinite(size)) for size in self._sizes)
 
     def compare(self, parameter: Tensor) -> None:
         """Take autograd's gradient of the weight or the bias."""
         if parameter.grad is None:
             return
         gradient, parameter.grad = parameter.grad, None
+        if self._scale != 1:
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).div_(self._scale)
         self._left = [other for other in self._left if other is not parameter]
         for found, expected in self._pairs(parameter, gradient):
             self._differences.append(torch.linalg.vector_norm(found.to(expected.dtype) - expected))

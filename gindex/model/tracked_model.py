@@ -26,6 +26,7 @@ from gindex.model.layer_choice import LayerChoice
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
+from gindex.model.number_formats import Formats, factor_formats
 from gindex.model.tasks.kind import ModelTask
 from gindex.model.tracking import track_layers
 
@@ -141,6 +142,11 @@ class TrackedModel:
         for layer in self.table.layers:
             formats[next(layer.module.parameters()).dtype] += layer.parameters
         return formats.most_common(1)[0][0]
+
+    @cached_property
+    def factor_formats(self) -> Formats:
+        """Number format of each layer's products with its factors, by layer name."""
+        return factor_formats(self.table.layers)
 
     @property
     def usual_batch_tokens(self) -> int:

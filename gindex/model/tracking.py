@@ -55,11 +55,13 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
-    tried = [
+    candidate_layers = [
         *candidates.table_layers(model, choice),
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
+    in_float16 = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    tried = [replace(layer, through_float16=in_float16) for layer in candidate_layers]
     candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
