@@ -89,7 +89,7 @@ def observe(
             if not scaling.lowers():
                 break
     for layer in layers:
-        if layer.name not in running.reached:
+        if layer.name not in running.reached and not scaling.is_shown(layer):
             weight = next(layer.module.parameters())
             a_NTI = weight.new_zeros(documents, 0, layer.inputs - layer.has_bias)
             kept = observer.activations(layer, a_NTI)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ModelError, NonFiniteError
@@ -97,19 +97,20 @@ def gradient_errors(
         for whole, those in _by_weight(layers).items()
     }
     for scale in _scales(layers):
-        for check in checks.values():
+        left = [check for check in checks.values() if not check.is_finite]
+        for check in left:
             check.begin(scale)
-        with torch.enable_grad(), _needing_gradients(checks.values()):
+        if not left:
+            break
+        with torch.enable_grad(), _needing_gradients(left):
             losses_N = _losses(probe, documents)
             if losses_N.requires_grad:
                 _differentiate((losses_N * _weights(losses_N)).sum() * scale)
-        if all(check.is_finite for check in checks.values()):
-            break
     return {name: check.error() for name, check in checks.items()}
 
 
 def _scales(layers: Sequence[TrackedLayer]) -> Sequence[float]:
-    """What autograd's loss is multiplied by, until its gradients are finite: more than 1 where they pass float16."""
+    """What autograd's loss is multiplied by, until a weight's gradient is finite; 1 where none passes float16."""
     if not any(layer.through_float16 for layer in layers):
         return (1.0,)
     return [2.0**exponent for exponent in range(FIRST, LAST - 1, -STEP)]
@@ -222,18 +223,15 @@ class _GradientCheck:
         self._dtype = next(self.module.parameters()).dtype
         wide = torch.promote_types(self._dtype, torch.float32)
         self._terms = [_Terms(layer, a_NTI, g_NTO, wide) for layer, a_NTI, g_NTO in seen]
-        self.begin(1.0)
+        self._left: list[nn.Parameter] = []
+        self._scale, self.is_finite = 1.0, False
 
     def begin(self, scale: float) -> None:
         """Begin to compare with gradients of a loss that is multiplied by a scale."""
         self._scale, self._left = scale, list(affine_parameters(self.module))
         self._differences: list[Tensor] = []
         self._sizes: list[Tensor] = []
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the gradients that came were finite."""
-        return all(bool(torch.isfinite(size)) for size in self._sizes)
+        self.is_finite = True
 
     def compare(self, parameter: Tensor) -> None:
         """Take autograd's gradient of the weight or the bias."""
@@ -246,6 +244,7 @@ class _GradientCheck:
         for found, expected in self._pairs(parameter, gradient):
             self._differences.append(torch.linalg.vector_norm(found.to(expected.dtype) - expected))
             self._sizes.append(torch.linalg.vector_norm(expected))
+        self.is_finite &= bool(torch.isfinite(gradient).all())
 
     def error(self) -> GradientError:
         """How far the layer's gradient is from autograd's."""
