@@ -120,7 +120,7 @@ def run_build(
             if version_numbers(layout):
                 return _finish(layout, config, model, fingerprints, strict, progress)
             start_or_resume(layout, config, fingerprints)
-            check_model(layout, model.loaded.identity | {"dtype": _dtype(model)})
+            check_model(layout, model.loaded.identity | {"dtype": model.dtype_name})
             remove_damaged(layout)
             build = stack.enter_context(PreparedBuild.prepare(layout, sources, config, model, progress))
             on_plan(build.plan())
@@ -214,10 +214,6 @@ def load_tracked(
     slice_widths(model, config)  # raises ConfigError
     model.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return model
-
-
-def _dtype(model: TrackedModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def _remove_leftovers(layout: Layout) -> None:
@@ -369,7 +365,7 @@ class PreparedBuild:
             **self.model.loaded.identity,
             base=None if base is None else BaseRecord(name=base, **model_place(base, self.layout.root)),
             **model_place(name, self.layout.root),
-            dtype=_dtype(self.model),
+            dtype=self.model.dtype_name,
             name=name,
             parameters=table.parameters,
             tracked_parameters=sum(layer.parameters for layer in table.layers),

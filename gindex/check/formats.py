@@ -96,7 +96,7 @@ def precision_findings(
     """
     tried: dict[str, _Format] = {}
     for name in (dtype for dtype in DTYPES if dtype != AUTO):
-        if name == dtype_name(model):
+        if name == model.dtype_name:
             tried[name] = _Format(speed=_speed(model, objectives), sketches=used)
             continue
         need = ROOM * sum(p.numel() for p in model.loaded.model.parameters()) * getattr(torch, name).itemsize
@@ -107,10 +107,12 @@ def precision_findings(
             other = TrackedModel.load(replace(config, dtype=name))
             tried[name] = _Format(speed=_speed(other, objectives), sketches=sketch(other, objectives))
         except GindexError as error:
-            yield _precision(name, str(error), NOT_TRIED)
+            yield _precision(name, f"no: {error}", NOT_TRIED)
+        except NotImplementedError as error:  # the losses take an operation that the trial of the layers does not
+            yield _precision(name, f"no: {first_line(error)}", NOT_TRIED)
         other = None  # type: ignore[assignment] # gives its memory back
         release()
-    yield from _compared(tried, dtype_name(model))
+    yield from _compared(tried, model.dtype_name)
 
 
 def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
@@ -118,11 +120,13 @@ def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
     cosines = {} if wide is None else {name: of.sketches.cosine(wide.sketches) for name, of in tried.items()}
     for name, of in tried.items():
         cosine = cosines.get(name)
-        far = name == used and cosine is not None and cosine < FAITHFUL
-        said = "cosine with float32 unknown" if cosine is None else f"cosine with float32 {cosine:.4f}"
+        far = cosine is not None and cosine < FAITHFUL
+        said = "cosine with float32 unknown" if cosine is None else f"{_go(cosine)}: cosine with float32 {cosine:.4f}"
+        said = said if of.sketches.is_finite else f"no: a document's gradient is not finite in {name}"
+        verdict = WARNING if name == used and (far or not of.sketches.is_finite) else OK
         yield replace(
-            _precision(name, f"{said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}", WARNING if far else OK),
-            remedy="gradients are far from those in float32: use `dtype` float32" if far else "",
+            _precision(name, f"{said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}", verdict),
+            remedy="" if verdict == OK else "gradients are far from those in float32: use `dtype` float32",
             figures={"cosine": cosine, "tokens_per_second": of.speed, "used": int(name == used)},
         )
     faithful = [name for name in tried if cosines.get(name, 0.0) >= FAITHFUL]
@@ -134,6 +138,10 @@ def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
         )
 
 
+def _go(cosine: float) -> str:
+    return "go" if cosine >= FAITHFUL else "no"
+
+
 def _precision(name: str, found: str, verdict: str) -> Finding:
     return Finding(section=PRECISION, name=name, found=found, verdict=verdict)
 
@@ -141,11 +149,6 @@ def _precision(name: str, found: str, verdict: str) -> Finding:
 def _speed(model: TrackedModel, objectives: Sequence[Objective]) -> float:
     """Tokens a second of a forward and backward pass over the longest of the documents."""
     return 1 / token_seconds(model, np.array([max(objective.longest for objective in objectives)]))
-
-
-def dtype_name(model: TrackedModel) -> str:
-    """The number format of a model's passes by its name in settings."""
-    return str(model.dtype).removeprefix("torch.")
 
 
 def available_bytes(device: torch.device) -> int:

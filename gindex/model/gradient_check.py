@@ -23,6 +23,7 @@ from gindex.model.capture import Observer, append_one, observe
 from gindex.model.convolution import Convolution
 from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
+from gindex.model.library_messages import first_line
 from gindex.model.loss_scaling import FIRST, LAST, STEP
 
 Probe = Callable[[int], Tensor]
@@ -85,13 +86,21 @@ def gradient_errors(
         texts: See `observe`.
 
     Raises:
-        ModelError: Autograd can't differentiate the model by these weights.
+        ModelError: Autograd can't differentiate the model by these weights, or an operation has no kernel for it.
         NonFiniteError: The model's outputs are not finite.
     """
     if not layers:
         return {}
     recorder = _Recorder()
-    observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
+    try:
+        observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
+    except NotImplementedError as error:
+        raise ModelError(
+            field="the model",
+            expected="operations that can be run and differentiated in its number format on its device",
+            found=f"that one cannot ({first_line(error)})",
+            remedy="try another `dtype`, as float32",
+        ) from error
     checks = {
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()

@@ -24,6 +24,11 @@ def factor_formats(layers: Iterable[TrackedLayer]) -> Formats:
     return {layer.name: widest[layer.source] for layer in layers}
 
 
+def wider(dtype: str) -> str:
+    """The number formats, by their names in settings, to advise where one has left its range."""
+    return "bfloat16 or float32" if dtype == "float16" else "float32"
+
+
 def wide_range(dtype: torch.dtype) -> torch.dtype:
     """A number format itself, and float32 for float16."""
     return torch.float32 if dtype == torch.float16 else dtype

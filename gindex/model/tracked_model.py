@@ -143,6 +143,11 @@ class TrackedModel:
             formats[next(layer.module.parameters()).dtype] += layer.parameters
         return formats.most_common(1)[0][0]
 
+    @property
+    def dtype_name(self) -> str:
+        """The same by its name in settings."""
+        return str(self.dtype).removeprefix("torch.")
+
     @cached_property
     def factor_formats(self) -> Formats:
         """Number format of each layer's products with its factors, by layer name."""

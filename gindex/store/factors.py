@@ -97,9 +97,7 @@ def basis_tensors(basis: Basis, values_X: Tensor, side: str, name: str) -> dict[
     return tensors
 
 
-def read_bases(
-    layout: Layout, table: LayerTable, device: torch.device
-) -> tuple[dict[str, Basis], dict[str, Basis]]:
+def read_bases(layout: Layout, table: LayerTable, device: torch.device) -> tuple[dict[str, Basis], dict[str, Basis]]:
     """Load every basis, in its layers' `factor_formats`: Q_A by source and Q_S by `TrackedLayer.factors`."""
     formats = factor_formats(table)
     by_name = {f"activation.{layer.source}": formats[layer.name] for layer in table}
