@@ -120,13 +120,17 @@ def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
     cosines = {} if wide is None else {name: of.sketches.cosine(wide.sketches) for name, of in tried.items()}
     for name, of in tried.items():
         cosine = cosines.get(name)
-        far = cosine is not None and cosine < FAITHFUL
-        said = "cosine with float32 unknown" if cosine is None else f"{_go(cosine)}: cosine with float32 {cosine:.4f}"
-        said = said if of.sketches.is_finite else f"no: a document's gradient is not finite in {name}"
-        verdict = WARNING if name == used and (far or not of.sketches.is_finite) else OK
+        right = of.sketches.is_finite and (cosine is None or cosine >= FAITHFUL)
+        said = f"cosine with float32 {'unknown' if cosine is None else f'{cosine:.4f}'}"
+        said = said if of.sketches.is_finite else "a document's gradient is not finite"
+        far = name == used and not right
         yield replace(
-            _precision(name, f"{said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}", verdict),
-            remedy="" if verdict == OK else "gradients are far from those in float32: use `dtype` float32",
+            _precision(
+                name,
+                f"{'go' if right else 'no'}: {said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}",
+                WARNING if far else OK,
+            ),
+            remedy="gradients are far from those in float32: use `dtype` float32" if far else "",
             figures={"cosine": cosine, "tokens_per_second": of.speed, "used": int(name == used)},
         )
     faithful = [name for name in tried if cosines.get(name, 0.0) >= FAITHFUL]
@@ -136,10 +140,6 @@ def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
             _precision("advised", f"{best}: the fastest of those with a cosine of {FAITHFUL} and more", OK),
             figures={"dtype": best},
         )
-
-
-def _go(cosine: float) -> str:
-    return "go" if cosine >= FAITHFUL else "no"
 
 
 def _precision(name: str, found: str, verdict: str) -> Finding:
