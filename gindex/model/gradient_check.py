@@ -10,7 +10,7 @@ autograd through the model's own implementation of them.
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,13 +39,26 @@ CANCELLED = 1e-4
 """Size of a gradient relative to its terms, below which it may be their rounding alone and is judged by their size."""
 
 
-def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
+def wrong_gradients(
+    layers: Sequence[TrackedLayer], probe: Probe, documents: int, positions: Set[int] | None = None
+) -> dict[str, str]:
     """Return the layers whose gradients are not those of autograd, with the reason; experts by their fused weight.
 
-    Args and errors are those of `gradient_errors`.
+    Args and errors are those of `gradient_errors`; and
+
+    Args:
+        layers: Layers to check.
+        probe: Runs the model.
+        documents: N.
+        positions: How many positions a document may have in a layer; None allows any number. Where documents are
+            padded, which positions are real is known of one for each token, or of a single one.
     """
-    errors = gradient_errors(layers, probe, documents)
-    return {name: reason for name, error in errors.items() if (reason := error.reason())}
+    if not layers:
+        return {}
+    recorder = _recorded(layers, probe, documents, 1)
+    reasons = {} if positions is None else recorder.misplaced(positions)
+    errors = _errors(layers, recorder, probe, documents)
+    return {name: reason for name, error in errors.items() if (reason := error.reason())} | reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +104,11 @@ def gradient_errors(
     """
     if not layers:
         return {}
+    return _errors(layers, _recorded(layers, probe, documents, texts), probe, documents)
+
+
+def _recorded(layers: Sequence[TrackedLayer], probe: Probe, documents: int, texts: int) -> "_Recorder":
+    """What a pass shows of the layers."""
     recorder = _Recorder()
     try:
         observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
@@ -101,6 +119,13 @@ def gradient_errors(
             found=f"that one cannot ({first_line(error)})",
             remedy="try another `dtype`, as float32",
         ) from error
+    return recorder
+
+
+def _errors(
+    layers: Sequence[TrackedLayer], recorder: "_Recorder", probe: Probe, documents: int
+) -> dict[str, GradientError]:
+    """Compare what was recorded, which is dropped, with autograd's gradients."""
     checks = {
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()
@@ -194,12 +219,27 @@ class _Recorder(Observer):
 
     def __init__(self) -> None:
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+        self._routed: set[str] = set()
+        self._positions: dict[str, tuple[str, int]] = {}
+
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
+        self._routed.add(layer.name)
+
+    def misplaced(self, allowed: Set[int]) -> dict[str, str]:
+        """The layers that have another number of positions than is allowed, with the reason."""
+        tokens = " or ".join(str(number) for number in sorted(allowed - {1}))
+        return {
+            whole: f"it has {count} positions for a text of {tokens} tokens: which of them are padding is not known"
+            for name, (whole, count) in self._positions.items()
+            if count not in {0, *allowed} and name not in self._routed
+        }
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         self.seen[layer.name] = kept, g_NTO
+        self._positions[layer.name] = layer.whole, g_NTO.shape[1]
 
 
 class _Terms:

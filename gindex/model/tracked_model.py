@@ -88,7 +88,13 @@ class TrackedModel:
         choice = LayerChoice(
             layers=config.layers, track=config.track, untrack=config.untrack, names=names, trained=loaded.trained
         )
-        table = track_layers(loaded.model, lambda documents: task.logits(_probe(task, documents)), choice)
+        widths = {mask.shape[1] for mask in _probe(task, 1).masks}
+        table = track_layers(
+            loaded.model,
+            lambda documents: task.logits(_probe(task, documents)),
+            choice,
+            None if widths == {1} else widths | {1},
+        )
         if recorded is not None:
             table = _as_recorded(table, recorded)
             _check_layers(config.name, table, recorded)
