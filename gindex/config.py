@@ -199,7 +199,8 @@ class ModelConfig(Settings):
     device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...", group=MODEL)
     dtype: str = option(
         "auto",
-        "Number format of the passes; auto takes bfloat16 for a 16-bit model where that is fast.",
+        "Number format of the passes; auto takes bfloat16 for a 16-bit model where that is fast. Losses are scaled "
+        "for float16, document by document.",
         group=MODEL,
         choices=DTYPES,
     )

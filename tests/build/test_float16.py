@@ -15,7 +15,7 @@ from gindex import GradientIndex
 @pytest.fixture(scope="module")
 def narrow_index(tmp_path_factory, corpus_file, make_config) -> GradientIndex:
     folder = tmp_path_factory.mktemp("narrow") / "index"
-    return GradientIndex.build([str(corpus_file)], folder, make_config(dtype="float16"))
+    return GradientIndex.build([str(corpus_file)], folder, make_config(dtype="float16", memory=4.0))
 
 
 def test_it_is_recorded_and_opened_again(narrow_index):
@@ -56,7 +56,7 @@ def test_a_document_whose_activations_overflow_is_named_with_what_may_take_it(
     corpus = tmp_path / "corpus.jsonl"
     bad = {"id": "bad one", "text": "the stack ~ the heap"}
     corpus.write_text("\n".join([json.dumps(bad), *corpus_file.read_text().splitlines()[:60]]))
-    config = make_config(name=str(overflowing_folder), dtype="float16", fit_documents=None)
+    config = make_config(name=str(overflowing_folder), dtype="float16", fit_documents=None, memory=4.0)
     with caplog.at_level(logging.WARNING):
         index = GradientIndex.build([str(corpus)], tmp_path / "index", config)
     skipped = index.info()["skipped"]
