@@ -30,7 +30,7 @@ LOSSES = ASSISTANT_TURNS, LAST_TURN, ALL_TOKENS = "assistant", "last-turn", "all
 LAYERS = ATTENTION, MLP, ALL_LINEAR, EVERYTHING = "attention", "mlp", "all-linear", "everything"
 """Which layers of a model are tracked."""
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 CURVATURES = Registry("gindex.curvatures", "curvature", {"ekfac": "gindex.curvature.kinds:EKFAC"})
 PROJECTIONS = Registry("gindex.projections", "projection", {"count-sketch": "gindex.vectors.count_sketch:CountSketch"})
 CAUSAL = "causal"
@@ -199,7 +199,8 @@ class ModelConfig(Settings):
     device: str = option("auto", "Device of the passes: auto, cpu, cuda, cuda:0, ...", group=MODEL)
     dtype: str = option(
         "auto",
-        "Number format of the passes; auto takes bfloat16 for a 16-bit model where that is fast.",
+        "Number format of the passes; auto takes bfloat16 for a 16-bit model where that is fast. Losses are scaled "
+        "for float16, document by document.",
         group=MODEL,
         choices=DTYPES,
     )

@@ -9,16 +9,17 @@ from dataclasses import replace
 
 from gindex.curvature.eigenbasis import ENTRY_BYTES
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.number_formats import Formats
 from gindex.model.sides import Side
 
 
-def fit_rounds(table: LayerTable, room: int | None, size: int) -> tuple[LayerTable, ...]:
+def fit_rounds(table: LayerTable, room: int | None, formats: Formats) -> tuple[LayerTable, ...]:
     """Divide the layers of a model into rounds of its fit, as few as there is room for.
 
     Args:
         table: The tracked layers.
         room: Bytes for what a round holds beside the model and a batch; None for all layers in one round.
-        size: Bytes of a number in which bases are applied.
+        formats: Number format of each layer's bases.
 
     Returns:
         The tracked layers of each round, in forward order. A round has one layer group at least, even where there is
@@ -27,7 +28,7 @@ def fit_rounds(table: LayerTable, room: int | None, size: int) -> tuple[LayerTab
     rounds: list[list[TrackedLayer]] = []
     for layers in table.by_group():
         joined = [*rounds[-1], *layers] if rounds else []
-        if joined and (room is None or fit_bytes(joined, size) <= room):
+        if joined and (room is None or fit_bytes(joined, formats) <= room):
             rounds[-1] = joined
         else:
             rounds.append(layers)
@@ -35,19 +36,19 @@ def fit_rounds(table: LayerTable, room: int | None, size: int) -> tuple[LayerTab
     return tuple(replace(table, layers=tuple(layer for layer in table if layer.group in of)) for of in groups)
 
 
-def fit_bytes(layers: Sequence[TrackedLayer], size: int) -> int:
+def fit_bytes(layers: Sequence[TrackedLayer], formats: Formats) -> int:
     """What the fit of layers holds beside the model and a batch, in bytes.
 
     Args:
         layers: The layers of a round.
-        size: Bytes of a number in which bases are applied.
+        formats: Number format of each layer's bases.
     """
     squares = sum(side.numbers for side in sides(layers))
     diagonals = 4 * sum(side.width for side in sides(layers) if side.is_unit)
     eigenvalues = sum(layer.parameters for layer in with_own_factors(layers))
     return max(
         4 * squares + diagonals + max(map(_decomposition_bytes, sides(layers))),
-        size * squares + 4 * eigenvalues,  # bases, and sums of the corrected eigenvalues
+        _basis_bytes(layers, formats) + 4 * eigenvalues,  # and sums of the corrected eigenvalues
     )
 
 
@@ -73,6 +74,13 @@ def with_own_factors(layers: Sequence[TrackedLayer]) -> list[TrackedLayer]:
     for layer in layers:
         first.setdefault(layer.factors, layer)
     return list(first.values())
+
+
+def _basis_bytes(layers: Sequence[TrackedLayer], formats: Formats) -> int:
+    """What the bases of layers take as passes use them."""
+    activations = {layer.source: (layer.input_side, formats[layer.name]) for layer in layers}
+    gradients = [(layer.output_side, formats[layer.name]) for layer in with_own_factors(layers)]
+    return sum(dtype.itemsize * side.numbers for side, dtype in [*activations.values(), *gradients])
 
 
 def _decomposition_bytes(side: Side) -> int:

@@ -123,7 +123,7 @@ class Fit:
                 of.factors: self.kind.assumed(activation[of.source], gradient[of.factors], tokens * of.token_share)
                 for of in layers
             }
-        bases = read_bases(self.layout, table, layers, self.model.device, self.model.dtype)
+        bases = read_bases(self.layout, table, layers, self.model.device)
         with self.progress.phase("fit eigenvalues" + suffix, self._parts, "parts") as phase:
             return fit_eigenvalues(
                 table.layers,

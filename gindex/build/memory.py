@@ -23,6 +23,7 @@ from gindex.model.checkpointing import checkpointed
 from gindex.model.devices import device_bytes
 from gindex.model.head import CHUNK
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.number_formats import Formats
 from gindex.model.quantisation import plain_tensors
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.vectors import choose_segment_parts, code_bytes
@@ -137,11 +138,11 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
         parts: Parts of the corpus.
         longest: Tokens of the longest part.
     """
-    layers, size = model.table.layers, model.dtype.itemsize
-    fit = max(fit_bytes(round.layers, size) for round in rounds_of_fit(model, config, longest))
+    layers, formats = model.table.layers, model.factor_formats
+    fit = max(fit_bytes(round.layers, formats) for round in rounds_of_fit(model, config, longest))
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
-    vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
-    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, model.dtype)
+    vectors = _vector_bytes(layers, config, formats) + _segment_bytes(config, parts)
+    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, formats)
     standing, token = _standing_bytes(model), token_bytes(model, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
@@ -162,11 +163,11 @@ def rounds_of_fit(model: TrackedModel, config: BuildConfig, longest: int) -> tup
     """
     bound = int(config.memory * GIGABYTE) if config.memory else device_bytes(model.device)
     if bound is None:
-        return fit_rounds(model.table, None, model.dtype.itemsize)
+        return fit_rounds(model.table, None, model.factor_formats)
     token = token_bytes(model, longest)
     tokens = max(longest, LEAST_BATCH_TOKENS if config.memory else config.batch_tokens or model.usual_batch_tokens)
     room = bound - _standing_bytes(model) - tokens * min(token.plain(), token.checkpointed)
-    return fit_rounds(model.table, room, model.dtype.itemsize)
+    return fit_rounds(model.table, room, model.factor_formats)
 
 
 def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: int) -> ByPhase[BatchSize]:
@@ -196,7 +197,7 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
                 found=f"{config.memory:g}",
                 remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
-    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.dtype)
+    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.factor_formats)
     few = min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
@@ -282,7 +283,7 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     token = token_bytes(model, longest)
     others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
-    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype), bound - others))
+    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.factor_formats), bound - others))
 
 
 def _bound(model: TrackedModel, config: BuildConfig) -> int | None:
@@ -302,20 +303,22 @@ def _standing_bytes(model: TrackedModel) -> int:
 
 def _fidelity_bytes(model: TrackedModel, config: BuildConfig) -> int:
     """What measuring fidelity holds beside its queries: the path to vectors, and one layer's factors."""
-    layers, size = model.table.layers, model.dtype.itemsize
-    return _vector_bytes(layers, config, size) + 8 * max(layer.parameters for layer in layers)
+    layers = model.table.layers
+    return _vector_bytes(layers, config, model.factor_formats) + 8 * max(layer.parameters for layer in layers)
 
 
-def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, size: int) -> int:
+def _vector_bytes(layers: Sequence[TrackedLayer], config: BuildConfig, formats: Formats) -> int:
     """Truncated bases, what they are scaled by, and the projection's table."""
     kept = {layer.name: ranks(layer, config.vectors.rank_fraction or TYPICAL_FRACTION) for layer in layers}
     own, sources = with_own_factors(layers), {layer.source: layer for layer in layers}
-    bases = sum(layer.input_side.rotation(kept[layer.name][0]) for layer in sources.values())
-    bases += sum(layer.output_side.rotation(kept[layer.name][1]) for layer in own)
+    size = {name: dtype.itemsize for name, dtype in formats.items()}
+    bases = sum(size[of.name] * of.input_side.rotation(kept[of.name][0]) for of in sources.values())
+    bases += sum(size[of.name] * of.output_side.rotation(kept[of.name][1]) for of in own)
     scales = 2 * 4 * sum(math.prod(kept[layer.name]) for layer in own)
-    largest = max(map(math.prod, kept.values()))
-    formed = 3 * size * largest if largest > LARGE_GRADIENT else 0  # whitened, scaled and dealt
-    return size * bases + scales + 5 * sum(map(math.prod, kept.values())) + formed
+    largest = max(kept, key=lambda name: math.prod(kept[name]))
+    values = math.prod(kept[largest])
+    formed = 3 * size[largest] * values if values > LARGE_GRADIENT else 0  # whitened, scaled and dealt
+    return bases + scales + 5 * sum(map(math.prod, kept.values())) + formed
 
 
 def _segment_bytes(config: BuildConfig, parts: int) -> int:

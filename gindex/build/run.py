@@ -122,7 +122,7 @@ def run_build(
             if version_numbers(layout):
                 return _finish(layout, config, model, fingerprints, strict, progress)
             start_or_resume(layout, config, fingerprints)
-            check_model(layout, model.loaded.identity | {"dtype": _dtype(model)})
+            check_model(layout, model.loaded.identity | {"dtype": model.dtype_name})
             remove_damaged(layout)
             build = stack.enter_context(PreparedBuild.prepare(layout, sources, config, model, progress))
             on_plan(build.plan())
@@ -216,10 +216,6 @@ def load_tracked(
     slice_widths(model, config)  # raises ConfigError
     model.check_length(config.corpus.max_tokens or USUAL_TOKENS)
     return model
-
-
-def _dtype(model: TrackedModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def _remove_leftovers(layout: Layout) -> None:
@@ -379,7 +375,7 @@ class PreparedBuild:
             **self.model.loaded.identity,
             base=None if base is None else BaseRecord(name=base, **model_place(base, self.layout.root)),
             **model_place(name, self.layout.root),
-            dtype=_dtype(self.model),
+            dtype=self.model.dtype_name,
             runtime=self.model.loaded.runtime,
             name=name,
             parameters=table.parameters,

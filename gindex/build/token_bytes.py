@@ -8,6 +8,8 @@ from torch import Tensor
 
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import defaults
+from gindex.model.layers import TrackedLayer
+from gindex.model.number_formats import wide_range
 from gindex.model.quantisation import plain_tensors
 from gindex.model.tracked_model import TrackedModel
 
@@ -59,17 +61,22 @@ def token_bytes(model: TrackedModel, longest: int) -> TokenBytes:
     found = _measured.setdefault(model, {})
     if longest not in found:
         layers, blocks = model.table.layers, model.blocks
-        read = sum(layer.token_share * layer.inputs for layer in layers if layer.name == layer.reads)
-        activations = int(2 * model.dtype.itemsize * read)
+        activations = sum(_read_bytes(model, layer) for layer in layers if layer.name == layer.reads)
         saved = _saved_bytes(model, longest)
         with checkpointed(blocks):
             entering = _saved_bytes(model, longest)
         entries = sum(of.outputs for of in layers if of.output_side.is_unit and of.inputs > 1)
-        wide = VOCABULARY_COPIES * model.dtype.itemsize * entries
+        wide = VOCABULARY_COPIES * wide_range(model.dtype).itemsize * entries
         found[longest] = TokenBytes(
-            saved=saved + wide, activations=activations, entering=entering + wide, blocks=len(blocks)
+            saved=saved + wide, activations=int(activations), entering=entering + wide, blocks=len(blocks)
         )
     return found[longest]
+
+
+def _read_bytes(model: TrackedModel, layer: TrackedLayer) -> float:
+    """What a layer reads of a token, in its own number format, and in that of its factors."""
+    own = next(layer.module.parameters()).element_size()
+    return (own + model.factor_formats[layer.name].itemsize) * layer.token_share * layer.inputs
 
 
 @defaults()

@@ -22,6 +22,7 @@ from gindex.documents.table import DocumentTable
 from gindex.errors import NonFiniteError
 from gindex.model.devices import to_host
 from gindex.model.layer_records import LayerRecord
+from gindex.model.number_formats import wider
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Phase, Progress
 from gindex.store.factors import FactorReader
@@ -200,7 +201,7 @@ class VectorWork:
                 finish = partial(_store, fetch, coded, finite_N, positions, phase)
             finish()
         bad = [parts[position] for position in np.flatnonzero(~finite_N)]
-        return coded, _name_skipped(self.table, bad, self.setup.strict)
+        return coded, _name_skipped(self.table, bad, self.setup.model.dtype_name, self.setup.strict)
 
 
 class _Writing:
@@ -241,20 +242,21 @@ class _Writing:
             self.done[number] = future.result()
 
 
-def _name_skipped(table: DocumentTable, bad: Sequence[int], strict: bool) -> dict[int, str]:
+def _name_skipped(table: DocumentTable, bad: Sequence[int], dtype: str, strict: bool) -> dict[int, str]:
     """The parts whose loss or gradient is not finite, with the reason."""
     skipped = {}
     for part in table.parts(bad):
         bad_part = {
             "field": f"document {part.document_id!r}, part {part.part}",
             "expected": "a finite loss and gradient",
-            "found": "NaN or infinity",
+            "found": f"NaN or infinity in {dtype}",
         }
         if strict:
-            remedy = "drop the document, use `dtype` float32, or build without `strict`"
+            remedy = f"drop the document, use `dtype` {wider(dtype)}, or build without `strict`"
             raise NonFiniteError(**bad_part, remedy=remedy)
         reason = str(NonFiniteError(**bad_part))
-        logger.warning("%s; it is left out of the index", reason)
+        advice = f"; `dtype` {wider(dtype)} may take it" if dtype == "float16" else ""
+        logger.warning("%s; it is left out of the index%s", reason, advice)
         skipped[part.ordinal] = reason
     return skipped
 

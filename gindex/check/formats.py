@@ -95,7 +95,7 @@ def precision_findings(
     """
     tried: dict[str, _Format] = {}
     for name in (dtype for dtype in DTYPES if dtype != AUTO):
-        if name == dtype_name(model):
+        if name == model.dtype_name:
             tried[name] = _Format(speed=_speed(model, objectives), sketches=used)
             continue
         need = ROOM * sum(p.numel() for p in model.loaded.model.parameters()) * getattr(torch, name).itemsize
@@ -106,10 +106,12 @@ def precision_findings(
             other = TrackedModel.load(replace(config, dtype=name))
             tried[name] = _Format(speed=_speed(other, objectives), sketches=sketch(other, objectives))
         except GindexError as error:
-            yield _precision(name, str(error), NOT_TRIED)
+            yield _precision(name, f"no: {error}", NOT_TRIED)
+        except NotImplementedError as error:  # the losses take an operation that the trial of the layers does not
+            yield _precision(name, f"no: {first_line(error)}", NOT_TRIED)
         other = None  # type: ignore[assignment] # gives its memory back
         release()
-    yield from _compared(tried, dtype_name(model))
+    yield from _compared(tried, model.dtype_name)
 
 
 def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
@@ -117,10 +119,16 @@ def _compared(tried: Mapping[str, _Format], used: str) -> Iterator[Finding]:
     cosines = {} if wide is None else {name: of.sketches.cosine(wide.sketches) for name, of in tried.items()}
     for name, of in tried.items():
         cosine = cosines.get(name)
-        far = name == used and cosine is not None and cosine < FAITHFUL
-        said = "cosine with float32 unknown" if cosine is None else f"cosine with float32 {cosine:.4f}"
+        right = of.sketches.is_finite and (cosine is None or cosine >= FAITHFUL)
+        said = f"cosine with float32 {'unknown' if cosine is None else f'{cosine:.4f}'}"
+        said = said if of.sketches.is_finite else "a document's gradient is not finite"
+        far = name == used and not right
         yield replace(
-            _precision(name, f"{said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}", WARNING if far else OK),
+            _precision(
+                name,
+                f"{'go' if right else 'no'}: {said}; {of.speed:,.0f} tokens/s{', used' * (name == used)}",
+                WARNING if far else OK,
+            ),
             remedy="gradients are far from those in float32: use `dtype` float32" if far else "",
             figures={"cosine": cosine, "tokens_per_second": of.speed, "used": int(name == used)},
         )
@@ -141,11 +149,6 @@ def _speed(model: TrackedModel, objectives: Sequence[Objective]) -> float:
     """Tokens a second of a forward and backward pass over the longest of the documents."""
     longest = max(objective.longest for objective in objectives)
     return 1 / token_seconds(model, longest, longest)
-
-
-def dtype_name(model: TrackedModel) -> str:
-    """The number format of a model's passes by its name in settings."""
-    return str(model.dtype).removeprefix("torch.")
 
 
 def available_bytes(device: torch.device) -> int:

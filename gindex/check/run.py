@@ -16,7 +16,7 @@ from gindex.build.run import PreparedBuild, first_documents, load_tracked, settl
 from gindex.check.cost import COST, MadeUpCorpus, cost_finding, speed_findings
 from gindex.check.coverage import coverage_findings
 from gindex.check.documents import corpus_documents, made_up_documents
-from gindex.check.formats import attention_findings, dtype_name, precision_findings
+from gindex.check.formats import attention_findings, precision_findings
 from gindex.check.gradients import autograd_finding, invariance_findings
 from gindex.check.result import NOT_TRIED, Finding, ModelCheck
 from gindex.check.sketch import sketch
@@ -52,7 +52,7 @@ def check_model(config: BuildConfig, sources: Sequence[str] = (), *, progress: P
     return ModelCheck(
         model=config.model.name,
         device=None if model is None else str(model.device),
-        dtype=None if model is None else dtype_name(model),
+        dtype=None if model is None else model.dtype_name,
         seconds=time.monotonic() - start,
         findings=findings,
     )
@@ -144,7 +144,7 @@ def _loaded(model: TrackedModel) -> Finding:
         section=MODEL,
         name="load",
         found=(
-            f"{type(loaded.model).__name__} of {parameters:,} weights in {dtype_name(model)} on {model.device}, "
+            f"{type(loaded.model).__name__} of {parameters:,} weights in {model.dtype_name} on {model.device}, "
             f"{model.task.vocabulary:,} tokens, at most {loaded.max_tokens:,} of them in a document"
         ),
         figures={

@@ -49,6 +49,11 @@ class Sketches:
             worst = max(worst, (float(error_N.nan_to_num(torch.inf).max()), name))
         return worst
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients of all documents are."""
+        return bool(torch.isfinite(self._norms()).all())
+
     def cosine(self, expected: "Sketches") -> float:
         """The least cosine of a document's whole gradient with what it should be; missing layers count as 0."""
         common = self.by_layer.keys() & expected.by_layer.keys()

@@ -45,7 +45,8 @@ class TokenMoment:
 
     def add(self, x_MX: Tensor, real_M: Tensor) -> None:
         """Add those of M tokens that are real and finite."""
-        counted_M = real_M & torch.isfinite(x_MX.sum(1))  # a NaN or an infinity spoils its token's sum
+        wide = torch.promote_types(x_MX.dtype, torch.float32)  # float16 may not hold a sum of what it holds
+        counted_M = real_M & torch.isfinite(x_MX.sum(1, dtype=wide))  # a NaN or an infinity spoils its token's sum
         x_MX = kept_rows(x_MX, counted_M)
         if self.side.is_unit:
             self.totals[0] += x_MX.to(self.totals[0].dtype).square().sum(0)

@@ -29,8 +29,8 @@ from gindex.queries.tokens import QueryTokens
 from gindex.vectors.held_gradients import (
     HeldGradients,
     Hold,
-    RoundedGradients,
     joined,
+    rounded,
     rounded_bytes,
     whole,
     whole_bytes,
@@ -136,8 +136,8 @@ class Reranker:
             queries: Q.
             more_bytes: Bytes that are held for each beside its preconditioned gradients.
         """
-        layers, dtype = self.model.table.layers, self.model.dtype
-        each = more_bytes + whole_bytes(layers, dtype), more_bytes + rounded_bytes(layers, dtype)
+        layers, formats = self.model.table.layers, self.model.factor_formats
+        each = more_bytes + whole_bytes(layers, formats), more_bytes + rounded_bytes(layers, formats)
 
         def passes(query_bytes: int) -> tuple[bool, int]:
             """Whether a single query is too large, and how many blocks there are."""
@@ -151,7 +151,7 @@ class Reranker:
             logger.info("exact influence: %d of %d queries held at once, %.1f GB", size, queries, gigabytes)
         return QueryBlocks(
             slices=tuple(slice(start, min(start + size, queries)) for start in range(0, queries, size)),
-            hold=RoundedGradients.of if is_rounded else whole,
+            hold=rounded if is_rounded else whole,
         )
 
     def _block(

@@ -27,6 +27,7 @@ from gindex.model.expansion import Expansion, KnownRoles, OwnParameter
 from gindex.model.inner_linears import ExpertLinears, Pairs, opened
 from gindex.model.isolation import alone, own
 from gindex.model.layers import TrackedLayer, layer_input
+from gindex.model.loss_scaling import LossScaling
 from gindex.model.routes import Routes
 from gindex.model.tables import Table, observed
 from gindex.progress import pause
@@ -55,7 +56,7 @@ class Observer(ABC):
 
     @abstractmethod
     def gradients(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
-        """Take the layer's output gradients together with what was kept."""
+        """Take the layer's output gradients together with what was kept; those that pass float16 come in float32."""
 
 
 class Chosen(Observer):
@@ -106,20 +107,31 @@ def observe(
         ShapeError: A layer's first axis is not the document axis.
         TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
     """
-    running = _Pass(observer, documents, texts)
-    with alone(layers[0].place), _hooks(layers, running):
-        with _expansion(layers, running):
-            losses_N = losses()
-        running.end_forward(layers)
-        observer.losses(losses_N.detach())
-        if losses_N.requires_grad:
-            losses_N.sum().backward()
+    scaling = LossScaling(layers, documents)
+    with alone(layers[0].place):
+        while True:
+            running = _Pass(observer, documents, texts, scaling)
+            losses_N = _run(layers, running, losses)
+            if not scaling.lowers():
+                break
     for layer in layers:
-        if layer.name not in running.reached:
+        if layer.name not in running.reached and not scaling.is_shown(layer):
             weight = next(layer.module.parameters())
             a_NTI = weight.new_zeros(documents, 0, layer.inputs - layer.has_bias)
             kept = observer.activations(layer, a_NTI)
             observer.gradients(layer, kept, weight.new_zeros(documents, 0, layer.outputs))
+    return losses_N
+
+
+def _run(layers: Sequence[TrackedLayer], running: "_Pass", losses: Callable[[], Tensor]) -> Tensor:
+    """Run one forward and backward pass; return the losses [N], detached."""
+    with _hooks(layers, running):
+        with _expansion(layers, running):
+            losses_N = losses()
+        running.end_forward(layers)
+        running.observer.losses(losses_N.detach())
+        if losses_N.requires_grad:
+            running.scaling.scaled(losses_N).sum().backward()
     return losses_N.detach()
 
 
@@ -132,12 +144,13 @@ class _Pass:
         texts: Rows of each document.
         called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
         tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
+        scaling: Of the losses, where gradients pass float16.
         reached: Layers whose output gradients have come.
         routes: Where pairs of tokens and experts lie, the last that were met: the weights of a block share them.
     """
 
-    def __init__(self, observer: Observer, documents: int, texts: int) -> None:
-        self.observer, self.documents, self.texts = observer, documents, texts
+    def __init__(self, observer: Observer, documents: int, texts: int, scaling: LossScaling) -> None:
+        self.observer, self.documents, self.texts, self.scaling = observer, documents, texts, scaling
         self.called: set[str] = set()
         self.tokens: dict[int, int] = {}
         self.reached: set[str] = set()
@@ -164,6 +177,12 @@ class _Pass:
                 found=f"shape {shape}",
                 remedy="the layer mixes documents and cannot be tracked",
             )
+
+    def show(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
+        """Show the observer the gradients of a layer, unless those of a document have overflowed and come again."""
+        self.reached.add(layer.name)
+        if self.scaling.shows(layer, g_NTO):
+            self.observer.gradients(layer, kept, self.scaling.unscaled(g_NTO))
 
     def end_forward(self, layers: Sequence[TrackedLayer]) -> None:
         """Check that all layers have run; from now on they run again, where their block is checkpointed.
@@ -218,11 +237,12 @@ def _table_hooks(layer: TrackedLayer, table: Table, running: _Pass) -> AbstractC
     def seen(a_NSH: Tensor, g_NSV: Tensor, tokens_NS: Tensor) -> None:
         pause()
         running.reached.add(layer.name)
-        running.observer.routed(layer, tokens_NS)
-        running.observer.gradients(layer, running.observer.activations(layer, a_NSH), g_NSV)
+        if not running.scaling.is_shown(layer) and running.scaling.shows(layer, a_NSH, g_NSV):
+            running.observer.routed(layer, tokens_NS)
+            running.observer.gradients(layer, running.observer.activations(layer, a_NSH), g_NSV)
 
     rows = running.documents * running.texts
-    return observed(table, running.documents, rows, partial(running.call, layer), seen)
+    return observed(table, running.documents, rows, partial(running.call, layer), seen, running.scaling.unscaled)
 
 
 @contextmanager
@@ -238,9 +258,9 @@ def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]
     def done(name: str, g_RP: Tensor) -> None:
         pause()
         layer, g_N1P = by_name[name], g_RP.unflatten(0, (running.documents, -1)).sum(1, keepdim=True)
-        running.reached.add(name)
-        kept = running.observer.activations(layer, g_N1P.new_ones(running.documents, 1, 1))
-        running.observer.gradients(layer, kept, g_N1P)
+        if not running.scaling.is_shown(layer):
+            kept = running.observer.activations(layer, g_N1P.new_ones(running.documents, 1, 1))
+            running.show(layer, kept, g_N1P)
 
     with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
         yield
@@ -303,10 +323,12 @@ class _Call:
         ]
         return cls(inputs=routes.spread, outputs=routes.spread, parts=parts)
 
-    def observed(self, observer: Observer, a: Tensor) -> Iterator[tuple[_Part, Any]]:
+    def observed(self, running: _Pass, a: Tensor) -> Iterator[tuple[_Part, Any]]:
         """Show the activations of each part; with what the observer keeps of them."""
-        prepared = self.inputs(a)
+        observer, prepared = running.observer, self.inputs(a)
         for part in self.parts:
+            if running.scaling.is_shown(part.layer):
+                continue
             if part.positions_NT is not None:
                 observer.routed(part.layer, part.positions_NT)
             yield part, observer.activations(part.layer, part.cut(prepared))
@@ -321,14 +343,13 @@ def _forward_hook(
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach().to(output.dtype)  # some layers narrow what they read themselves
         call = _Call.of(layers, args, kwargs, running)
-        load = _keep(call, running.observer, a)
+        load = _keep(call, running, a)
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
             g = call.outputs((positions_last(g) if isinstance(module, Convolution) else g).detach())
             for part, kept in load():
-                running.reached.add(part.layer.name)
-                running.observer.gradients(part.layer, kept, part.cut(g))
+                running.show(part.layer, kept, part.cut(g))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -340,12 +361,12 @@ def _forward_hook(
     return forward
 
 
-def _keep(call: _Call, observer: Observer, a: Tensor) -> Callable[[], Iterable[tuple[_Part, Any]]]:
+def _keep(call: _Call, running: _Pass, a: Tensor) -> Callable[[], Iterable[tuple[_Part, Any]]]:
     """Return a function that gives the observer's view of the activations, computed again in a checkpointed block."""
     if is_checkpointed():
         take = keep(a)
-        return lambda: call.observed(observer, take())
-    kept = list(call.observed(observer, a))
+        return lambda: call.observed(running, take())
+    kept = list(call.observed(running, a))
     return lambda: kept
 
 

@@ -10,12 +10,12 @@ autograd through the model's own implementation of them.
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ModelError, NonFiniteError
@@ -23,6 +23,8 @@ from gindex.model.capture import Observer, append_one, observe
 from gindex.model.convolution import Convolution
 from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
+from gindex.model.library_messages import first_line
+from gindex.model.loss_scaling import FIRST, LAST, STEP
 
 Probe = Callable[[int], Tensor]
 """Runs a model on a number of documents and returns its outputs [N, ...]; see `tracking.track_layers`."""
@@ -37,13 +39,26 @@ CANCELLED = 1e-4
 """Size of a gradient relative to its terms, below which it may be their rounding alone and is judged by their size."""
 
 
-def wrong_gradients(layers: Sequence[TrackedLayer], probe: Probe, documents: int) -> dict[str, str]:
+def wrong_gradients(
+    layers: Sequence[TrackedLayer], probe: Probe, documents: int, positions: Set[int] | None = None
+) -> dict[str, str]:
     """Return the layers whose gradients are not those of autograd, with the reason; experts by their fused weight.
 
-    Args and errors are those of `gradient_errors`.
+    Args and errors are those of `gradient_errors`; and
+
+    Args:
+        layers: Layers to check.
+        probe: Runs the model.
+        documents: N.
+        positions: How many positions a document may have in a layer; None allows any number. Where documents are
+            padded, which positions are real is known of one for each token, or of a single one.
     """
-    errors = gradient_errors(layers, probe, documents)
-    return {name: reason for name, error in errors.items() if (reason := error.reason())}
+    if not layers:
+        return {}
+    recorder = _recorded(layers, probe, documents, 1)
+    reasons = {} if positions is None else recorder.misplaced(positions)
+    errors = _errors(layers, recorder, probe, documents)
+    return {name: reason for name, error in errors.items() if (reason := error.reason())} | reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,22 +99,55 @@ def gradient_errors(
         texts: See `observe`.
 
     Raises:
-        ModelError: Autograd can't differentiate the model by these weights.
+        ModelError: Autograd can't differentiate the model by these weights, or an operation has no kernel for it.
         NonFiniteError: The model's outputs are not finite.
     """
     if not layers:
         return {}
+    return _errors(layers, _recorded(layers, probe, documents, texts), probe, documents)
+
+
+def _recorded(layers: Sequence[TrackedLayer], probe: Probe, documents: int, texts: int) -> "_Recorder":
+    """What a pass shows of the layers."""
     recorder = _Recorder()
-    observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
+    try:
+        observe(layers, recorder, documents, lambda: _losses(probe, documents), texts)
+    except NotImplementedError as error:
+        raise ModelError(
+            field="the model",
+            expected="operations that can be run and differentiated in its number format on its device",
+            found=f"that one cannot ({first_line(error)})",
+            remedy="try another `dtype`, as float32",
+        ) from error
+    return recorder
+
+
+def _errors(
+    layers: Sequence[TrackedLayer], recorder: "_Recorder", probe: Probe, documents: int
+) -> dict[str, GradientError]:
+    """Compare what was recorded, which is dropped, with autograd's gradients."""
     checks = {
         whole: _GradientCheck([(layer, *recorder.seen.pop(layer.name)) for layer in those])
         for whole, those in _by_weight(layers).items()
     }
-    with torch.enable_grad(), _needing_gradients(checks.values()):
-        losses_N = _losses(probe, documents)
-        if losses_N.requires_grad:
-            _differentiate((losses_N * _weights(losses_N)).sum())
+    for scale in _scales(layers):
+        left = [check for check in checks.values() if not check.is_finite]
+        for check in left:
+            check.begin(scale)
+        if not left:
+            break
+        with torch.enable_grad(), _needing_gradients(left):
+            losses_N = _losses(probe, documents)
+            if losses_N.requires_grad:
+                _differentiate((losses_N * _weights(losses_N)).sum() * scale)
     return {name: check.error() for name, check in checks.items()}
+
+
+def _scales(layers: Sequence[TrackedLayer]) -> Sequence[float]:
+    """What autograd's loss is multiplied by, until a weight's gradient is finite; 1 where none passes float16."""
+    if not any(layer.through_float16 for layer in layers):
+        return (1.0,)
+    return [2.0**exponent for exponent in range(FIRST, LAST - 1, -STEP)]
 
 
 def _by_weight(layers: Iterable[TrackedLayer]) -> dict[str, list[TrackedLayer]]:
@@ -171,12 +219,27 @@ class _Recorder(Observer):
 
     def __init__(self) -> None:
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+        self._routed: set[str] = set()
+        self._positions: dict[str, tuple[str, int]] = {}
+
+    def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
+        self._routed.add(layer.name)
+
+    def misplaced(self, allowed: Set[int]) -> dict[str, str]:
+        """The layers that have another number of positions than is allowed, with the reason."""
+        tokens = " or ".join(str(number) for number in sorted(allowed - {1}))
+        return {
+            whole: f"it has {count} positions for a text of {tokens} tokens: which of them are padding is not known"
+            for name, (whole, count) in self._positions.items()
+            if count not in {0, *allowed} and name not in self._routed
+        }
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         self.seen[layer.name] = kept, g_NTO
+        self._positions[layer.name] = layer.whole, g_NTO.shape[1]
 
 
 class _Terms:
@@ -209,19 +272,28 @@ class _GradientCheck:
         self._dtype = next(self.module.parameters()).dtype
         wide = torch.promote_types(self._dtype, torch.float32)
         self._terms = [_Terms(layer, a_NTI, g_NTO, wide) for layer, a_NTI, g_NTO in seen]
-        self._left = list(affine_parameters(self.module))
+        self._left: list[nn.Parameter] = []
+        self._scale, self.is_finite = 1.0, False
+
+    def begin(self, scale: float) -> None:
+        """Begin to compare with gradients of a loss that is multiplied by a scale."""
+        self._scale, self._left = scale, list(affine_parameters(self.module))
         self._differences: list[Tensor] = []
         self._sizes: list[Tensor] = []
+        self.is_finite = True
 
     def compare(self, parameter: Tensor) -> None:
         """Take autograd's gradient of the weight or the bias."""
         if parameter.grad is None:
             return
         gradient, parameter.grad = parameter.grad, None
+        if self._scale != 1:
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).div_(self._scale)
         self._left = [other for other in self._left if other is not parameter]
         for found, expected in self._pairs(parameter, gradient):
             self._differences.append(torch.linalg.vector_norm(found.to(expected.dtype) - expected))
             self._sizes.append(torch.linalg.vector_norm(expected))
+        self.is_finite &= bool(torch.isfinite(gradient).all())
 
     def error(self) -> GradientError:
         """How far the layer's gradient is from autograd's."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gindex.model.isolation import own
 from gindex.model.layer_choice import output_head
+from gindex.model.number_formats import wide_range
 from gindex.model.tolerances import is_same_product
 from gindex.progress import pause
 
@@ -24,6 +25,10 @@ CHUNK = 128
 TRIED_LOGITS = (1.0, 30.0, 1000.0)
 """Largest logits that a head is tried with: caps in use are 15 to 50, and a much larger one would cap nothing."""
 
+FLOAT16_SCALE = 2.0**10
+"""What p - y, which is at most 1, is multiplied by where the head is in float16. Below 2^-34 it is zero then: so is
+what float32 has lost of 1 - p. Products with the head's weight overflow beyond 64."""
+
 LabelSource = Callable[[Tensor, slice], Tensor]
 """Gives the labels [C] of the positions in a slice, whose probabilities are [C, V]."""
 
@@ -32,7 +37,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, labels: LabelSource) -> Tensor:
         losses = hidden_MH.new_empty(len(hidden_MH), dtype=torch.promote_types(hidden_MH.dtype, torch.float32))
-        gradient_MH = torch.empty_like(hidden_MH)
+        gradient_MH = torch.empty_like(hidden_MH, dtype=wide_range(hidden_MH.dtype))
+        scales = weight_VH.dtype == torch.float16
         for start in range(0, len(hidden_MH), CHUNK):
             pause()
             chunk = slice(start, start + CHUNK)
@@ -41,14 +47,17 @@ class _HeadLoss(torch.autograd.Function):
             labels_C1 = labels(probabilities_CV, chunk)[:, None]
             losses[chunk] = _losses(logits_CV, probabilities_CV, labels_C1)
             residual_CV = probabilities_CV.scatter_add_(1, labels_C1, -torch.ones_like(losses[chunk])[:, None])
+            residual_CV = residual_CV.mul_(FLOAT16_SCALE) if scales else residual_CV
             gradient_MH[chunk] = residual_CV.to(weight_VH.dtype) @ weight_VH
-        ctx.save_for_backward(gradient_MH)
+        ctx.save_for_backward(gradient_MH.div_(FLOAT16_SCALE) if scales else gradient_MH)
+        ctx.hidden_dtype = hidden_MH.dtype
         return losses
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient_MH,) = ctx.saved_tensors
-        return gradient_MH * upstream[0][:, None].to(gradient_MH.dtype), None, None, None
+        scaled_MH = gradient_MH * upstream[0][:, None].to(gradient_MH.dtype)
+        return scaled_MH.to(ctx.hidden_dtype), None, None, None
 
 
 def _losses(logits_CV: Tensor, probabilities_CV: Tensor, labels_C1: Tensor) -> Tensor:

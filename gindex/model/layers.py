@@ -44,6 +44,7 @@ class TrackedLayer:
         token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
         shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
             though it reads tokens of its own.
+        through_float16: Whether gradients may pass float16 on their way to it, as the model has weights in it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TrackedLayer:
     expert: int | None = None
     token_share: float = 1.0
     shares_factors: bool = False
+    through_float16: bool = False
 
     @property
     def reads(self) -> str:

@@ -87,7 +87,9 @@ class _Uses:
 
 
 @contextmanager
-def observed(table: Table, documents: int, rows: int, called: Called, seen: Seen) -> Iterator[None]:
+def observed(
+    table: Table, documents: int, rows: int, called: Called, seen: Seen, unscaled: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
     """Observe a table in a pass.
 
     Args:
@@ -96,6 +98,7 @@ def observed(table: Table, documents: int, rows: int, called: Called, seen: Seen
         rows: Rows of the batch.
         called: Called when entries are looked up.
         seen: Called when the gradient of what was looked up has come.
+        unscaled: Divides gradients [N, T, ...] by the scale of their document's loss.
     """
     uses = _Uses()
 
@@ -107,9 +110,9 @@ def observed(table: Table, documents: int, rows: int, called: Called, seen: Seen
         entries_NT = entries.reshape(documents, -1)
 
         def backward(e: Tensor) -> None:
-            e_NTH = e.detach().reshape(documents, -1, e.shape[-1])
+            e_NTH = unscaled(e.detach().reshape(documents, -1, e.shape[-1]))
             a_NSH = torch.cat([e_NTH, *uses.hidden], 1)
-            g_NSV = torch.cat([table.unit_vectors(entries_NT, e.dtype), *uses.logits], 1)
+            g_NSV = torch.cat([table.unit_vectors(entries_NT, e_NTH.dtype), *uses.logits], 1)
             tokens_T = torch.arange(entries_NT.shape[1], device=e.device)
             seen(a_NSH, g_NSV, tokens_T.repeat(g_NSV.shape[1] // max(1, len(tokens_T))).expand(documents, -1))
 
@@ -125,7 +128,7 @@ def observed(table: Table, documents: int, rows: int, called: Called, seen: Seen
 
         def backward(g: Tensor) -> None:
             uses.hidden.append(h_NTH)
-            uses.logits.append(g.detach().reshape(documents, -1, g.shape[-1]))
+            uses.logits.append(unscaled(g.detach().reshape(documents, -1, g.shape[-1])))
 
         output.register_hook(backward)
         return output

@@ -26,6 +26,7 @@ from gindex.model.layer_choice import LayerChoice
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable
 from gindex.model.load import LoadedModel, load_model
+from gindex.model.number_formats import Formats, factor_formats
 from gindex.model.tasks.kind import ModelTask
 from gindex.model.tracking import track_layers
 
@@ -106,7 +107,13 @@ class TrackedModel:
             trained=loaded.trained,
             tried=tried,
         )
-        table = track_layers(loaded.model, lambda documents: task.logits(_probe(task, documents)), choice)
+        widths = {mask.shape[1] for mask in _probe(task, 1).masks}
+        table = track_layers(
+            loaded.model,
+            lambda documents: task.logits(_probe(task, documents)),
+            choice,
+            None if widths == {1} else widths | {1},
+        )
         if recorded is not None:
             table = _as_recorded(table, recorded)
             _check_layers(config.name, table, recorded)
@@ -160,6 +167,16 @@ class TrackedModel:
         for layer in self.table.layers:
             formats[next(layer.module.parameters()).dtype] += layer.parameters
         return formats.most_common(1)[0][0]
+
+    @property
+    def dtype_name(self) -> str:
+        """The same by its name in settings."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def factor_formats(self) -> Formats:
+        """Number format of each layer's products with its factors, by layer name."""
+        return factor_formats(self.table.layers)
 
     @property
     def usual_batch_tokens(self) -> int:

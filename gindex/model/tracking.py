@@ -29,7 +29,9 @@ from gindex.model.sides import UNIT_VECTORS
 from gindex.model.tables import Table
 
 
-def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = None) -> LayerTable:
+def track_layers(
+    model: nn.Module, probe: Probe, choice: LayerChoice | None = None, positions: Set[int] | None = None
+) -> LayerTable:
     """Find the layers to track by looking at the model and trying it on a few documents.
 
     Args:
@@ -37,6 +39,7 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
         probe: Runs one forward pass on as many documents as it is given and returns the model's outputs [N, ...],
             differentiable. The same number gives the same documents, which differ among themselves as far as possible.
         choice: Which of the layers that can be tracked are.
+        positions: How many positions a document of the probe may have in a layer; None allows any number.
 
     Raises:
         ConfigError: A pattern of the choice does nothing.
@@ -46,22 +49,24 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
     """
     share_turns(model)
     with alone(model):
-        return _track(model, probe, choice or LayerChoice())
+        return _track(model, probe, choice or LayerChoice(), positions)
 
 
-def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
+def _track(model: nn.Module, probe: Probe, choice: LayerChoice, positions: Set[int] | None) -> LayerTable:
     model.requires_grad_(False)
     if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
-    tried = [
+    candidate_layers = [
         *candidates.table_layers(model, choice),
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
+    in_float16 = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    tried = [replace(layer, through_float16=in_float16) for layer in candidate_layers]
     if not choice.tried:
-        candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
+        candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS, positions)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
     by_default = head is not None and not head.body and not choice.is_named(head.name)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gindex.documents.words import words_of
 from gindex.errors import NonFiniteError, QueryError
+from gindex.model.number_formats import wider
 from gindex.queries.counted_text import quoted
 from gindex.queries.forms import name_of
 from gindex.queries.query import FailedQuery, Query
@@ -70,7 +71,10 @@ def encode_queries(
             results.append(found)
             continue
         vector_D, finite = next(encoded)
-        results.append(EncodedQuery(query=query, vector_D=vector_D, tokens=found) if finite else _not_finite(query))
+        if finite:
+            results.append(EncodedQuery(query=query, vector_D=vector_D, tokens=found))
+        else:
+            results.append(_not_finite(query, encoder.model.dtype_name))
     return results
 
 
@@ -88,11 +92,11 @@ def searchable(encoded: EncodedQuery | FailedQuery, options: SearchOptions) -> E
     return FailedQuery(query=encoded.query, error=error)
 
 
-def _not_finite(query: Query) -> FailedQuery:
+def _not_finite(query: Query, dtype: str) -> FailedQuery:
     error = NonFiniteError(
         field=f"query {query.id or quoted(query.text)}",
         expected="a finite loss and gradient",
-        found="NaN or infinity",
-        remedy="rephrase it, or build with `dtype` float32",
+        found=f"NaN or infinity in {dtype}",
+        remedy=f"rephrase it, or build with `dtype` {wider(dtype)}",
     )
     return FailedQuery(query=query, error=error)

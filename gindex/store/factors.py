@@ -33,6 +33,7 @@ from gindex.files.open_files import check_shortage
 from gindex.model.isolation import plain
 from gindex.model.layer_records import LayerRecord
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.number_formats import Formats, factor_formats
 from gindex.model.sides import Side
 from gindex.model.tracked_model import TrackedModel
 from gindex.store.layout import REMEDY, Layout
@@ -92,16 +93,15 @@ def basis_tensors(basis: Basis, values_X: Tensor, side: str, name: str) -> dict[
 
 
 def read_bases(
-    layout: Layout,
-    table: LayerTable,
-    layers: Sequence[TrackedLayer],
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
+    layout: Layout, table: LayerTable, layers: Sequence[TrackedLayer], device: torch.device
 ) -> tuple[dict[str, Basis], dict[str, Basis]]:
-    """Load the bases of some layers: Q_A by source and Q_S by `TrackedLayer.factors`."""
+    """Load the bases of some layers in their `factor_formats`: Q_A by source and Q_S by `TrackedLayer.factors`."""
+    formats = factor_formats(table)
+    by_name = {f"activation.{layer.source}": formats[layer.name] for layer in table}
+    by_name |= {f"gradient.{layer.factors}": formats[layer.name] for layer in table}
 
     def read(file: Any, name: str, side: Side) -> Basis:
-        return _basis(file, name, side, side.width, device, dtype)
+        return _basis(file, name, side, side.width, device, by_name[name])
 
     return _read_sides(layout, table, layers, ("activation", "gradient"), read)
 
@@ -185,10 +185,18 @@ class FactorReader:
     """Loads factors layer by layer, whole or truncated."""
 
     def __init__(
-        self, layout: Layout, layers: Sequence[LayerRecord], device: torch.device, dtype: torch.dtype = torch.float32
+        self, layout: Layout, layers: Sequence[LayerRecord], device: torch.device, formats: Formats | None = None
     ) -> None:
-        """Read from the index at `layout`, whose manifest lists `layers`, onto `device`; eigenvectors as `dtype`."""
-        self._layout, self._device, self._dtype = layout, device, dtype
+        """Read from the index at `layout`, whose manifest lists `layers`, onto `device`.
+
+        Args:
+            layout: The index.
+            layers: What its manifest lists.
+            device: Where factors are read to.
+            formats: Number format of each layer's eigenvectors; float32 by default.
+        """
+        self._layout, self._device = layout, device
+        self._formats = dict.fromkeys((layer.name for layer in layers), torch.float32) if formats is None else formats
         self._layers = {layer.name: layer for layer in layers}
         groups = {group: number for number, group in enumerate(dict.fromkeys(layer.group for layer in layers))}
         self._file_of = {name: groups[of.group] for of in layers for name in (of.name, of.factors) if name is not None}
@@ -196,8 +204,8 @@ class FactorReader:
 
     @classmethod
     def of(cls, layout: Layout, layers: Sequence[LayerRecord], model: TrackedModel) -> Self:
-        """Read for the gradients of a model, onto its device and in its number format."""
-        return cls(layout, layers, model.device, model.dtype)
+        """Read for the gradients of a model, onto its device and in the number formats of its layers."""
+        return cls(layout, layers, model.device, model.factor_formats)
 
     @plain()
     def load(self, name: str, activation_rank: int | None = None, gradient_rank: int | None = None) -> LayerFactors:
@@ -207,8 +215,9 @@ class FactorReader:
             CorruptStoreError: A factor file is missing or damaged.
         """
         layer = self._layers[name]
-        Q_A = self._basis("activation", layer.source, layer.input_side, activation_rank)
-        Q_S = self._basis("gradient", layer.factors or name, layer.output_side, gradient_rank)
+        dtype = self._formats[name]
+        Q_A = self._basis("activation", layer.source, layer.input_side, activation_rank, dtype)
+        Q_S = self._basis("gradient", layer.factors or name, layer.output_side, gradient_rank, dtype)
         return LayerFactors(
             Q_A=Q_A,
             Q_S=Q_S,
@@ -216,14 +225,14 @@ class FactorReader:
             mean_eigenvalue=layer.mean_eigenvalue,
         )
 
-    def _basis(self, kind: str, name: str, side: Side, rank: int | None) -> Basis:
+    def _basis(self, kind: str, name: str, side: Side, rank: int | None, dtype: torch.dtype) -> Basis:
         """Leading directions of the activation or the gradient side."""
 
         def read() -> Basis:
             with _open(self._layout.eigenbases(self._file_of[name])) as file:
-                return _basis(file, f"{kind}.{name}", side, rank or side.width, self._device, self._dtype)
+                return _basis(file, f"{kind}.{name}", side, rank or side.width, self._device, dtype)
 
-        return self._bases.held(kind, (name, rank), read)
+        return self._bases.held(kind, (name, rank, dtype), read)
 
     def _eigenvalues(self, name: str, rows: int, columns: int) -> Tensor:
         def read() -> Tensor:

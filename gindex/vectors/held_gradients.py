@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gindex.model.layers import TrackedLayer
+from gindex.model.number_formats import Formats
 
 Index = int | slice | tuple[slice, slice]
 """A query, some queries, or some outputs of some queries."""
@@ -56,7 +57,7 @@ class RoundedGradients:
 
     @classmethod
     def of(cls, X_QOI: Tensor) -> "RoundedGradients":
-        """Round gradients [Q, O, I] of float32."""
+        """Round gradients [Q, O, I]."""
         scales_QO1 = X_QOI.abs().amax(2, keepdim=True)
         divisors_QO1 = torch.where(scales_QO1 == 0, 1.0, scales_QO1)
         return cls((X_QOI / divisors_QO1).to(torch.float16), scales_QO1)
@@ -105,13 +106,18 @@ def _joined(parts: list[HeldGradients]) -> HeldGradients:
     return torch.cat([part for part in parts if isinstance(part, Tensor)])
 
 
-def whole_bytes(layers: Sequence[TrackedLayer], dtype: torch.dtype) -> int:
-    """Bytes of a query that is held whole."""
-    return dtype.itemsize * sum(layer.parameters for layer in layers)
+def rounded(X_QOI: Tensor) -> HeldGradients:
+    """Hold gradients [Q, O, I] of float32 rounded; others have no bits to spare, or are chosen for them."""
+    return RoundedGradients.of(X_QOI) if X_QOI.dtype == torch.float32 else X_QOI
 
 
-def rounded_bytes(layers: Sequence[TrackedLayer], dtype: torch.dtype) -> int:
-    """Bytes of a query that is rounded, as only float32 is: others have no bits to spare, or are chosen for them."""
-    if dtype != torch.float32:
-        return whole_bytes(layers, dtype)
-    return sum(2 * layer.parameters + 4 * layer.outputs for layer in layers)
+def whole_bytes(layers: Sequence[TrackedLayer], formats: Formats) -> int:
+    """Bytes of a query that is held whole, in the number formats of its layers."""
+    return sum(formats[layer.name].itemsize * layer.parameters for layer in layers)
+
+
+def rounded_bytes(layers: Sequence[TrackedLayer], formats: Formats) -> int:
+    """Bytes of a query that is held rounded."""
+    narrow = [layer for layer in layers if formats[layer.name] == torch.float32]
+    spared = sum(2 * layer.parameters - 4 * layer.outputs for layer in narrow)
+    return whole_bytes(layers, formats) - spared

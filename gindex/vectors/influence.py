@@ -142,7 +142,7 @@ class _GradientObserver(Observer):
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
-        self._gradients[layer.name].copy_(g_NTO.mT @ kept)
+        self._gradients[layer.name].copy_(g_NTO.mT @ kept.to(g_NTO.dtype))
 
 
 class _PreconditionObserver(Observer):

@@ -51,11 +51,11 @@ def content(folder):
 
 @pytest.mark.parametrize("kind", ["ekfac", "kfac"])
 def test_factors_of_rounds_equal_those_of_one(engine, tmp_path, kind):
-    table = engine.table
-    whole = fit_bytes(table.layers, 4)
+    table, formats = engine.table, engine.factor_formats
+    whole = fit_bytes(table.layers, formats)
     fit(engine, tmp_path / "whole", kind).run([table])
     for room in (0, whole // 3, 2 * whole // 3):
-        rounds = fit_rounds(table, room, 4)
+        rounds = fit_rounds(table, room, formats)
         assert len(rounds) > 1
         fit(engine, tmp_path / str(room), kind).run(rounds)
         assert content(tmp_path / str(room)) == content(tmp_path / "whole")
@@ -64,38 +64,41 @@ def test_factors_of_rounds_equal_those_of_one(engine, tmp_path, kind):
 @pytest.mark.parametrize("phase", ["fit covariances", "eigenbases", "fit eigenvalues"])
 def test_rounds_that_were_stopped_go_on(engine, tmp_path, recorder, phase):
     fit(engine, tmp_path / "whole").run([engine.table])
-    rounds = fit_rounds(engine.table, 0, 4)
+    rounds = fit_rounds(engine.table, 0, engine.factor_formats)
     stop = recorder(f"{phase}, round 2 of {len(rounds)}", 1)
     with pytest.raises(Exception, match=phase):
         fit(engine, tmp_path / "index", progress=stop).run(rounds)
     before = {path: path.stat().st_mtime_ns for path in Layout(tmp_path / "index").factors.iterdir()}
     assert before
-    fit(engine, tmp_path / "index").run(fit_rounds(engine.table, fit_bytes(engine.table.layers, 4) // 2, 4))
+    fit(engine, tmp_path / "index").run(
+        fit_rounds(engine.table, fit_bytes(engine.table.layers, engine.factor_formats) // 2, engine.factor_formats)
+    )
     assert content(tmp_path / "index") == content(tmp_path / "whole")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.parametrize("tokens", [0, 10**9])
 def test_rounds_have_all_layers_and_keep_to_their_room(engine, tokens):
+    formats = engine.factor_formats
     table = type(engine.table)(layers=expected_sharing(engine.table.layers, tokens), untracked=())
-    assert [of.layers for of in fit_rounds(table, None, 4)] == [table.layers]
-    least = max(fit_bytes(layers, 4) for layers in table.by_group())
-    for room in range(least, fit_bytes(table.layers, 4), max(1, least // 5)):
-        rounds = fit_rounds(table, room, 4)
+    assert [of.layers for of in fit_rounds(table, None, formats)] == [table.layers]
+    least = max(fit_bytes(layers, formats) for layers in table.by_group())
+    for room in range(least, fit_bytes(table.layers, formats), max(1, least // 5)):
+        rounds = fit_rounds(table, room, formats)
         assert {layer.name for of in rounds for layer in of} == {layer.name for layer in table}
         assert sum(len(of) for of in rounds) == len(table)
-        assert all(fit_bytes(of.layers, 4) <= room for of in rounds)
+        assert all(fit_bytes(of.layers, formats) <= room for of in rounds)
         pairs = itertools.pairwise(rounds)
-        joined = [fit_bytes([*one, *more.by_group()[0]], 4) for one, more in pairs]
+        joined = [fit_bytes([*one, *more.by_group()[0]], formats) for one, more in pairs]
         assert all(size > room for size in joined)
-    assert len(fit_rounds(table, 0, 4)) == len(table.groups)
+    assert len(fit_rounds(table, 0, formats)) == len(table.groups)
 
 
 def test_a_bound_makes_rounds_that_it_holds(engine):
     needed = memory_needs(engine, BuildConfig(), 100, 32).fit
     assert len(rounds_of_fit(engine, BuildConfig(), 32)) == 1
-    whole = fit_bytes(engine.table.layers, engine.dtype.itemsize)
-    least = max(fit_bytes(layers, engine.dtype.itemsize) for layers in engine.table.by_group())
+    whole = fit_bytes(engine.table.layers, engine.factor_formats)
+    least = max(fit_bytes(layers, engine.factor_formats) for layers in engine.table.by_group())
     bound = needed.least(LEAST_BATCH_TOKENS) - whole + least + 1
     config = BuildConfig(memory=bound / GIGABYTE)
     rounds, need = rounds_of_fit(engine, config, 32), memory_needs(engine, config, 100, 32).fit

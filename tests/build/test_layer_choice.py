@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -15,10 +18,12 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from gindex import GradientIndex
 from gindex.build.run import plan_build, run_build
 from gindex.errors import ConfigError, MismatchError
+from gindex.model.tracked_model import TrackedModel
 from gindex.store.files import write_json
 from gindex.store.layout import Layout
 from tests.support.objectives import ids_of
@@ -256,3 +261,28 @@ def test_a_wide_head_costs_nothing_by_default(tmp_path, small_tokenizer, corpus_
     assert wanted.disk_bytes["factors"] == default.disk_bytes["factors"] + 4 * (9000 * 16 + 16 * 16)
     assert wanted.structures == {"9,000 in unit vectors": 1} and not default.structures
     assert wanted.coverage.share == default.coverage.share
+
+
+def test_a_convolution_of_more_positions_than_tokens_is_left_out_with_the_reason(
+    tmp_path, model_folder, corpus_file, make_config, monkeypatch
+):
+    """It is padded on both sides and cut off, as causal ones are; which positions are padding only its model knows."""
+    make, plain = LlamaMLP.__init__, LlamaMLP.forward
+
+    def with_convolution(self, config):
+        make(self, config)
+        self.mixer = nn.Conv1d(config.hidden_size, config.hidden_size, 3, padding=2)
+
+    def mixed(self, x):
+        return plain(self, x + self.mixer(x.mT)[..., : x.shape[1]].mT)
+
+    monkeypatch.setattr(LlamaMLP, "__init__", with_convolution)
+    monkeypatch.setattr(LlamaMLP, "forward", mixed)
+    torch.manual_seed(0)
+    LlamaForCausalLM(AutoConfig.from_pretrained(model_folder)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path / "model")
+    config = make_config(name=str(tmp_path / "model"), fit_documents=8, limit=12)
+    reasons = {of.name: of.reason for of in TrackedModel.load(config.model).table.untracked}
+    assert "it has 5 positions for a text of 3 tokens" in reasons["model.layers.0.mlp.mixer.weight"]
+    index = GradientIndex.build([str(corpus_file)], tmp_path / "index", config)
+    assert not any("mixer" in layer.name for layer in index.manifest.layers)

@@ -80,7 +80,10 @@ def test_build_keeps_a_bound_that_does_not_hold_all_layers_of_its_fit(deep, engi
     """Layers are fitted in rounds: the sums of all of them would take more."""
     needs = memory_needs(engine, BuildConfig(), 700, LENGTH)
     rest = max(need.least(2 * LENGTH) for name, need in vars(needs).items() if name != "fit")
-    bound = max(rest, needs.fit.least(2 * LENGTH) - fit_bytes(engine.table.layers, 4) * 3 // 4) / GIGABYTE
+    bound = (
+        max(rest, needs.fit.least(2 * LENGTH) - fit_bytes(engine.table.layers, engine.factor_formats) * 3 // 4)
+        / GIGABYTE
+    )
     assert bound * GIGABYTE < needs.fit.least(2 * LENGTH)
     assert len(rounds_of_fit(engine, BuildConfig(memory=bound), LENGTH)) > 1
     assert peak(deep, tmp_path / "bounded", memory=bound) <= bound * GIGABYTE

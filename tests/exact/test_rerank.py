@@ -10,7 +10,7 @@ from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.exact.rerank import Reranker, middling_first
 from gindex.progress import Silent
 from gindex.queries.tokens import QueryTokens
-from gindex.vectors.held_gradients import RoundedGradients, rounded_bytes, whole, whole_bytes
+from gindex.vectors.held_gradients import RoundedGradients, rounded, rounded_bytes, whole, whole_bytes
 
 ROUNDING = 1e-3
 """Of the spread of a query's influence: what decision 0017 states of queries that are rounded; measured 2e-5 here."""
@@ -54,21 +54,21 @@ def expected(make_reranker, queries, parts):
 @pytest.fixture(scope="module")
 def sizes(index):
     """Bytes of a query that is held whole, and of one that is rounded."""
-    layers, dtype = index.model.tracked.table.layers, index.model.tracked.dtype
-    return whole_bytes(layers, dtype), rounded_bytes(layers, dtype)
+    layers, formats = index.model.tracked.table.layers, index.model.tracked.factor_formats
+    return whole_bytes(layers, formats), rounded_bytes(layers, formats)
 
 
 def test_as_few_blocks_as_fit_and_rounded_only_where_that_makes_fewer(make_reranker, sizes):
-    one, rounded = sizes
-    assert one / 2 < rounded < 0.7 * one  # rows of this model are short, and each has a scale
+    one, half = sizes
+    assert one / 2 < half < 0.7 * one  # rows of this model are short, and each has a scale
     for room, queries, count, hold in (
         (7 * one, 7, 1, whole),
-        (7 * one - 1, 7, 1, RoundedGradients.of),
-        (3 * rounded, 7, 3, RoundedGradients.of),
+        (7 * one - 1, 7, 1, rounded),
+        (3 * half, 7, 3, rounded),
         (one, 1, 1, whole),
-        (one - 1, 1, 1, RoundedGradients.of),
-        (rounded, 2, 2, RoundedGradients.of),
-        (rounded - 1, 2, 2, whole),  # one query is always taken
+        (one - 1, 1, 1, rounded),
+        (half, 2, 2, rounded),
+        (half - 1, 2, 2, whole),  # one query is always taken
         (1, 500, 500, whole),
         (one, 0, 0, whole),
     ):

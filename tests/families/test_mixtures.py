@@ -77,8 +77,8 @@ def test_exact_influence_is_that_of_the_recorded_factors(count, shared, build, m
         "--device", "cpu",
     )  # fmt: skip
     assert found.exit_code == 0, found.output
-    reader = FactorReader(index.snapshot.layout, records, torch.device("cpu"), torch.float64)
     reference, names = wide(mixture), [layer.name for layer in records]
+    reader = FactorReader(index.snapshot.layout, records, torch.device("cpu"), dict.fromkeys(names, torch.float64))
     before = len(small_tokenizer(PROMPT).input_ids)
 
     def whitened(text, first=1):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gindex.vectors.held_gradients import RoundedGradients, joined, rounded_bytes, whole, whole_bytes
+from gindex.vectors.held_gradients import RoundedGradients, joined, rounded, rounded_bytes, whole, whole_bytes
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
 from gindex.vectors.token_influence import token_influence
 
@@ -119,13 +119,25 @@ def test_a_query_that_few_want_is_the_same_as_one_that_all_want(setting, gradien
 
 
 def test_rounded_queries_take_half_the_bytes(setting):
-    layers, float32 = setting.layers, torch.float32
+    layers = setting.layers
+    names, formats_of = [layer.name for layer in layers], (torch.float32, torch.float64, torch.bfloat16)
+    float32, float64, bfloat16 = (dict.fromkeys(names, dtype) for dtype in formats_of)
     held = [RoundedGradients.of(torch.zeros(1, layer.outputs, layer.inputs)) for layer in layers]
     taken = sum(t.numel() * t.element_size() for one in held for t in (one._rounded, one._scales))
     assert taken == rounded_bytes(layers, float32)
     assert whole_bytes(layers, float32) == sum(4 * layer.parameters for layer in layers)
-    for dtype in (torch.float64, torch.bfloat16):  # chosen for their digits, or have none to spare
-        assert rounded_bytes(layers, dtype) == whole_bytes(layers, dtype)
+    for formats in (float64, bfloat16):  # chosen for their digits, or have none to spare
+        assert rounded_bytes(layers, formats) == whole_bytes(layers, formats)
+    mixed = bfloat16 | {layers[0].name: torch.float32}
+    spared = 2 * layers[0].parameters - 4 * layers[0].outputs
+    assert whole_bytes(layers, mixed) - rounded_bytes(layers, mixed) == spared
+
+
+def test_only_float32_is_rounded():
+    X = torch.randn(2, 3, 4)
+    assert isinstance(rounded(X), RoundedGradients)
+    for dtype in (torch.float64, torch.bfloat16):
+        assert rounded(X.to(dtype)).dtype == dtype and isinstance(rounded(X.to(dtype)), torch.Tensor)
 
 
 def document_gradients_by_layer(setting):

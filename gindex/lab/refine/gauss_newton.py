@@ -59,7 +59,17 @@ class GaussNewton(Generic[Batch]):
             task: The model with its loss.
             batches: Batches of documents, at least one.
             done: Called with the number of documents after each batch of each product.
+
+        Raises:
+            ConfigError: The model is in float16, whose range derivatives along a direction leave.
         """
+        if any(layer.through_float16 for layer in layers):
+            raise ConfigError(
+                field="refine",
+                expected="a model in float32 or bfloat16, for Gauss-Newton products",
+                found="one in float16",
+                remedy="leave `refine` out, or build with `dtype` bfloat16 or float32",
+            )
         self.space, self.batches = WeightSpace(layers), batches
         self.documents = sum(len(batch.ordinals) for batch in batches)
         self._layers, self._task, self._done = layers, task, done

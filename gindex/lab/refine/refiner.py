@@ -113,7 +113,7 @@ class SolverRefiner:
                 solution.iterations, solution.residuals, solution.converged, strict=True
             )
         ]
-        found = {name: x_QOI.to(self._model.dtype) for name, x_QOI in space.split(solution.x_QW).items()}
+        found = {name: x_QOI.to(self._model.factor_formats[name]) for name, x_QOI in space.split(solution.x_QW).items()}
         return found, reports
 
     def _gradients(self, queries: Sequence[QueryTokens]) -> tuple[Tensor, WeightSpace]:
