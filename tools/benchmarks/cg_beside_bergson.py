@@ -5,9 +5,10 @@
         --steps 2 --documents 60 --queries 16
     python tools/benchmarks/cg_beside_bergson.py FOLDER --steps 2 --documents 60
 
-Both take bergson's query gradients, factors and damping, and the documents that bergson drew for the query. It begins
-at EK-FAC's solution and so has one product more than it counts: gindex gets as many. The residual is the root of <r, M
-r> / <b, M b> with M the inverse of EK-FAC; `agree` is the cosine of the two solutions in the norm of the damped matrix.
+Both take bergson's query gradients, factors and damping, and the documents that bergson drew for the query. bergson
+begins at EK-FAC's solution M b, gindex at 0: so bergson's is also compared with what gindex finds from M b in as many
+steps, where the two must agree, and gindex from 0 gets as many products. The residual is the root of <r, M r> / <b, M
+b>, and `cosine` that of two solutions in the norm of the damped matrix.
 
 Axes: Q queries, W tracked weights, O layer outputs, I layer inputs.
 """
@@ -85,7 +86,8 @@ def main() -> None:
     theirs_QW = bergson_gradients(run / "astra_query", space, names)
     preconditioner = FactoredInverse(methods.layers, factors.__getitem__, arguments.damping)
     damping = Damping(methods.layers, factors.__getitem__, arguments.damping)
-    print("| query | products | residual at EK-FAC | bergson | gindex | agree |\n|---|---|---|---|---|---|")
+    print("| query | residual at M b | bergson | gindex from M b | from 0 | cosine from M b | from 0 |")
+    print("|---" * 7 + "|")
     for query in range(arguments.queries):
         generator = torch.Generator().manual_seed(query)  # as bergson draws them: its seed is 0
         drawn = torch.randperm(methods.function.documents, generator=generator)[: arguments.documents].numpy()
@@ -102,13 +104,21 @@ def main() -> None:
             r_1W = b_1W - damped(x_1W)
             return (float((r_1W * preconditioner.apply(r_1W)).sum()) / first) ** 0.5
 
-        config = CgConfig(iterations=arguments.steps + 1, tolerance=1e-6)
-        our_1W = CgInverse(curvature, damping, config, preconditioner).apply(b_1W)
-        product_1W = damped(our_1W)
-        cosine = float((their_1W * product_1W).sum())
-        cosine /= float((our_1W * product_1W).sum() * (their_1W * damped(their_1W)).sum()) ** 0.5
-        cells = [f"{residual(x):.4f}" for x in (preconditioner.apply(b_1W), their_1W, our_1W)]
-        print("|", " | ".join([str(query), str(arguments.steps + 1), *cells, f"{cosine:.6f}"]), "|", flush=True)
+        def solved(b_1W: Tensor, iterations: int, curvature: GaussNewton = curvature) -> Tensor:
+            config = CgConfig(iterations=iterations, tolerance=1e-6)
+            return CgInverse(curvature, damping, config, preconditioner).apply(b_1W)
+
+        start_1W = preconditioner.apply(b_1W)
+        same_1W = start_1W + solved(b_1W - damped(start_1W), arguments.steps)
+        zero_1W = solved(b_1W, arguments.steps + 1)
+        their_product_1W = damped(their_1W)
+
+        def cosine(x_1W: Tensor, their_1W: Tensor = their_1W, product_1W: Tensor = their_product_1W) -> str:
+            sizes = float((x_1W * damped(x_1W)).sum() * (their_1W * product_1W).sum())
+            return f"{float((x_1W * product_1W).sum()) / sizes**0.5:.6f}"
+
+        residuals = [f"{residual(x):.3f}" for x in (start_1W, their_1W, same_1W, zero_1W)]
+        print("|", " | ".join([str(query), *residuals, cosine(same_1W), cosine(zero_1W)]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -105,33 +106,40 @@ def write_case(function: FineTuning, folder: Path) -> None:
             (folder / name).symlink_to(target, target_is_directory=True)
 
 
-def keep_scores(folder: Path, name: str, score: Callable[[], Scores], who: int) -> None:
-    """Keep a method's scores with the processor seconds that they took, by this process or by its children."""
+def processor_seconds(act: Callable[[], object], who: int) -> tuple[object, float]:
+    """Return what a function returns, and the processor seconds that this process or its children took for it."""
     before = resource.getrusage(who)
-    scores_QN = np.asarray(score(), np.float64)
+    found = act()
     after = resource.getrusage(who)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return found, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def keep_scores(folder: Path, name: str, score: Callable[[], Scores], who: int, earlier: float = 0.0) -> None:
+    """Keep a method's scores with the processor seconds that they took, and those of what went before."""
+    scores_QN, seconds = processor_seconds(score, who)
     (folder / "scores").mkdir(parents=True, exist_ok=True)
-    np.save(folder / "scores" / f"{name}.npy", scores_QN)
-    (folder / "scores" / f"{name}.json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-    print(f"{name}: {seconds:.1f} s of processor time, scores {scores_QN.shape}", flush=True)
+    np.save(folder / "scores" / f"{name}.npy", np.asarray(scores_QN, np.float64))
+    (folder / "scores" / f"{name}.json").write_text(json.dumps({"seconds": earlier + seconds}), encoding="utf-8")
+    print(f"{name}: {earlier + seconds:.1f} s of processor time, scores {np.shape(scores_QN)}", flush=True)
 
 
 def score_refined(arguments: argparse.Namespace, folder: Path) -> None:
-    """Score by gindex's conjugate gradients."""
+    """Score by gindex's conjugate gradients; the fit is in their time, as it is in that of the others."""
     methods = Methods(load_experiment(f"{FINE_TUNING}{arguments.folder}"))
-    methods.fitted("ekfac")  # its time is in that of exact influence
+    _, fit = processor_seconds(lambda: methods.fitted("ekfac"), resource.RUSAGE_SELF)
     for iterations in arguments.iterations:
         name = f"gindex-cg-{iterations}-{arguments.documents}-{arguments.damping:g}"
         refined = partial(methods.refined, arguments.damping, iterations, arguments.documents, arguments.queries)
-        keep_scores(folder, name, refined, resource.RUSAGE_SELF)
+        keep_scores(folder, name, refined, resource.RUSAGE_SELF, fit)
 
 
 def score_own(function: FineTuning, folder: Path, wanted: Sequence[str]) -> None:
-    """Score by gindex: the stored vectors, the funnel, exact influence, BM25."""
+    """Score by gindex: the stored vectors, the funnel, exact influence, BM25; the build is in the time of each."""
+    shutil.rmtree(function.folder / "index", ignore_errors=True)
+    _, build = processor_seconds(lambda: function.index(terminal_progress()), resource.RUSAGE_SELF)
     for name, method in function.methods().items():
         if not wanted or name in wanted:
-            keep_scores(folder, f"gindex-{name}", lambda m=method: np.asarray(m()), resource.RUSAGE_SELF)
+            keep_scores(folder, f"gindex-{name}", lambda m=method: np.asarray(m()), resource.RUSAGE_SELF, build)
 
 
 def score_peer(folder: Path, name: str, python: str, command: Sequence[str]) -> None:

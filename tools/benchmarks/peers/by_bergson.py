@@ -93,7 +93,14 @@ def ekfac(arguments: argparse.Namespace, astra: "AstraConfig | None" = None, nam
 def cg(arguments: argparse.Namespace) -> np.ndarray:
     """EK-FAC refined by conjugate gradients on one batch of documents a query, or by its own descent."""
     from bergson.config import AstraConfig
+    from bergson.hessians.astra import Astra
 
+    read = Astra._read_row
+
+    def writable(self: Astra, *of: object) -> dict:
+        return {name: row.clone() for name, row in read(self, *of).items()}
+
+    Astra._read_row = writable  # 2.5.1 refines in place what it mapped read-only: on a CPU, in float32, that crashes
     run = arguments.work / f"cg-{arguments.steps}-{arguments.documents}-{arguments.damping:g}"
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
