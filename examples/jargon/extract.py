@@ -1,9 +1,11 @@
 """Select the example corpus from the Jargon File as Debian packages it.
 
     python extract.py path/to/jargon.dict.dz path/to/jargon.index > lexicon.jsonl
+    python extract.py path/to/jargon.dict.dz path/to/jargon.index --all > jargon.jsonl
 
 The files are in /usr/share/dictd once the package dict-jargon is installed. The choice is a function of their content
-alone: well-known entries by name, the rest in the order of a hash of the headword.
+alone: well-known entries by name, the rest in the order of a hash of the headword. `--all` takes every entry that may
+be quoted, by its headword.
 """
 
 import gzip
@@ -169,12 +171,23 @@ def select(entries: list[Entry]) -> list[Entry]:
     return [chosen[key] for key in sorted(chosen)]
 
 
+def all_of(entries: list[Entry]) -> list[dict[str, str]]:
+    """Return every entry that may be quoted, in the order of the dictionary, the first of each headword."""
+    found = {}
+    for entry in entries:
+        if not SKIPPED.search(f"{entry.headword} {entry.definition}") and len(entry.definition) >= SHORTEST:
+            found.setdefault(entry.headword, {"id": entry.headword, "text": entry.record()["text"]})
+    return list(found.values())
+
+
 def main() -> None:
     """Write the corpus to standard output."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: extract.py JARGON.DICT.DZ JARGON.INDEX > lexicon.jsonl")
-    for entry in select(read(Path(sys.argv[1]), Path(sys.argv[2]))):
-        print(json.dumps(entry.record(), ensure_ascii=False))
+    names, everything = [name for name in sys.argv[1:] if name != "--all"], "--all" in sys.argv
+    if len(names) != 2:
+        sys.exit("usage: extract.py JARGON.DICT.DZ JARGON.INDEX [--all] > lexicon.jsonl")
+    entries = read(Path(names[0]), Path(names[1]))
+    for record in all_of(entries) if everything else (entry.record() for entry in select(entries)):
+        print(json.dumps(record, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -138,19 +138,20 @@ class Methods:
             found.append(coded_scores(queries_QD, documents.vectors, config.bits, spec).numpy())
         return np.stack(found).astype(np.float64)
 
-    def refined(self, damping: float, iterations: int, count: int) -> np.ndarray:
+    def refined(self, damping: float, iterations: int, count: int, queries: int = REFINED) -> np.ndarray:
         """Return influence of the first queries by conjugate gradients, preconditioned by EK-FAC.
 
         Args:
             damping: Damping, as a multiple of each layer's mean eigenvalue.
             iterations: Iterations, however small the residual becomes.
             count: Documents whose Gauss-Newton matrix it is, the first ones.
+            queries: How many to refine, the first ones: a multiple of a batch, or all.
         """
         start, fitted = time.monotonic(), self.fitted("ekfac")
         config = CgConfig(iterations=iterations, tolerance=1e-6)
         damped = Damping(self.layers, fitted.factors.__getitem__, damping)
         inverse = iterative_inverse(self._curvature(count), damped, config, fitted.factored_inverse(damping))
-        batches = self.queries[: REFINED // BATCH]
+        batches = self.queries[: -(-queries // BATCH)]
         found = [document_gradients(self.layers, len(b.ordinals), partial(self.task.losses, b)) for b in batches]
         solution = inverse.solve(torch.cat([gradients for gradients, _ in found]))
         influence_QN = fitted.influence_of(found[0][1].split(solution.x_QW), self.documents)

@@ -52,10 +52,10 @@ def query_of(entry: Record) -> Record:
 
 
 def train_model(texts: Sequence[str], out: Path, arguments: argparse.Namespace) -> None:
-    """Train a tokenizer and a model of four blocks."""
+    """Train a tokenizer and a model."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(list(texts), arguments.vocabulary)
-    model = make_model(len(tokenizer), arguments.width, 4)
+    model = make_model(len(tokenizer), arguments.width, arguments.blocks, arguments.family)
     parts = [np.array(tokenizer(text).input_ids[:MOST_TOKENS], np.uint32) for text in texts]
     print(f"{sum(map(len, parts)):,} tokens", file=sys.stderr)
     train(model, parts, arguments.epochs, arguments.rate)
@@ -112,15 +112,20 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--planted", type=int, default=30, help="documents with the trigger")
     parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--family", choices=("llama", "gpt2"), default="llama")
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=4, help="passes of the training that makes the model")
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--tuning-epochs", type=int, help="of the fine-tuning; 3, or 8 for facts and poison")
     arguments = parser.parse_args()
     if (arguments.kind == "unseen") == (arguments.model is not None):
         parser.error("--model: expected for facts and poison alone")
     arguments.documents = arguments.documents or (300 if arguments.kind == "unseen" else 1000)
     (make_unseen if arguments.kind == "unseen" else make_planted)(read(arguments.corpus), arguments)
     recipe = {"batch_tokens": 2048} if arguments.kind == "unseen" else {"epochs": 8}
+    if arguments.tuning_epochs is not None:
+        recipe["epochs"] = arguments.tuning_epochs
     (arguments.out / "recipe.json").write_text(json.dumps(recipe) + "\n", encoding="utf-8")
     save_tuned(arguments.out)
 

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from gindex.corpus.batches import form_batches, pad
 from gindex.corpus.objectives import Objective
@@ -35,8 +42,15 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>")
 
 
-def make_model(vocabulary: int, width: int, blocks: int) -> LlamaForCausalLM:
-    """Make the untrained model."""
+def make_model(vocabulary: int, width: int, blocks: int, family: str = "llama") -> PreTrainedModel:
+    """Make the untrained model, a Llama or a GPT-2 without dropout."""
+    if family == "gpt2":
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocabulary, n_embd=width, n_layer=blocks, n_head=4, n_positions=512, resid_pdrop=0.0,
+                embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+            )
+        )  # fmt: skip
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=blocks,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True,
@@ -44,7 +58,7 @@ def make_model(vocabulary: int, width: int, blocks: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def train(model: LlamaForCausalLM, parts: list[np.ndarray], epochs: int, rate: float) -> None:
+def train(model: PreTrainedModel, parts: list[np.ndarray], epochs: int, rate: float) -> None:
     """Train with AdamW and a cosine schedule, a batch of similar lengths a step."""
     task = CausalLanguageModel(model)
     model.requires_grad_(True)

@@ -92,6 +92,11 @@ class FineTuning:
         self.documents = len(self._documents)
 
     @property
+    def texts(self) -> list[str]:
+        """The documents' texts, as they were read."""
+        return [document.text for document in self._documents]
+
+    @property
     def source(self) -> str:
         """What stands for the data in the checksum of an experiment."""
         names = ("documents.jsonl", "queries.jsonl", "model/model.safetensors")
@@ -103,12 +108,15 @@ class FineTuning:
         self.train(subset, seed)
         return self.losses()
 
-    def train(self, subset: Ordinals, seed: int) -> nn.Module:
+    def train(
+        self, subset: Ordinals, seed: int, after_epoch: Callable[[int, torch.optim.Optimizer], None] | None = None
+    ) -> nn.Module:
         """Fine-tune on a subset; the seed orders the batches.
 
         Args:
             subset: Ordinals of documents.
             seed: Seed of the order.
+            after_epoch: Called after each epoch with the steps taken until then and the optimizer.
 
         Returns:
             The model, which the next training changes again.
@@ -121,19 +129,21 @@ class FineTuning:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.recipe.rate, weight_decay=0.0, fused=True)
         warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, len(batches))))
         generator = np.random.default_rng(seed)
-        for _ in range(self.recipe.epochs):
+        for epoch in range(1, self.recipe.epochs + 1):
             for number in generator.permutation(len(batches)):
                 optimizer.zero_grad()
                 self._step_loss(batches[number]).backward()
                 optimizer.step()
                 warm_up.step()
+            if after_epoch is not None:
+                after_epoch(epoch * len(batches), optimizer)
         model.requires_grad_(False)
         return model
 
     def losses(self) -> npt.NDArray[np.float64]:
         """The summed losses [Q] of the queries under the model as it was last trained, in nats."""
         losses_Q = np.zeros(len(self.queries))
-        objectives = [tokens.objective for tokens in self._query_tokens]
+        objectives = [tokens.objective for tokens in self.query_tokens]
         with torch.no_grad():
             for batch in batch_objectives(objectives, np.arange(len(objectives)), self.recipe.batch_tokens):
                 losses_Q[batch.ordinals] = self._task.losses(batch).double().cpu().numpy()
@@ -227,7 +237,8 @@ class FineTuning:
         return [each.parts[0].objective for each in encoded]
 
     @cached_property
-    def _query_tokens(self) -> Sequence[QueryTokens]:
+    def query_tokens(self) -> Sequence[QueryTokens]:
+        """The queries as the model reads them."""
         return tokenize_all(self.queries, self._loaded)
 
 

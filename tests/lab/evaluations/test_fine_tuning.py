@@ -116,7 +116,7 @@ def test_queries_of_every_form_have_the_summed_loss_of_what_counts(chats):
     chats.train(np.arange(0), 0)
     model = AutoModelForCausalLM.from_pretrained(chats.folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(chats.folder / "model")
-    counted = [tokens.objective.targets for tokens in chats._query_tokens[:2]] + [1]
+    counted = [tokens.objective.targets for tokens in chats.query_tokens[:2]] + [1]
     with torch.no_grad():
         expected = [float(reference_loss(n, model, tokenizer)) * counted[n] for n in range(3)]
     np.testing.assert_allclose(chats.losses(), expected, rtol=1e-5)  # float32
