@@ -10,6 +10,7 @@ from .check_model import check_model
 from .command import GindexGroup
 from .evaluate import evaluate
 from .explain import explain
+from .index_fields import index_fields
 from .info import info
 from .mcp import mcp
 from .outliers import outliers
@@ -23,7 +24,7 @@ from .upkeep import compact, delete, prune, repair, rollback, verify, versions
 SECTIONS = {
     "build": [build, check_model],
     "search": [search, score, explain, outliers, info],
-    "change": [add, delete, compact, reindex, versions, rollback, prune, verify, repair],
+    "change": [add, delete, compact, reindex, index_fields, versions, rollback, prune, verify, repair],
     "serve": [serve, mcp],
     "measure": [evaluate, study],
 }

@@ -54,6 +54,7 @@ def _text(content: dict[str, Any]) -> str:
         "curvature": content["curvature"],
         "transform": transform_text(content["transform"]),
         "fit": f"{fit['documents']:,} documents, {fit['tokens']:,} tokens",
+        "by index": ", ".join(["id", *content["indexed_fields"]]),
         "search": f"FAISS {search['kind']}{files}, {folded:,} dimensions{found}",
         "fidelity": fidelity_text(content["fidelity"]),
         "disk": f"{size(sum(disk.values()))} ({', '.join(f'{name} {size(count)}' for name, count in disk.items())})",

@@ -163,8 +163,18 @@ class CorpusConfig(Settings):
         unset="all",
     )
 
+    index_field: tuple[str, ...] = option(
+        (),
+        "Metadata field that filters look up by index, written as in a filter: year, origin.site; may be repeated. "
+        "gindex index-fields does it later.",
+        group=CORPUS,
+        unset="none",
+        metavar="FIELD",
+    )
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(self.columns))  # a list, where it comes out of JSON
+        for name in ("columns", "index_field"):  # lists, where they come out of JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         if self.limit is not None and self.sample is not None:
             raise ConfigError(

@@ -41,6 +41,7 @@ from gindex.corpus.readers import read_corpus
 from gindex.corpus.source_fingerprint import SourceFingerprint
 from gindex.corpus.sources import expand
 from gindex.curvature.kinds import curvature_kind
+from gindex.documents.declared_fields import declared_fields, warn_of_unknown
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import ConfigError
@@ -168,10 +169,12 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
     Raises:
         CorpusError: A source is not there.
         ModelError: The model cannot be taken, as its folder says.
-        ConfigError: Parts would be longer than the model takes, or documents of a form that its task has no use for.
+        ConfigError: Parts would be longer than the model takes, documents are of a form that its task has no use for,
+            or a field to index is none.
     """
     for source in sources:
         expand(source)
+    declared_fields(config.corpus.index_field)
     read = read_model(config.model)
     most, wanted = read.max_tokens, config.corpus.pack or config.corpus.max_tokens
     if wanted is not None and wanted > most:
@@ -247,6 +250,7 @@ class PreparedBuild:
             if layout.build.is_file():
                 record_files(layout, [path])
         table = DocumentTable.open(path)
+        warn_of_unknown(table, declared_fields(config.corpus.index_field))
         return cls(layout=layout, config=config, progress=progress, model=model, table=table).on(model)
 
     def on(self, model: TrackedModel) -> "PreparedBuild":
@@ -367,6 +371,7 @@ class PreparedBuild:
             fidelity=None,
             files=[FileRecord.of(layout.root, path) for path in lasting]
             + volume_files(layout, layout.volume(0), segments),
+            indexed_fields=declared_fields(self.config.corpus.index_field) or None,
         )
 
     def _model_record(self) -> ModelRecord:

@@ -8,6 +8,7 @@ from gindex.files.atomic import sync
 from gindex.model.isolation import plain
 from gindex.progress import Progress, Silent
 from gindex.search.search_index import deriving_again
+from gindex.store.field_indexes import without_field_indexes
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, OperationKind
@@ -45,6 +46,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
         manifest = Manifest.read(layout, latest_version(layout))
         problems = _damaged(layout, manifest)
         rewritten = _write_row_checksums(layout, manifest, problems)
+        fields = _damaged_fields(layout, manifest, problems)
         derived = [name for name in manifest.derived if problems.pop(name, None) is not None]
         lost: dict[int, list[int]] = {}
         for volume in manifest.volumes:
@@ -53,7 +55,8 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
             lost[volume.number] = [n for n in segments if n in volume.lost or names[n] & problems.keys()]
             for name in set().union(*(names[n] for n in lost[volume.number])):
                 problems.pop(name, None)
-        draft = replace(manifest, volumes=[replace(volume, lost=lost[volume.number]) for volume in manifest.volumes])
+        draft = without_field_indexes(manifest, fields)
+        draft = replace(draft, volumes=[replace(volume, lost=lost[volume.number]) for volume in draft.volumes])
         again = deriving_again(manifest.search, progress or Silent()) if derived and not problems else None
         _remove_records(layout, lost)
         if draft != manifest or again is not None:
@@ -62,7 +65,7 @@ def repair(layout: Layout, progress: Progress | None = None) -> Repair:
             manifest = write_version(layout, draft, operation, again)
         return Repair(
             manifest=manifest,
-            rebuilt=(*rewritten, *(manifest.derived if again is not None else ())),
+            rebuilt=(*rewritten, *fields, *(manifest.derived if again is not None else ())),
             lost=sum(len(parts) for parts in manifest.lost_parts),
             beyond=tuple(problems.values()),
         )
@@ -78,6 +81,17 @@ def _write_row_checksums(layout: Layout, manifest: Manifest, problems: dict[str,
             del problems[sums]
             written.append(sums)
     return written
+
+
+def _damaged_fields(layout: Layout, manifest: Manifest, problems: dict[str, str]) -> list[str]:
+    """The damaged indexes of fields whose table is whole: they are written again."""
+    damaged = []
+    for volume in manifest.volumes:
+        table = layout.volume(volume.number).documents.relative_to(layout.root).as_posix()
+        if volume.fields in problems and table not in problems:
+            del problems[str(volume.fields)]
+            damaged.append(str(volume.fields))
+    return damaged
 
 
 def _remove_records(layout: Layout, lost: dict[int, list[int]]) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from gindex.ann.spec import spec_of
 from gindex.change.history import unnamed_files
 from gindex.corpus.encoding import searched_text
 from gindex.documents.checksums import are_row_checksums
+from gindex.documents.common_words import are_common_words
+from gindex.documents.field_index_writer import is_field_index
 from gindex.documents.schema import CACHE, FULL_TEXT, PLAIN_WORDS, connect, index_words, version_of
 from gindex.documents.table_writer import stored_document
 from gindex.errors import StoreError
 from gindex.progress import Phase, Progress, Silent
+from gindex.store.field_indexes import names_of
 from gindex.store.files import read_json
 from gindex.store.layout import REMEDY, Layout
 from gindex.store.manifest import Manifest
@@ -132,6 +136,8 @@ def _tables(layout: Layout, manifest: Manifest, deep: bool, phase: Phase) -> Ite
             sums = layout.volume(volume.number).row_checksums
             if deep and manifest.names(layout.root, sums) and not are_row_checksums(sums, path):
                 yield f"{sums}: expected the checksums of the rows of {path.name}, found others"
+            if deep and volume.fields is not None:
+                yield from _fields(layout.root / volume.fields, path, manifest, volume)
         except (sqlite3.Error, StoreError) as error:
             yield f"{path}: expected a document table, found {error}"
         phase.advance()
@@ -140,6 +146,11 @@ def _tables(layout: Layout, manifest: Manifest, deep: bool, phase: Phase) -> Ite
     if found != manifest.documents["documents"]:
         wanted = f"{manifest.documents['documents']:,} documents that are not deleted"
         yield f"{layout.manifest(manifest.version)}: expected {wanted}, found {found:,}"
+
+
+def _fields(index: Path, table: Path, manifest: Manifest, volume: VolumeRecord) -> Iterator[str]:
+    if not is_field_index(index, table, names_of(manifest.indexed_fields or ()), volume.first_document):
+        yield f"{index}: expected the values of the indexed fields of {table.name}, found others"
 
 
 def _table(connection: sqlite3.Connection, volume: VolumeRecord, deep: bool) -> Iterator[str]:
@@ -169,7 +180,7 @@ def _table(connection: sqlite3.Connection, volume: VolumeRecord, deep: bool) -> 
 
 
 def _structure(connection: sqlite3.Connection) -> Iterator[str]:
-    """Let SQLite check its pages, its references, and that the full-text index is that of the texts."""
+    """Let SQLite check its pages, its references, and that the words are those of the texts."""
     for check in ("integrity_check", "foreign_key_check"):
         for found in connection.execute(f"PRAGMA {check}"):
             if found != ("ok",):
@@ -181,6 +192,8 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
             copy.execute(f"INSERT INTO words(words, rank) VALUES ('integrity-check', {int(not own)})")
             if own and not _are_words_of_texts(copy):
                 yield "full-text index: expected the words of the documents, found others"
+            if not are_common_words(copy):
+                yield "common words: expected the counts of the documents' words, found others"
         except sqlite3.DatabaseError as error:
             yield f"full-text index: {error}"
 

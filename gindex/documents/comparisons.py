@@ -19,6 +19,9 @@ ARROW = sqlite3.sqlite_version_info >= (3, 38)
 MAX_LISTED = 8
 """Most values that a statement takes one by one; more are given as a list in JSON."""
 
+Names = tuple[str, ...]
+"""The names of fields within fields that lead to a field of the metadata."""
+
 INT64 = range(-(2**63), 2**63)
 
 # SQLite's reading of decimals is off by a few units of 2^-52 at most, and by an absolute error among the smallest.
@@ -69,6 +72,9 @@ def refusal(sql: Sql) -> str | None:
 class IdColumn:
     """The ids of documents: texts, never NULL."""
 
+    names: Names | None = None
+    """No names: ids are no field of the metadata."""
+
     def is_null(self) -> Sql:
         """Return the condition that the field is missing or null."""
         return Sql("0")
@@ -93,6 +99,7 @@ class MetadataColumn:
 
     def __init__(self, names: Sequence[str]) -> None:
         """Take the names of fields within fields that lead to it."""
+        self.names: Names | None = tuple(names)
         steps = _mark(json.dumps(list(names)))
         written = filled("(gindex_value(metadata, {}))", steps)
         if all(name and '"' not in name for name in names):  # others have no path in SQLite

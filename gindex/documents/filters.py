@@ -12,9 +12,9 @@
     value       = text in ' or ", its quote doubled inside | number | "true" | "false"
     field       = name { "." name }, a name in backticks where it holds other characters; `id` is the document's id
 
-No part of a filter enters the SQL text: fields and values are parameters, and `comparisons` writes the rest. Which
-comparisons hold is defined in `values`. A comparison with a field that a document lacks is false, `!=` too;
-`not` is true where what follows it is false. docs/filters.md explains filters to users.
+A filter is a tree of `conditions`. No part of it enters the SQL text: fields and values are parameters, and
+`comparisons` writes the rest. Which comparisons hold is defined in `values`. A comparison with a field that a document
+lacks is false, `!=` too; `not` is true where what follows it is false. docs/filters.md explains filters to users.
 """
 
 import math
@@ -22,7 +22,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gindex.documents.comparisons import IdColumn, MetadataColumn, Sql, filled, joined, refusal
+from gindex.documents.comparisons import IdColumn, MetadataColumn, Names, refusal
+from gindex.documents.conditions import NULL, Comparison, Condition, Every, Not, Some
 from gindex.documents.values import ORDERS, Value
 from gindex.errors import FilterError
 
@@ -70,11 +71,17 @@ _KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
 
 @dataclass(frozen=True, kw_only=True)
 class FieldUse:
-    """A metadata field that a filter names: as written, where in the filter (from 0), and whether a document has it."""
+    """A metadata field that a filter names.
+
+    Attributes:
+        name: As it is written.
+        position: Where in the filter, from 0.
+        names: The names of fields within fields.
+    """
 
     name: str
     position: int
-    known: Sql
+    names: Names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,7 @@ class Filter:
 
     Attributes:
         text: The filter as written.
+        condition: What a document must meet.
         sql: An expression over the columns `id` and `metadata` of the table `documents`, 0 or 1, with `?` marks; it
             calls functions of `values`.
         parameters: Their values.
@@ -90,6 +98,7 @@ class Filter:
     """
 
     text: str
+    condition: Condition
     sql: str
     parameters: tuple[str | int | float, ...]
     fields: tuple[FieldUse, ...]
@@ -113,7 +122,18 @@ def written_name(name: str) -> str:
 
 def field_column(text: str) -> MetadataColumn | None:
     """Return the column of a field that is written as in a filter, `source` or `origin.site`; None where it is none."""
-    return MetadataColumn(_names(text)) if re.fullmatch(_FIELD, text) and text != "id" else None
+    names = field_names(text)
+    return None if names is None else MetadataColumn(names)
+
+
+def path_text(names: Names) -> str:
+    """Return names of fields within fields as a filter writes them."""
+    return ".".join(map(written_name, names))
+
+
+def field_names(text: str) -> Names | None:
+    """Return the names of fields within fields that a field is written with; None where it is none of the metadata."""
+    return _names(text) if re.fullmatch(_FIELD, text) and text != "id" else None
 
 
 def filter_error(text: str, position: int, expected: str, found: str) -> FilterError:
@@ -153,40 +173,42 @@ class _Parser:
         self._values = 0
 
     def parse(self) -> Filter:
-        sql = self._filter()
+        condition = self._filter()
         if self._peek().kind != "end":
             raise self._error("'and', 'or' or the end")
+        sql = condition.sql
         if (said := refusal(sql)) is not None:
             raise filter_error(self._text, 0, "a filter that SQLite takes, with fewer brackets", said)
-        return Filter(text=self._text, sql=sql.text, parameters=sql.parameters, fields=tuple(self._fields))
+        fields = tuple(self._fields)
+        return Filter(text=self._text, condition=condition, sql=sql.text, parameters=sql.parameters, fields=fields)
 
-    def _filter(self) -> Sql:
+    def _filter(self) -> Condition:
         terms = [self._conjunction()]
         while self._take("or"):
             terms.append(self._conjunction())
-        return joined("OR", terms)
+        return Some.of(terms)
 
-    def _conjunction(self) -> Sql:
+    def _conjunction(self) -> Condition:
         terms = [self._term()]
         while self._take("and"):
             terms.append(self._term())
-        return joined("AND", terms)
+        return Every.of(terms)
 
-    def _term(self) -> Sql:
+    def _term(self) -> Condition:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._error(f"at most {MAX_DEPTH} nested terms")
         if self._take("not"):
-            sql = filled("(NOT {})", self._term())
+            condition: Condition = Not(self._term())
         elif self._take("("):
-            sql = self._filter()
+            condition = self._filter()
             self._require(")")
         else:
-            sql = self._comparison()
+            condition = self._comparison()
         self._depth -= 1
-        return sql
+        return condition
 
-    def _comparison(self) -> Sql:
+    def _comparison(self) -> Condition:
         self._comparisons += 1
         if self._comparisons > MAX_COMPARISONS:
             raise self._error(f"at most {MAX_COMPARISONS} comparisons")
@@ -196,22 +218,19 @@ class _Parser:
         if self._take("is"):
             negated = self._take("not")
             self._require("null")
-            return _negated(column.is_null(), negated)
+            return _negated(Comparison(column, NULL), negated)
         negated = self._take("not")
         if self._take("like"):
-            return _negated(column.has("like", self._pattern()), negated)
+            return _negated(Comparison(column, "like", (self._pattern(),)), negated)
         if self._take("in"):
-            return _negated(column.equals(self._list(column)), negated)
+            return _negated(Comparison(column, "=", tuple(self._list(column))), negated)
         operator = _OPERATORS.get(self._peek().keyword)
         if negated or operator is None:
             raise self._error("'like' or 'in'" if negated else "a comparison (=, !=, <, <=, >, >=, like, in, is null)")
         self._next += 1
-        if operator in ORDERS:
-            return column.has(operator, self._value(column, ordered=True))
-        equal = column.equals([self._value(column)])
-        return equal if operator == "=" else filled("(NOT {} AND NOT {})", column.is_null(), equal)
+        return Comparison(column, operator, (self._value(column, ordered=operator in ORDERS),))
 
-    def _containment(self) -> Sql:
+    def _containment(self) -> Condition:
         """Parse a value in a field, `'x' in tags`: the field equals it, or has it as an element."""
         token, value = self._peek(), self._value()
         negated = self._take("not")
@@ -219,7 +238,7 @@ class _Parser:
         column = self._field()
         if isinstance(column, IdColumn) and not isinstance(value, str):
             raise filter_error(self._text, token.position, "text in quotes, as ids are", token.text)
-        return _negated(column.equals([value]), negated)
+        return _negated(Comparison(column, "=", (value,)), negated)
 
     def _field(self) -> IdColumn | MetadataColumn:
         token = self._peek()
@@ -228,8 +247,9 @@ class _Parser:
         self._next += 1
         if token.text == "id":
             return IdColumn()
-        column = MetadataColumn(_names(token.text))
-        self._fields.append(FieldUse(name=token.text, position=token.position, known=column.known))
+        names = _names(token.text)
+        column = MetadataColumn(names)
+        self._fields.append(FieldUse(name=token.text, position=token.position, names=names))
         return column
 
     def _list(self, column: IdColumn | MetadataColumn) -> list[Value]:
@@ -320,10 +340,9 @@ class _Parser:
         return [*tokens, _Token("end", "", len(self._text))]
 
 
-def _negated(sql: Sql, negated: bool) -> Sql:
-    return filled("(NOT {})", sql) if negated else sql
+def _negated(condition: Condition, negated: bool) -> Condition:
+    return Not(condition) if negated else condition
 
 
-def _names(field: str) -> list[str]:
-    """Return the names of fields within fields that a field is written with."""
-    return [n[1:-1].replace("``", "`") if n.startswith("`") else n for n in _NAMES.findall(field)]
+def _names(field: str) -> Names:
+    return tuple(n[1:-1].replace("``", "`") if n.startswith("`") else n for n in _NAMES.findall(field))

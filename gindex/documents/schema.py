@@ -47,7 +47,7 @@ FULL_TEXT = "fts5(text, content = '', tokenize = 'ascii')"
 
 DOCUMENT_COLUMNS = ("ordinal", "id", "text", "metadata")
 PART_COLUMNS = ("ordinal", "document", "part", "start", '"end"', "tokens", "token_count")
-_SCHEMA = f"""
+SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {TEXT_VERSION};
 CREATE TABLE documents(
@@ -96,8 +96,8 @@ _LOOK_STEPS = 20_000
 """Steps of SQLite's virtual machine, some tenths of a millisecond, between two looks at the clock."""
 
 
-def create(path: Path) -> sqlite3.Connection:
-    """Make a new file with empty tables and open it for writing."""
+def create(path: Path, schema: str | None = None) -> sqlite3.Connection:
+    """Make a new file with empty tables, those of a document table where None, and open it for writing."""
     connection = sqlite3.connect(path)
     pragmas = (
         "journal_mode = WAL",
@@ -109,7 +109,7 @@ def create(path: Path) -> sqlite3.Connection:
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(CACHE)
-    connection.executescript(_SCHEMA)
+    connection.executescript(schema or SCHEMA)
     return connection
 
 

@@ -12,9 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gindex.corpus.objectives import Objective
+from gindex.documents.common_words import counts_common_words
+from gindex.documents.comparisons import MetadataColumn, Names
+from gindex.documents.field_index import FieldIndex
+from gindex.documents.filter_masks import FilterMasks
 from gindex.documents.filters import Filter, filter_error, parse_filter, written_name
 from gindex.documents.schema import PLAIN_WORDS
-from gindex.documents.table import DocumentTable
+from gindex.documents.table import DocumentTable, Ranked
+from gindex.documents.table_file import TableFile
+from gindex.documents.word_scores import WordScores
 from gindex.documents.words import is_cut_in_pairs, plain_words_of, words_of
 from gindex.errors import QueryError
 
@@ -42,10 +48,36 @@ def filtered_parts(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]
 
 def _passing(table: DocumentTable, where: Filter) -> npt.NDArray[np.int64]:
     _check_fields(table, where)
+    passing = [_passing_of(file, where, table.most_seconds) for file in table.files]
+    return np.concatenate([np.zeros(0, np.int64), *passing])
+
+
+def _passing_of(file: TableFile, where: Filter, seconds: float | None) -> npt.NDArray[np.int64]:
+    """Ordinals of the parts of a table whose documents pass."""
+    index = _index_for(file, where)
+    if index is not None:
+        return index.parts(FilterMasks(file, index, seconds).of(where.condition))
     # The order of the join is given: documents first, then their parts by the index that has no tokens.
     statement = f"SELECT p.ordinal FROM documents d CROSS JOIN parts p ON p.document = d.ordinal WHERE {where.sql}"
-    found = table.rows(statement, where.parameters)
-    return np.sort(np.fromiter((ordinal for (ordinal,) in found), np.int64, len(found)))
+    return _ordinals(file.asked(statement, where.parameters, seconds))
+
+
+def _passing_documents(file: TableFile, where: Filter, seconds: float | None) -> npt.NDArray[np.int64]:
+    """Ordinals of the documents of a table that pass, ascending."""
+    index = _index_for(file, where)
+    if index is not None:
+        return np.flatnonzero(FilterMasks(file, index, seconds).of(where.condition)) + index.first_document
+    return _ordinals(file.asked(f"SELECT ordinal FROM documents WHERE {where.sql}", where.parameters, seconds))
+
+
+def _index_for(file: TableFile, where: Filter) -> FieldIndex | None:
+    """The index of a table's fields, where a filter has one of them."""
+    index = file.fields
+    return None if index is None or where.condition.fields.isdisjoint(index.fields) else index
+
+
+def _ordinals(rows: list[tuple[int]]) -> npt.NDArray[np.int64]:
+    return np.sort(np.fromiter((ordinal for (ordinal,) in rows), np.int64, len(rows)))
 
 
 def lexical_documents(
@@ -78,23 +110,32 @@ def lexical_documents(
         if not partly:
             raise missing
         logger.warning("words of the query: %s", str(missing).removeprefix("words_text: "))
-    statement = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
-    parameters: list[int | float | str] = []
     if where is not None:
         _check_fields(table, where)
-        statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
-        parameters += where.parameters
-
-    def match(version: int) -> str:
-        return " OR ".join(plain_words_of(text) if version == PLAIN_WORDS else words_of(text)) or '""'
-
-    ranked = table.ranked(f"{statement} ORDER BY score DESC, rowid", parameters, count, match)
+    ranked = table.best(lambda file, most: _best_of(file, text, most, where, table.most_seconds), count)
     if not ranked and PLAIN_WORDS in table.versions:
         logger.warning(
             "words of the query: found none of them in an index made before gindex told words from Chinese, Japanese, "
             "Korean or Thai text beside them; gindex compact makes them new"
         )
     return ranked
+
+
+def _best_of(file: TableFile, text: str, count: int, where: Filter | None, seconds: float | None) -> Ranked:
+    """The documents of a table with the best scores for the words of a text: by the counts of those that are common."""
+    phrases = plain_words_of(text) if file.version == PLAIN_WORDS else words_of(text)
+    with file.asking(seconds) as connection:
+        scores = WordScores(connection, phrases) if counts_common_words(connection) else None
+    if scores is not None and scores.common:
+        passing = None if where is None else _passing_documents(file, where, seconds)
+        with file.asking(seconds):
+            return scores.best(count, passing)
+    statement, parameters = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?", []
+    if where is not None:
+        statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
+        parameters += where.parameters
+    match = " OR ".join(phrases) or '""'
+    return file.asked(f"{statement} ORDER BY score DESC, rowid LIMIT ?", (match, *parameters, count), seconds)
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
@@ -113,9 +154,19 @@ def documents_of(table: DocumentTable, parts: npt.NDArray[np.int64]) -> npt.NDAr
 
 def _check_fields(table: DocumentTable, where: Filter) -> None:
     for field in where.fields:
-        statement = f"SELECT 1 FROM documents WHERE {field.known.text} LIMIT 1"
-        if not table.rows(statement, field.known.parameters):
+        if not is_known(table, field.names):
             raise filter_error(where.text, field.position, known_fields(table), field.name)
+
+
+def is_known(table: DocumentTable, names: Names) -> bool:
+    """Whether a document has a field of the metadata, null or not."""
+    known = MetadataColumn(names).known
+    statement = f"SELECT 1 FROM documents WHERE {known.text} LIMIT 1"
+    indexed = [file.fields for file in table.files if file.fields is not None and names in file.fields.fields]
+    others = (file for file in table.files if file.fields not in indexed)
+    return any(index.knows(names) for index in indexed) or any(
+        file.asked(statement, known.parameters, table.most_seconds) for file in others
+    )
 
 
 def known_fields(table: DocumentTable) -> str:

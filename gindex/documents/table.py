@@ -20,6 +20,8 @@ from gindex.corpus.objectives import Objective
 from gindex.corpus.records import Document, is_deleted
 from gindex.documents.checksums import Guard, RowChecksums
 from gindex.documents.columns import PartColumns, read_columns
+from gindex.documents.common_words import has_common_words
+from gindex.documents.field_index import FieldIndex
 from gindex.documents.filter_cache import FilterCache
 from gindex.documents.losses import FILE_COLUMNS, PLAIN, to_objective
 from gindex.documents.part_records import Extent, PartRecord, TableCounts
@@ -27,9 +29,7 @@ from gindex.documents.schema import (
     DOCUMENT_COLUMNS,
     PART_COLUMNS,
     TEXT_VERSION,
-    asked_errors,
     has_parts_index,
-    limited,
     read_document,
     select_parts,
     translated_errors,
@@ -37,6 +37,9 @@ from gindex.documents.schema import (
 from gindex.documents.table_file import Parameters, TableFile
 from gindex.errors import CorruptStoreError, ShapeError, UnknownDocumentError
 from gindex.thread_safety import Lock, once
+
+Ranked = list[tuple[int, float]]
+"""Documents by ordinal and score, the largest score first."""
 
 Ordinals = Sequence[int] | npt.NDArray[np.int64]
 
@@ -54,13 +57,14 @@ class DocumentTable:
     checked.
 
     Attributes:
+        files: The files, each with what its documents are filtered by.
         filtered: The parts that filters leave, kept for the next search.
         most_seconds: Longest time that a statement of what a caller asks for may take in a table; None for no limit.
     """
 
     def __init__(self, files: Sequence[TableFile], deleted: Sequence[tuple[int, int]], lock: Lock) -> None:
         """Use `open`."""
-        self._files = files
+        self.files = files
         self._deleted = deleted
         self._lock = self.loading = lock
         self.filtered = FilterCache()
@@ -68,7 +72,11 @@ class DocumentTable:
 
     @classmethod
     def open(
-        cls, *paths: Path, deleted: Sequence[tuple[int, int]] = (), guards: Sequence[Guard | None] | None = None
+        cls,
+        *paths: Path,
+        deleted: Sequence[tuple[int, int]] = (),
+        guards: Sequence[Guard | None] | None = None,
+        fields: Sequence[FieldIndex | None] | None = None,
     ) -> Self:
         """Open the tables at `paths` for reading.
 
@@ -76,13 +84,15 @@ class DocumentTable:
             paths: One or more, in the order of their ordinals.
             deleted: Deleted parts: start and stop of ranges of ordinals, in order.
             guards: The checks of each table; None where it is known to be whole.
+            fields: The index of some fields of each table; None where it has none.
 
         Raises:
             CorruptStoreError: A file is missing, or not a document table.
             FormatVersionError: It was written by a newer gindex.
         """
-        pairs, lock = zip(paths, guards or [None] * len(paths), strict=True), Lock()
-        return cls([TableFile(path, guard, lock) for path, guard in pairs], deleted, lock)
+        none: list[None] = [None] * len(paths)
+        of_each, lock = zip(paths, guards or none, fields or none, strict=True), Lock()
+        return cls([TableFile(path, guard, lock, index) for path, guard, index in of_each], deleted, lock)
 
     def __enter__(self) -> Self:
         return self
@@ -95,13 +105,13 @@ class DocumentTable:
     def close(self) -> None:
         """Close the files."""
         with self._lock:
-            for file in self._files:
+            for file in self.files:
                 file.close()
 
     def compare(self) -> None:
         """Check all files that are not checked yet; looking up rows does not need it."""
         with self._lock:
-            for file in self._files:
+            for file in self.files:
                 file.compare()
 
     def counts(self) -> TableCounts:
@@ -118,7 +128,7 @@ class DocumentTable:
 
     def column_blocks(self) -> Iterator[PartColumns]:
         """Yield the columns of all parts, in blocks in the order of the ordinals."""
-        for file in self._files:
+        for file in self.files:
             with self._lock, translated_errors(file.path):
                 file.compare()
                 blocks = read_columns(file.connection, file.version)
@@ -206,7 +216,7 @@ class DocumentTable:
             UnknownDocumentError: There is no such document, or it is deleted.
         """
         (ordinal,) = self.ordinals([document_id]).values()
-        for file in self._files:
+        for file in self.files:
             with self._lock, translated_errors(file.path):
                 file.compare()
                 found = read_document(file.connection, ordinal)
@@ -248,7 +258,7 @@ class DocumentTable:
     def document_ids(self) -> Iterator[str]:
         """Yield the ids of all documents, deleted ones included."""
         self.compare()
-        for file in self._files:
+        for file in self.files:
             with translated_errors(file.path):
                 yield from (document_id for (document_id,) in file.connection.execute("SELECT id FROM documents"))
 
@@ -258,7 +268,7 @@ class DocumentTable:
         What is found is checked row by row; an id that a damaged file hides is not found.
         """
         columns, entries = ", ".join(DOCUMENT_COLUMNS), {}
-        for file in self._files:
+        for file in self.files:
             for some, marks in _bounded(document_ids):
                 for row in file.fetch(f"SELECT {columns} FROM documents WHERE id IN {marks}", some):
                     file.checked(row, RowChecksums.check_document)
@@ -275,7 +285,7 @@ class DocumentTable:
             CorruptStoreError: A part of one is missing.
         """
         extents: list[Extent] = []
-        for file in self._files:
+        for file in self.files:
             for some, marks in _bounded(file.documents_among(documents)):
                 rows = file.fetch(f"{select_parts(file.version)} WHERE p.document IN {marks} ORDER BY p.ordinal", some)
                 for row in rows:
@@ -303,50 +313,39 @@ class DocumentTable:
             FilterError: SQLite refuses the statement, which holds what a caller asked for.
         """
         rows: list[Any] = []
-        for file in self._files:
-            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
-                file.compare()
-                rows += file.connection.execute(statement, parameters).fetchall()
+        for file in self.files:
+            rows += file.asked(statement, parameters, self.most_seconds)
         return rows
 
     @property
     def is_old(self) -> bool:
-        """Whether a table lacks what gindex writes today, words or an index: `compact` makes both."""
+        """Whether a table lacks what gindex writes today, words or an index: `compact` makes them."""
         with self._lock:
-            lacking = (file for file in self._files if not has_parts_index(file.connection))
+            checks = (has_parts_index, has_common_words)
+            lacking = (file for file in self.files if not all(check(file.connection) for check in checks))
             return min(self.versions) < TEXT_VERSION or any(lacking)
 
     @property
     def versions(self) -> set[int]:
         """The versions of the tables' format."""
-        return {file.version for file in self._files}
+        return {file.version for file in self.files}
 
-    def ranked(
-        self, statement: str, parameters: Parameters, limit: int, words: Callable[[int], str] | None = None
-    ) -> list[tuple[int, float]]:
+    def best(self, rank: Callable[[TableFile, int], Ranked], limit: int) -> Ranked:
         """Return the best documents that are not deleted.
 
         Args:
-            statement: Selects document ordinals and scores, the largest score first, without a limit.
-            parameters: Its parameters.
+            rank: Gives the best documents of a table by ordinal and score, the largest score first, at most so many.
             limit: Most documents.
-            words: Gives a first parameter for each version of a table, whose full-text index is of its own kind.
 
         Returns:
             Ordinals and scores over all tables, the largest score first.
-
-        Raises:
-            FilterError: See `rows`.
         """
-        entries: list[tuple[int, float]] = []
-        # A document has a part at least; with a limit SQLite keeps the best ones, and does not sort all.
-        most = limit + sum(stop - start for start, stop in self._deleted)
-        for file in self._files:
-            with self._lock, asked_errors(file.path), limited(file.connection, self.most_seconds):
-                file.compare()
-                before = [] if words is None else [words(file.version)]
-                best = file.connection.execute(f"{statement} LIMIT ?", [*before, *parameters, most])
-                alive = (entry for entry in best if not self._is_deleted(file.connection, entry[0]))
+        entries: Ranked = []
+        most = limit + sum(stop - start for start, stop in self._deleted)  # a document has a part at least
+        for file in self.files:
+            ranked = rank(file, most)
+            with self._lock, translated_errors(file.path):
+                alive = (entry for entry in ranked if not self._is_deleted(file.connection, entry[0]))
                 entries += islice(alive, limit)
         return sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:limit]
 
@@ -360,7 +359,7 @@ class DocumentTable:
     def _query(self, statement: str, parameters: Parameters = ()) -> list[Any]:
         """Run a statement on each table and return the rows of all, table by table."""
         rows: list[Any] = []
-        for file in self._files:
+        for file in self.files:
             with self._lock, translated_errors(file.path):
                 file.compare()
                 rows += file.connection.execute(statement, parameters).fetchall()
@@ -369,7 +368,7 @@ class DocumentTable:
     def _by_ordinal(self, ordinals: Ordinals, *, documents: bool = False) -> list[Any]:
         """Return the columns that `select_parts` gives of parts, checked, in the order asked."""
         asked, by_ordinal = [int(ordinal) for ordinal in ordinals], {}
-        for file in self._files:
+        for file in self.files:
             statement = select_parts(file.version, documents)
             for some, marks in _bounded(file.parts_among(asked)):
                 for row in file.fetch(f"{statement} WHERE p.ordinal IN {marks}", some):
@@ -388,7 +387,7 @@ class DocumentTable:
 
     @property
     def _names(self) -> str:
-        return os.path.commonpath([file.path for file in self._files])
+        return os.path.commonpath([file.path for file in self.files])
 
     def _decode_tokens(self, ordinal: int, tokens: bytes, token_count: int) -> npt.NDArray[np.uint32]:
         if len(tokens) != 4 * token_count:

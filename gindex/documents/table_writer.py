@@ -13,6 +13,7 @@ from typing import Any
 from gindex.corpus.encoding import EncodedDocument, Encoder, searched_text
 from gindex.corpus.records import Document, is_deleted
 from gindex.corpus.tokens import Part
+from gindex.documents.common_words import add_common_words
 from gindex.documents.losses import PLAIN, stored_columns, to_file, to_row, to_tokens
 from gindex.documents.schema import (
     PART_COLUMNS,
@@ -76,8 +77,12 @@ def fill_table(
 
 
 @contextmanager
-def new_table(path: Path) -> Iterator[sqlite3.Connection]:
+def new_table(path: Path, schema: str | None = None) -> Iterator[sqlite3.Connection]:
     """Open an empty table that appears at `path` when the block ends without an error.
+
+    Args:
+        path: The file.
+        schema: The statements that make it; None for those of a document table.
 
     Raises:
         StoreError: The file cannot be written.
@@ -86,8 +91,10 @@ def new_table(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         make_folder(path.parent)
         _remove(partial)
-        with closing(create(partial)) as connection:
+        with closing(create(partial, schema)) as connection:
             yield connection
+            if schema is None:
+                add_common_words(connection)
             leave_single_file(connection)
         remove_beside(path)
         publish_written(partial, path)

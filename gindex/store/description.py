@@ -45,6 +45,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "search_index": _search_index(manifest.search),
         "transform": values_of(manifest.search.transform),
         "fidelity": values_of(manifest.fidelity),
+        "indexed_fields": list(manifest.indexed_fields or ()),
         "segments": sum(spec.segments for spec in specs),
         "disk_bytes": _disk(manifest),
     }
@@ -61,11 +62,15 @@ def _search_index(search: SearchRecord) -> dict[str, Any]:
     }
 
 
+_KINDS = {"documents.sqlite": "documents", "fields": "fields"}
+"""What files of a volume are counted as, by the beginning of their name; all others as vectors."""
+
+
 def _disk(manifest: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for file in manifest.files:
         folder, *rest = file.path.split("/")
-        name = folder if folder != "volumes" else "documents" if rest[-1] == "documents.sqlite" else "vectors"
+        name = folder if folder != "volumes" else _KINDS.get(rest[-1].partition("-")[0], "vectors")
         sizes[name] = sizes.get(name, 0) + file.bytes
     return sizes
 

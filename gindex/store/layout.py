@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Newest version that is read; raised when a reader of the version before would misread the files."""
 
-SEVERAL, TRANSFORMED, PLAIN = 4, 3, 2
-"""Version that is written of an index with several FAISS files, of one whose vectors are transformed before they are
-searched, and of any other one."""
+FIELDS, SEVERAL, TRANSFORMED, PLAIN = 5, 4, 3, 2
+"""Version that is written of an index with indexed fields, of one with several FAISS files, of one whose vectors are
+transformed before they are searched, and of any other one."""
 
 
 REMEDY = "restore it, or see what gindex verify and gindex repair can do"
@@ -21,6 +21,7 @@ class VolumeLayout:
 
     documents.sqlite     documents and their parts
     documents.crc32c     checksums of its rows
+    fields-00000001.sqlite  index of fields of the documents, named after the version that made it
     vectors/             Zarr v3 group: codes, scales, self_influence
     segments/00000.json  checksums of one finished segment
     pending.json         what an add or compact was started with, until it is committed
@@ -38,6 +39,10 @@ class VolumeLayout:
     def row_checksums(self) -> Path:
         """The checksums of the document table's rows."""
         return self.folder / "documents.crc32c"
+
+    def field_index(self, version: int) -> Path:
+        """The index of fields of the documents that a version made."""
+        return self.folder / f"fields-{version:08d}.sqlite"
 
     @property
     def vectors(self) -> Path:

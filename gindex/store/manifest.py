@@ -54,6 +54,7 @@ class Manifest:
         search: The search index.
         fidelity: What the build measured at its end; None where it didn't.
         files: Every file of the version but this one.
+        indexed_fields: Fields of the metadata that are looked up by index, as filters write them; None where none are.
     """
 
     format_version: int
@@ -76,6 +77,7 @@ class Manifest:
     search: SearchRecord
     fidelity: FidelityRecord | None
     files: list[FileRecord]
+    indexed_fields: list[str] | None = None
 
     @classmethod
     def read(cls, layout: Layout, version: int) -> "Manifest":

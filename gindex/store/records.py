@@ -22,6 +22,7 @@ class OperationKind(StrEnum):
     ROLLBACK = "rollback"
     REPAIR = "repair"
     MERGE = "merge"
+    INDEX_FIELDS = "index-fields"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,7 @@ class VolumeRecord:
         skipped: Parts without a vector, by ordinal, with the reason.
         lost: Segments that must be computed again.
         sources: Fingerprints of the corpus files.
+        fields: File of the index of its fields, relative to the index's root; None where it has none.
     """
 
     number: int
@@ -174,6 +176,7 @@ class VolumeRecord:
     skipped: dict[str, str]
     lost: list[int]
     sources: list[SourceFingerprint]
+    fields: str | None = None
 
     def segment_range(self, number: int) -> range:
         """Part ordinals of a segment."""

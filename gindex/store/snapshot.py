@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gindex.config import EXAMPLES, TRANSFORMS
 from gindex.corpus.objectives import Objective
 from gindex.documents.checksums import Guard, RowChecksums
+from gindex.documents.field_index import FieldIndex
 from gindex.documents.table import DocumentTable
 from gindex.errors import CorruptStoreError
 from gindex.model.layer_records import LayerRecord
@@ -137,7 +138,15 @@ class Snapshot:
         """Open the document tables, each compared with its checksums as far as it is used."""
         paths = [self.layout.volume(volume.number).documents for volume in self.manifest.volumes]
         guards = [self._guard(volume) for volume in self.manifest.volumes]
-        return DocumentTable.open(*paths, deleted=self.manifest.deleted, guards=guards)
+        fields = [self._field_index(volume) for volume in self.manifest.volumes]
+        return DocumentTable.open(*paths, deleted=self.manifest.deleted, guards=guards, fields=fields)
+
+    def _field_index(self, volume: VolumeRecord) -> FieldIndex | None:
+        """The index of fields of a volume, compared with its checksum when it is first used."""
+        if volume.fields is None:
+            return None
+        path = self.root / volume.fields
+        return FieldIndex(path, partial(self.checked, path), volume.first_document, volume.first_part)
 
     def _guard(self, volume: VolumeRecord) -> Guard | None:
         """What a table is compared with; compare all of it, where its rows have no checksums of their own."""

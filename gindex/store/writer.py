@@ -1,6 +1,7 @@
 """The one way in which a version of an index comes to be, whatever made it.
 
-    draft, operation -> search index, where the vectors changed -> checksums of its files -> manifest
+    draft, operation -> search index, where the vectors changed -> indexes of fields, where a volume lacks one
+                     -> checksums of these files -> manifest
 
 Everything else that a draft names must be published before.
 """
@@ -13,8 +14,9 @@ from pathlib import Path
 from gindex.distribution import VERSION
 from gindex.errors import VersionError
 from gindex.files.atomic import publish_new
+from gindex.store.field_indexes import with_field_indexes
 from gindex.store.files import FileRecord, encode_json
-from gindex.store.layout import PLAIN, SEVERAL, TRANSFORMED, Layout
+from gindex.store.layout import FIELDS, PLAIN, SEVERAL, TRANSFORMED, Layout
 from gindex.store.manifest import Manifest
 from gindex.store.records import Operation, SearchRecord
 from gindex.store.snapshot import Snapshot
@@ -44,16 +46,17 @@ def write_version(layout: Layout, draft: Manifest, operation: Operation, derive:
         The manifest, committed.
 
     Raises:
-        CorruptStoreError: Vectors that the search index is derived from are damaged.
+        CorruptStoreError: Vectors or documents that something is derived from are damaged.
         StoreError: A file cannot be written.
         VersionError: Another writer committed the number first; its version stands.
     """
     if derive is not None:
         draft = derived(layout, draft, derive)
     number = next_version(layout)
+    draft = with_field_indexes(layout, draft, number)
     made = replace(
         draft,
-        format_version=_format_version(draft.search),
+        format_version=_format_version(draft),
         version=number,
         operation=operation,
         gindex_version=VERSION,
@@ -84,7 +87,9 @@ def derived(layout: Layout, draft: Manifest, derive: Derive) -> Manifest:
     return replace(lasting, search=search, files=[*lasting.files, *made])
 
 
-def _format_version(search: SearchRecord) -> int:
-    if len(search.faiss) > 1 or search.main.centres is not None:
+def _format_version(draft: Manifest) -> int:
+    if draft.indexed_fields is not None:
+        return FIELDS
+    if len(draft.search.faiss) > 1 or draft.search.main.centres is not None:
         return SEVERAL
-    return PLAIN if search.transform is None else TRANSFORMED
+    return PLAIN if draft.search.transform is None else TRANSFORMED

@@ -35,9 +35,9 @@ def write(path: Path, texts: dict[str, str]) -> str:
 def old(tmp_path, make_config, monkeypatch) -> Path:
     """An index as it was built before."""
     with monkeypatch.context() as before:
-        plain = schema._SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", f"user_version = {schema.PLAIN_WORDS}")
+        plain = schema.SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", f"user_version = {schema.PLAIN_WORDS}")
         plain = plain.replace(schema.FULL_TEXT, "fts5(text, content = 'documents', content_rowid = 'ordinal')")
-        before.setattr(schema, "_SCHEMA", plain)
+        before.setattr(schema, "SCHEMA", plain)
         before.setattr(schema, "indexed", lambda text: text)
         run_build([write(tmp_path / "corpus.jsonl", TEXTS)], tmp_path / "index", make_config())
     return tmp_path / "index"

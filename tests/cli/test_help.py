@@ -54,8 +54,8 @@ def test_every_option_has_help(name):
 
 
 NEED_NO_MODEL = {
-    "outliers", "reindex", "info", "delete", "compact", "versions", "rollback", "prune", "verify", "repair",
-    "evaluate lds", "evaluate removal", "evaluate mislabel",
+    "outliers", "reindex", "index-fields", "info", "delete", "compact", "versions", "rollback", "prune", "verify",
+    "repair", "evaluate lds", "evaluate removal", "evaluate mislabel",
     "check-model",  # MODEL is its argument
 }  # fmt: skip
 

@@ -32,7 +32,7 @@ def path(tmp_path, tokenizer):
 def statements(table: DocumentTable, text: str) -> list[str]:
     """The statements that a filter runs."""
     told: list[str] = []
-    (file,) = table._files
+    (file,) = table.files
     file.connection.set_trace_callback(told.append)
     filtered_parts(table, parse_filter(text))
     file.connection.set_trace_callback(None)

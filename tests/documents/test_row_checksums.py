@@ -10,6 +10,7 @@ from gindex.config import CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder
 from gindex.corpus.records import Document
 from gindex.documents.checksums import Guard, RowChecksums, row_checksum, write_row_checksums
+from gindex.documents.selection import lexical_documents
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import fill_table
 from gindex.errors import CorruptStoreError
@@ -59,7 +60,7 @@ def test_rows_by_ordinal_need_no_look_at_the_whole(table):
         for act in (
             some.counts, some.part_lengths, some.part_documents, some.compare, lambda: list(some.document_ids()),
             lambda: some.document("d1"), lambda: some.ordinals(["none"]),
-            lambda: some.rows("SELECT 1"), lambda: some.ranked("SELECT 1, 1", (), 1),
+            lambda: some.rows("SELECT 1"), lambda: lexical_documents(some, "a", 1),
         ):  # fmt: skip
             with pytest.raises(CorruptStoreError, match=r"^whole$"):
                 act()

@@ -337,7 +337,7 @@ def test_path_with_characters_of_a_uri(tmp_path, tokenizer):
 def test_locked_table_is_not_called_corrupt(path):
     holder = sqlite3.connect(path, isolation_level=None)
     with DocumentTable.open(path) as table:
-        table._files[0].connection.execute("PRAGMA busy_timeout = 10")
+        table.files[0].connection.execute("PRAGMA busy_timeout = 10")
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked") as caught:
             table.counts()

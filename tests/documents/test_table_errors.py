@@ -38,8 +38,6 @@ def test_what_is_asked_for_is_the_callers(path, kind):
     with DocumentTable.open(path) as table:
         with pytest.raises(FilterError, match="expected what SQLite can look for"):
             table.rows(statement, parameters)
-        with pytest.raises(FilterError):
-            table.ranked(statement, parameters, 1)
         assert table.rows("SELECT COUNT(*) FROM documents") == [(300,)]
 
 

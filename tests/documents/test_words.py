@@ -196,7 +196,7 @@ def test_how_a_run_is_cut():
 # Tables that were made before
 
 
-OLD = schema._SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", "user_version = 1").replace(
+OLD = schema.SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", "user_version = 1").replace(
     schema.FULL_TEXT, "fts5(text, content = 'documents', content_rowid = 'ordinal')"
 )
 
@@ -204,7 +204,7 @@ OLD = schema._SCHEMA.replace(f"user_version = {schema.TEXT_VERSION}", "user_vers
 @pytest.fixture
 def older(monkeypatch):
     """Make tables as they were made before."""
-    monkeypatch.setattr(schema, "_SCHEMA", OLD)
+    monkeypatch.setattr(schema, "SCHEMA", OLD)
     monkeypatch.setattr(schema, "indexed", lambda text: text)
     yield
     monkeypatch.undo()

@@ -307,8 +307,6 @@ def test_a_filter_that_takes_too_long_is_ended(start, built):
     documents.most_seconds = 0.2
     with pytest.raises(FilterError, match="too long"):
         documents.rows(endless, ("x",))
-    with pytest.raises(FilterError, match="too long"):
-        documents.ranked(endless, ("x",), 1)
     assert documents.rows("SELECT COUNT(*) FROM documents") == [(150,)]
     documents.most_seconds = None
 

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
@@ -68,7 +68,10 @@ def test_file_system_without_hard_links(layout, draft, monkeypatch):
     assert os.listdir(layout.manifests) == ["00000001.json"]
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Manifest) if field.name != "format_version"])
+REQUIRED = [field.name for field in fields(Manifest) if field.default is MISSING and field.name != "format_version"]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
 def test_missing_field_is_named(layout, manifest, name):
     content = read_json(path_of(layout))
     del content[name]
@@ -164,7 +167,9 @@ def test_the_format_is_raised_where_an_older_reader_would_misread(layout, draft)
     transformed = write_version(layout, replace(draft, search=search), Operation(kind=OperationKind.REINDEX))
     several = replace(draft.search, faiss=draft.search.faiss * 2)
     grown = write_version(layout, replace(draft, search=several), Operation(kind=OperationKind.ADD))
-    assert (plain.format_version, transformed.format_version, grown.format_version) == (2, 3, FORMAT_VERSION)
+    fields = write_version(layout, replace(draft, indexed_fields=["year"]), Operation(kind=OperationKind.ADD))
+    written = [each.format_version for each in (plain, transformed, grown, fields)]
+    assert written == [2, 3, 4, FORMAT_VERSION]
     assert read_json(layout.manifest(1))["search"] == values_of(draft.search.main)
     assert len(read_json(layout.manifest(3))["search"]["faiss"]) == 2
     assert [Manifest.read(layout, number) for number in (1, 2, 3)] == [plain, transformed, grown]

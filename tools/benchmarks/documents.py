@@ -17,12 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from gindex.corpus.records import Document
+from gindex.documents.field_index import FieldIndex
+from gindex.documents.field_index_writer import write_field_index
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts, lexical_documents
 from gindex.documents.table import DocumentTable
 from gindex.documents.table_writer import add_document, add_part, new_table
 
 WORDS, VOCABULARY, TOKENS, BATCH = 90, 50_000, 120, 1000
+
+BY_INDEX = ", by index"
+"""What the names of reads with indexed fields end with."""
+
+FIELDS = [("share",), ("serial",)]
+"""What is indexed: a field of a hundred values, and one of a value for each document."""
 
 Read = Callable[[DocumentTable], object]
 
@@ -45,6 +53,8 @@ def reads() -> dict[str, Read]:
         "where of 1%": where("share = 7"),
         "where of half": where("share < 50"),
         "where of all": where("share >= 0"),
+        "where of one serial number": where("serial = 0.0"),
+        "where of half of the serial numbers": where("serial < 0.5"),
         "words, the most common": words("w0"),
         "words, five common ones": words("w0 w1 w2 w3 w4"),
         "words, a rare one": words("w20000"),
@@ -62,9 +72,13 @@ def main() -> None:
         for documents in arguments.documents:
             path = Path(folder) / f"{documents}.sqlite"
             found.setdefault("fill", []).append(apart("", lambda path=path, count=documents: fill(path, count)))
-            for name in reads():
+            names = list(reads())
+            index = found.setdefault("index two fields", [])
+            index.append(apart("", lambda path=path: write_field_index(path, index_of(path), FIELDS, 0)))
+            for name in names + [f"{name}{BY_INDEX}" for name in names if name.startswith("where")]:
                 found.setdefault(name, []).append(apart(name, None, path))
-            print(f"{documents:,} documents, {path.stat().st_size / 1e6:,.0f} MB", flush=True)
+            sizes = [file.stat().st_size / 1e6 for file in (path, index_of(path))]
+            print(f"{documents:,} documents, {sizes[0]:,.0f} MB, indexed fields {sizes[1]:,.1f} MB", flush=True)
             path.unlink()
     print("read | " + " | ".join(f"{count:,}: first s, later s, MB" for count in arguments.documents) + " | exponent")
     for name, figures in found.items():
@@ -72,6 +86,11 @@ def main() -> None:
         grown = math.log(max(figures[-1][0], 1e-4) / max(figures[0][0], 1e-4))
         span = math.log(arguments.documents[-1] / arguments.documents[0]) or math.nan
         print(f"{name} | " + " | ".join(cells) + f" | {grown / span:.2f}")
+
+
+def index_of(path: Path) -> Path:
+    """The index of a table's fields."""
+    return path.with_suffix(".fields")
 
 
 def apart(name: str, work: Callable[[], None] | None, path: Path | None = None) -> tuple[float, float, float]:
@@ -83,8 +102,9 @@ def apart(name: str, work: Callable[[], None] | None, path: Path | None = None) 
         if work is not None:
             sender.send((*measured(work), math.nan))
             return
-        with DocumentTable.open(path) as table:
-            read = reads()[name]
+        index = FieldIndex(index_of(path), lambda: None, 0, 0) if name.endswith(BY_INDEX) else None
+        with DocumentTable.open(path, fields=[index]) as table:
+            read = reads()[name.removesuffix(BY_INDEX)]
             seconds, megabytes = measured(lambda: read(table))
             sender.send((seconds, megabytes, measured(lambda: read(table))[0]))
 
@@ -125,7 +145,8 @@ def documents(start: int, count: int) -> Iterator[Document]:
     weights = 1 / np.arange(1, VOCABULARY + 1)
     drawn = random.choice(VOCABULARY, (count, WORDS), p=weights / weights.sum())
     for number, row in enumerate(drawn.tolist(), start):
-        metadata = {"share": number % 100, "source": f"s{number % 7}"}
+        serial = (number * 0x9E3779B9 % 2**32) / 2**32
+        metadata = {"share": number % 100, "source": f"s{number % 7}", "serial": serial}
         yield Document(document_id=identifier(number), text=" ".join(f"w{word}" for word in row), metadata=metadata)
 
 

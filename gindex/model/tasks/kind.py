@@ -26,7 +26,7 @@ from gindex.queries.counted_text import CountedText, TokenLimit
 from gindex.queries.query import Query
 from gindex.queries.reader import QueryReader
 
-_ANY_TASK = ("form", "weight_field", "id_field", "max_tokens", "limit", "sample")
+_ANY_TASK = ("form", "weight_field", "id_field", "max_tokens", "limit", "sample", "index_field")
 """Fields of `CorpusConfig` that every task has a use for."""
 
 
