@@ -11,6 +11,7 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -46,8 +47,13 @@ class Observer(ABC):
         """Take the positions in their documents of the tokens that a layer gets, right before its activations.
 
         Layers that read every token once, in order, have none. Of an expert T is then the most tokens that a document
-        of the batch has there; -1 fills up the others' tokens, and their activations and gradients are zero. A lookup
-        table has a token as often as it is used for it.
+        of the batch has there; -1 fills up the others' tokens, and their activations and gradients are zero.
+        """
+
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:  # noqa: B027  few observers need it
+        """Take the tokens that each use of a layer reads, right before its activations, which join all uses.
+
+        Other layers than those that `TrackedLayer.is_repeated` have one use, and no call of this.
         """
 
     def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers have no use for them
@@ -88,6 +94,7 @@ def observe(
         observer.losses(losses_N.detach())
         if losses_N.requires_grad:
             losses_N.sum().backward()
+        running.uses.show(layers, observer)
     for layer in layers:
         if layer.name not in running.reached:
             weight = next(layer.module.parameters())
@@ -97,6 +104,26 @@ def observe(
     return losses_N.detach()
 
 
+class _Uses(Observer):
+    """Gathers the uses of layers that may have several in a pass, which an observer sees as one at its end."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        return a_NTI
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        self._found.setdefault(layer.name, []).append((kept, g_NTO))
+
+    def show(self, layers: Iterable[TrackedLayer], observer: Observer) -> None:
+        for layer in layers:
+            if uses := self._found.pop(layer.name, None):
+                a_NTI, g_NTO = (torch.cat(side, 1) for side in zip(*uses, strict=True))
+                observer.used(layer, [g.shape[1] for _, g in uses])
+                observer.gradients(layer, observer.activations(layer, a_NTI), g_NTO)
+
+
 class _Pass:
     """The state of a pass while it runs.
 
@@ -104,7 +131,8 @@ class _Pass:
         observer: Sees the layers.
         documents: N.
         texts: Rows of each document.
-        called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
+        uses: Those of layers that are observed at the end.
+        called: How often layers have run forward; in the backward pass how often again in a checkpointed block.
         tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
         reached: Layers whose output gradients have come.
         routes: Where pairs of tokens and experts lie, the last that were met: the weights of a block share them.
@@ -112,7 +140,8 @@ class _Pass:
 
     def __init__(self, observer: Observer, documents: int, texts: int) -> None:
         self.observer, self.documents, self.texts = observer, documents, texts
-        self.called: set[str] = set()
+        self.uses = _Uses()
+        self.called = Counter[str]()
         self.tokens: dict[int, int] = {}
         self.reached: set[str] = set()
         self.routes: tuple[Pairs, Routes] | None = None
@@ -125,11 +154,11 @@ class _Pass:
             ShapeError: The rows are not those of the documents.
             TrackedLayerError: It has run already, or no gradient would come back.
         """
-        if layer.name in self.called:
-            raise _unlike(layer, "one call", "a second one")
+        if self.called[layer.name] >= layer.calls:
+            raise _unlike(layer, _calls(layer.calls), "another one")
         if not torch.is_grad_enabled():
             raise _unlike(layer, "a call with gradients", "one without")
-        self.called.add(layer.name)
+        self.called[layer.name] += 1
         tokens = 1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)
         if rows != self.documents * self.texts * tokens:
             raise ShapeError(
@@ -146,10 +175,14 @@ class _Pass:
             TrackedLayerError: One has not: its gradient is zero, or its weights are used by another way.
         """
         for layer in layers:
-            if layer.name not in self.called:
-                raise _unlike(layer, "one call", "none")
+            if self.called[layer.name] < layer.calls:
+                raise _unlike(layer, _calls(layer.calls), str(self.called[layer.name] or "none"))
         self.called.clear()
         self.is_forward = False
+
+
+def _calls(count: int) -> str:
+    return "one call" if count == 1 else f"{count} calls"
 
 
 def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError:
@@ -187,13 +220,12 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
 
 
 def _table_hooks(layer: TrackedLayer, table: Table, running: _Pass) -> AbstractContextManager[None]:
-    """Show the observer a table, with the document's token that each of its positions is of."""
+    """Gather the uses of a table."""
 
-    def seen(a_NSH: Tensor, g_NSV: Tensor, tokens_NS: Tensor) -> None:
+    def seen(a_NTH: Tensor, g_NTV: Tensor) -> None:
         pause()
         running.reached.add(layer.name)
-        running.observer.routed(layer, tokens_NS)
-        running.observer.gradients(layer, running.observer.activations(layer, a_NSH), g_NSV)
+        running.uses.gradients(layer, a_NTH, g_NTV)
 
     rows = running.documents * running.texts
     return observed(table, running.documents, rows, partial(running.call, layer), seen)
@@ -218,7 +250,7 @@ def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]
 
     with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
         yield
-    running.called |= expansion.used
+    running.called.update(expansion.used)
 
 
 def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
@@ -295,14 +327,15 @@ def _forward_hook(
             return output if output.requires_grad else output.requires_grad_(True).clone()
         a = layer_input(args, kwargs).detach().to(output.dtype)  # some layers narrow what they read themselves
         call = _Call.of(layers, args, kwargs, running)
-        load = _keep(call, running.observer, a)
+        observer = running.uses if layers[0].is_repeated else running.observer
+        load = _keep(call, observer, a)
 
         def backward(g: Tensor) -> None:
             pause()  # on an accelerator another thread comes here, which must never stand still
             g = call.outputs((positions_last(g) if isinstance(module, Convolution) else g).detach())
             for part, kept in load():
                 running.reached.add(part.layer.name)
-                running.observer.gradients(part.layer, kept, part.cut(g))
+                observer.gradients(part.layer, kept, part.cut(g))
 
         if output.requires_grad:
             output.register_hook(backward)

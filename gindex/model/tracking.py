@@ -56,7 +56,7 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
     tried = [
-        *candidates.table_layers(model, choice),
+        *candidates.table_layers(model, choice, probe),
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
