@@ -84,7 +84,7 @@ def observe(
 
     Raises:
         ShapeError: A layer's first axis is not the document axis.
-        TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
+        TrackedLayerError: A layer does not run as often as when it was tried, or runs without gradients.
     """
     running = _Pass(observer, documents, texts)
     with alone(layers[0].place), _hooks(layers, running):

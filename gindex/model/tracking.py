@@ -1,9 +1,9 @@
 """The layers to track, found by trying the model, and the reasons why others are not tracked.
 
 A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
-convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
-few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
-skipped. The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
+convolution's patches), keeps documents apart whenever it runs, and autograd's gradient of its weights on a few
+documents is the one that the formula gives. A layer that is left out is named with its reason, never silently skipped.
+The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
 
 Parameters that are no matrices, such as norms' weights, are tried where the choice asks for them: see `expansion`.
 
