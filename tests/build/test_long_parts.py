@@ -43,3 +43,11 @@ def test_a_model_that_works_in_place_on_its_embeddings_is_measured(tmp_path, sma
     model = TrackedModel.load(ModelConfig(name=str(tmp_path), device="cpu"))
     assert token_bytes(model, 64).saved > 0
     assert pass_speed.token_seconds(model, np.array([64, 3])) > 0
+
+
+def test_choices_of_layers_are_told_apart_by_what_the_layers_cost(load):
+    """Passes are those of the model: measured once, not anew for each choice, they do not wobble between them."""
+    model = load()
+    other = TrackedModel.of(model.loaded, ModelConfig(name="the same", layers="mlp"))
+    lengths = np.array([40, 12])
+    assert pass_speed.token_seconds(model, lengths) == pass_speed.token_seconds(other, lengths)
