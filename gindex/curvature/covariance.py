@@ -7,6 +7,7 @@ Experts that share factors have A and S of the tokens of all of them: a token co
 Axes: N documents, T tokens, M real tokens, I layer inputs, O layer outputs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -78,6 +79,7 @@ class CovarianceObserver(Observer):
     gradient_moments: dict[str, TokenMoment] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
     _positions: dict[str, Tensor] = field(default_factory=dict)
+    _uses: dict[str, Sequence[int]] = field(default_factory=dict)
     _masks: tuple[Tensor, ...] = ()
 
     def begin(self, *masks_NT: Tensor) -> None:
@@ -90,10 +92,15 @@ class CovarianceObserver(Observer):
         self._masks = masks_NT
         self._counted.clear()
         self._positions.clear()
+        self._uses.clear()
 
     def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
         """Keep the positions [N, T] of an expert's tokens."""
         self._positions[layer.name] = positions_NT
+
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:
+        """Keep how many tokens each use of a layer reads."""
+        self._uses[layer.name] = tokens
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         """Keep a batch's activations [N, T, I - bias]: layers that share them hold the same."""
@@ -130,12 +137,16 @@ class CovarianceObserver(Observer):
         """Which positions of a layer are real tokens [N, positions]."""
         positions_NT = self._positions.get(layer.name)
         if positions_NT is None:
-            own = next((mask_NT for mask_NT in self._masks if mask_NT.shape[1] == positions), self._masks[0])
-            return real_positions(own, positions, layer.name)
+            uses = self._uses.get(layer.name, [positions])
+            return torch.cat([self._real_of_use(tokens, layer.name) for tokens in uses], 1)
         (mask_NT,) = self._masks  # encoder-decoders with experts are refused
         if mask_NT.shape[1] == 1:
             return mask_NT & (positions_NT >= 0)
         return mask_NT.gather(1, positions_NT.clamp(min=0)) & (positions_NT >= 0)
+
+    def _real_of_use(self, positions: int, name: str) -> Tensor:
+        own = next((mask_NT for mask_NT in self._masks if mask_NT.shape[1] == positions), self._masks[0])
+        return real_positions(own, positions, name)
 
 
 def real_positions(mask_NT: Tensor, positions: int, name: str) -> Tensor:

@@ -12,16 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gindex.config import ModelConfig
+from gindex.config import AUTO, CAUSAL, ModelConfig
 from gindex.errors import ModelError
 from gindex.model.library_messages import first_line
 from gindex.model.location import ADAPTER_SETTINGS, PICKLED_ADAPTER, SAFE_ADAPTER, find_model
+from gindex.model.named_functions import is_function_name
 
 HERE, ALONE = "default", "none"
 """Names of adapters: of the one in the folder itself, and of none at all."""
 
 KINDS = ("LORA", "IA3")
 """Kinds of adapters of peft whose gradients gindex has: LoRA with its forms rsLoRA and DoRA, and (IA)^3."""
+
+TASKS_OF_PEFT = {
+    "CAUSAL_LM": CAUSAL,
+    "SEQ_CLS": "classification",
+    "TOKEN_CLS": "token-classification",
+    "SEQ_2_SEQ_LM": "seq2seq",
+}
+"""Tasks of adapters by peft's names. One without a task has its base's."""
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 """Subfolders that training leaves beside its result; each is taken by name alone."""
@@ -73,11 +82,14 @@ class AdapterFolder:
     def base(self, config: ModelConfig) -> ModelConfig:
         """The base as a model of its own: where `base` says, else beside the adapter, else where its settings say.
 
-        A relative path in the settings is looked for from the adapter's folder, and then from here.
+        A relative path in the settings is looked for from the adapter's folder, and then from here. The task is the
+        adapter's, where it has one.
 
         Raises:
-            ModelError: The settings name none, or it is nowhere; says where it was looked for.
+            ModelError: The settings name none, or it is nowhere; says where it was looked for. Or the adapter is for
+                another task than is asked for.
         """
+        config = replace(config, task=self._task(config.task))
         if config.base is not None or self.beside is not None:
             return replace(config, name=config.base or str(self.beside))
         named = self.settings.get("base_model_name_or_path")
@@ -90,6 +102,17 @@ class AdapterFolder:
             )
         inside = self.path / named
         return replace(config, name=str(inside) if inside.is_dir() else named)
+
+    def _task(self, asked: str) -> str:
+        own = TASKS_OF_PEFT.get(str(self.settings.get("task_type")), AUTO)
+        if is_function_name(asked) or (AUTO not in (own, asked) and own != asked):
+            raise ModelError(
+                field=self.name,
+                expected=f"an adapter for `task` {asked}",
+                found=f"one for {self.settings.get('task_type') or 'the task of its base'}",
+                remedy="leave `task` out, or merge it with peft's merge_and_unload(), and give what that returns",
+            )
+        return asked if own == AUTO else own
 
     def find_base(self, config: ModelConfig) -> Path:
         """The folder of the base, fetched from the hub where it has to be.
@@ -171,12 +194,13 @@ def _read_settings(file: Path, name: str) -> dict[str, Any]:
             "give the folder",
         )
     task = settings.get("task_type")
-    if task not in (None, "CAUSAL_LM"):
+    if task is not None and task not in TASKS_OF_PEFT:
         raise ModelError(
             field=name,
-            expected="an adapter of a causal language model",
+            expected=f"an adapter of one of the tasks {', '.join(TASKS_OF_PEFT)}",
             found=f"one for {task}",
-            remedy="give an adapter of the task CAUSAL_LM",
+            remedy="merge it into its base with peft's merge_and_unload(), and give what that returns with a `task` of "
+            "your own",
         )
     return settings
 

@@ -57,7 +57,7 @@ def apply_adapter(model: nn.Module, folder: AdapterFolder, dtype: torch.dtype) -
     """
     peft = import_peft(folder.name)
     settings = _settings(peft, folder)
-    stored = _read(peft, folder)
+    stored = read_weights(folder)
     _check_vocabulary(model, folder, stored)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -122,8 +122,14 @@ def _settings(peft: Any, folder: AdapterFolder) -> Any:
     return kind(**values | {"inference_mode": False})
 
 
-def _read(peft: Any, folder: AdapterFolder) -> dict[str, Tensor]:
-    """The adapter's weights, by the names of the base's modules that they belong to; of pickled ones tensors alone."""
+def read_weights(folder: AdapterFolder) -> dict[str, Tensor]:
+    """The adapter's weights, by the names of the base's modules that they belong to; of pickled ones tensors alone.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+        ModelError: They cannot be read.
+    """
+    peft = import_peft(folder.name)
     try:
         stored: dict[str, Tensor] = peft.load_peft_weights(str(folder.path), device="cpu")
         return {str(name).removeprefix(_PREFIX): weight for name, weight in stored.items()}
@@ -139,6 +145,8 @@ def _read(peft: Any, folder: AdapterFolder) -> dict[str, Tensor]:
 
 def _check_vocabulary(model: nn.Module, folder: AdapterFolder, stored: Mapping[str, Tensor]) -> None:
     """Refuse an adapter that was trained with another number of tokens than the base has."""
+    if not isinstance(model.get_input_embeddings(), nn.Embedding):  # type: ignore[operator]  # it reads no tokens
+        return
     rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
     ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
     names = [name for name, module in model.named_modules() if any(module is end for end in ends)]

@@ -31,7 +31,7 @@ from gindex.model.layers import (
 from gindex.model.owners import inner_linears
 from gindex.model.quantisation import is_quantised_weight
 from gindex.model.sides import usual_block
-from gindex.model.tables import Table, reason_against_table
+from gindex.model.tables import Table, lookups, reason_against_table
 from gindex.model.tolerances import is_same_product, relative_error
 
 PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
@@ -44,12 +44,24 @@ _GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 @dataclass
 class _Calls:
-    """The calls of one layer, by the number of documents in the batch."""
+    """The calls of one layer, by the number of documents in the batch.
+
+    Attributes:
+        count: How many there are.
+        shapes: Shape of the last input.
+        order: Place of the last call among all.
+        inputs: Identities of the inputs in the last batch.
+        documents_first: Whether the first axis is that of documents in all calls.
+        graded: Whether all run with gradients.
+        affine: Whether the first output is the affine map of the input.
+        share: Share of the tokens that it reads.
+    """
 
     count: dict[int, int] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     order: int = 1 << 62
-    input_identity: tuple[int, int] = (0, 0)
+    inputs: list[tuple[int, int]] = field(default_factory=list)
+    documents_first: bool = True
     graded: bool = True
     affine: bool = True
     share: float = 1.0
@@ -138,7 +150,9 @@ class Candidates:
                 pairs: Pairs = args[1]
                 seen.shapes[documents] = pairs.batch or pairs.tokens, *x.shape[1:]
                 seen.share = len(x) / (pairs.tokens * module.experts)
-            seen.order, seen.input_identity = len(inputs), (id(x), x._version)
+            seen.order = len(inputs)
+            seen.inputs = [*(seen.inputs if seen.count[documents] > 1 else []), (id(x), x._version)]
+            seen.documents_first &= x.dim() > 1 and len(x) == documents
             seen.graded &= torch.is_grad_enabled()
             inputs.append(x)
             if checked and seen.count[documents] == 1:
@@ -160,7 +174,7 @@ class Candidates:
     def layers(self) -> list[TrackedLayer]:
         """Return the layers without a reason against them, in forward order, and note the reasons of the others."""
         layers: list[TrackedLayer] = []
-        sources: dict[tuple[tuple[int, int], bool, str], str] = {}
+        sources: dict[tuple[tuple[tuple[int, int], ...], bool, str], str] = {}
         for name in sorted(self.modules, key=lambda n: self.calls[n].order):
             module, seen = self.modules[name], self.calls[name]
             reason = self.reasons.get(name) or _reason_of_calls(module, seen)
@@ -175,9 +189,10 @@ class Candidates:
                 continue
             has_bias = module._parameters.get("bias") is not None
             cut = patch_geometry(module) if isinstance(module, Convolution) else ""
-            source = sources.setdefault((seen.input_identity, has_bias, cut), name)
+            source = sources.setdefault((tuple(seen.inputs), has_bias, cut), name)
             layer = layer_of(name, module, self.shapes[name], source, has_bias=has_bias)
-            layer = replace(layer, beside=beside, token_share=seen.share)
+            calls = max(seen.count.values())
+            layer = replace(layer, beside=beside, token_share=calls * seen.share, calls=calls)
             layers += parts_of(layer, part_count(module))
         return layers
 
@@ -186,38 +201,71 @@ class Candidates:
         named = {id(module): name for name, module in self.modules.items()}
         for layer in layers:
             yield layer.whole
-            if isinstance(layer.module, Table) and id(layer.module.head) in named:
-                yield named[id(layer.module.head)]
+            if isinstance(layer.module, Table):
+                yield from (name for name, of in self.embeddings.items() if of.weight is layer.module.weight)
+                if id(layer.module.head) in named:
+                    yield named[id(layer.module.head)]
 
-    def table_layers(self, model: nn.Module, choice: LayerChoice) -> list[TrackedLayer]:
+    def table_layers(self, model: nn.Module, choice: LayerChoice, probe: Probe) -> list[TrackedLayer]:
         """Return the lookup tables without a reason against them, and note the reasons of the others."""
-        shared, head, layers = shared_parameters(model), output_head(model), []
+        shared, head, tables = shared_parameters(model), output_head(model), dict[str, Table]()
+        by_weight: dict[int, dict[str, nn.Embedding]] = {}
         for name, module in self.embeddings.items():
-            others = [other for other in shared[id(module.weight)] if other != f"{name}.weight"]
+            by_weight.setdefault(id(module.weight), {})[name] = module
+        for weight, those in by_weight.items():
+            name, module = next(iter(those.items()))
             tied = head if head is not None and getattr(head, "weight", None) is module.weight else None
-            reason = reason_against_table(module)
-            if len(others) > (tied is not None):
-                reason = f"shared by {name}.weight, {', '.join(others)}"
+            names = [other.rpartition(".")[0] for other in shared[weight]]
+            others = [of for of in names if of not in those and model.get_submodule(of) is not tied]
+            reason = next(filter(None, map(reason_against_table, those.values())), None)
+            if others:
+                reason = f"shared by {', '.join(shared[weight])}"
             candidate = Candidate(
                 name=name,
                 outputs=module.num_embeddings,
                 weights=[f"{name}.weight"],
                 table=True,
-                tied_to=others[0].rpartition(".")[0] if others else None,
+                also=[of for of in names if of != name],
+                tied=tied is not None,
             )
-            reason = reason or choice.reason_against(candidate)
-            if not reason and (seen := self.calls[name]).count != {FEWER_DOCUMENTS: 1, PROBE_DOCUMENTS: 1}:
-                reason = f"not called once in a forward pass, but {max(seen.count.values(), default=0)} times"
-            if reason:
+            if reason := reason or choice.reason_against(candidate):
                 self.reasons[name] = reason
             else:
-                shape = module.embedding_dim, module.num_embeddings
-                layers.append(layer_of(name, Table(module, tied), shape, name, has_bias=False))
+                run = [of for inner, of in those.items() if self.calls[inner].count]
+                tables[name] = Table(run or [module], tied)
+        return self._tried_tables(tables, probe)
+
+    def _tried_tables(self, tables: Mapping[str, Table], probe: Probe) -> list[TrackedLayer]:
+        """Return the tables whose entries are looked up by document, or by position alone."""
+        layers, seen = [], lookups(tables.values(), probe, (FEWER_DOCUMENTS, PROBE_DOCUMENTS)) if tables else {}
+        for name, table in tables.items():
+            fewer, more = (seen[id(table), documents] for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS))
+            if len(fewer) != len(more) or not more:
+                alike = "its entries are not looked up alike in batches of different sizes"
+                self.reasons[name] = (
+                    alike if fewer or more else "its entries are not looked up, or in a way of their own"
+                )
+                continue
+            table.has_positions = fewer == more and all(len(shape) == 1 for shape in more)
+            sizes = ((FEWER_DOCUMENTS, fewer), (PROBE_DOCUMENTS, more))
+            by_document = all(len(s) > 1 and s[0] in (1, n) for n, shapes in sizes for s in shapes)
+            if not (table.has_positions or by_document):
+                self.reasons[name] = (
+                    f"its lookups have another axis first ({list(more[0])} of {PROBE_DOCUMENTS} documents)"
+                )
+                continue
+            layer = layer_of(name, table, (table.inputs, table.outputs), name, has_bias=False)
+            layers.append(replace(layer, token_share=float(len(more)), calls=len(more)))
         return layers
 
     def parameter_layers(self, model: nn.Module, choice: LayerChoice, probe: Probe) -> list[TrackedLayer]:
         """Return the parameters that are layers by themselves, and note the reasons against others."""
-        called = {name: module for name, module in self.modules.items() if self.calls[name].count}
+        tables = {id(embedding.weight) for embedding in self.embeddings.values()}
+        called = {
+            name: module
+            for name, module in self.modules.items()
+            if self.calls[name].count and id(module._parameters.get("weight")) not in tables
+        }
         self.parameters = dict(own_parameters(model, called))
         for name, parameter in self.parameters.items():
             holder = type(parameter.holder).__name__
@@ -302,8 +350,9 @@ def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
         return "not called in a forward pass"
     if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
         return "not called alike in batches of different sizes"
-    if max(seen.count.values()) > 1:
-        return f"called {max(seen.count.values())} times in one forward pass"
+    whole = part_count(module) is None and not isinstance(module, InnerLinear)
+    if max(seen.count.values()) > 1 and not (whole and seen.documents_first):
+        return f"called {max(seen.count.values())} times in one forward pass, on other axes than documents or in parts"
     if not seen.graded:
         return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"
     if not seen.affine and isinstance(module, InnerLinear):

@@ -11,6 +11,7 @@ Axes: N documents, T tokens (of a convolution: output positions), I layer inputs
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,13 @@ class Observer(ABC):
         """Take the positions in their documents of the tokens that a layer gets, right before its activations.
 
         Layers that read every token once, in order, have none. Of an expert T is then the most tokens that a document
-        of the batch has there; -1 fills up the others' tokens, and their activations and gradients are zero. A lookup
-        table has a token as often as it is used for it.
+        of the batch has there; -1 fills up the others' tokens, and their activations and gradients are zero.
+        """
+
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:  # noqa: B027  few observers need it
+        """Take the tokens that each use of a layer reads, right before its activations, which join all uses.
+
+        Other layers than those that `TrackedLayer.is_repeated` have one use, and no call of this.
         """
 
     def losses(self, losses_N: Tensor) -> None:  # noqa: B027  most observers have no use for them
@@ -70,6 +76,11 @@ class Chosen(Observer):
         """Show the positions of a chosen layer's tokens."""
         if layer.name in self._names:
             self._observer.routed(layer, positions_NT)
+
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:
+        """Show the tokens of each use of a chosen layer."""
+        if layer.name in self._names:
+            self._observer.used(layer, tokens)
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Any:
         """Show a chosen layer's activations; of the others nothing is kept."""
@@ -105,7 +116,7 @@ def observe(
 
     Raises:
         ShapeError: A layer's first axis is not the document axis.
-        TrackedLayerError: A layer does not run, runs twice, or runs without gradients.
+        TrackedLayerError: A layer does not run as often as when it was tried, or runs without gradients.
     """
     scaling = LossScaling(layers, documents)
     with alone(layers[0].place):
@@ -132,7 +143,28 @@ def _run(layers: Sequence[TrackedLayer], running: "_Pass", losses: Callable[[], 
         running.observer.losses(losses_N.detach())
         if losses_N.requires_grad:
             running.scaling.scaled(losses_N).sum().backward()
+        running.show_uses(layers)
     return losses_N.detach()
+
+
+class _Uses(Observer):
+    """Gathers the uses of layers that may have several in a pass, which an observer sees as one at its end."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
+        return a_NTI
+
+    def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
+        self._found.setdefault(layer.name, []).append((kept, g_NTO))
+
+    def taken(self, layers: Iterable[TrackedLayer]) -> Iterator[tuple[TrackedLayer, list[int], Tensor, Tensor]]:
+        """Each layer that was used, the tokens of each use, and activations and gradients of all, which are let go."""
+        for layer in layers:
+            if uses := self._found.pop(layer.name, None):
+                a_NTI, g_NTO = (torch.cat(side, 1) for side in zip(*uses, strict=True))
+                yield layer, [g.shape[1] for _, g in uses], a_NTI, g_NTO
 
 
 class _Pass:
@@ -142,7 +174,8 @@ class _Pass:
         observer: Sees the layers.
         documents: N.
         texts: Rows of each document.
-        called: Layers that have run forward; in the backward pass those that have run again in a checkpointed block.
+        uses: Those of layers that are observed at the end.
+        called: How often layers have run forward; in the backward pass how often again in a checkpointed block.
         tokens: T as the layers in `TrackedLayer.beside` read it, by their identity.
         scaling: Of the losses, where gradients pass float16.
         reached: Layers whose output gradients have come.
@@ -151,7 +184,8 @@ class _Pass:
 
     def __init__(self, observer: Observer, documents: int, texts: int, scaling: LossScaling) -> None:
         self.observer, self.documents, self.texts, self.scaling = observer, documents, texts, scaling
-        self.called: set[str] = set()
+        self.uses = _Uses()
+        self.called = Counter[str]()
         self.tokens: dict[int, int] = {}
         self.reached: set[str] = set()
         self.routes: tuple[Pairs, Routes] | None = None
@@ -164,11 +198,11 @@ class _Pass:
             ShapeError: The rows are not those of the documents.
             TrackedLayerError: It has run already, or no gradient would come back.
         """
-        if layer.name in self.called:
-            raise _unlike(layer, "one call", "a second one")
+        if self.called[layer.name] >= layer.calls:
+            raise _unlike(layer, _calls(layer.calls), "another one")
         if not torch.is_grad_enabled():
             raise _unlike(layer, "a call with gradients", "one without")
-        self.called.add(layer.name)
+        self.called[layer.name] += 1
         tokens = 1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)
         if rows != self.documents * self.texts * tokens:
             raise ShapeError(
@@ -181,8 +215,17 @@ class _Pass:
     def show(self, layer: TrackedLayer, kept: Any, g_NTO: Tensor) -> None:
         """Show the observer the gradients of a layer, unless those of a document have overflowed and come again."""
         self.reached.add(layer.name)
-        if self.scaling.shows(layer, g_NTO):
+        if layer.is_repeated:
+            self.uses.gradients(layer, kept, self.scaling.unscaled(g_NTO))
+        elif self.scaling.shows(layer, g_NTO):
             self.observer.gradients(layer, kept, self.scaling.unscaled(g_NTO))
+
+    def show_uses(self, layers: Iterable[TrackedLayer]) -> None:
+        """Show the observer the layers whose uses were gathered, likewise."""
+        for layer, tokens, a_NTI, g_NTO in self.uses.taken(layers):
+            if not self.scaling.is_shown(layer) and self.scaling.shows(layer, a_NTI, g_NTO):
+                self.observer.used(layer, tokens)
+                self.observer.gradients(layer, self.observer.activations(layer, a_NTI), g_NTO)
 
     def end_forward(self, layers: Sequence[TrackedLayer]) -> None:
         """Check that all layers have run; from now on they run again, where their block is checkpointed.
@@ -191,10 +234,14 @@ class _Pass:
             TrackedLayerError: One has not: its gradient is zero, or its weights are used by another way.
         """
         for layer in layers:
-            if layer.name not in self.called:
-                raise _unlike(layer, "one call", "none")
+            if self.called[layer.name] < layer.calls:
+                raise _unlike(layer, _calls(layer.calls), str(self.called[layer.name] or "none"))
         self.called.clear()
         self.is_forward = False
+
+
+def _calls(count: int) -> str:
+    return "one call" if count == 1 else f"{count} calls"
 
 
 def _unlike(layer: TrackedLayer, expected: str, found: str) -> TrackedLayerError:
@@ -232,14 +279,12 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
 
 
 def _table_hooks(layer: TrackedLayer, table: Table, running: _Pass) -> AbstractContextManager[None]:
-    """Show the observer a table, with the document's token that each of its positions is of."""
+    """Gather the uses of a table."""
 
-    def seen(a_NSH: Tensor, g_NSV: Tensor, tokens_NS: Tensor) -> None:
+    def seen(a_NTH: Tensor, g_NTV: Tensor) -> None:
         pause()
         running.reached.add(layer.name)
-        if not running.scaling.is_shown(layer) and running.scaling.shows(layer, a_NSH, g_NSV):
-            running.observer.routed(layer, tokens_NS)
-            running.observer.gradients(layer, running.observer.activations(layer, a_NSH), g_NSV)
+        running.uses.gradients(layer, a_NTH, g_NTV)
 
     rows = running.documents * running.texts
     return observed(table, running.documents, rows, partial(running.call, layer), seen, running.scaling.unscaled)
@@ -264,7 +309,7 @@ def _expansion(layers: Iterable[TrackedLayer], running: _Pass) -> Iterator[None]
 
     with Expansion(parameters, running.documents * running.texts, KnownRoles(parameters=parameters), done) as expansion:
         yield
-    running.called |= expansion.used
+    running.called.update(expansion.used)
 
 
 def _token_hook(running: _Pass) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
@@ -325,10 +370,11 @@ class _Call:
 
     def observed(self, running: _Pass, a: Tensor) -> Iterator[tuple[_Part, Any]]:
         """Show the activations of each part; with what the observer keeps of them."""
-        observer, prepared = running.observer, self.inputs(a)
+        prepared = self.inputs(a)
         for part in self.parts:
             if running.scaling.is_shown(part.layer):
                 continue
+            observer = running.uses if part.layer.is_repeated else running.observer
             if part.positions_NT is not None:
                 observer.routed(part.layer, part.positions_NT)
             yield part, observer.activations(part.layer, part.cut(prepared))

@@ -39,6 +39,7 @@ class ModelFolder:
         pickled: Whether its weights are pickled.
         stored: The file of each weight by its name; empty where they are pickled.
         quantised: Whether its weights are quantised, which the base of an adapter alone may be.
+        has_head: Whether it has a head of labels, where its task asks for one; else an adapter brings it.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class ModelFolder:
     pickled: bool
     stored: Mapping[str, Path]
     quantised: bool = False
+    has_head: bool = True
 
     @classmethod
     def read(cls, path: Path, config: ModelConfig, *, is_base: bool = False) -> "ModelFolder":
@@ -65,7 +67,9 @@ class ModelFolder:
         settings = _read_settings(path, name)
         quantised = is_quantised(settings, name, is_base=is_base)
         kind = chosen_kind(config.task, settings)
-        kind.check_architecture(settings, name)
+        has_head = any(kind.fits(str(each), settings) for each in settings.get("architectures") or [])
+        if has_head or not (is_base and kind.has_labels):
+            kind.check_architecture(settings, name)
         _check_elsewhere(path, settings, name)
         files = _weight_files(path, SAFE_WEIGHTS, name)
         if not files:
@@ -79,6 +83,7 @@ class ModelFolder:
             pickled=not files,
             stored=stored,
             quantised=quantised,
+            has_head=has_head,
         )
 
     @property

@@ -113,7 +113,7 @@ class Owner:
         module: The owner.
         forward: What the owner computes, called with the owner, the stand-ins and the arguments.
         linears: Stand-ins by the name that their layers have, from the owner on.
-        before: Another owner to open too, which runs before.
+        before: Another owner to open too, which runs before, and may have one before it.
         memory: What it leaves for another owner.
     """
 
@@ -128,11 +128,17 @@ class Owner:
 def opened(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let the owners of stand-ins among some modules run them, in the present pass alone."""
     last = [module.owner for module in modules if isinstance(module, InnerLinear)]
-    owners = {id(o.module): o for owner in last for o in (owner.before, owner) if o is not None}
+    owners = {id(each.module): each for owner in last for each in reversed(list(_chain(owner)))}
     with ExitStack() as stack:
         for owner in owners.values():
             stack.enter_context(_replaced(owner))
         yield
+
+
+def _chain(owner: Owner | None) -> Iterator[Owner]:
+    while owner is not None:
+        yield owner
+        owner = owner.before
 
 
 class _Opened:

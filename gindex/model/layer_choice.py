@@ -24,7 +24,8 @@ class Candidate:
         weights: Names of its weights.
         parameter_of: Class of the module that it is a parameter of, where it is no linear layer; else None.
         table: Whether it is a lookup table.
-        tied_to: Name of the output head where its weight is that too; the table goes by either name.
+        also: Names of other modules that have the same weight; the table goes by any of them.
+        tied: Whether the output head is one of those.
     """
 
     name: str
@@ -34,7 +35,8 @@ class Candidate:
     weights: Sequence[str] = ()
     parameter_of: str | None = None
     table: bool = False
-    tied_to: str | None = None
+    also: Sequence[str] = ()
+    tied: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class LayerChoice:
 
     def reason_against(self, layer: Candidate) -> str | None:
         """Say why a layer is left out, None where it is not."""
-        name, called = layer.name, [of for of in (layer.name, layer.tied_to) if of is not None]
+        name, called = layer.name, (layer.name, *layer.also)
         if self.names is not None:
             recorded = name in self.names or f"{name}.0" in self.names  # the first expert of a fused weight
             return None if recorded else "not among the layers that the index was built with"
@@ -72,7 +74,7 @@ class LayerChoice:
         if self.layers == EVERYTHING:
             return None
         if layer.table:
-            use = "an embedding, the output head's weight too" if layer.tied_to else "an embedding"
+            use = "an embedding, the output head's weight too" if layer.tied else "an embedding"
             return f"{use}, not of the body: `layers` everything or `track` {name} takes it"
         if layer.parameter_of is not None:
             return f"of {layer.parameter_of}, not a linear layer: `layers` everything takes it"

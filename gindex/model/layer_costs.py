@@ -1,18 +1,18 @@
-"""What layers cost a build, reckoned from their shapes, and the rule by which the output head is tracked or not."""
+"""What layers cost a build, reckoned from their shapes, and the rule by which an output head is tracked, and how."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from gindex.model.layers import TrackedLayer
+from gindex.model.sides import UNIT_VECTORS
 
 WIDE_HEAD = 8192
-"""Tokens of an output head up to which it costs little whatever the body: a quarter of a gigabyte and a minute. Its
-pseudo-gradients then have a basis of one matrix; those of a wider one have the unit vectors."""
+"""Most tokens of an output head whose pseudo-gradients may have a basis of one matrix, which gains little over the unit
+vectors that those of a wider one have."""
 
 HEAD_SHARE = 0.5
-"""What a wider output head may cost by default, as a share of what the body costs."""
-
+"""What an output head may cost by default, as a share of what the body costs."""
 
 LOGIT_COPIES = 2
 """How many times as often as other values logits are held in a pass: in float32 too, and so are their gradients."""
@@ -65,21 +65,37 @@ def head_share(head: TrackedLayer, layers: Iterable[TrackedLayer]) -> float:
     return replace(costs, kept=LOGIT_COPIES * costs.kept).share_of(LayerCosts.of(of for of in layers if of.body))
 
 
+def structured_head(head: TrackedLayer, layers: Sequence[TrackedLayer]) -> TrackedLayer:
+    """Return an output head with the basis of its tokens that it has: a matrix where it may cost as much, else none.
+
+    Args:
+        head: The head.
+        layers: The layers that are tracked.
+    """
+    matrix, unit = replace(head, output_block=None), replace(head, output_block=UNIT_VECTORS)
+    return matrix if head.outputs <= WIDE_HEAD and _excess(matrix, layers) is None else unit
+
+
 def reason_against_head(head: TrackedLayer, layers: Sequence[TrackedLayer]) -> str | None:
     """Say why an output head is left out by default, None where it is not.
 
     With it a build costs at most half as much again as without, in memory, on disk, and in time.
 
     Args:
-        head: The head, which is not of the body.
+        head: The head, structured.
         layers: The layers that are tracked.
     """
-    if head.outputs <= WIDE_HEAD or not any(layer.body for layer in layers):
-        return None
-    share = head_share(head, layers)
-    if share <= HEAD_SHARE:
+    if (share := _excess(head, layers)) is None:
         return None
     return (
         f"an output head of {head.outputs:,} tokens, off by default for what it costs, {share:,.1f} times what the "
         f"body does; `track` {head.name} takes it"
     )
+
+
+def _excess(head: TrackedLayer, layers: Sequence[TrackedLayer]) -> float | None:
+    """The share of the body's costs that an output head has, where it is too large; None where it is not."""
+    if head.body or not any(layer.body for layer in layers):
+        return None
+    share = head_share(head, layers)
+    return share if share > HEAD_SHARE else None

@@ -18,6 +18,7 @@ from gindex.model.expansion import OwnParameter
 from gindex.model.inner_linears import ExpertLinears, InnerLinear
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.sides import Side
+from gindex.model.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +42,10 @@ class TrackedLayer:
         beside: Where the layer reads [N * T, I], the documents one behind the other: an affine layer that runs before
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
         expert: Which expert of a fused weight, or group of a convolution, it is; None for any other layer.
-        token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
+        token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight; a layer that
+            runs twice reads them twice.
+        calls: How often it runs in a pass: a block that is used several times has as many uses of its weights, whose
+            gradient is the sum of all. Of a lookup table it is its lookups alone.
         shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
             though it reads tokens of its own.
         through_float16: Whether gradients may pass float16 on their way to it, as the model has weights in it.
@@ -60,6 +64,7 @@ class TrackedLayer:
     beside: nn.Module | None = None
     expert: int | None = None
     token_share: float = 1.0
+    calls: int = 1
     shares_factors: bool = False
     through_float16: bool = False
 
@@ -81,6 +86,11 @@ class TrackedLayer:
     def whole(self) -> str:
         """Name of the fused weight or convolution that it is of, which all choices are about; else of the layer."""
         return self.name if self.expert is None else self.name.rpartition(".")[0]
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it may have several uses in a pass, which are observed together at its end."""
+        return self.calls > 1 or isinstance(self.module, Table)
 
     @property
     def place(self) -> nn.Module:

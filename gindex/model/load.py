@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gindex.config import CAUSAL, USUAL_TOKENS, CorpusConfig, ModelConfig
+from gindex.config import USUAL_TOKENS, CorpusConfig, ModelConfig
 from gindex.corpus.encoding import Encoder
 from gindex.corpus.objectives import WeightedTokens
 from gindex.errors import ModelError, QueryError, TokenizerError
 from gindex.model.adapter_folder import AdapterFolder
-from gindex.model.adapters import apply_adapter, import_peft
+from gindex.model.adapter_head import settle_labels, settle_padding, whole_weights, without_head
+from gindex.model.adapters import apply_adapter, import_peft, read_weights
 from gindex.model.attention import use_fast_attention
 from gindex.model.context_length import most_tokens
 from gindex.model.custom_models import rebuild
@@ -206,13 +207,6 @@ def _find_folders(config: ModelConfig) -> tuple[AdapterFolder | None, ModelFolde
         import_peft(config.name)  # before anything large is read
         base = adapter.base(config)
         folder = ModelFolder.read(adapter.find_base(base), base, is_base=True)
-        if folder.kind.name != CAUSAL:
-            raise ModelError(
-                field=config.name,
-                expected="an adapter of a causal language model",
-                found=f"one of {folder.kind.described}",
-                remedy="merge it with peft's merge_and_unload(), and give what that returns",
-            )
         return adapter, folder
     if config.base is not None:
         raise ModelError(
@@ -242,7 +236,7 @@ def load_model(config: ModelConfig, known: Mapping[str, str] | None = None) -> L
     with loading(), quiet():
         tokenizer = _load_reader(read, config)
         dtype = _pick_dtype(config, read.settings, device)
-        model = _load_weights(read, config, dtype, device)
+        model = _load_weights(read, config, dtype, device, _settle_head(read, config, tokenizer))
         kind = folder.kind(config.name, model, tokenizer)
         fingerprint = fingerprint_files(folder.stored) if folder.quantised else fingerprint_model(model)
         loaded = LoadedModel(
@@ -336,7 +330,25 @@ def _untrusted(name: str) -> ModelError:
     )
 
 
-def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _settle_head(read: ModelSettings, config: ModelConfig, tokenizer: Any) -> Mapping[str, Tensor] | None:
+    """The weights that an adapter of a classifier brings whole, for which its base is settled; None without one."""
+    kind = read.folder.kind
+    if read.adapter is None or not kind.has_labels:
+        return None
+    whole = whole_weights(read_weights(read.adapter))
+    settle_labels(read.settings, read.folder, whole, trusted=config.trust_remote_code)
+    if kind.reads_tokens:
+        settle_padding(read.settings, tokenizer)
+    return whole
+
+
+def _load_weights(
+    read: ModelSettings,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    whole: Mapping[str, Tensor] | None,
+) -> nn.Module:
     import transformers
 
     name, folder, kind = read.folder.name, read.folder, read.folder.kind
@@ -354,7 +366,7 @@ def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, 
             adapter_kwargs={"subfolder": ADAPTER_SETTINGS},  # no folder: transformers must not apply adapters itself
         )
         model: nn.Module = loaded[0]
-        report: Mapping[str, Any] = loaded[1]
+        report: Mapping[str, Any] = loaded[1] if whole is None else without_head(loaded[1], model, folder, whole)
     except Exception as error:
         if folder.pickled:  # torch's own words advise to run the code
             raise ModelError(
@@ -377,6 +389,7 @@ def _load_weights(read: ModelSettings, config: ModelConfig, dtype: torch.dtype, 
             "missing_keys": {*report["missing_keys"], *hidden},
             "unexpected_keys": set(report["unexpected_keys"]) - unused,
         },
+        is_base=whole is not None,
     )
     check_padding(name, model, folder.stored)
     if is_own(model):

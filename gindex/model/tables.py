@@ -3,46 +3,51 @@
 The gradient of a table [V, H] has a row for each entry that a document reads: the sum over its tokens of the gradient
 of what was looked up. As an outer product that is sum_t u_t e_t^T, with u_t the unit vector of the entry and e_t the
 gradient. A head that multiplies by the same table adds sum_t g_t h_t^T, with g_t the gradient of its logits and h_t the
-hidden state. So to observers a table is one layer with two positions for each token, whose activations are e and h, and
-whose output gradients are u and g; the sum of both uses is what its gradient is, and no V x V matrix is made of it.
-
-Observers see a table when the gradient of what was looked up has come, the last in a pass.
+hidden state; an encoder and a decoder may each look up. So to observers a table is one layer with several uses in a
+pass, whose activations are e and h, and whose output gradients are u and g. The sum of all uses is its gradient, and no
+V x V matrix is made of it.
 
 Axes: N documents, T tokens, V entries, H features of an entry.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gindex.model.inner_linears import InnerLinear, Owner, own_products
+from gindex.model.inner_linears import InnerLinear, Owner, opened, own_products
 from gindex.model.isolation import own
 
 
 class Table(InnerLinear):
-    """A stand-in for the lookups in an embedding's weight, and for what a head multiplies by it.
+    """A stand-in for the lookups in a weight of embeddings, and for what a head multiplies by it.
 
     Attributes:
         padding_idx: The entry that no lookup gives a gradient to, None where there is none.
+        has_positions: Whether its entries are looked up once for all documents, as [T].
     """
 
-    def __init__(self, embedding: nn.Embedding, head: nn.Module | None = None) -> None:
+    def __init__(self, embeddings: Sequence[nn.Embedding], head: nn.Module | None = None) -> None:
         """Share the weight.
 
         Args:
-            embedding: The embedding.
+            embeddings: The embeddings that have the weight.
             head: The layer that multiplies by the same weight, where there is one.
         """
-        weight: nn.Parameter = embedding._parameters["weight"]  # type: ignore[assignment]
-        super().__init__(weight, None, embedding.embedding_dim, embedding.num_embeddings)
-        self.padding_idx: int | None = embedding.padding_idx
+        first = embeddings[0]
+        weight: nn.Parameter = first._parameters["weight"]  # type: ignore[assignment]
+        super().__init__(weight, None, first.embedding_dim, first.num_embeddings)
+        self.padding_idx: int | None = first.padding_idx
+        self.has_positions = False
         self._head = (head,)  # no submodule
-        self.owner = Owner(module=embedding, forward=own_products, linears={"": self})
+        owner: Owner | None = None
+        for embedding in embeddings:
+            owner = Owner(module=embedding, forward=own_products, linears={"": self}, before=owner)
+        if owner is not None:
+            self.owner = owner
 
     @property
     def head(self) -> nn.Module | None:
@@ -71,19 +76,40 @@ def reason_against_table(embedding: nn.Embedding) -> str | None:
     return "an embedding with sparse gradients" if embedding.sparse else None
 
 
+def lookups(
+    tables: Iterable[Table], probe: Callable[[int], object], batches: Sequence[int]
+) -> dict[tuple[int, int], list[tuple[int, ...]]]:
+    """Shapes of the entries that each table is asked for in passes over batches of so many documents.
+
+    Args:
+        tables: The tables.
+        probe: Runs a pass over so many documents.
+        batches: Numbers of documents.
+
+    Returns:
+        A shape for each lookup, by the table's identity and the number of documents.
+    """
+    tables = list(tables)
+    found: dict[tuple[int, int], list[tuple[int, ...]]] = {
+        (id(table), documents): [] for table in tables for documents in batches
+    }
+    for documents in batches:
+        with ExitStack() as stack:
+            stack.enter_context(opened(tables))
+            for table in tables:
+                shapes = found[id(table), documents]
+                hook = own(lambda _module, args, _output, shapes=shapes: shapes.append(tuple(args[0].shape)))
+                stack.callback(table.register_forward_hook(hook).remove)
+            stack.enter_context(torch.no_grad())
+            probe(documents)
+    return found
+
+
 Called = Callable[[int, tuple[int, ...]], None]
 """Takes note of a call with a number of rows, on an input of a shape."""
 
-Seen = Callable[[Tensor, Tensor, Tensor], None]
-"""Takes activations [N, S, H] and output gradients [N, S, V] of a table, and the token [N, S] of each position."""
-
-
-@dataclass(kw_only=True)
-class _Uses:
-    """What is known of the uses of a table in a pass: activations and output gradients, by document."""
-
-    hidden: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
+Seen = Callable[[Tensor, Tensor], None]
+"""Takes activations [N, T, H] and output gradients [N, T, V] of a use of a table."""
 
 
 @contextmanager
@@ -97,13 +123,14 @@ def observed(
         documents: N.
         rows: Rows of the batch.
         called: Called when entries are looked up.
-        seen: Called when the gradient of what was looked up has come.
+        seen: Called when the gradient of a use has come.
         unscaled: Divides gradients [N, T, ...] by the scale of their document's loss.
     """
-    uses = _Uses()
 
     def look_up(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         entries = args[0]
+        if table.has_positions:
+            entries, output = entries[None], output[None]
         if len(entries) == 1 != rows:  # positions, which are the same for all documents
             entries, output = entries.expand(rows, -1), output.expand(rows, -1, -1)
         called(len(entries), tuple(entries.shape))
@@ -111,10 +138,7 @@ def observed(
 
         def backward(e: Tensor) -> None:
             e_NTH = unscaled(e.detach().reshape(documents, -1, e.shape[-1]))
-            a_NSH = torch.cat([e_NTH, *uses.hidden], 1)
-            g_NSV = torch.cat([table.unit_vectors(entries_NT, e_NTH.dtype), *uses.logits], 1)
-            tokens_T = torch.arange(entries_NT.shape[1], device=e.device)
-            seen(a_NSH, g_NSV, tokens_T.repeat(g_NSV.shape[1] // max(1, len(tokens_T))).expand(documents, -1))
+            seen(e_NTH, table.unit_vectors(entries_NT, e_NTH.dtype))
 
         if output.requires_grad:
             output.register_hook(backward)
@@ -125,12 +149,7 @@ def observed(
 
     def multiply(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         h_NTH = args[0].detach().to(output.dtype).reshape(documents, -1, args[0].shape[-1])
-
-        def backward(g: Tensor) -> None:
-            uses.hidden.append(h_NTH)
-            uses.logits.append(unscaled(g.detach().reshape(documents, -1, g.shape[-1])))
-
-        output.register_hook(backward)
+        output.register_hook(lambda g: seen(h_NTH, unscaled(g.detach().reshape(documents, -1, g.shape[-1]))))
         return output
 
     with ExitStack() as stack:

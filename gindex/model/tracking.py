@@ -1,16 +1,16 @@
 """The layers to track, found by trying the model, and the reasons why others are not tracked.
 
 A layer is tracked when it does what its gradient formula assumes: it is an affine map (of features, or of a
-convolution's patches), runs once in a forward pass, keeps documents apart, and autograd's gradient of its weights on a
-few documents is the one that the formula gives. A layer that is left out is named with its reason, never silently
-skipped. The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
+convolution's patches), keeps documents apart whenever it runs, and autograd's gradient of its weights on a few
+documents is the one that the formula gives. A layer that is left out is named with its reason, never silently skipped.
+The experts of a fused weight are tried and chosen together: few documents do not reach all of them.
 
 Parameters that are no matrices, such as norms' weights, are tried where the choice asks for them: see `expansion`.
 
 Axes: N documents, T tokens, I layer inputs, O layer outputs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 import torch
@@ -22,7 +22,7 @@ from gindex.model.expansion import OwnParameter
 from gindex.model.gradient_check import Probe, wrong_gradients
 from gindex.model.isolation import alone, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
-from gindex.model.layer_costs import WIDE_HEAD, reason_against_head
+from gindex.model.layer_costs import reason_against_head, structured_head
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer, affine_parameters, with_sources
 from gindex.model.sides import UNIT_VECTORS
@@ -59,7 +59,7 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice, positions: Set[i
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
     candidate_layers = [
-        *candidates.table_layers(model, choice),
+        *candidates.table_layers(model, choice, probe),
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
@@ -96,21 +96,16 @@ def _structured(layers: Sequence[TrackedLayer], model: nn.Module, choice: LayerC
         replace(layer, input_block=blocks[layer.source], body=outside.isdisjoint(_identities(layer)))
         for layer in sourced
     ]
-    return _with_unit_vectors(placed, output_head(model))
+    head, structured = output_head(model), [_with_unit_vectors(layer) for layer in placed]
+    return tuple(structured_head(layer, structured) if layer.module is head else layer for layer in structured)
 
 
-def _with_unit_vectors(layers: Iterable[TrackedLayer], head: nn.Module | None) -> tuple[TrackedLayer, ...]:
-    """Return the layers with the unit vectors as basis of the sides that they suit.
+def _with_unit_vectors(layer: TrackedLayer) -> TrackedLayer:
+    """Return a layer with the unit vectors as basis of the values that have nothing to do with their neighbours.
 
-    Neighbours among the tokens of a vocabulary have nothing to do with one another, nor have the values of a parameter
-    that is no matrix.
+    Those are the tokens of a vocabulary, and the values of a parameter that is no matrix.
     """
-    return tuple(
-        replace(layer, output_block=UNIT_VECTORS)
-        if isinstance(layer.module, OwnParameter | Table) or (layer.module is head and layer.outputs > WIDE_HEAD)
-        else layer
-        for layer in layers
-    )
+    return replace(layer, output_block=UNIT_VECTORS) if isinstance(layer.module, OwnParameter | Table) else layer
 
 
 def _identities(layer: TrackedLayer) -> set[int]:

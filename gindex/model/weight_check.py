@@ -26,14 +26,17 @@ _PREFIXES = {
     "base_model.model.": "peft's wrapper: merge with merge_and_unload() and save what it returns",
 }
 
+_HEAD_REMEDY = "the adapter lacks them too: train it with their modules in modules_to_save"
 
-def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
+
+def check_whole(name: str, model: nn.Module, report: Mapping[str, Any], *, is_base: bool = False) -> None:
     """Check that every weight came from the checkpoint, and that the checkpoint had no other.
 
     Args:
         name: The model, as messages call it.
         model: The loaded model.
         report: The loading information of `from_pretrained(..., output_loading_info=True)`.
+        is_base: Whether it is the base of an adapter with a head of its own, whose weights do not count as missing.
 
     Raises:
         ModelError: Weights are missing, unexpected, or of another shape; names them.
@@ -51,7 +54,7 @@ def check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
             field=name,
             expected=f"all weights of {type(model).__name__} and no others",
             found=f"a folder {'; '.join(differences)}",
-            remedy=_remedy(model, missing, unexpected),
+            remedy=_HEAD_REMEDY if is_base and missing else _remedy(model, missing, unexpected),
         )
 
 

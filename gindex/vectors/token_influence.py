@@ -41,19 +41,24 @@ def token_influence(
     Returns:
         [L, N, T], float32; its sum over L and T is `exact_influence` up to rounding, and padding is zero.
     """
-    observer = _TokenObserver(preconditioned)
+    observer = _TokenObserver(preconditioned, widths)
     observe(layers, observer, documents, losses, texts)
-    found = [_behind(observer.influence[layer.name], widths) for layer in layers]
+    found = [observer.influence[layer.name] for layer in layers]
     # A layer without a gradient has no tokens, and an expert none behind its last.
     longest = max(sum(widths), *(influence_NT.shape[1] for influence_NT in found))
     return torch.stack([pad(influence_NT, (0, longest - influence_NT.shape[1])) for influence_NT in found])
 
 
 class _TokenObserver(Observer):
-    def __init__(self, preconditioned: Mapping[str, HeldGradients]) -> None:
+    def __init__(self, preconditioned: Mapping[str, HeldGradients], widths: Sequence[int]) -> None:
         self.influence: dict[str, Tensor] = {}
         self._preconditioned = preconditioned
         self._positions: dict[str, Tensor] = {}
+        self._uses: dict[str, Sequence[int]] = {}
+        self._widths = widths
+
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:
+        self._uses[layer.name] = tokens
 
     def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
         self._positions[layer.name] = positions_NT
@@ -66,7 +71,8 @@ class _TokenObserver(Observer):
         influence_NT = ((g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)).sum(2)
         if layer.name in self._positions:
             influence_NT = _at(influence_NT, self._positions.pop(layer.name))
-        self.influence[layer.name] = influence_NT
+        uses = influence_NT.split(list(self._uses.pop(layer.name, [influence_NT.shape[1]])), 1)
+        self.influence[layer.name] = _summed([_behind(use_NT, self._widths) for use_NT in uses])
 
 
 def _behind(influence_NT: Tensor, widths: Sequence[int]) -> Tensor:
@@ -77,6 +83,12 @@ def _behind(influence_NT: Tensor, widths: Sequence[int]) -> Tensor:
             return pad(influence_NT, (before, 0))
         before += width
     return influence_NT
+
+
+def _summed(uses: Sequence[Tensor]) -> Tensor:
+    """The influence of tokens in all uses of a layer, of which each may have read some of them."""
+    longest = max(use_NT.shape[1] for use_NT in uses)
+    return torch.stack([pad(use_NT, (0, longest - use_NT.shape[1])) for use_NT in uses]).sum(0)
 
 
 def _at(influence_NT: Tensor, positions_NT: Tensor) -> Tensor:

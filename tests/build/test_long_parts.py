@@ -44,3 +44,10 @@ def test_a_model_that_works_in_place_on_its_embeddings_is_measured(tmp_path, sma
     model = TrackedModel.load(ModelConfig(name=str(tmp_path), device="cpu"))
     assert token_bytes(model, 64).saved > 0
     assert pass_speed.token_seconds(model, 64, 61.3) > 0
+
+
+def test_choices_of_layers_are_told_apart_by_what_the_layers_cost(load):
+    """Passes are those of the model: measured once, not anew for each choice, they do not wobble between them."""
+    model = load()
+    other = TrackedModel.of(model.loaded, ModelConfig(name="the same", layers="mlp"))
+    assert pass_speed.token_seconds(model, 40, 33.5) == pass_speed.token_seconds(other, 40, 33.5)

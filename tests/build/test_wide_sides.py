@@ -9,7 +9,7 @@ from exact_reference import Reference
 
 from gindex import GradientIndex
 from gindex.documents.table import DocumentTable
-from gindex.model import sides, tracking
+from gindex.model import layer_costs, sides
 from tests.support.objectives import ids_of
 
 PROMPT, COMPLETION = "the compiler race", " bug the stack"
@@ -85,7 +85,7 @@ def test_a_wide_head_has_unit_vectors(tmp_path, corpus_file, make_config, monkey
     model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn_like(model.lm_head.weight))
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tied).save_pretrained(folder)
-    monkeypatch.setattr(tracking, "WIDE_HEAD", 100)
+    monkeypatch.setattr(layer_costs, "WIDE_HEAD", 100)
     config = make_config(name=str(folder), track=("lm_head",), rank_fraction=1.0, index_damping=1.0)
     index = GradientIndex.build([str(corpus_file)], tmp_path / "index", config)
     head = index.manifest.layers[-1]

@@ -232,7 +232,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights that are missing": (_weights(lambda w: dict(list(w.items())[1:])), r"found a file that lacks 1 \(.*lora_"),
     "weights without a place": (_weights(lambda w: w | {"base_model.model.x": torch.ones(1)}), "no place for"),
     "with embeddings resized": (_weights(lambda w: w | {ROWS: torch.ones(310, 16)}), "resized to 310 .*`base`"),
-    "for another task": (_settings(task_type="SEQ_CLS"), "causal language model, found one for SEQ_CLS"),
+    "for a task whose head it lacks": (
+        _settings(task_type="SEQ_CLS"),
+        r"lacking 1 \(score.weight\); the adapter lacks",
+    ),
     "of another kind": (
         _settings(peft_type="PREFIX_TUNING"),
         r"LORA or IA3, found PREFIX_TUNING; .*merge_and",

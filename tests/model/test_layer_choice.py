@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gindex.errors import ConfigError
 from gindex.model.layer_choice import LayerChoice
-from gindex.model.layer_costs import WIDE_HEAD, LayerCosts, head_share, reason_against_head
+from gindex.model.layer_costs import WIDE_HEAD, LayerCosts, head_share, reason_against_head, structured_head
 from gindex.model.layers import TrackedLayer
 from gindex.model.sides import UNIT_VECTORS
 from gindex.model.tracking import track_layers
@@ -64,18 +64,21 @@ def headed(vocabulary: int, *, tied: bool = False) -> nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def test_a_wide_output_head_is_off_by_default_and_can_be_had():
+BROAD = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2, "tie_word_embeddings": False}
+
+
+def test_a_dear_output_head_is_off_by_default_and_can_be_had():
     torch.manual_seed(0)
-    wide, narrow = headed(WIDE_HEAD + 1), headed(WIDE_HEAD)
-    assert "lm_head" in names(track_layers(narrow, token_probe(narrow)))
-    table = track_layers(wide, token_probe(wide))
+    dear, cheap = headed(60), LlamaForCausalLM(LlamaConfig(vocab_size=60, **BROAD, num_hidden_layers=1)).eval()
+    assert "lm_head" in names(track_layers(cheap, token_probe(cheap)))
+    table = track_layers(dear, token_probe(dear))
     assert "lm_head" not in names(table)
-    # A token's logits and hidden state, 8,201 values held twice, against the 92 of the body's layers.
+    # A token's logits and hidden state, 68 values held twice, against the 92 of the body's layers.
     assert reasons(table)["lm_head.weight"] == (
-        "an output head of 8,193 tokens, off by default for what it costs, 178.3 times what the body does; "
+        "an output head of 60 tokens, off by default for what it costs, 1.5 times what the body does; "
         "`track` lm_head takes it"
     )
-    asked = track_layers(wide, token_probe(wide), LayerChoice(track=["lm_head"]))
+    asked = track_layers(dear, token_probe(dear), LayerChoice(track=["lm_head"]))
     assert names(asked) == [*names(table), "lm_head"]
     assert table.share == asked.share == 480 / 504  # three norms of 8 are untracked; the head is not of the body
     assert asked.tracked_body == table.tracked_body
@@ -110,18 +113,30 @@ def test_a_wide_head_is_tracked_up_to_half_of_what_the_body_costs():
     assert reason_against_head(head, [head]) is None  # nothing else is tracked
 
 
-def test_a_default_costs_at_most_half_as_much_again_as_the_body():
-    """An untied Llama of 8,500 tokens whose body is large enough."""
+@pytest.mark.parametrize(
+    ("tokens", "width", "unit"),
+    [(64, 256, False), (64, 255, True), (WIDE_HEAD, 1 << 20, False), (WIDE_HEAD + 1, 1 << 20, True)],
+)
+def test_a_head_has_a_matrix_for_its_tokens_where_it_may_cost_as_much(tokens, width, unit):
+    """A head of 64 tokens keeps 2 (64 + 64) values a token; a layer of `width` twice its width, half of it from 256."""
+    head = layer("head", 64, tokens, body=False)
+    assert structured_head(head, [layer("0", width, width)]).output_side.is_unit is unit
+    assert not structured_head(layer("head", 64, 64), [layer("0", 8, 8)]).output_side.is_unit  # of an adapter's body
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "blocks", "basis"),
+    [(8_500, 30, UNIT_VECTORS), (900, 4, UNIT_VECTORS), (300, 4, None), (8_000, 2, "untracked")],
+)
+def test_a_default_costs_at_most_half_as_much_again_as_the_body(vocabulary, blocks, basis):
+    """Untied Llamas of many and few tokens, with bodies that are large enough for a head and one that is not."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8_500, hidden_size=64, intermediate_size=256, num_hidden_layers=30, num_attention_heads=2,
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, num_hidden_layers=blocks, **BROAD)).eval()
     table = track_layers(model, token_probe(model))
-    assert names(table)[-1] == "lm_head" and table[-1].output_side.is_unit
+    heads = [layer for layer in table if layer.name == "lm_head"]
+    assert [head.output_block for head in heads] == ([] if basis == "untracked" else [basis])
     body = [layer for layer in table if layer.body]
-    assert 1 < LayerCosts.of(table).share_of(LayerCosts.of(body)) <= 1.5
+    assert LayerCosts.of(table).share_of(LayerCosts.of(body)) <= 1.5
 
 
 @pytest.mark.parametrize("pattern", ["lm_head", "*head", "model.embed_tokens"])

@@ -126,7 +126,7 @@ def test_gpt2_tracks_conv1d():
 
 
 class Odd(nn.Module):
-    """One layer for each reason against tracking, and three good ones."""
+    """One layer for each reason against tracking, and four good ones, of which one runs twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +136,7 @@ class Odd(nn.Module):
         self.flat = nn.Linear(6, 6)
         self.expert = nn.Linear(6, 6)
         self.turned = nn.Linear(4, 4)
+        self.turned_twice = nn.Linear(4, 4, bias=False)
         self.tied = nn.Linear(6, 6, bias=False)
         self.tied_too = nn.Linear(6, 6, bias=False)
         self.tied_too.weight = self.tied.weight
@@ -149,14 +150,16 @@ class Odd(nn.Module):
         rows = x.flatten(0, 1)[:: len(x)]  # as a mixture of experts does: some tokens of some documents
         x = x + 0 * self.expert(rows).sum()
         x = self.turned(x.permute(2, 0, 1)).permute(1, 2, 0)
+        x = self.turned_twice(self.turned_twice(x.permute(2, 0, 1))).permute(1, 2, 0)
         return self.last(self.tied_too(self.tied(x)))
 
 
 def test_reasons_against_tracking():
     table = track(Odd())
-    assert [layer.name for layer in table.layers] == ["first", "flat", "last"]
+    assert [layer.name for layer in table.layers] == ["first", "twice", "flat", "last"]
     why = reasons(table)
-    assert why["twice.weight"] == why["twice.bias"] == "called 2 times in one forward pass"
+    assert [layer.calls for layer in table.layers] == [1, 2, 1, 1]
+    assert why["turned_twice.weight"] == "called 2 times in one forward pass, on other axes than documents or in parts"
     assert why["unused.weight"] == "not called in a forward pass"
     assert why["expert.weight"].startswith("its input mixes documents")
     assert why["turned.weight"].startswith("its input mixes documents")
@@ -193,7 +196,7 @@ def test_equal_but_distinct_activations_are_not_shared():
 
 
 def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
-    assert track(Odd()).groups == ("first", "flat", "last")
+    assert track(Odd()).groups == ("first", "twice", "flat", "last")
 
 
 @pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])

@@ -158,6 +158,18 @@ def twice(reader: Reader, ids: Tensor) -> Tensor:
     return reader.entries(ids) + reader.entries((ids + 1) % 20)
 
 
+def positions(reader: Reader, ids: Tensor) -> Tensor:
+    return reader.entries(torch.arange(ids.shape[1])) + 0.1 * ids[:, :, None]
+
+
+def sliced(reader: Reader, ids: Tensor) -> Tensor:
+    return reader.entries.weight[: ids.shape[1]] + 0.1 * ids[:, :, None]
+
+
+def turned(reader: Reader, ids: Tensor) -> Tensor:
+    return reader.entries(ids.T).transpose(0, 1)
+
+
 def elsewhere(reader: Reader, ids: Tensor) -> Tensor:
     return reader.entries(ids) + reader.entries.weight.sum()
 
@@ -168,16 +180,33 @@ def elsewhere(reader: Reader, ids: Tensor) -> Tensor:
         (once, {"max_norm": 1.0}, "max_norm"),
         (once, {"scale_grad_by_freq": True}, "scale_grad_by_freq"),
         (once, {"sparse": True}, "sparse gradients"),
-        (twice, {}, "not called once in a forward pass, but 2 times"),
+        (sliced, {}, "its entries are not looked up, or in a way of their own"),
+        (turned, {}, "its lookups have another axis first"),
         (elsewhere, {}, "its weights are used elsewhere too"),
     ],
-    ids=["scaled entries", "by frequency", "sparse", "twice", "elsewhere"],
+    ids=["scaled entries", "by frequency", "sparse", "sliced", "turned", "elsewhere"],
 )
 def test_tables_that_cannot_be_tracked_are_refused_by_name(look_up, settings, reason):
     torch.manual_seed(0)
     model = Reader(look_up, **settings)
     with pytest.raises(ConfigError, match=reason):
         track_layers(model, random_probe(model, 5), LayerChoice(track=["entries"]))
+
+
+@pytest.mark.parametrize("look_up", [once, twice, positions])
+def test_a_table_has_the_gradient_of_all_its_lookups(look_up):
+    """Two in a pass, or one of positions that all documents share; also where there are as many as documents."""
+    torch.manual_seed(0)
+    model = Reader(look_up).double()
+    table = track_layers(model, random_probe(model, 5, dtype=torch.float64), LayerChoice(track=["entries"]))
+    for count in (3, 5):
+        x = torch.randn(count, 5, dtype=torch.float64)
+        G_NW, space = document_gradients(table.layers, count, lambda x=x: model(x).square().sum(1))
+        model.requires_grad_(True)
+        for n, G in enumerate(space.split(G_NW)["entries"]):
+            (expected,) = torch.autograd.grad(model(x[n : n + 1]).square().sum(), [model.entries.weight])
+            torch.testing.assert_close(G, expected, **EXACT)
+        model.requires_grad_(False)
 
 
 def test_an_entry_for_padding_gets_no_gradient_from_lookups():

@@ -60,11 +60,15 @@ def adapter_gradients(model: nn.Module, layers: Sequence[TrackedLayer], tokens: 
         layers: The tracked layers, for their names and shapes.
         tokens: Token ids [T].
     """
-    parameters = {name.removeprefix("base_model.model."): weight for name, weight in model.named_parameters()}
-    weights = [[parameters[name] for name in _names(layer, parameters)] for layer in layers]
     ids_1T = torch.from_numpy(tokens.astype(np.int64))[None]
     logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0, :-1]
-    loss = nn.functional.cross_entropy(logits_TV, ids_1T[0, 1:], reduction="sum")
+    return gradients_of(model, layers, nn.functional.cross_entropy(logits_TV, ids_1T[0, 1:], reduction="sum"))
+
+
+def gradients_of(model: nn.Module, layers: Sequence[TrackedLayer], loss: Tensor) -> Mapping[str, Tensor]:
+    """Gradients [O, I] of a loss by peft's weights; see `adapter_gradients`."""
+    parameters = {name.removeprefix("base_model.model."): weight for name, weight in model.named_parameters()}
+    weights = [[parameters[name] for name in _names(layer, parameters)] for layer in layers]
     found = iter(torch.autograd.grad(loss, [w for each in weights for w in each], allow_unused=True))
     gradients = {}
     for layer, own in zip(layers, weights, strict=True):
@@ -78,5 +82,10 @@ def _names(layer: TrackedLayer, parameters: Mapping[str, Tensor]) -> list[str]:
     if layer.name.endswith(".gain"):
         return [f"{layer.name.removesuffix('gain')}ia3_l.default"]
     name = layer.name.removesuffix(".magnitude")
-    name = name if f"{name}.weight" in parameters else f"{name}.modules_to_save.default"
+    if f"{name}.weight" not in parameters:  # of a module that was trained whole, or inside of one
+        name = next(
+            f"{whole}.modules_to_save.default{name.removeprefix(whole)}"
+            for whole in (name, name.rpartition(".")[0])
+            if f"{whole}.modules_to_save.default{name.removeprefix(whole)}.weight" in parameters
+        )
     return [f"{name}.weight", *([f"{name}.bias"] if layer.has_bias else [])]

@@ -21,6 +21,7 @@ from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch
 from gindex.errors import GindexError
 from gindex.lab.refine.gauss_newton import GaussNewton
+from gindex.model.layer_choice import output_head
 from gindex.model.tracked_model import TrackedModel
 from gindex.vectors.influence import document_gradients
 
@@ -74,9 +75,18 @@ class Refused:
 Outcome = Right | Refused
 
 
-def load(folder: Path, allowed: Sequence[str] = (), dtype: str = "float32") -> TrackedModel:
-    """Load a folder as a build does, with what the caller allows."""
-    return TrackedModel.load(ModelConfig(name=str(folder), device="cpu", dtype=dtype, **dict.fromkeys(allowed, True)))
+def load(folder: Path, allowed: Sequence[str] = (), dtype: str = "float32", track: Sequence[str] = ()) -> TrackedModel:
+    """Load a folder as a build does, with what the caller allows, and track some layers whatever they cost."""
+    allowances = dict.fromkeys(allowed, True)
+    return TrackedModel.load(ModelConfig(name=str(folder), device="cpu", dtype=dtype, track=tuple(track), **allowances))
+
+
+def own_head(model: nn.Module) -> list[str]:
+    """Return the name of a model's output head where its weight is its own."""
+    head, table = output_head(model), model.get_input_embeddings()
+    if head is None or getattr(head, "weight", None) is table.weight:
+        return []
+    return [name for name, module in model.named_modules() if module is head]
 
 
 def outcome_of(folder: Path, model: nn.Module, allowed: Sequence[str] = ()) -> Outcome:
@@ -87,8 +97,9 @@ def outcome_of(folder: Path, model: nn.Module, allowed: Sequence[str] = ()) -> O
         model: What it holds, as the reference has it.
         allowed: What the caller allows, by names of settings of the model.
     """
+    track = own_head(model)
     try:
-        engine = load(folder, allowed)
+        engine = load(folder, allowed, track=track)
     except GindexError as error:
         return Refused(message=str(error))
     reference = wide(copy.deepcopy(model))
@@ -97,7 +108,7 @@ def outcome_of(folder: Path, model: nn.Module, allowed: Sequence[str] = ()) -> O
     expected = [reference_gradients(reference, names, part) for part in tokens]
     narrow_error = error_of(engine, tokens, expected)
     product_error = product_error_of(engine, reference, tokens)
-    half_cosine = half_cosine_of(partial(load, folder, allowed, "bfloat16"), tokens, expected)
+    half_cosine = half_cosine_of(partial(load, folder, allowed, "bfloat16", track), tokens, expected)
     wide(engine.loaded.model)
     return Right(
         error=error_of(engine, tokens, expected),

@@ -115,6 +115,7 @@ TASK_MODELS = (
     _masked("ModernBERT", "ModernBert", BERT_LIKE, global_attn_every_n_layers=2, local_attention=6),
     _masked("DistilBERT", "DistilBert", DISTIL_LIKE),
     _masked("DeBERTa v2", "DebertaV2", BERT_LIKE, relative_attention=True, pos_att_type=["p2c", "c2p"]),
+    _masked("ALBERT, one block for all layers", "Albert", BERT_LIKE, embedding_size=12),
     _masked("ELECTRA's generator", "Electra", BERT_LIKE, embedding_size=16),
     _labels("BERT, one class", "Bert", BERT_LIKE, **SENTIMENT),
     _labels("BERT, several classes", "Bert", BERT_LIKE, **SENTIMENT, problem_type="multi_label_classification"),

@@ -7,16 +7,22 @@ unlike lengths make one padded batch. Either tool computes in float32; autograd 
 bergson takes part where it can be imported (2.5.1 was; `pip install --no-deps bergson` and what it then asks for). It
 gets its widest settings: biases included, fused experts named.
 
-Prints the rows of docs/benchmarks/families.md.
+The cost of gindex's pass is told beside a plain training step, forward and backward by all weights: as processor time
+of the small models in turn, and at published sizes as multiplications a token, reckoned without weights.
+
+Prints the first table of docs/benchmarks/families.md.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,9 +35,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"
 
 from against_autograd import documents, gradients, load, reference_gradients, relative_error, wide
 from families import FAMILIES
+from model_coverage import DENSE, MODELS, layers_of, made, read_together
+from objectives import pad_tokens
 from word_tokenizers import word_tokenizer
 
 from gindex.errors import GindexError
+from gindex.model.layer_choice import output_head
+from gindex.model.layer_costs import LayerCosts, reason_against_head
+from gindex.model.losses import CausalLanguageModel
+from gindex.vectors.influence import document_gradients
 
 WANTED = (
     "Llama 3", "Qwen3", "Gemma 2", "GPT-2", "Falcon", "OPT", "Mixtral", "Qwen2-MoE", "Qwen3-MoE", "OLMoE",
@@ -39,6 +51,16 @@ WANTED = (
     "Qwen3-Next",
 )  # fmt: skip
 """Families that are compared, where none are named."""
+
+PUBLISHED = {
+    "Llama 3": "Llama-3.1-8B", "Gemma 2": "Gemma-2-27B", "Mixtral": "Mixtral-8x7B", "Qwen2-MoE": "Qwen1.5-MoE-A2.7B",
+    "Qwen3-MoE": "Qwen3-30B-A3B", "OLMoE": "OLMoE-1B-7B", "DeepSeek-V2": "DeepSeek-V2-Lite", "GPT-OSS": "GPT-OSS-20B",
+    "JetMoE": "JetMoE-8B", "Llama 4": "Llama-4-Scout",
+}  # fmt: skip
+"""A model of published sizes of a family, by its name in model_coverage."""
+
+ROUNDS = 9
+"""Passes whose median time is told; gindex's and plain ones take turns."""
 
 Gradients = dict[str, Tensor]
 """By the name of a parameter, of one document."""
@@ -51,28 +73,81 @@ def main() -> None:
     wanted = parser.parse_args().families
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    print("| family | gindex tracks of the body | error | bergson tracks of the body | error |")
-    print("|---|---|---|---|---|")
+    print(
+        "| family | gindex tracks of the body | error | moves with the batch | training steps | at published sizes | "
+        "bergson tracks of the body | error |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for family in (family for family in FAMILIES if family.name in wanted):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             family.model().save_pretrained(folder)
             word_tokenizer(begin=False).save_pretrained(folder)
-            print(f"| {family.name} | {' | '.join(gindex_cells(folder))} | {' | '.join(bergson_cells(folder))} |")
+            cells = *gindex_cells(folder), reckoned_cost(family.name), *bergson_cells(folder)
+            print(f"| {family.name} | {' | '.join(cells)} |", flush=True)
 
 
-def gindex_cells(folder: Path) -> tuple[str, str]:
-    """Return the share of the body that gindex tracks, and the largest relative error of a gradient."""
+def gindex_cells(folder: Path) -> tuple[str, str, str, str]:
+    """Return what gindex makes of a model.
+
+    Returns:
+        The share of the body that it tracks, the largest relative error of a gradient, the largest change of one in
+        another batch, and its time as a multiple of a training step's.
+    """
     try:
         engine = load(folder)
     except GindexError as error:
-        return "refused", str(error)[:60]
+        return "refused", str(error)[:60], "", ""
     names = [layer.name for layer in engine.table]
     tokens = documents(engine.task.vocabulary)
     found = gradients(engine, tokens)
     reference = wide(plain_model(folder))
     expected = [reference_gradients(reference, names, part) for part in tokens]
-    return f"{engine.table.share:.0%}", f"{relative_error(found, expected):.0e}"
+    alone = [gradients(engine, [part])[0] for part in tokens]
+    change = relative_error(alone, [{name: G.double() for name, G in each.items()} for each in found])
+    batch = pad_tokens([part.tolist() for part in tokens], range(len(tokens)), [1] * len(tokens))
+    losses = partial(engine.task.losses, batch)
+    plain = CausalLanguageModel(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    plain.model.requires_grad_(True)
+    ratio = time_ratio(
+        lambda: document_gradients(engine.table.layers, len(tokens), losses),
+        lambda: plain.losses(batch).sum().backward(),
+    )
+    return f"{engine.table.share:.0%}", f"{relative_error(found, expected):.0e}", f"{change:.0e}", f"{ratio:.1f}"
+
+
+def time_ratio(act: Callable[[], object], other: Callable[[], object]) -> float:
+    """Return the processor time of an act as a multiple of another's: medians of rounds in which they take turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for each, kept in zip((act, other), times, strict=True):
+            start = time.process_time()
+            each()
+            kept.append(time.process_time() - start)
+    return median(times[0]) / median(times[1])
+
+
+def reckoned_cost(family: str) -> str:
+    """Return the multiplications of a token's gradients in whole bases, as a multiple of a training step's.
+
+    A training step multiplies each weight that a token meets three times, forward, and backward by inputs and by
+    weights. gindex does the first two, rotates both sides of each tracked layer, and adds up outer products.
+    """
+    if (name := PUBLISHED.get(family)) is None:
+        return ""
+    if name in DENSE:
+        model = made(*DENSE[name])
+        layers = layers_of(model, read_together(model))
+    else:
+        kind, experts_per_token, sizes = MODELS[name]
+        model = made(kind, sizes)
+        layers = layers_of(model, {}, experts_per_token)
+    heads = [layer for layer in layers if not layer.body]
+    met = sum(layer.token_share * layer.parameters for layer in layers)
+    if not heads:  # tied: its weight is multiplied by all the same
+        met += sum(p.numel() for p in output_head(model).parameters())  # type: ignore[union-attr]
+    tracked = [layer for layer in layers if layer.body or not reason_against_head(layer, layers)]
+    return f"{(2 * met + LayerCosts.of(tracked).multiplications) / (3 * met):.1f}"
 
 
 def bergson_cells(folder: Path) -> tuple[str, str]:

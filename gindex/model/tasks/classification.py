@@ -72,6 +72,7 @@ class ClassificationKind(LabellingKind):
     described = "a classifier of texts"
     document_forms = (LABEL,)
     corpus_settings: ClassVar[tuple[str, ...]] = ("text_field", "pair_field", "label_field")
+    has_labels = True
     endings = ("ForSequenceClassification",)
     remedy = "set pad_token_id in its config.json, where it has none"
     variants: ClassVar[tuple[str, ...]] = ("image-classification",)

@@ -99,6 +99,7 @@ class TaskKind(ABC):
         variants: Names of tasks that go by its name too, of models that read something else than text.
         reads_tokens: Whether the model reads tokens, with a tokenizer beside it.
         spare: Weights of a checkpoint that the model has no use for, as a regular expression; "" for none.
+        has_labels: Whether its head has a row for each label, and may come with an adapter.
     """
 
     name: ClassVar[str]
@@ -111,6 +112,7 @@ class TaskKind(ABC):
     spare: ClassVar[str] = ""
     variants: ClassVar[tuple[str, ...]] = ()
     reads_tokens: ClassVar[bool] = True
+    has_labels: ClassVar[bool] = False
 
     def __init__(self, place: str, model: nn.Module, tokenizer: Any) -> None:
         """Take a loaded model.

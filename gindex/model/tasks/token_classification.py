@@ -56,6 +56,7 @@ class TokenClassificationKind(LabellingKind):
     described = "a classifier of tokens"
     document_forms = (WORDS,)
     corpus_settings = ("words_field", "label_field")
+    has_labels = True
     endings = ("ForTokenClassification",)
 
     @property
