@@ -61,6 +61,7 @@ class Candidates:
 
     Attributes:
         parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
+        alone: Layers that run in a batch of one document with pictures, and in no other.
     """
 
     modules: Mapping[str, nn.Module]
@@ -69,6 +70,8 @@ class Candidates:
     calls: dict[str, _Calls]
     embeddings: Mapping[str, nn.Embedding]
     parameters: dict[str, OwnParameter] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    _inputs: list[Tensor] = field(default_factory=list)  # kept alive, so that an identity is never reused
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "Candidates":
@@ -99,11 +102,10 @@ class Candidates:
 
     def watch(self, probe: Probe) -> None:
         """Run the two batches and record the calls of each layer."""
-        inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
         for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
-            inputs.clear()
+            self._inputs.clear()
             handles = [
-                module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
+                module.register_forward_hook(own(self._watcher(name, documents, self.calls)), with_kwargs=True)
                 for name, module in self._watched().items()
             ]
             handles += [
@@ -118,15 +120,36 @@ class Candidates:
                 for handle in handles:
                     handle.remove()
 
+    def watch_alone(self, probe: Probe) -> None:
+        """Run a document with pictures by itself, and record the calls of the layers that no other document reaches."""
+        calls = {name: _Calls() for name in self.modules}
+        handles = [
+            module.register_forward_hook(own(self._watcher(name, 1, calls)), with_kwargs=True)
+            for name, module in self.modules.items()
+            if not self.calls[name].count and not isinstance(module, InnerLinear)
+        ]
+        before = len(self._inputs)
+        try:
+            with torch.enable_grad():
+                probe(1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, seen in calls.items():
+            if seen.count:
+                seen.order -= before + len(self._inputs)  # pictures are read before the text
+                self.calls[name] = seen
+                self.alone.add(name)
+
     def _watched(self) -> dict[str, nn.Module]:
         return {**self.modules, **self.embeddings}
 
     def _watcher(
-        self, name: str, documents: int, inputs: list[Tensor]
+        self, name: str, documents: int, calls: Mapping[str, _Calls]
     ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
         module = self.modules.get(name)
         checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
-        seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
+        seen, inputs, checked = calls[name], self._inputs, checked and documents != FEWER_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             x: object = layer_input(args, kwargs)
@@ -163,9 +186,11 @@ class Candidates:
         sources: dict[tuple[tuple[int, int], bool, str], str] = {}
         for name in sorted(self.modules, key=lambda n: self.calls[n].order):
             module, seen = self.modules[name], self.calls[name]
-            reason = self.reasons.get(name) or _reason_of_calls(module, seen)
-            beside = None if reason or _by_document(seen) else self._beside(seen)
-            if not reason and beside is None and not _by_document(seen):
+            alone = name in self.alone
+            reason = self.reasons.get(name) or _reason_of_calls(module, seen, alone=alone)
+            by_document = alone or _by_document(seen)
+            beside = None if reason or by_document else self._beside(seen)
+            if not reason and beside is None and not by_document:
                 shape = list(seen.shapes[PROBE_DOCUMENTS])
                 reason = (
                     f"its input mixes documents, or has another axis first ({shape} of {PROBE_DOCUMENTS} documents)"
@@ -177,7 +202,7 @@ class Candidates:
             cut = patch_geometry(module) if isinstance(module, Convolution) else ""
             source = sources.setdefault((seen.input_identity, has_bias, cut), name)
             layer = layer_of(name, module, self.shapes[name], source, has_bias=has_bias)
-            layer = replace(layer, beside=beside, token_share=seen.share)
+            layer = replace(layer, beside=beside, token_share=seen.share, alone=alone)
             layers += parts_of(layer, part_count(module))
         return layers
 
@@ -296,11 +321,11 @@ def _is_own(parameter: str, name: str, module: nn.Module) -> bool:
     return isinstance(module, InnerLinear) or parameter.rpartition(".")[0] == name
 
 
-def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
+def _reason_of_calls(module: nn.Module, seen: _Calls, *, alone: bool) -> str | None:
     """Return the reason against a layer that its calls show."""
     if not seen.count:
         return "not called in a forward pass"
-    if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
+    if not alone and (len(set(seen.count.values())) > 1 or len(seen.count) == 1):
         return "not called alike in batches of different sizes"
     if max(seen.count.values()) > 1:
         return f"called {max(seen.count.values())} times in one forward pass"

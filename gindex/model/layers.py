@@ -42,6 +42,8 @@ class TrackedLayer:
             it and reads [N, T, ...], which tells how many tokens each document has. None where its first axis is N.
         expert: Which expert of a fused weight, or group of a convolution, it is; None for any other layer.
         token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight.
+        alone: Whether only documents with pictures reach it, each in a batch of its own: all that it reads in a pass is
+            that document's, however many rows; in other passes it does not run, and its gradient is zero.
         shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
             though it reads tokens of its own.
     """
@@ -60,6 +62,7 @@ class TrackedLayer:
     expert: int | None = None
     token_share: float = 1.0
     shares_factors: bool = False
+    alone: bool = False
 
     @property
     def reads(self) -> str:

@@ -29,7 +29,9 @@ from gindex.model.sides import UNIT_VECTORS
 from gindex.model.tables import Table
 
 
-def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = None) -> LayerTable:
+def track_layers(
+    model: nn.Module, probe: Probe, choice: LayerChoice | None = None, alone_probe: Probe | None = None
+) -> LayerTable:
     """Find the layers to track by looking at the model and trying it on a few documents.
 
     Args:
@@ -37,6 +39,8 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
         probe: Runs one forward pass on as many documents as it is given and returns the model's outputs [N, ...],
             differentiable. The same number gives the same documents, which differ among themselves as far as possible.
         choice: Which of the layers that can be tracked are.
+        alone_probe: Runs a document with pictures in a batch of its own, where the model reads these: layers that it
+            alone reaches are found so, and all others are tried on it too.
 
     Raises:
         ConfigError: A pattern of the choice does nothing.
@@ -46,21 +50,27 @@ def track_layers(model: nn.Module, probe: Probe, choice: LayerChoice | None = No
     """
     share_turns(model)
     with alone(model):
-        return _track(model, probe, choice or LayerChoice())
+        return _track(model, probe, choice or LayerChoice(), alone_probe)
 
 
-def _track(model: nn.Module, probe: Probe, choice: LayerChoice) -> LayerTable:
+def _track(model: nn.Module, probe: Probe, choice: LayerChoice, alone_probe: Probe | None) -> LayerTable:
     model.requires_grad_(False)
     if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
+    if alone_probe is not None:
+        candidates.watch_alone(alone_probe)
     tried = [
         *candidates.table_layers(model, choice),
         *candidates.layers(),
         *candidates.parameter_layers(model, choice, probe),
     ]
-    candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS)
+    together = [layer for layer in tried if not layer.alone]
+    candidates.reasons |= wrong_gradients(together, probe, PROBE_DOCUMENTS)
+    if alone_probe is not None:
+        right = [layer for layer in tried if layer.whole not in candidates.reasons]
+        candidates.reasons |= wrong_gradients(right, alone_probe, 1)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
     by_default = head is not None and not head.body and not choice.is_named(head.name)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from gindex.config import COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder, Encoder
@@ -29,12 +29,13 @@ class CausalKind(TaskKind):
     """A model whose logits at each token depend on no later one, and predict the next."""
 
     name = "causal"
+    variants: ClassVar[tuple[str, ...]] = ("image-text-to-text",)
     auto_model = "AutoModelForCausalLM"
     mapping = "MODEL_FOR_CAUSAL_LM_MAPPING"
     described = "a causal language model"
     query_forms = (COMPLETION, MESSAGES, TOKENS, PREFERENCE)
     document_forms = (TEXT, *query_forms)
-    corpus_settings = (
+    corpus_settings: ClassVar[tuple[str, ...]] = (
         "text_field",
         "prompt_field",
         "completion_field",
