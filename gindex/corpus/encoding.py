@@ -158,7 +158,7 @@ class DocumentEncoder:
 
     def _conversation(self, document: Document) -> EncodedDocument:
         encoded = self._encoded(document.content, *_turns(document), self._config.loss)
-        if self._pictures is not None and (document.pictures or self._pictures.placeholder in encoded.text):
+        if self._pictures is not None and (document.pictures or OBJECT in encoded.text):
             return self._pictured(document, encoded, self._pictures)
         document = replace(document, text=encoded.text)
         if self._packer is not None:

@@ -87,11 +87,19 @@ class PictureTexts(Protocol):
         """Fingerprint of how pictures become tokens and pixels."""
         ...
 
+    def check(self) -> None:
+        """Check that pictures can be read.
+
+        Raises:
+            CorpusError: There is no processor that can be used.
+        """
+        ...
+
     def expand(self, text: PictureText) -> ExpandedText:
         """Tokens of a text with its pictures.
 
         Raises:
-            CorpusError: The processor does not take them, or there is none that can be used.
+            CorpusError: The processor does not take them.
         """
         ...
 
@@ -114,8 +122,9 @@ def weighted_conversation(
         CorpusError: There are not as many pictures as the text has places for, tokens that count are not those of the
             text alone, a picture has no room, or nothing that counts has.
     """
+    texts.check()
     text = PictureText(text=encoded.text, pictures=tuple(pictures))
-    places = text.text.count(OBJECT) + text.text.count(texts.placeholder)
+    places = text.text.count(OBJECT)
     if places != len(pictures):
         raise CorpusError(
             field="conversation",

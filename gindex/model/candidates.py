@@ -39,6 +39,9 @@ PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
 of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
 each in order by chance: that has a probability of e^-11 at most."""
 
+OF_PICTURES = "pictures alone reach it, of whose layers those are tracked that are linear or convolutions"
+"""Reason against an embedding or a parameter of a vision tower."""
+
 _GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 
@@ -61,7 +64,7 @@ class Candidates:
 
     Attributes:
         parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
-        alone: Layers that run in a batch of one document with pictures, and in no other.
+        alone: Modules that run in a batch of one document with pictures, and in no other.
     """
 
     modules: Mapping[str, nn.Module]
@@ -120,26 +123,31 @@ class Candidates:
                 for handle in handles:
                     handle.remove()
 
-    def watch_alone(self, probe: Probe) -> None:
-        """Run a document with pictures by itself, and record the calls of the layers that no other document reaches."""
-        calls = {name: _Calls() for name in self.modules}
+    def watch_alone(self, model: nn.Module, probe: Probe, alone_probe: Probe) -> None:
+        """Run a document with pictures by itself, and record the calls of the layers that no other document reaches.
+
+        Args:
+            model: The model.
+            probe: Runs documents without pictures.
+            alone_probe: Runs the document.
+        """
+        with_text = _running(model, lambda: probe(FEWER_DOCUMENTS))
+        self.alone = _running(model, lambda: alone_probe(1)) - with_text
+        calls = {name: _Calls() for name in self.modules if name in self.alone}
         handles = [
-            module.register_forward_hook(own(self._watcher(name, 1, calls)), with_kwargs=True)
-            for name, module in self.modules.items()
-            if not self.calls[name].count and not isinstance(module, InnerLinear)
+            self.modules[name].register_forward_hook(own(self._watcher(name, 1, calls)), with_kwargs=True)
+            for name in calls
         ]
         before = len(self._inputs)
         try:
             with torch.enable_grad():
-                probe(1)
+                alone_probe(1)
         finally:
             for handle in handles:
                 handle.remove()
         for name, seen in calls.items():
-            if seen.count:
-                seen.order -= before + len(self._inputs)  # pictures are read before the text
-                self.calls[name] = seen
-                self.alone.add(name)
+            seen.order -= before + len(self._inputs)  # pictures are read before the text
+            self.calls[name] = seen
 
     def _watched(self) -> dict[str, nn.Module]:
         return {**self.modules, **self.embeddings}
@@ -220,7 +228,7 @@ class Candidates:
         for name, module in self.embeddings.items():
             others = [other for other in shared[id(module.weight)] if other != f"{name}.weight"]
             tied = head if head is not None and getattr(head, "weight", None) is module.weight else None
-            reason = reason_against_table(module)
+            reason = reason_against_table(module) if name not in self.alone else OF_PICTURES
             if len(others) > (tied is not None):
                 reason = f"shared by {name}.weight, {', '.join(others)}"
             candidate = Candidate(
@@ -248,7 +256,9 @@ class Candidates:
             holder = type(parameter.holder).__name__
             of_owner = self.reasons.get(owner_of(name))
             values = Candidate(name=name, outputs=parameter.weight.numel(), weights=[name], parameter_of=holder)
-            if reason := choice.reason_against(values):
+            if owner_of(name) in self.alone:
+                self.reasons[name] = of_owner or OF_PICTURES
+            elif reason := choice.reason_against(values):
                 self.reasons[name] = of_owner or reason
             elif reason := reason_of_values(parameter):
                 self.reasons[name] = reason
@@ -285,6 +295,22 @@ def parts_of(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
     for part in range(count or 0):
         name = f"{whole.name}.{part}"
         yield replace(whole, name=name, source=name, expert=part)
+
+
+def _running(model: nn.Module, run: Callable[[], object]) -> set[str]:
+    """Return the names of the modules that run in a pass."""
+    found: set[str] = set()
+    handles = [
+        module.register_forward_hook(own(lambda *_seen, name=name: found.add(name)))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def _first(output: Any) -> Tensor:

@@ -89,6 +89,9 @@ class PictureProcessor:
         settings = {"images": images, "own": own, "template": self.tokenizer.chat_template}
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
+    def check(self) -> None:
+        """Check nothing: the processor is loaded."""
+
     def expand(self, text: PictureText) -> ExpandedText:
         """Tokens of a text with its pictures.
 
@@ -163,13 +166,24 @@ class MissingProcessor:
         Raises:
             CorpusError: Always.
         """
+        raise self._refusal() from self._reason
+
+    def check(self) -> None:
+        """Refuse pictures.
+
+        Raises:
+            CorpusError: Always.
+        """
+        raise self._refusal() from self._reason
+
+    def _refusal(self) -> CorpusError:
         parts = self._reason.parts()
-        raise CorpusError(
-            field=f"{len(text.pictures)} pictures",
+        return CorpusError(
+            field="pictures",
             expected=f"{parts['expected']}, in {parts['field']}",
             found=parts["found"],
             remedy=parts["remedy"] or "leave the pictures out",
-        ) from self._reason
+        )
 
 
 def _expanded(text: PictureText, found: Mapping[str, Any], placeholder: str) -> ExpandedText:

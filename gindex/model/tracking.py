@@ -60,7 +60,7 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice, alone_probe: Pro
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
     if alone_probe is not None:
-        candidates.watch_alone(alone_probe)
+        candidates.watch_alone(model, probe, alone_probe)
     tried = [
         *candidates.table_layers(model, choice),
         *candidates.layers(),

@@ -66,40 +66,36 @@ def conversations() -> list[tuple[dict, list]]:
     ]
 
 
+def in_pieces(turn: dict) -> dict:
+    content = turn["content"]
+    return {**turn, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
+
+
 def expected(model: TrackedModel, folder, record: dict, pictures: list) -> tuple[dict, torch.Tensor, float]:
     """Weight gradients by name, token ids and loss, by transformers alone."""
     processor, own = load_processor(folder), model.loaded.model
-    messages = [
-        {
-            **turn,
-            "content": [{"type": "text", "text": turn["content"]}]
-            if isinstance(turn["content"], str)
-            else turn["content"],
-        }
-        for turn in record["messages"]
-    ]
-    text = processor.apply_chat_template(messages)
+    text = processor.apply_chat_template([in_pieces(turn) for turn in record["messages"]])
     inputs = processor(text=[text], images=pictures or None, return_tensors="pt")
-    inputs.pop("labels", None)
-    ids, (said,) = inputs["input_ids"][0].tolist(), [turn for turn in messages if turn["role"] == "assistant"]
-    answer = said["content"][0]["text"]
-    ending = processor.tokenizer(
-        f"{answer} " if "ASSISTANT" in text else f"{answer}<|im_end|>", add_special_tokens=False
-    )
-    wanted = ending["input_ids"]
-    places = [n for n in range(len(ids)) if ids[n : n + len(wanted)] == wanted]
-    labels = torch.full((1, len(ids)), -100)
-    labels[0, places[-1] : places[-1] + len(wanted)] = inputs["input_ids"][0, places[-1] : places[-1] + len(wanted)]
+    (said,) = [in_pieces(turn) for turn in record["messages"] if turn["role"] == "assistant"]
+    start = text.rfind(said["content"][0]["text"])
+    end = start + len(said["content"][0]["text"]) + len(" " if "ASSISTANT" in text else "<|im_end|>")
+    # No picture is behind the answer: so many tokens before the end are those of the text without pictures.
+    offsets = processor.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    counted = torch.tensor([first < end and start < last for first, last in offsets])
+    ids_1T = inputs["input_ids"]
+    labels = torch.full_like(ids_1T, -100)
+    places = ids_1T.shape[1] - len(counted) + counted.nonzero()[:, 0]
+    labels[0, places] = ids_1T[0, places]
     inputs = {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
     own.requires_grad_(True)
     try:
-        loss = own(**inputs, labels=labels).loss * len(wanted)
+        loss = own(**inputs, labels=labels).loss * len(places)
         weights = [layer.module.weight for layer in model.table.layers]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
     finally:
         own.requires_grad_(False)
     names = [layer.name for layer in model.table.layers]
-    return dict(zip(names, found, strict=True)), inputs["input_ids"][0], loss.item()
+    return dict(zip(names, found, strict=True)), ids_1T[0], loss.item()
 
 
 def gradients(model: TrackedModel, objectives: list[Objective], batch_tokens: int) -> list[tuple[float, dict]]:
