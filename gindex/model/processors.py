@@ -180,9 +180,9 @@ class MissingProcessor:
         parts = self._reason.parts()
         return CorpusError(
             field="pictures",
-            expected=f"{parts['expected']}, in {parts['field']}",
-            found=parts["found"],
-            remedy=parts["remedy"] or "leave the pictures out",
+            expected=f"{parts.get('expected', 'a processor')}, for {parts.get('field', 'the model')}",
+            found=parts.get("found", "none"),
+            remedy=parts.get("remedy", "leave the pictures out"),
         )
 
 
@@ -250,13 +250,13 @@ def _class(folder: Path) -> Any:
             remedy="save it there with its save_pretrained()",
         )
     kind = getattr(transformers, str(named), None)
-    if not hasattr(kind, "get_attributes"):
-        needs = "torchvision" in str(getattr(kind, "_backends", "")) or kind is None
+    lacking = ", ".join(vars(kind).get("_backends", ())) if isinstance(kind, type) else ""
+    if lacking or not isinstance(kind, type) or not issubclass(kind, transformers.ProcessorMixin):
         raise ModelError(
             field=folder,
             expected="a processor of transformers that can be used",
             found=str(named),
-            remedy="install torchvision, which it needs" if needs else "use a newer transformers",
+            remedy=f"install what it needs: {lacking}" if lacking else "a newer transformers may have it",
         )
     return kind
 

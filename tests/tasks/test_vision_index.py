@@ -1,7 +1,9 @@
 """Indexes over conversations with pictures: planted ones that are found, through all commands; and bad input."""
 
 import json
+import shutil
 from base64 import b64encode
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -152,6 +154,14 @@ def test_commands_ask_about_pictures(run, vision_index, tmp_path):
 def test_a_document_is_a_query_and_documents_are_added(vision_index, vision_folder, tmp_path):
     assert vision_index.search(Query(document="blue-1"), k=1, exact=True).hits[0].document_id.startswith("blue")
     assert [content.data for content in vision_index.pictures("blue-1")] == [encoded("blue", 1)]
+    shutil.copytree(vision_index.path, tmp_path / "index")
+    (tmp_path / "new.png").write_bytes(encoded("red", 77))
+    record = {"id": "new", "messages": about(ANSWERS["red"], QUESTION), "image": "new.png"}
+    (tmp_path / "more.jsonl").write_text(json.dumps(record))
+    grown = GradientIndex.open(tmp_path / "index")
+    grown.add([str(tmp_path / "more.jsonl")])
+    assert grown.pictures("new")[0].data == encoded("red", 77)
+    assert "new" in {hit.document_id for hit in grown.search(asked("red"), k=PICTURED + 1).hits}
 
 
 def test_a_model_is_checked(run, vision_folder, corpus):
@@ -182,8 +192,6 @@ def test_bad_pictures_are_refused_by_name(vision_folder, tmp_path):
 
 
 def test_pictures_that_do_not_fit_are_refused_and_a_long_answer_loses_its_end(vision_folder, tmp_path, caplog):
-    from dataclasses import replace
-
     (tmp_path / "red.png").write_bytes(encoded("red", 1))
     long = about("a compiler " * 40)
     (tmp_path / "chats.jsonl").write_text(json.dumps({"id": "long", "messages": long, "images": ["red.png"]}))
@@ -197,9 +205,18 @@ def test_pictures_that_do_not_fit_are_refused_and_a_long_answer_loses_its_end(vi
         GradientIndex.build([str(tmp_path / "chats.jsonl")], tmp_path / "small", config)
 
 
-def test_without_a_processor_texts_are_read_and_pictures_refused(vision_folder, tmp_path):
-    import shutil
+def test_a_processor_that_needs_another_package_is_named_with_it(vision_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(vision_folder, other)
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        settings = json.loads((other / name).read_text())
+        (other / name).write_text(json.dumps({**settings, "processor_class": "PixtralProcessor"}))
+    (tmp_path / "red.png").write_bytes(encoded("red", 1))
+    message = refused(other, tmp_path, {"messages": about("a cat"), "images": ["red.png"]})
+    assert "PixtralProcessor" in message and "torchvision" in message
 
+
+def test_without_a_processor_texts_are_read_and_pictures_refused(vision_folder, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(vision_folder, bare)
     for name in ("processor_config.json", "preprocessor_config.json"):
@@ -216,8 +233,6 @@ def test_without_a_processor_texts_are_read_and_pictures_refused(vision_folder, 
 
 
 def test_another_processor_is_refused(vision_index, vision_folder, tmp_path):
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(vision_folder, other)
     changed = 0

@@ -29,7 +29,6 @@ class CausalKind(TaskKind):
     """A model whose logits at each token depend on no later one, and predict the next."""
 
     name = "causal"
-    variants: ClassVar[tuple[str, ...]] = ("image-text-to-text",)
     auto_model = "AutoModelForCausalLM"
     mapping = "MODEL_FOR_CAUSAL_LM_MAPPING"
     described = "a causal language model"

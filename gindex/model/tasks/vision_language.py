@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -70,7 +70,6 @@ class VisionLanguageKind(CausalKind):
     mapping = "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING"
     described = "a language model that reads pictures"
     corpus_settings = (*CausalKind.corpus_settings, "image_field", "images_field")
-    variants: ClassVar[tuple[str, ...]] = ()
     usual_tokens = 4096
 
     texts: PictureTexts
