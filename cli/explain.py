@@ -64,7 +64,7 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
         gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    check_one_asked(prompt, given, named="PROMPT, --messages and --document")
+    check_one_asked(prompt, given, named="PROMPT, --messages, --image and --document")
     query = made_query(prompt, given)
     check_asked(index, document_id=document_id)
 

@@ -143,7 +143,7 @@ def check_one_asked(prompt: str | None, given: Mapping[str, Any], *others: objec
     pictured = given["image"] is not None
     alone = pictured and given["document"] is None and not any(each is not None for each in others)
     if len(whole) > 1 or not (whole or pictured) or (pictured and not alone):
-        raise click.UsageError(f"Give one of {named}; --image goes beside PROMPT or --messages, or by itself.")
+        raise click.UsageError(f"Give one of {named}; --image may also stand beside PROMPT or --messages.")
 
 
 def _read_picture(path: Path) -> bytes:

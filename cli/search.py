@@ -109,7 +109,7 @@ def search(
         gindex search runs/corpus "A compiler is" --completion " a program" --group-by source
         gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
-    check_one_asked(prompt, given, queries, named="PROMPT, --messages, --document and --queries")
+    check_one_asked(prompt, given, queries, named="PROMPT, --messages, --image, --document and --queries")
     if queries is not None and given["completion"] is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
     options = made(SearchOptions, given, refine_settings=kind_settings(REFINERS, "refine", given))

@@ -89,16 +89,22 @@ class PictureReader:
         for name in _CONTENTS:
             content = message.get(name)
             if isinstance(content, str) and tagged:
-                before, *others = content.split(TAG)
-                changed[name] = before + "".join(self._placed({}) + text for text in others)
+                changed[name] = self._tagged(content)
             elif _is_list(content):
-                changed[name] = [self._piece(piece) for piece in content]  # type: ignore[union-attr]
+                changed[name] = [self._piece(piece, tagged=tagged) for piece in content]  # type: ignore[union-attr]
         return changed
 
-    def _piece(self, piece: object) -> Any:
-        if not isinstance(piece, Mapping) or not _is_picture(piece):
+    def _tagged(self, text: str) -> str:
+        before, *others = text.split(TAG)
+        return before + "".join(self._placed({}) + behind for behind in others)
+
+    def _piece(self, piece: object, *, tagged: bool) -> Any:
+        if not isinstance(piece, Mapping):
             return piece
-        return {"type": "text", "text": self._placed(piece)}
+        if _is_picture(piece):
+            return {"type": "text", "text": self._placed(piece)}
+        text = piece.get("text")
+        return {**piece, "text": self._tagged(text)} if tagged and isinstance(text, str) else piece
 
     def _placed(self, piece: Mapping[str, Any]) -> str:
         """Read the picture of a place, and return what stands for it."""

@@ -1,7 +1,6 @@
 """A tokenizer to which a picture in a text is one character, and the chat template of a vision-language model."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from gindex.corpus.contents import OBJECT
@@ -81,10 +80,7 @@ class PictureTokenizer:
         """Offsets in a text with placeholders as those in the text with `OBJECT`."""
         lengths = [len(self._placeholder) if character == OBJECT else 1 for character in text]
         places = [n for n, length in enumerate(lengths) for _ in range(length)]
-        ends = [0, *accumulate(lengths)]
-        return [
-            (places[start], places[end - 1] + 1) if end > start else (0, 0) for start, end in offsets if end <= ends[-1]
-        ]
+        return [(places[start], places[end - 1] + 1) if end > start else (0, 0) for start, end in offsets]
 
 
 def _piece(text: str) -> list[dict[str, str]]:

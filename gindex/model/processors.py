@@ -1,6 +1,8 @@
 """The processor of a vision-language model: what makes its tokens and pixels of a text with pictures.
 
 It is transformers' own, in its form for Pillow, without the part that reads videos: so torchvision is not needed.
+
+Axes: T tokens.
 """
 
 import hashlib
@@ -21,12 +23,9 @@ from gindex.corpus.picture_tokenizer import PictureTokenizer
 from gindex.corpus.pictures import decoded
 from gindex.errors import CorpusError, GindexError, ModelError
 from gindex.model.library_messages import first_line
-
-SETTINGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-"""Files that may name the class of a processor, in the order in which transformers looks into them."""
+from gindex.model.processor_classes import processor_class, without_videos
 
 _NO_INPUTS = ("labels", "offset_mapping", "text_replacement_offsets")
-_VIDEOS = "video_processor"
 
 
 class PictureProcessor:
@@ -52,10 +51,10 @@ class PictureProcessor:
         require("PIL", str(folder))
         from transformers import AutoImageProcessor
 
-        kind = _class(folder)
+        kind = processor_class(folder)
         remedy = "save it there with its save_pretrained()"
         try:
-            processor: Any = _without_videos(kind).from_pretrained(str(folder))
+            processor: Any = without_videos(kind).from_pretrained(str(folder))
             load: Any = AutoImageProcessor.from_pretrained
             processor.image_processor = load(str(folder), backend="pil")
         except Exception as error:
@@ -98,7 +97,7 @@ class PictureProcessor:
         Raises:
             CorpusError: The processor does not take them.
         """
-        return _expanded(text, self._prepared(text, offsets=True), self.placeholder)
+        return _expanded(text, self._prepared(text, offsets=True))
 
     def inputs(self, text: PictureText, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
         """The keyword arguments of the model for the first tokens of a text with its pictures.
@@ -186,14 +185,13 @@ class MissingProcessor:
         )
 
 
-def _expanded(text: PictureText, found: Mapping[str, Any], placeholder: str) -> ExpandedText:
+def _expanded(text: PictureText, found: Mapping[str, Any]) -> ExpandedText:
     """The tokens that a processor has made of a text with pictures.
 
     Args:
         text: The text.
         found: What the processor gives of one text, with the characters of each token in the text whose placeholders it
             has replaced, and which characters those were.
-        placeholder: What stands for a picture before that.
 
     Raises:
         CorpusError: It does not say where pictures stand.
@@ -223,50 +221,6 @@ def _expanded(text: PictureText, found: Mapping[str, Any], placeholder: str) -> 
 def _is_by_token(name: str, x: Tensor, total: int) -> bool:
     """Whether an argument of the model has a value for each of so many tokens."""
     return x.shape[1] == total and (name.endswith(("_ids", "attention_mask")) and "pixel" not in name)
-
-
-def _class(folder: Path) -> Any:
-    """The class of the processor that the files of a folder name.
-
-    Raises:
-        ModelError: They name none, or none of transformers.
-    """
-    import transformers
-
-    named = None
-    for file in SETTINGS:
-        try:
-            settings = json.loads((folder / file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        named = settings.get("processor_class") if isinstance(settings, dict) else None
-        if named is not None:
-            break
-    if named is None:
-        raise ModelError(
-            field=folder,
-            expected="a processor beside the model, which prepares pictures (processor_config.json)",
-            found="none",
-            remedy="save it there with its save_pretrained()",
-        )
-    kind = getattr(transformers, str(named), None)
-    lacking = ", ".join(vars(kind).get("_backends", ())) if isinstance(kind, type) else ""
-    if lacking or not isinstance(kind, type) or not issubclass(kind, transformers.ProcessorMixin):
-        raise ModelError(
-            field=folder,
-            expected="a processor of transformers that can be used",
-            found=str(named),
-            remedy=f"install what it needs: {lacking}" if lacking else "a newer transformers may have it",
-        )
-    return kind
-
-
-def _without_videos(kind: Any) -> Any:
-    """A class of processors that needs no part for videos."""
-    parts = [name for name in kind.get_attributes() if name != _VIDEOS]
-    if len(parts) == len(kind.get_attributes()):
-        return kind
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _cls: parts)})
 
 
 def _is_plain(value: object) -> bool:

@@ -69,6 +69,7 @@ def test_pictures_without_places_come_first_in_what_the_user_says_first():
 
 def test_tags_in_texts_are_places_where_pictures_stand_beside():
     assert read([{"from": "human", "value": "<image>\nWhat?"}], FIRST) == ([f"{OBJECT}\nWhat?"], [FIRST])
+    assert read([user("<image>What?")], FIRST) == ([f"{OBJECT}What?"], [FIRST])
     assert read([{"role": "user", "content": "<image>"}]) == (["<image>"], [])
 
 

@@ -63,9 +63,9 @@ def save_vision_model(family: str, folder: Path) -> nn.Module:
 
 def load_processor(folder: Path) -> Any:
     """The processor of a folder, as transformers loads it without torchvision."""
-    from gindex.model.processors import _class, _without_videos
+    from gindex.model.processor_classes import processor_class, without_videos
 
-    return _without_videos(_class(folder)).from_pretrained(str(folder))
+    return without_videos(processor_class(folder)).from_pretrained(str(folder))
 
 
 def _tokenizer(placeholder: str, *tokens: str, template: str = TEMPLATE) -> Any:

@@ -148,7 +148,7 @@ def test_commands_ask_about_pictures(run, vision_index, tmp_path):
     explained = run("explain", folder, "red-0", QUESTION, "--completion", ANSWERS["red"], "--image", str(file))
     assert explained.exit_code == 0 and "pictures " in explained.output
     wrong = run("search", folder, "--document", "red-0", "--image", str(file))
-    assert wrong.exit_code == 2 and "--image goes beside PROMPT" in wrong.output
+    assert wrong.exit_code == 2 and "--image may also stand beside PROMPT" in wrong.output
 
 
 def test_a_document_is_a_query_and_documents_are_added(vision_index, vision_folder, tmp_path):
