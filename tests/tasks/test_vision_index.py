@@ -205,6 +205,15 @@ def test_pictures_that_do_not_fit_are_refused_and_a_long_answer_loses_its_end(vi
         GradientIndex.build([str(tmp_path / "chats.jsonl")], tmp_path / "small", config)
 
 
+def test_a_corpus_without_pictures_leaves_their_layers_without_influence_and_says_so(vision_folder, tmp_path, caplog):
+    texts = [{"id": f"{n}", "text": text} for n, text in enumerate(("the weather in Paris", "the heap of a kernel"))]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    built = GradientIndex.build([str(tmp_path / "texts.jsonl")], tmp_path / "index", build_config(vision_folder))
+    assert "no document of the fit has a picture" in caplog.text
+    assert len(built.search("the weather", " in Paris", k=2, exact=True).hits) == 2
+    assert len(built.search(asked("red"), k=2).hits) == 2
+
+
 def test_a_processor_that_needs_another_package_is_named_with_it(vision_folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(vision_folder, other)
