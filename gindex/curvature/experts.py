@@ -89,7 +89,7 @@ def report_unreached(layers: Sequence[TrackedLayer], Lambda: Mapping[str, Tensor
     pictured = [layer.name for layer in layers if layer.alone]
     if pictured and flat.issuperset(layer.factors for layer in layers if layer.alone):
         logger.warning(
-            "the %d layers that pictures alone reach, such as %s, have no curvature and no influence: no document of the "
-            "fit has a picture; leave them out with `untrack`, or fit on more documents with `fit_documents`",
+            "the %d layers that pictures alone reach, such as %s, have no curvature and no influence: no document of "
+            "the fit has a picture; leave them out with `untrack`, or fit on more documents with `fit_documents`",
             len(pictured), pictured[0],
         )  # fmt: skip
