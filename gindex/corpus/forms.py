@@ -201,7 +201,8 @@ def _completion(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> 
     names = config.prompt_field, config.completion_field
     prompt, completion = (fields[name] for name in names)
     content: dict[str, Any] = {"prompt": prompt, "completion": completion}
-    used, pictures = set(names), ()
+    used = set(names)
+    pictures: tuple[Content, ...] = ()
     if isinstance(prompt, str) and isinstance(completion, str):
         _check_no_pictures(fields, place, config, "a prompt and a completion that are texts")
         for name, text in zip(names, (prompt, completion), strict=True):

@@ -22,9 +22,10 @@ def processor_class(folder: Path) -> Any:
 
     named = next(filter(None, (_setting(folder / file, "processor_class") for file in SETTINGS)), None)
     if named is None:
-        from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+        from transformers.models.auto import processing_auto
 
-        known: Any = PROCESSOR_MAPPING_NAMES.get(str(_setting(folder / "config.json", "model_type")))
+        names: Any = processing_auto.PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
+        known = names.get(str(_setting(folder / "config.json", "model_type")))
         named = known[0] if isinstance(known, tuple) else known
     if named is None:
         raise ModelError(
