@@ -108,13 +108,17 @@ class PictureProcessor:
             dtype: Number format of floating tensors.
 
         Raises:
-            ModelError: The processor makes other tokens of it now.
+            ModelError: The processor makes other tokens of it now, or something else than tensors.
         """
-        found = {
-            name: torch.as_tensor(value)
-            for name, value in self._prepared(text, offsets=False).items()
-            if name not in _NO_INPUTS
-        }
+        found = {name: x for name, x in self._prepared(text, offsets=False).items() if name not in _NO_INPUTS}
+        other = next((name for name, x in found.items() if not isinstance(x, Tensor)), None)
+        if other is not None:
+            raise ModelError(
+                field=type(self._processor).__name__,
+                expected="a processor that makes tensors of a text with pictures",
+                found=f"{type(found[other]).__name__} as {other}",
+                remedy="leave the pictures out",
+            )
         total, kept = found["input_ids"].shape[1], ids.shape[1]
         if not torch.equal(found["input_ids"][:, :kept], ids.cpu()):
             raise ModelError(

@@ -22,7 +22,7 @@ def encoded(colour: str, seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def served(start, tmp_path_factory):
+def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vision")
     save_vision_model("llava", folder / "model")
     records = []
@@ -37,52 +37,49 @@ def served(start, tmp_path_factory):
         model=ModelConfig(name=str(folder / "model"), device="cpu"), vectors=VectorConfig(dimension=1024, bits=16)
     )
     GradientIndex.build([str(folder / "chats.jsonl")], folder / "index", config)
-    return start(folder / "index", writable=True), folder
+    return folder
 
 
-def test_pictures_are_asked_about_in_base64_beside_a_prompt_or_in_messages(served):
-    service, _ = served
+@pytest.fixture(scope="module")
+def running(start, made):
+    return start(made / "index", writable=True)
+
+
+def test_pictures_are_asked_about_in_base64_beside_a_prompt_or_in_messages(running):
     image = b64encode(encoded("red", 9)).decode()
-    beside = service.search({"prompt": "What colour?", "completion": "red", "image": image, "k": 4})
+    beside = running.search({"prompt": "What colour?", "completion": "red", "image": image, "k": 4})
     assert beside.status_code == 200, beside.text
-    within = service.search({"messages": about("red", image=image), "k": 4})
+    within = running.search({"messages": about("red", image=image), "k": 4})
     assert beside.json()["hits"] == within.json()["hits"]
     assert {hit["document_id"]: hit["pictures"] for hit in within.json()["hits"]}["both"] == 2
 
 
-def test_the_client_sends_pictures(served):
-    service, _ = served
-    with Client(f"{service.url}/index") as client:
+def test_the_client_sends_pictures(running):
+    with Client(f"{running.url}/index") as client:
         found = client.search(Query(messages=about("red", image=encoded("red", 9))), k=1)
     assert found.hits[0].pictures in (1, 2)
 
 
-def test_no_query_names_a_file_of_the_server(served):
-    service, folder = served
-    answer = service.search({"messages": about("red", path=str(folder / "0.png"))})
+def test_no_query_names_a_file_of_the_server(running, made):
+    answer = running.search({"messages": about("red", path=str(made / "0.png"))})
     assert answer.status_code in (400, 422) and "base64" in answer.text
 
 
-def test_each_picture_of_a_document_is_given(served):
-    service, folder = served
+def test_each_picture_of_a_document_is_given(running, made):
     for number in (0, 1):
-        answer = service.http.post(PLACES, json={"document_id": "both", "number": number})
-        assert (
-            answer.content == (folder / f"{number}.png").read_bytes() and answer.headers["content-type"] == "image/png"
-        )
-    assert service.http.post(PLACES, json={"document_id": "both", "number": 2}).status_code == 404
+        answer = running.http.post(PLACES, json={"document_id": "both", "number": number})
+        assert answer.content == (made / f"{number}.png").read_bytes() and answer.headers["content-type"] == "image/png"
+    assert running.http.post(PLACES, json={"document_id": "both", "number": 2}).status_code == 404
 
 
-def test_documents_that_may_name_files_of_the_server_are_not_added_by_way_of_it(served):
-    service, folder = served
-    record = {"id": "x", "text": "x", "images": [str(folder / "0.png")]}
-    answer = service.http.post("/v1/indexes/index/documents", json={"documents": [record]})
+def test_documents_that_may_name_files_of_the_server_are_not_added_by_way_of_it(running, made):
+    record = {"id": "x", "text": "x", "images": [str(made / "0.png")]}
+    answer = running.http.post("/v1/indexes/index/documents", json={"documents": [record]})
     assert answer.status_code in (400, 422) and "gindex add" in answer.text
 
 
-def test_the_page_shows_the_pictures_of_hits(page, served):
-    service, _ = served
-    page.goto(service.url)
+def test_the_page_shows_the_pictures_of_hits(page, running):
+    page.goto(running.url)
     page.fill("#prompt", "What colour?")
     page.fill("#completion", "red")
     page.click("#go")
