@@ -83,5 +83,7 @@ def test_the_page_shows_the_pictures_of_hits(page, running):
     page.fill("#prompt", "What colour?")
     page.fill("#completion", "red")
     page.click("#go")
+    page.wait_for_selector("#positive .hit")
+    page.locator("#positive .hit").first.scroll_into_view_if_needed()  # what is out of sight is not read
     page.wait_for_selector("#positive .hit .pictures img")
     assert page.locator("#positive .hit .pictures img").first.get_attribute("src").startswith("data:image/png;base64,")
