@@ -207,7 +207,7 @@ def _text(text: object) -> dict[str, object]:
 def _is_list(value: object) -> bool:
     """Whether it is a list of things, and no text, file or array of pixels."""
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "O"
+        return bool(value.dtype.kind == "O")
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 

@@ -1,6 +1,7 @@
 """Classes of the processors of vision-language models, as the files of their folders name them."""
 
 import json
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def without_videos(kind: Any) -> Any:
     parts = [name for name in kind.get_attributes() if name != _VIDEOS]
     if len(parts) == len(kind.get_attributes()):
         return kind
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _cls: parts)})
+
+    @wraps(kind.__init__)
+    def make(self: Any, *given: Any, **settings: Any) -> None:
+        kind.__init__(self, *given, **{_VIDEOS: None, **settings})
+
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _cls: parts), "__init__": make})
 
 
 def _setting(file: Path, name: str) -> Any:

@@ -58,8 +58,8 @@ class PictureProcessor:
             load: Any = AutoImageProcessor.from_pretrained
             processor.image_processor = load(str(folder), backend="pil")
         except Exception as error:
-            if "torchvision" in str(error).lower():
-                remedy = "install torchvision, which this processor needs"
+            if isinstance(error, ImportError) or "torchvision" in str(error).lower():
+                remedy = "install the package that it needs"
             raise ModelError(
                 field=folder,
                 expected="a processor beside the model, which prepares pictures",

@@ -16,7 +16,7 @@ from gindex.corpus.encoding import DocumentEncoder, Encoder
 from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.corpus.picture_texts import PictureText, PictureTexts
 from gindex.corpus.pictures import picture_content
-from gindex.errors import MissingDependencyError, ModelError
+from gindex.errors import CorpusError, MissingDependencyError, ModelError
 from gindex.model.devices import to_device
 from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.losses import CausalLanguageModel
@@ -47,10 +47,7 @@ class VisionLanguageModel(CausalLanguageModel):
         """Return random pixels with a few tokens behind them; None without a processor."""
         if self._processor is None:
             return None
-        pixels_HWC = np.random.default_rng(0).integers(0, 256, (*TRIED_PIXELS, 3), dtype=np.uint8)
-        text = PictureText(
-            text=f"{OBJECT}{' a' * TRIED_TOKENS}", pictures=(picture_content(pixels_HWC, "the picture it is tried on"),)
-        )
+        text = _tried_text()
         return Objective((replace(WeightedTokens.counting(self._processor.expand(text).ids), content=text.content()),))
 
     def run(self, module: nn.Module, batch: TokenBatch) -> Any:
@@ -60,6 +57,13 @@ class VisionLanguageModel(CausalLanguageModel):
         (content,), ids = batch.contents, to_device(batch.tokens, self.device)
         dtype = next(self.model.parameters()).dtype
         return module(**self._processor.inputs(PictureText.of(content), ids, dtype), use_cache=False)
+
+
+def _tried_text() -> PictureText:
+    """Random pixels with a few tokens behind them."""
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (*TRIED_PIXELS, 3), dtype=np.uint8)
+    picture = picture_content(pixels_HWC, "the picture that a model is tried on")
+    return PictureText(text=f"{OBJECT}{' a' * TRIED_TOKENS}", pictures=(picture,))
 
 
 class VisionLanguageKind(CausalKind):
@@ -96,7 +100,8 @@ class VisionLanguageKind(CausalKind):
         """Load the processor; without one that can be used the model reads text alone, and pictures are refused."""
         try:
             self.texts = PictureProcessor.load(folder, self.tokenizer)
-        except (ModelError, MissingDependencyError) as error:
+            self.texts.expand(_tried_text())
+        except (ModelError, MissingDependencyError, CorpusError) as error:
             self.texts = MissingProcessor(self.tokenizer, error)
 
     def tokenizer_fingerprint(self) -> str:
