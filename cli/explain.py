@@ -11,7 +11,7 @@ from .command import GindexCommand
 from .early_checks import check_asked
 from .options import base_option, device_option, json_option, model_option, opening, option, permission_options, setting
 from .progress import terminal_progress
-from .query_options import made_query, query_options, whole_queries
+from .query_options import check_one_asked, made_query, query_options
 from .render import json_text, notes_text, query_title
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def explain(
         gindex explain runs/corpus compiler "A compiler is" --completion " a program" --contrast " a person"
         gindex explain runs/corpus compiler --messages conversation.json
     """  # noqa: D301 \b keeps click from wrapping the lines
-    if [prompt, *whole_queries(given)].count(None) != 3:
-        raise click.UsageError("Give one of PROMPT, --messages, --image and --document.")
+    check_one_asked(prompt, given, named="PROMPT, --messages, --image and --document")
     query = made_query(prompt, given)
     check_asked(index, document_id=document_id)
 
@@ -94,6 +93,9 @@ def _text(explanation: "Explanation") -> str:
     tokens = [token for part in explanation.parts for token in part.tokens if not token.context]
     shaded = zip(tokens, shades([token.influence for token in tokens]), strict=True)
     lines += ["", "".join(_coloured(token.text, shade) for token, shade in shaded), ""]
+    pictures = [part.pictures for part in explanation.parts if part.pictures is not None]
+    if pictures:
+        lines += [f"pictures {sum(pictures):+.4g}: of the layers that they alone go through, beside the tokens", ""]
     for name, value, share in zip(
         explanation.groups, explanation.groups.values(), shades(list(explanation.groups.values())), strict=True
     ):

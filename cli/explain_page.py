@@ -48,7 +48,9 @@ layers.</p>
 def _part(part: "PartExplanation", largest: float, parts: int) -> str:
     title = f"<h2>Part {part.part}: influence {_figure(part.influence)}</h2>" if parts > 1 else "<h2>Tokens</h2>"
     spans = "".join(_token(token, largest) for token in part.tokens).lstrip()
-    return f'{title}<p class="tokens">{spans}</p>\n'
+    said = "of the layers that pictures alone go through, beside the tokens"
+    pictures = "" if part.pictures is None else f"<p>Influence {_figure(part.pictures)} {said}.</p>\n"
+    return f'{title}<p class="tokens">{spans}</p>\n{pictures}'
 
 
 def _token(token: "TokenInfluence", largest: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gindex.corpus.json_values import parse_json
 from gindex.errors import QueryError
-from gindex.queries.files import parse_line, query_lines, query_of_line
+from gindex.queries.files import parse_line, query_lines, query_of_line, with_picture_files
 from gindex.queries.query import FailedQuery, Query
 from gindex.queries.records import read_query
 
@@ -73,5 +73,5 @@ def read_messages(path: Path) -> dict[str, Any]:
             expected="a list of messages, or an object with messages and perhaps tools",
             found=f"the fields {', '.join(sorted(found))}" if isinstance(found, dict) else "something else",
         )
-    query = read_query(found, str(path))
+    query = read_query(with_picture_files(found, Path() if str(path) == "-" else path.parent), str(path))
     return {"messages": query.messages, "tools": query.tools}

@@ -36,7 +36,8 @@ _OPTIONS = (
         "--image",
         type=click.Path(path_type=Path),
         group=LOOK_FOR,
-        help="File of a picture in the place of PROMPT, where a classifier reads pictures.",
+        help="File of a picture: in the place of PROMPT, where a classifier reads pictures; beside it or --messages, "
+        "where a language model does.",
     ),
     option(
         "--document",
@@ -126,9 +127,23 @@ def made_query(prompt: str | None, given: Mapping[str, Any]) -> "Query":
     return Query(**read_messages(given["messages"]), **found)
 
 
-def whole_queries(given: Mapping[str, Any]) -> list[Any]:
-    """What was given in the place of PROMPT, None for what was not."""
-    return [given[name] for name in ("messages", "image", "document")]
+def check_one_asked(prompt: str | None, given: Mapping[str, Any], *others: object, named: str) -> None:
+    """Check that a command was given one query: a picture may stand beside PROMPT or --messages, or by itself.
+
+    Args:
+        prompt: PROMPT, where there is one.
+        given: What was given, by the names of the options.
+        others: What else may stand in the place of PROMPT, None for what was not given.
+        named: What may be given, for the error.
+
+    Raises:
+        click.UsageError: It was not.
+    """
+    whole = [each for each in (prompt, given["messages"], given["document"], *others) if each is not None]
+    pictured = given["image"] is not None
+    alone = pictured and given["document"] is None and not any(each is not None for each in others)
+    if len(whole) > 1 or not (whole or pictured) or (pictured and not alone):
+        raise click.UsageError(f"Give one of {named}; --image may also stand beside PROMPT or --messages.")
 
 
 def _read_picture(path: Path) -> bytes:

@@ -31,7 +31,7 @@ def query_text(query: "Query", write: Mark, mark: Mark) -> str:
         return mark(f"document {query.document}")
     if query.tensors is not None:
         return mark(f"tensors {', '.join(sorted(query.tensors))}")
-    if query.image is not None:
+    if query.image is not None and not query.prompt and query.messages is None:
         return mark("a picture" if query.label is None else f"a picture of {query.label}")
     if query.input_ids is not None:
         return write(f"{len(query.input_ids)} tokens")
@@ -39,6 +39,7 @@ def query_text(query: "Query", write: Mark, mark: Mark) -> str:
         return f"{write(query.prompt)}{mark(_last_said(query.chosen))}\n{write(f'over: {_last_said(query.rejected)}')}"
     if query.messages is not None:
         text = _turns(query, write, mark)
+        text = text if query.image is None else f"{write('[a picture]')}\n{text}"
     else:
         text = _prompted(query, write, mark)
     return text if query.contrast is None else f"{text}\n{write(f'rather than: {_last_said(query.contrast)}')}"
@@ -53,7 +54,8 @@ def _prompted(query: "Query", write: Mark, mark: Mark) -> str:
     pair = "" if query.pair is None else write(f"{PAIR}{query.pair}")
     labels = query.label if isinstance(query.label, (list, tuple)) else [query.label]
     label = "" if query.label is None else mark(f"[{', '.join(map(str, labels))}] ")
-    return f"{label}{prompt}{pair}"
+    picture = "" if query.image is None else write("[a picture] ")
+    return f"{picture}{label}{prompt}{pair}"
 
 
 def _turns(query: "Query", write: Mark, mark: Mark) -> str:

@@ -189,6 +189,8 @@ def _hit_title(hit: "Hit") -> str:
         facts.append(f"BM25 {hit.lexical:.3g}")
     of = "" if hit.parts is None else f" of {hit.parts}"
     facts.append(f"{click.style(hit.document_id, bold=True)}, part {hit.part}{of}")
+    if hit.pictures:
+        facts.append(counted(hit.pictures, "picture"))
     if hit.duplicates:
         facts.append(f"and {len(hit.duplicates)} like it")
     return "  ".join(facts)

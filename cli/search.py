@@ -28,7 +28,7 @@ from .options import (
 )
 from .progress import terminal_progress
 from .queries import read_each
-from .query_options import made_query, query_options, whole_queries
+from .query_options import check_one_asked, made_query, query_options
 from .render import failure_text, fidelity_text, json_text, result_text, timing_text
 from .wording import error_text
 
@@ -109,8 +109,7 @@ def search(
         gindex search runs/corpus "A compiler is" --completion " a program" --group-by source
         gindex search runs/corpus "A compiler is" --words filter --words-text "pascal fortran"
     """  # noqa: D301 \b keeps click from wrapping the lines
-    if [prompt, *whole_queries(given), queries].count(None) != 4:
-        raise click.UsageError("Give one of PROMPT, --messages, --image, --document and --queries.")
+    check_one_asked(prompt, given, queries, named="PROMPT, --messages, --image, --document and --queries")
     if queries is not None and given["completion"] is not None:
         raise click.UsageError("--completion goes with PROMPT; with --queries it is a field of each line.")
     options = made(SearchOptions, given, refine_settings=kind_settings(REFINERS, "refine", given))

@@ -39,6 +39,7 @@ TASKS = Registry(
     "task",
     {
         CAUSAL: "gindex.model.tasks.causal:CausalKind",
+        "image-text-to-text": "gindex.model.tasks.vision_language:VisionLanguageKind",
         "masked": "gindex.model.tasks.masked:MaskedKind",
         "classification": "gindex.model.tasks.classification:ClassificationKind",
         "image-classification": "gindex.model.tasks.image_classification:PictureKind",
@@ -92,6 +93,13 @@ class CorpusConfig(Settings):
     )
     words_field: str = option("tokens", "Field that holds the words of a text that are labelled.", group=CORPUS)
     image_field: str = option("image", "Field that holds a picture: the bytes of its file, or its path.", group=CORPUS)
+    images_field: str | None = option(
+        None,
+        "Field that holds the pictures of a conversation, a list, where models read them; where a record has none, "
+        "`image_field` may hold one.",
+        group=CORPUS,
+        unset="images, for such a model",
+    )
     label_field: str | None = option(
         None,
         "Field that holds the label of a text or a picture, or those of a text's words: by name or number.",
@@ -171,6 +179,11 @@ class CorpusConfig(Settings):
         unset="none",
         metavar="FIELD",
     )
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether documents are pictures, or may have some."""
+        return self.form == PICTURE or self.images_field is not None
 
     def __post_init__(self) -> None:
         for name in ("columns", "index_field"):  # lists, where they come out of JSON

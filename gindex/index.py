@@ -14,8 +14,9 @@ from gindex.build.run import run_build
 from gindex.change.add import Addition, add_config, run_add
 from gindex.change.delete import delete_documents
 from gindex.config import AUTO, PERMISSIONS, BuildConfig, ModelConfig
-from gindex.corpus.contents import Content
+from gindex.corpus.contents import TENSORS, Content
 from gindex.corpus.objectives import Objective
+from gindex.corpus.picture_texts import PictureText
 from gindex.corpus.records import Document
 from gindex.documents.filters import parse_filter
 from gindex.documents.selection import filtered_parts, lexical_documents, parts_of_id
@@ -271,10 +272,23 @@ class GradientIndex:
     def content(self, document_id: str) -> Content | None:
         """The picture or the tensors that a document is, as the index keeps them; None for texts.
 
+        Of a text with pictures, both: `pictures` has the pictures alone.
+
         Raises:
             UnknownDocumentError: There is no such document, or it is deleted.
         """
         return next((text.content for objective in self.objectives(document_id) for text in objective.texts), None)
+
+    def pictures(self, document_id: str) -> tuple[Content, ...]:
+        """The picture that a document is, or those beside its text, in order, each in its own encoding.
+
+        Raises:
+            UnknownDocumentError: There is no such document, or it is deleted.
+        """
+        content = self.content(document_id)
+        if content is None or content.type == TENSORS:
+            return ()
+        return PictureText.of(content).pictures if content.is_beside else (content,)
 
     def search(
         self,

@@ -74,9 +74,10 @@ def _calibrate(
     size = batch_sizes(model, config, counts.parts, counts.longest_part).calibration
     documents, length = batch_shape(size.tokens, counts.longest_part)
     batches = []
-    for of_kind in _by_kind(table, drawn):
-        for start in range(0, len(of_kind), documents):
-            group = of_kind[start : start + documents]
+    for of_kind, is_alone in _by_kind(table, drawn):
+        together = 1 if is_alone else documents
+        for start in range(0, len(of_kind), together):
+            group = of_kind[start : start + together]
             batch = pad([objective.window(length) for objective in table.objectives(group)], group)
             batches.append((len(group), batch.texts, partial(model.task.losses, batch)))
     with progress.phase("calibrate", len(drawn), "parts") as phase, size.passes(model):
@@ -97,10 +98,11 @@ def _calibrate(
     return {"chosen": vars(best), "parts": len(drawn), "settings": entries}
 
 
-def _by_kind(table: DocumentTable, parts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Parts by kind, of which a batch holds one, in the order given."""
-    kinds = [objective.kind for objective in table.objectives(parts)]
-    return [parts[[found == kind for found in kinds]] for kind in sorted(set(kinds))]
+def _by_kind(table: DocumentTable, parts: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], bool]]:
+    """Parts by kind, of which a batch holds one, in the order given; and whether each has a batch of its own."""
+    objectives = table.objectives(parts)
+    kinds = [(objective.kind, objective.is_alone) for objective in objectives]
+    return [(parts[[found == kind for found in kinds]], kind[1]) for kind in sorted(set(kinds))]
 
 
 def batch_shape(tokens: int, longest: int) -> tuple[int, int]:

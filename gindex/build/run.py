@@ -34,7 +34,7 @@ from gindex.build.state import (
     start_or_resume,
 )
 from gindex.build.vector_phase import VectorSetup, VectorWork
-from gindex.config import EXAMPLES, USUAL_TOKENS, BuildConfig
+from gindex.config import EXAMPLES, BuildConfig
 from gindex.corpus.fingerprints import fingerprint_sources
 from gindex.corpus.objectives import Objective
 from gindex.corpus.readers import read_corpus
@@ -181,7 +181,7 @@ def settled(sources: Sequence[str], config: BuildConfig) -> BuildConfig:
         name = "pack" if config.corpus.pack else "max_tokens"
         raise ConfigError(field=name, expected=f"at most {most}, which the model takes", found=wanted)
     kind = read.folder.kind
-    corpus = kind.corpus_config(replace(config.corpus, max_tokens=wanted or min(USUAL_TOKENS, most)))
+    corpus = kind.corpus_config(replace(config.corpus, max_tokens=wanted or min(kind.usual_tokens, most)))
     return replace(config, corpus=corpus, model=replace(config.model, task=kind.name))
 
 
@@ -217,7 +217,7 @@ def load_tracked(
     """
     model = TrackedModel.load(config.model, None if manifest is None else manifest.layers, check, examples)
     slice_widths(model, config)  # raises ConfigError
-    model.check_length(config.corpus.max_tokens or USUAL_TOKENS)
+    model.check_length(config.corpus.max_tokens or model.loaded.kind.usual_tokens)
     return model
 
 

@@ -28,19 +28,25 @@ def corpus_documents(table: DocumentTable) -> list[Objective]:
 
 
 def made_up_documents(model: TrackedModel) -> list[Objective]:
-    """Three documents of different lengths of random ordinary tokens; of random pixels, where the model reads these."""
+    """Three documents of different lengths of random ordinary tokens; of random pixels, where the model reads these.
+
+    With a fourth that has a picture beside its tokens, where the model reads both.
+    """
     tokens = np.arange(MADE_PICTURES)
     if model.task.reads_tokens:
         tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
     generator = np.random.default_rng(0)
     lengths = [min(length, model.loaded.max_tokens) for length in MADE_LENGTHS]
-    return [model.task.trial(generator.choice(tokens, length).astype(np.uint32)) for length in lengths]
+    made = [model.task.trial(generator.choice(tokens, length).astype(np.uint32)) for length in lengths]
+    pictured = model.task.trial_alone()
+    return made if pictured is None else [*made, pictured]
 
 
 def followed(model: TrackedModel, objectives: Sequence[Objective]) -> list[Objective]:
     """The same documents with other tokens behind each text, as many as the model takes, which do not count.
 
-    Texts that are labelled, and those of an encoder-decoder, stay as they are: what is behind them would be read.
+    Texts that are labelled, and those of an encoder-decoder, stay as they are: what is behind them would be read. So do
+    those with pictures, which their processor makes anew.
     """
     tokens = np.asarray(ordinary_tokens(model.loaded.tokenizer, model.task.vocabulary))
     generator = np.random.default_rng(1)
@@ -48,7 +54,7 @@ def followed(model: TrackedModel, objectives: Sequence[Objective]) -> list[Objec
     for objective in objectives:
         texts = []
         for text in objective.texts:
-            if text.labels is not None or text.is_decoded:
+            if text.labels is not None or text.is_decoded or text.has_pictures:
                 texts.append(text)
                 continue
             more = generator.choice(tokens, max(0, min(AFTER, model.loaded.max_tokens - len(text))))

@@ -8,10 +8,10 @@ import torch
 from gindex.check.documents import AFTER, followed
 from gindex.check.result import NO, NOT_TRIED, OK, WARNING, Finding
 from gindex.check.sketch import Sketches, sketch
-from gindex.config import CAUSAL
 from gindex.corpus.objectives import Objective
 from gindex.model.causality import LENGTH
-from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, gradient_errors
+from gindex.model.gradient_check import COARSE_GRADIENT_TOLERANCE, GRADIENT_TOLERANCE, GradientError, gradient_errors
+from gindex.model.tasks.causal import CausalKind
 from gindex.model.tracked_model import TrackedModel
 
 GRADIENTS, CAUSALITY = "gradients", "causality"
@@ -24,11 +24,11 @@ def autograd_finding(model: TrackedModel, objectives: Sequence[Objective]) -> Fi
     """Compare the gradients of every tracked layer with those of autograd, all documents weighted in one loss."""
     kind = objectives[0].kind
     alike = [objective for objective in objectives if objective.kind == kind]
-    (batch,) = model.batches(alike, np.arange(len(alike)), sum(map(len, alike)) * len(alike))
-    with model.alone():
-        errors = gradient_errors(
-            model.table.layers, lambda _documents: model.task.losses(batch), len(alike), batch.texts
-        )
+    alike = alike[:1] if alike[0].is_alone else alike
+    errors = _errors(model, alike)
+    if (pictured := next((each for each in objectives if each.is_alone), alike[0])) is not alike[0]:
+        errors = {name: _worse(errors[name], of) for name, of in _errors(model, [pictured]).items()}
+        alike = [*alike, pictured]
     reached = {name: error.relative for name, error in errors.items() if error.relative is not None}
     worst = max(reached, key=lambda name: reached[name]) if reached else ""
     error = reached.get(worst, 0.0)
@@ -45,6 +45,19 @@ def autograd_finding(model: TrackedModel, objectives: Sequence[Objective]) -> Fi
     )
 
 
+def _errors(model: TrackedModel, objectives: Sequence[Objective]) -> dict[str, GradientError]:
+    """How far the gradients of every layer are from autograd's, over one batch of documents."""
+    (batch,) = model.batches(objectives, np.arange(len(objectives)), sum(map(len, objectives)) * len(objectives))
+    with model.alone():
+        return gradient_errors(
+            model.table.layers, lambda _documents: model.task.losses(batch), len(objectives), batch.texts
+        )
+
+
+def _worse(first: GradientError, second: GradientError) -> GradientError:
+    return max(first, second, key=lambda error: -1.0 if error.relative is None else error.relative)
+
+
 def invariance_findings(
     model: TrackedModel, objectives: Sequence[Objective], together: Sketches, tried: int
 ) -> Iterator[Finding]:
@@ -59,7 +72,7 @@ def invariance_findings(
     alone = sketch(model, objectives, together=False)
     yield _difference(GRADIENTS, "batch", "together and alone", together.difference(alone), model.dtype)
     kind = model.loaded.kind
-    if kind.name != CAUSAL:
+    if not isinstance(kind, CausalKind):
         found = f"{kind.described} reads all tokens of a text"
         yield Finding(section=CAUSALITY, name="later tokens", found=found, verdict=NOT_TRIED)
         return

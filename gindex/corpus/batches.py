@@ -46,7 +46,8 @@ class TokenBatch:
         preferences: How the losses of two texts become one, for each objective; None where losses are summed.
         labels: What is asked at each token that counts, text by text [M, K]; None where tokens are predicted.
         seconds: Position where a second text begins, the length where there is none [R]; None where no text has one.
-        contents: Pictures or tensors [R], where the model reads these; None where it reads tokens.
+        contents: Pictures or tensors [R], where the model reads these in the place of tokens or, of the one text of a
+            batch, beside them; None where it reads tokens alone.
     """
 
     ordinals: npt.NDArray[np.int64]
@@ -65,7 +66,10 @@ class TokenBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Mask of the real tokens by objective [N, S T]; padding is False. Of pictures and tensors [N, 1], all."""
+        """Mask of the real tokens by objective [N, S T]; padding is False. Of pictures and tensors [N, 1], all.
+
+        So it is where pictures are read beside tokens: their text is alone in its batch, without padding.
+        """
         if self.contents is not None:
             return np.ones((len(self.ordinals), 1), bool)
         return _real(self.lengths, self.tokens.shape[1]).reshape(len(self.ordinals), -1)
@@ -149,7 +153,8 @@ def batch_objectives(
     Args:
         objectives: N objectives.
         ordinals: What each is called in its batch [N].
-        batch_tokens: Most tokens of a batch, padding included; a longer objective is a batch of its own.
+        batch_tokens: Most tokens of a batch, padding included; a longer objective is a batch of its own, and so is one
+            with pictures.
 
     Raises:
         ShapeError: There is not one ordinal per objective.
@@ -161,7 +166,8 @@ def batch_objectives(
     for _, positions in sorted(kinds.items()):
         # An objective is padded to its longest text: it takes as many tokens as that, times its texts.
         lengths = [objectives[n].longest * len(objectives[n].texts) for n in positions]
-        for group in form_batches(positions, lengths, batch_tokens):
+        most = 1 if objectives[positions[0]].is_alone else batch_tokens
+        for group in form_batches(positions, lengths, most):
             batches.append(pad([objectives[n] for n in group], ordinals[group]))
     return batches
 
@@ -193,13 +199,14 @@ def pad(objectives: Sequence[Objective], ordinals: Sequence[int] | npt.NDArray[n
         ShapeError: There is not one ordinal per objective, or they are of different kinds.
     """
     kinds = {objective.kind for objective in objectives}
-    if len(objectives) != len(ordinals) or len(kinds) > 1:
+    texts = [text for objective in objectives for text in objective.texts]
+    crowded = len(texts) > 1 and any(text.has_pictures for text in texts)
+    if len(objectives) != len(ordinals) or len(kinds) > 1 or crowded:
         raise ShapeError(
             field="pad",
-            expected=f"one ordinal per objective, {len(objectives)}, and objectives of one kind",
-            found=f"{len(ordinals)} and {len(kinds)} kinds",
+            expected=f"one ordinal per objective, {len(objectives)}, objectives of one kind, or one text with pictures",
+            found=f"{len(ordinals)} and {len(kinds)} kinds of {len(texts)} texts",
         )
-    texts = [text for objective in objectives for text in objective.texts]
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     shape = len(lengths), int(lengths.max(initial=0))
     tokens, weights = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)

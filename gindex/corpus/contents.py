@@ -1,6 +1,7 @@
 """What a model reads in the place of tokens: a picture in its own encoding, or tensors by name.
 
-Both are kept as bytes: a picture's are those of its file, tensors' are those of a safetensors file.
+Both are kept as bytes: a picture's are those of its file, tensors' are those of a safetensors file. Pictures may also
+stand beside tokens: see `gindex.corpus.picture_texts`.
 """
 
 import json
@@ -19,6 +20,12 @@ from gindex.errors import CorpusError, ShapeError
 TENSORS = "application/x-safetensors"
 """Media type of tensors by name."""
 
+PICTURE_TEXT = "application/x-gindex-picture-text"
+"""Media type of a text with its pictures, which a model reads beside the tokens that its processor makes of both."""
+
+OBJECT = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""What stands for a picture in a text: the character that Unicode has for objects within one."""
+
 NUMBERS = "biuf"
 """Kinds of numpy's formats that tensors may have: truth values, whole numbers and floating ones."""
 
@@ -34,7 +41,7 @@ class Content:
     """The content of a document that is no text.
 
     Attributes:
-        type: Media type of a picture, such as `image/png`, or `TENSORS`.
+        type: Media type of a picture, such as `image/png`, or `TENSORS`, or `PICTURE_TEXT`.
         data: Its bytes.
     """
 
@@ -44,13 +51,18 @@ class Content:
     @property
     def is_picture(self) -> bool:
         """Whether it is a picture."""
-        return self.type != TENSORS
+        return not self.is_beside and self.type != TENSORS
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is pictures that are read beside tokens, and not in their place."""
+        return self.type == PICTURE_TEXT
 
     @cached_property
     def kind(self) -> str:
         """What contents of one batch have in common: of tensors their names, formats and shapes."""
-        if self.is_picture:
-            return "picture"
+        if self.type != TENSORS:
+            return "picture text" if self.is_beside else "picture"
         length = int.from_bytes(self.data[:8], "little")
         header: dict[str, Any] = json.loads(self.data[8 : 8 + length])
         header.pop("__metadata__", None)

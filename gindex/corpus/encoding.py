@@ -21,10 +21,12 @@ from gindex.config import (
     USUAL_TOKENS,
     CorpusConfig,
 )
+from gindex.corpus.contents import OBJECT
 from gindex.corpus.conversation import EncodedConversation, encode_conversation
 from gindex.corpus.conversation_parts import cut_conversation
 from gindex.corpus.objectives import Objective, Preference, WeightedTokens
 from gindex.corpus.packing import Packer
+from gindex.corpus.picture_texts import PictureTexts, weighted_conversation
 from gindex.corpus.records import Document
 from gindex.corpus.tokens import Encoding, Offsets, Part, Tokenizer, cut, decode_each, encode_texts, span_of
 from gindex.errors import CorpusError
@@ -66,15 +68,24 @@ class Encoder(Protocol):
 class DocumentEncoder:
     """Cuts documents for models that predict the next token into parts, as the settings say."""
 
-    def __init__(self, tokenizer: Tokenizer, config: CorpusConfig, vocabulary: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        config: CorpusConfig,
+        vocabulary: int | None = None,
+        pictures: PictureTexts | None = None,
+    ) -> None:
         """Take the tokenizer of a model.
 
         Args:
             tokenizer: The tokenizer.
             config: How documents are cut, and which of their tokens count.
             vocabulary: How many tokens the model has; prepared tokens are checked against it.
+            pictures: What reads conversations, and their pictures, where the model reads these.
         """
         self._tokenizer: Any = tokenizer
+        self._chat: Any = tokenizer if pictures is None else pictures.tokenizer
+        self._pictures = pictures
         self._config, self._vocabulary = config, vocabulary
         self._max_tokens = config.pack or config.max_tokens or USUAL_TOKENS
         self._packer = Packer(config.pack) if config.pack else None
@@ -147,6 +158,8 @@ class DocumentEncoder:
 
     def _conversation(self, document: Document) -> EncodedDocument:
         encoded = self._encoded(document.content, *_turns(document), self._config.loss)
+        if self._pictures is not None and (document.pictures or OBJECT in encoded.text):
+            return self._pictured(document, encoded, self._pictures)
         document = replace(document, text=encoded.text)
         if self._packer is not None:
             weights = np.array(encoded.counted, np.float32)
@@ -165,12 +178,25 @@ class DocumentEncoder:
             notes += (f"it has {len(encoded.tokens)} tokens and is cut at turns into {len(parts)} parts",)
         return EncodedDocument(document=document, parts=parts, notes=notes)
 
+    def _pictured(self, document: Document, encoded: EncodedConversation, texts: PictureTexts) -> EncodedDocument:
+        """A conversation with pictures, which is one part; its end is cut off where that is too long."""
+        if self._packer is not None:
+            raise CorpusError(
+                field="pack", expected="documents without pictures", found="some", remedy="leave `pack` out"
+            )
+        shown = encoded.text.replace(OBJECT, texts.placeholder)
+        read, total = weighted_conversation(encoded, document.pictures, texts, self._max_tokens)
+        part = Part(part=0, start=0, end=len(shown), objective=Objective((read,)))
+        cut_off = (f"it has {total} tokens with its pictures, of which the first {len(read)} are kept",)
+        notes = encoded.notes + cut_off * (len(read) < total)
+        return EncodedDocument(document=replace(document, text=shown), parts=[part], notes=notes)
+
     def _encoded(self, content: dict[str, Any], messages: list[Any], prompt: int, loss: str) -> EncodedConversation:
         """A conversation of which the assistant's turns after a number of turns count."""
         said = [n for n, message in enumerate(messages) if message["role"] == "assistant" and n >= prompt]
         chosen = None if loss == ALL_TOKENS or not prompt else said
         return encode_conversation(
-            self._tokenizer, messages, tools=content.get("tools"), loss=loss, turns=chosen, place="conversation"
+            self._chat, messages, tools=content.get("tools"), loss=loss, turns=chosen, place="conversation"
         )
 
     def _preference(self, document: Document) -> EncodedDocument:
@@ -228,7 +254,7 @@ def searched_text(document: Document) -> str:
     content = document.content
     sides = [content.get(name) for name in ("messages", "prompt", "completion", "chosen", "rejected")]
     said = [message.get("content", "") for side in sides if isinstance(side, list) for message in side]
-    return "\n".join(said) if said else document.text
+    return "\n".join(said).replace(OBJECT, " ") if said else document.text
 
 
 def _is_plain(document: Document) -> bool:

@@ -27,6 +27,7 @@ from gindex.config import (
     CorpusConfig,
 )
 from gindex.corpus.contents import Content, tensor_content, tensor_of
+from gindex.corpus.message_pictures import PictureReader
 from gindex.corpus.messages import parse_completion, parse_messages, parse_pair, parse_tools
 from gindex.corpus.objectives import WeightedTokens
 from gindex.corpus.pictures import picture_content, picture_name
@@ -36,7 +37,8 @@ from gindex.errors import CorpusError
 
 _SHOWN_FIELDS = 20
 
-_SHARE_GPT_FIELD = "conversations"
+SHARE_GPT_FIELD = "conversations"
+"""Field of conversations in ShareGPT's style."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,7 @@ class Form:
         content: Of other forms but tokens, its fields as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts.
         file: Of a picture or tensors, these.
+        pictures: Of a conversation, its pictures in order; `OBJECT` stands in the messages for each.
         weight: What its loss is multiplied by.
     """
 
@@ -59,6 +62,7 @@ class Form:
     content: dict[str, Any] = field(default_factory=dict)
     tokens: WeightedTokens | None = None
     file: Content | None = None
+    pictures: tuple[Content, ...] = ()
     weight: float = 1.0
 
 
@@ -149,7 +153,7 @@ def _recognised(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> 
 
 
 def _names(fields: Mapping[str, Any], name: str) -> bool:
-    return name in fields or (name == "messages" and _SHARE_GPT_FIELD in fields)
+    return name in fields or (name == "messages" and SHARE_GPT_FIELD in fields)
 
 
 def _check_there(name: str, fields: Mapping[str, Any], place: str, config: CorpusConfig) -> None:
@@ -198,7 +202,9 @@ def _completion(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> 
     prompt, completion = (fields[name] for name in names)
     content: dict[str, Any] = {"prompt": prompt, "completion": completion}
     used = set(names)
+    pictures: tuple[Content, ...] = ()
     if isinstance(prompt, str) and isinstance(completion, str):
+        _check_no_pictures(fields, place, config, "a prompt and a completion that are texts")
         for name, text in zip(names, (prompt, completion), strict=True):
             check_encodable(text, f"text in the field {name!r}", place)
         if not completion:
@@ -209,18 +215,51 @@ def _completion(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> 
                 remedy="remove the record",
             )
     else:
+        (prompt, completion), pictures = _with_pictures((prompt, completion), fields, place, config, used)
         conversation = parse_completion(prompt, completion, place)
         turns = list(conversation.messages)
         content = {"prompt": turns[: conversation.prompt_turns], "completion": turns[conversation.prompt_turns :]}
         content |= _tools(fields, place, used)
-    return Form(name=COMPLETION, used=frozenset(used), content=content)
+    return Form(name=COMPLETION, used=frozenset(used), content=content, pictures=pictures)
 
 
 def _messages(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> Form:
-    name = config.messages_field if config.messages_field in fields else _SHARE_GPT_FIELD
+    name = config.messages_field if config.messages_field in fields else SHARE_GPT_FIELD
     used = {name}
-    content = {"messages": list(parse_messages(fields[name], f"{place}, field {name!r}"))}
-    return Form(name=MESSAGES, content=content | _tools(fields, place, used), used=frozenset(used))
+    (messages,), pictures = _with_pictures((fields[name],), fields, place, config, used)
+    content = {"messages": list(parse_messages(messages, f"{place}, field {name!r}"))}
+    content |= _tools(fields, place, used)
+    return Form(name=MESSAGES, content=content, used=frozenset(used), pictures=pictures)
+
+
+def _with_pictures(
+    conversations: tuple[Any, ...], fields: Mapping[str, Any], place: str, config: CorpusConfig, used: set[str]
+) -> tuple[list[Any], tuple[Content, ...]]:
+    """Conversations with `OBJECT` in the place of each picture, and the pictures, where the model reads these."""
+    if config.images_field is None:
+        return list(conversations), ()
+    name = _pictures_field(fields, config)
+    reader = PictureReader(None if name is None else fields[name], place)
+    read = reader.read(*conversations)
+    used |= set() if name is None else {name}
+    return read, reader.pictures
+
+
+def _pictures_field(fields: Mapping[str, Any], config: CorpusConfig) -> str | None:
+    """The field of a conversation's pictures; None where the model reads none, or a record has none."""
+    names = () if config.images_field is None else (config.images_field, config.image_field)
+    return next((name for name in names if fields.get(name) is not None), None)
+
+
+def _check_no_pictures(fields: Mapping[str, Any], place: str, config: CorpusConfig, form: str) -> None:
+    name = _pictures_field(fields, config)
+    if name is not None and np.size(fields[name]):
+        raise CorpusError(
+            field=place,
+            expected="pictures beside a conversation",
+            found=f"the field {name!r} beside {form}",
+            remedy="write prompt and completion as messages, or remove the record",
+        )
 
 
 def _tools(fields: Mapping[str, Any], place: str, used: set[str]) -> dict[str, Any]:
@@ -242,6 +281,7 @@ def _preference(fields: Mapping[str, Any], place: str, config: CorpusConfig) -> 
                 found=f"nothing in {name!r}",
                 remedy="add it, or remove the record",
             )
+    _check_no_pictures(fields, place, config, "a preference")
     content: dict[str, Any] = {"reference": _reference(fields, place, used)}
     if isinstance(chosen, str) and isinstance(rejected, str) and (prompt is None or isinstance(prompt, str)):
         for name, text in (("prompt", prompt or ""), ("chosen", chosen), ("rejected", rejected)):

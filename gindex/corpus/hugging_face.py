@@ -109,13 +109,22 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _prepared(dataset: Any, config: CorpusConfig) -> Any:
-    """A dataset whose pictures come as they are stored, where the documents are pictures."""
-    if config.form != PICTURE:
+    """A dataset whose pictures come as they are stored, where the model reads any."""
+    if not config.reads_pictures:
         return dataset
     for name, feature in (dataset.features or {}).items():
-        if type(feature).__name__ == "Image":
-            dataset = dataset.cast_column(name, type(feature)(decode=False))
+        stored = _undecoded(feature)
+        if stored is not None:
+            dataset = dataset.cast_column(name, stored)
     return dataset
+
+
+def _undecoded(feature: Any) -> Any:
+    """The feature of pictures, or of lists of them, as they are stored; None for any other."""
+    if type(feature).__name__ == "Image":
+        return type(feature)(decode=False)
+    inner = _undecoded(feature.feature) if type(feature).__name__ in ("List", "Sequence") else None
+    return None if inner is None else type(feature)(inner)
 
 
 def _with_class_name(fields: Any, features: Any, config: CorpusConfig) -> Any:

@@ -199,7 +199,7 @@ def _piece(piece: object, field: str) -> str:
             field=field,
             expected='text, as {"type": "text", "text": ...}',
             found=kind,
-            remedy="leave the record out: gindex takes gradients of text alone",
+            remedy="leave the record out, or give a model that reads pictures; see docs/tasks.md",
         )
     return text
 

@@ -36,7 +36,7 @@ class WeightedTokens:
         second: Position where a second text begins; None without one. With labels it is read behind the first one, as
             of a pair; without, an encoder reads the first and a decoder predicts the second.
         content: A picture or tensors, where that is what the model reads; the ids are zeros then, as many as it has
-            positions, the first of which counts.
+            positions, the first of which counts. Or the pictures that it reads beside the tokens.
     """
 
     ids: TokenIds
@@ -53,7 +53,8 @@ class WeightedTokens:
         if self.labels is not None and self.labels.shape[:1] != (np.count_nonzero(self.weights),):
             expected = f"one for each of {np.count_nonzero(self.weights)} tokens that count"
             raise ShapeError(field="labels", expected=expected, found=self.labels.shape)
-        if self.labels is None and self.content is None and self.weights[: self.second or 1].any():
+        is_read = self.content is None or self.content.is_beside
+        if self.labels is None and is_read and self.weights[: self.second or 1].any():
             unpredicted = "the first token" if self.second is None else "the text that is read"
             raise ShapeError(field="weights", expected=f"0 for {unpredicted}", found=float(self.weights[0]))
 
@@ -90,6 +91,11 @@ class WeightedTokens:
     def label_values(self) -> int:
         """K, the values of a label; 0 where tokens themselves are predicted."""
         return 0 if self.labels is None else self.labels.shape[1]
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures are read beside its tokens."""
+        return self.content is not None and self.content.is_beside
 
     @property
     def question(self) -> tuple[bytes, bytes, int, Content | None]:
@@ -192,6 +198,11 @@ class Objective:
         text = self.texts[0]
         kind = "" if text.content is None else text.content.kind
         return len(self.texts), self.preference is not None, text.label_values, kind
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has a batch of its own: what a model makes of pictures has no axis of documents."""
+        return any(text.has_pictures for text in self.texts)
 
     @property
     def longest(self) -> int:

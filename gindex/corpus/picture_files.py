@@ -13,9 +13,13 @@ from gindex.errors import CorpusError
 def read_picture(source: Source, config: CorpusConfig) -> Iterator[Record]:
     """Yield the record of a picture: its bytes, and the name of its folder, where it is in one below the source's.
 
+    A model of texts with pictures reads those that records name: the file by itself is none.
+
     Raises:
         CorpusError: The model reads no pictures.
     """
+    if config.images_field is not None:
+        return
     if config.form != PICTURE:
         raise CorpusError(
             field=source.location,

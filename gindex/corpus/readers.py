@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gindex.config import PICTURE, CorpusConfig
+from gindex.config import CorpusConfig
 from gindex.corpus.arrow_files import read_arrow
 from gindex.corpus.compression import DAMAGE
+from gindex.corpus.forms import SHARE_GPT_FIELD
 from gindex.corpus.hugging_face import read_hub, read_saved
 from gindex.corpus.id_register import IdRegister
 from gindex.corpus.json_files import read_json
+from gindex.corpus.message_pictures import with_located_list, with_located_pictures
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
 from gindex.corpus.picture_files import read_picture
@@ -86,7 +88,7 @@ def _documents(
                 ids.claim(document.document_id, record.place)
                 empty = False
                 yield document
-            if empty:
+            if empty and not (source.kind is SourceKind.PICTURE and config.images_field is not None):
                 without.append(source.location)
     if len(without) == len(sources):
         raise CorpusError(
@@ -102,11 +104,16 @@ def _documents(
 def _with_picture(record: Record, source: Source, config: CorpusConfig) -> Record:
     """A record whose picture, if it is given by its path, is looked for from its file on; in a store there is none."""
     fields, name = record.fields, config.image_field
-    if config.form != PICTURE or source.remote is not None or not isinstance(fields, Mapping) or name not in fields:
+    if not config.reads_pictures or source.remote is not None or not isinstance(fields, Mapping):
         return record
     place = Path(source.location)
     folder = place if source.kind is SourceKind.SAVED_DATASET else place.parent
-    return replace(record, fields={**fields, name: located(fields[name], folder)})
+    if config.images_field is None:
+        return replace(record, fields={**fields, name: located(fields[name], folder)} if name in fields else fields)
+    beside = {of: with_located_list(fields[of], folder) for of in (name, config.images_field) if of in fields}
+    names = (config.messages_field, config.prompt_field, config.completion_field, SHARE_GPT_FIELD)
+    said = {of: with_located_pictures(fields[of], folder) for of in names if of in fields}
+    return replace(record, fields={**fields, **beside, **said})
 
 
 def _records(source: Source, config: CorpusConfig) -> Iterator[Record]:

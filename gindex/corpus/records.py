@@ -32,6 +32,7 @@ class Document:
         content: The fields of other forms, as plain JSON values.
         tokens: Of prepared tokens, these and how much each counts, while it is read.
         file: Of a picture or tensors, these, while it is read.
+        pictures: Of a conversation, its pictures, while it is read.
         weight: What its loss is multiplied by, while it is read.
     """
 
@@ -42,6 +43,7 @@ class Document:
     content: dict[str, Any] = field(default_factory=dict)
     tokens: WeightedTokens | None = field(default=None, compare=False)
     file: Content | None = field(default=None, compare=False)
+    pictures: tuple[Content, ...] = field(default=(), compare=False)
     weight: float = 1.0
 
     @property
@@ -51,7 +53,8 @@ class Document:
             return 4 * len(self.tokens)
         if self.file is not None:
             return len(self.file.data)
-        return len(self.text) or len(str(self.content))
+        pictures = sum(len(picture.data) for picture in self.pictures)
+        return pictures + (len(self.text) or len(str(self.content)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,7 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
         if name not in form.used and name != config.id_field
     }
     content = {name: to_json_value(value) for name, value in form.content.items()}
+    content |= {"pictures": len(form.pictures)} if form.pictures else {}
     return Document(
         document_id=document_id,
         text=form.text or "",
@@ -103,6 +107,7 @@ def to_document(record: Record, config: CorpusConfig) -> Document:
         content=content,
         tokens=form.tokens,
         file=form.file,
+        pictures=form.pictures,
         weight=weight_of(fields, record.place, config),
     )
 

@@ -69,15 +69,24 @@ def _merge(
 def report_unreached(layers: Sequence[TrackedLayer], flat: Collection[str]) -> None:
     """Say which experts have no curvature, as no token of the fit came to them or to those that they share it with.
 
+    So it is with the layers that pictures alone reach, where no document of the fit has any.
+
     Args:
         layers: Tracked layers.
         flat: Those `TrackedLayer.factors` whose corrected eigenvalues are all 0.
     """
-    experts = [layer for layer in layers if layer.expert is not None]
+    experts = [layer for layer in layers if layer.expert is not None and not layer.alone]
     unreached = [layer.name for layer in experts if layer.factors in flat]
     if unreached:
         logger.warning(
             "%d of %d experts have no curvature, such as %s: no token of the fit came to them, and they are whitened "
             "by damping alone; fit on more documents with `fit_documents`",
             len(unreached), len(experts), unreached[0],
+        )  # fmt: skip
+    pictured = [layer.name for layer in layers if layer.alone]
+    if pictured and flat.issuperset(layer.factors for layer in layers if layer.alone):
+        logger.warning(
+            "the %d layers that pictures alone reach, such as %s, have no curvature and no influence: no document of "
+            "the fit has a picture; leave them out with `untrack`, or fit on more documents with `fit_documents`",
+            len(pictured), pictured[0],
         )  # fmt: skip

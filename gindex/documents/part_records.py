@@ -36,6 +36,7 @@ class PartRecord:
         metadata: Metadata of the document.
         token_count: Tokens of the part, context included.
         form: What its document was made of; None for plain text.
+        pictures: How many pictures its document has beside its text.
     """
 
     ordinal: int
@@ -45,6 +46,7 @@ class PartRecord:
     metadata: dict[str, Any]
     token_count: int
     form: str | None = None
+    pictures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

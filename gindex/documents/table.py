@@ -46,6 +46,9 @@ Ordinals = Sequence[int] | npt.NDArray[np.int64]
 # SQLite builds take at least 999 parameters in one statement.
 _QUERY_ORDINALS = 500
 
+_PICTURES = '"pictures"'
+"""What the content of a document that has pictures beside its text says."""
+
 _OF_PART = len(PART_COLUMNS) + len(PLAIN) + len(FILE_COLUMNS)
 
 
@@ -195,7 +198,9 @@ class DocumentTable:
         for row in self._by_ordinal(ordinals, documents=True):
             ordinal, _, part, start, end, _, token_count = row[: len(PART_COLUMNS)]
             _, document_id, text, metadata, form, content = row[_OF_PART:]
-            masked = [] if form != MASKED else self._decode_object(content, "the content of a document")["masked"]
+            told = form == MASKED or (content is not None and _PICTURES in content)
+            fields = self._decode_object(content, "the content of a document") if told else {}
+            masked = fields["masked"] if form == MASKED else []
             records.append(
                 PartRecord(
                     ordinal=ordinal,
@@ -205,6 +210,7 @@ class DocumentTable:
                     metadata=self._decode_object(metadata, "metadata"),
                     token_count=token_count,
                     form=form,
+                    pictures=int(fields.get("pictures", 0)),
                 )
             )
         return records

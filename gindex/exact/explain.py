@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gindex.corpus.batches import pad
+from gindex.corpus.batches import TokenBatch, pad
 from gindex.documents.selection import parts_of_id
 from gindex.documents.table import DocumentTable
 from gindex.exact.explanation import Explanation as Explanation
@@ -46,6 +47,7 @@ def explain(
         StoreError: There is no such document.
     """
     tracked = model.table.layers
+    of_tokens = np.array([not layer.alone for layer in tracked])
     by_layer = np.zeros(len(tracked))
     parts, stored = [], parts_of_id(table, document_id)
     texts = part_texts(model.loaded.tokenizer, table.document(document_id), [part for _, part in stored])
@@ -57,13 +59,12 @@ def explain(
             influence_LNT = token_influence(tracked, preconditioned, 1, losses, batch.texts, widths)
             influence_LT = influence_LNT[:, 0].double().cpu().numpy()
             by_layer += influence_LT.sum(1)
-            # The positions of a picture differ from layer to layer: it is told apart by these alone.
-            real_T = np.concatenate([mask[0] for mask in batch.masks]) & (batch.contents is None)
-            tokens = zip(texts[number], influence_LT.sum(0)[: len(real_T)][real_T], strict=True)
+            tokens = zip(texts[number], influence_LT[of_tokens].sum(0)[_real(batch)], strict=True)
             parts.append(
                 PartExplanation(
                     part=number,
                     influence=float(influence_LT.sum()),
+                    pictures=float(influence_LT[~of_tokens].sum()) if objective.is_alone else None,
                     tokens=tuple(
                         TokenInfluence(text=text.text, influence=float(value), context=text.context)
                         for text, value in tokens
@@ -83,6 +84,13 @@ def explain(
         groups=groups,
         notes=notes,
     )
+
+
+def _real(batch: TokenBatch) -> slice | npt.NDArray[np.intp]:
+    """Positions of the tokens of one part; none of a picture, whose positions differ from layer to layer."""
+    if batch.contents is None:
+        return np.flatnonzero(np.concatenate([mask[0] for mask in batch.masks]))
+    return slice(batch.tokens.shape[1] if batch.contents[0].is_beside else 0)
 
 
 def explanation_record(explanation: Explanation) -> dict[str, Any]:

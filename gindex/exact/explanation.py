@@ -22,11 +22,20 @@ class TokenInfluence:
 
 @dataclass(frozen=True, kw_only=True)
 class PartExplanation:
-    """One part of the document: its influence, and that of its tokens, which add up to it."""
+    """One part of the document: its influence, and that of its tokens, which add up to it.
+
+    Attributes:
+        part: Its number, from 0.
+        influence: Its influence.
+        tokens: Its tokens; none of a picture or tensors.
+        pictures: Of tokens with pictures, the share of the layers that pictures alone go through, which the tokens
+            leave out; None without pictures.
+    """
 
     part: int
     influence: float
     tokens: tuple[TokenInfluence, ...]
+    pictures: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

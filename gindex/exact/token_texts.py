@@ -25,8 +25,10 @@ class TokenText:
 def part_texts(tokenizer: Any, document: Document, parts: Sequence[Objective]) -> list[list[TokenText]]:
     """The tokens of every part of a document, in order; those of a part's texts one behind the other.
 
-    Pictures and tensors have none.
+    Pictures and tensors have none; where pictures stand beside tokens, these are what the tokenizer makes of them.
     """
+    if any(part.is_alone for part in parts):
+        return [[TokenText(text, False) for text in decode_each(tokenizer, _ids(part))] for part in parts]
     if any(text.content is not None for part in parts for text in part.texts):
         return [[] for _ in parts]
     return _part_texts(tokenizer, document, parts)

@@ -39,6 +39,9 @@ PROBE_DOCUMENTS, FEWER_DOCUMENTS = 11, 2
 of one is not taken for the document axis. With eleven documents, the tokens that are routed to an expert are not one of
 each in order by chance: that has a probability of e^-11 at most."""
 
+OF_PICTURES = "pictures alone reach it, of whose layers those are tracked that are linear or convolutions"
+"""Reason against an embedding or a parameter of a vision tower."""
+
 _GROUP = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 
@@ -73,6 +76,7 @@ class Candidates:
 
     Attributes:
         parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
+        alone: Modules that run in a batch of one document with pictures, and in no other.
     """
 
     modules: Mapping[str, nn.Module]
@@ -81,6 +85,8 @@ class Candidates:
     calls: dict[str, _Calls]
     embeddings: Mapping[str, nn.Embedding]
     parameters: dict[str, OwnParameter] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    _inputs: list[Tensor] = field(default_factory=list)  # kept alive, so that an identity is never reused
 
     @classmethod
     def of(cls, model: nn.Module, choice: LayerChoice) -> "Candidates":
@@ -111,11 +117,10 @@ class Candidates:
 
     def watch(self, probe: Probe) -> None:
         """Run the two batches and record the calls of each layer."""
-        inputs: list[Tensor] = []  # kept alive, so that an identity is never reused
         for documents in (FEWER_DOCUMENTS, PROBE_DOCUMENTS):
-            inputs.clear()
+            self._inputs.clear()
             handles = [
-                module.register_forward_hook(own(self._watcher(name, documents, inputs)), with_kwargs=True)
+                module.register_forward_hook(own(self._watcher(name, documents, self.calls)), with_kwargs=True)
                 for name, module in self._watched().items()
             ]
             handles += [
@@ -130,15 +135,41 @@ class Candidates:
                 for handle in handles:
                     handle.remove()
 
+    def watch_alone(self, model: nn.Module, probe: Probe, alone_probe: Probe) -> None:
+        """Run a document with pictures by itself, and record the calls of the layers that no other document reaches.
+
+        Args:
+            model: The model.
+            probe: Runs documents without pictures.
+            alone_probe: Runs the document.
+        """
+        with_text = _running(model, lambda: probe(FEWER_DOCUMENTS))
+        self.alone = _running(model, lambda: alone_probe(1)) - with_text
+        calls = {name: _Calls() for name in self.modules if name in self.alone}
+        handles = [
+            self.modules[name].register_forward_hook(own(self._watcher(name, 1, calls)), with_kwargs=True)
+            for name in calls
+        ]
+        before = len(self._inputs)
+        try:
+            with torch.enable_grad():
+                alone_probe(1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, seen in calls.items():
+            seen.order -= before + len(self._inputs)  # pictures are read before the text
+            self.calls[name] = seen
+
     def _watched(self) -> dict[str, nn.Module]:
         return {**self.modules, **self.embeddings}
 
     def _watcher(
-        self, name: str, documents: int, inputs: list[Tensor]
+        self, name: str, documents: int, calls: Mapping[str, _Calls]
     ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
         module = self.modules.get(name)
         checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
-        seen, checked = self.calls[name], checked and documents == PROBE_DOCUMENTS
+        seen, inputs, checked = calls[name], self._inputs, checked and documents != FEWER_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             x: object = layer_input(args, kwargs)
@@ -177,9 +208,11 @@ class Candidates:
         sources: dict[tuple[tuple[tuple[int, int], ...], bool, str], str] = {}
         for name in sorted(self.modules, key=lambda n: self.calls[n].order):
             module, seen = self.modules[name], self.calls[name]
-            reason = self.reasons.get(name) or _reason_of_calls(module, seen)
-            beside = None if reason or _by_document(seen) else self._beside(seen)
-            if not reason and beside is None and not _by_document(seen):
+            alone = name in self.alone
+            reason = self.reasons.get(name) or _reason_of_calls(module, seen, alone=alone)
+            by_document = alone or _by_document(seen)
+            beside = None if reason or by_document else self._beside(seen)
+            if not reason and beside is None and not by_document:
                 shape = list(seen.shapes[PROBE_DOCUMENTS])
                 reason = (
                     f"its input mixes documents, or has another axis first ({shape} of {PROBE_DOCUMENTS} documents)"
@@ -192,7 +225,7 @@ class Candidates:
             source = sources.setdefault((tuple(seen.inputs), has_bias, cut), name)
             layer = layer_of(name, module, self.shapes[name], source, has_bias=has_bias)
             calls = max(seen.count.values())
-            layer = replace(layer, beside=beside, token_share=calls * seen.share, calls=calls)
+            layer = replace(layer, beside=beside, token_share=calls * seen.share, calls=calls, alone=alone)
             layers += parts_of(layer, part_count(module))
         return layers
 
@@ -218,6 +251,8 @@ class Candidates:
             names = [other.rpartition(".")[0] for other in shared[weight]]
             others = [of for of in names if of not in those and model.get_submodule(of) is not tied]
             reason = next(filter(None, map(reason_against_table, those.values())), None)
+            if self.alone & those.keys():
+                reason = OF_PICTURES
             if others:
                 reason = f"shared by {', '.join(shared[weight])}"
             candidate = Candidate(
@@ -271,7 +306,9 @@ class Candidates:
             holder = type(parameter.holder).__name__
             of_owner = self.reasons.get(owner_of(name))
             values = Candidate(name=name, outputs=parameter.weight.numel(), weights=[name], parameter_of=holder)
-            if reason := choice.reason_against(values):
+            if owner_of(name) in self.alone:
+                self.reasons[name] = of_owner or OF_PICTURES
+            elif reason := choice.reason_against(values):
                 self.reasons[name] = of_owner or reason
             elif reason := reason_of_values(parameter):
                 self.reasons[name] = reason
@@ -310,6 +347,22 @@ def parts_of(whole: TrackedLayer, count: int | None) -> Iterator[TrackedLayer]:
         yield replace(whole, name=name, source=name, expert=part)
 
 
+def _running(model: nn.Module, run: Callable[[], object]) -> set[str]:
+    """Return the names of the modules that run in a pass."""
+    found: set[str] = set()
+    handles = [
+        module.register_forward_hook(own(lambda *_seen, name=name: found.add(name)))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def _first(output: Any) -> Tensor:
     """Return the first tensor of numbers that a module returns."""
     return next(x for x in tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point())
@@ -344,14 +397,14 @@ def _is_own(parameter: str, name: str, module: nn.Module) -> bool:
     return isinstance(module, InnerLinear) or parameter.rpartition(".")[0] == name
 
 
-def _reason_of_calls(module: nn.Module, seen: _Calls) -> str | None:
+def _reason_of_calls(module: nn.Module, seen: _Calls, *, alone: bool) -> str | None:
     """Return the reason against a layer that its calls show."""
     if not seen.count:
         return "not called in a forward pass"
-    if len(set(seen.count.values())) > 1 or len(seen.count) == 1:
+    if not alone and (len(set(seen.count.values())) > 1 or len(seen.count) == 1):
         return "not called alike in batches of different sizes"
     whole = part_count(module) is None and not isinstance(module, InnerLinear)
-    if max(seen.count.values()) > 1 and not (whole and seen.documents_first):
+    if max(seen.count.values()) > 1 and not (whole and seen.documents_first and not alone):
         return f"called {max(seen.count.values())} times in one forward pass, on other axes than documents or in parts"
     if not seen.graded:
         return "run without gradients, as in torch.no_grad or a re-entrant checkpoint"

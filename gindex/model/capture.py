@@ -203,6 +203,14 @@ class _Pass:
         if not torch.is_grad_enabled():
             raise _unlike(layer, "a call with gradients", "one without")
         self.called[layer.name] += 1
+        if layer.alone:
+            if self.documents * self.texts > 1:
+                raise ShapeError(
+                    field=layer.name,
+                    expected="one document with pictures in a batch",
+                    found=f"{self.documents * self.texts} texts",
+                )
+            return
         tokens = 1 if layer.beside is None else self.tokens.get(id(layer.beside), 0)
         if rows != self.documents * self.texts * tokens:
             raise ShapeError(
@@ -234,7 +242,7 @@ class _Pass:
             TrackedLayerError: One has not: its gradient is zero, or its weights are used by another way.
         """
         for layer in layers:
-            if self.called[layer.name] < layer.calls:
+            if self.called[layer.name] < layer.calls and not layer.alone:
                 raise _unlike(layer, _calls(layer.calls), str(self.called[layer.name] or "none"))
         self.called.clear()
         self.is_forward = False

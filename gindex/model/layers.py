@@ -46,6 +46,8 @@ class TrackedLayer:
             runs twice reads them twice.
         calls: How often it runs in a pass: a block that is used several times has as many uses of its weights, whose
             gradient is the sum of all. Of a lookup table it is its lookups alone.
+        alone: Whether only documents with pictures reach it, each in a batch of its own: all that it reads in a pass is
+            that document's, however many rows; in other passes it does not run, and its gradient is zero.
         shares_factors: Whether an expert shares all factors with others of its fused weight. Its source is then that,
             though it reads tokens of its own.
         through_float16: Whether gradients may pass float16 on their way to it, as the model has weights in it.
@@ -67,6 +69,7 @@ class TrackedLayer:
     calls: int = 1
     shares_factors: bool = False
     through_float16: bool = False
+    alone: bool = False
 
     @property
     def reads(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gindex.config import USUAL_TOKENS, CorpusConfig, ModelConfig
+from gindex.config import CorpusConfig, ModelConfig
 from gindex.corpus.encoding import Encoder
 from gindex.corpus.objectives import WeightedTokens
 from gindex.errors import ModelError, QueryError, TokenizerError
@@ -32,7 +32,6 @@ from gindex.model.fingerprints import (
     fingerprint_code,
     fingerprint_files,
     fingerprint_model,
-    fingerprint_tokenizer,
     is_own,
 )
 from gindex.model.folder import ModelFolder
@@ -103,7 +102,7 @@ class LoadedModel:
 
     def encoder(self, config: CorpusConfig, seed: int) -> Encoder:
         """What makes objectives of documents, with parts as long as the settings say or the model takes."""
-        return self.kind.encoder(config, config.max_tokens or min(USUAL_TOKENS, self.max_tokens), seed)
+        return self.kind.encoder(config, config.max_tokens or min(self.kind.usual_tokens, self.max_tokens), seed)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -238,6 +237,7 @@ def load_model(config: ModelConfig, known: Mapping[str, str] | None = None) -> L
         dtype = _pick_dtype(config, read.settings, device)
         model = _load_weights(read, config, dtype, device, _settle_head(read, config, tokenizer))
         kind = folder.kind(config.name, model, tokenizer)
+        kind.equip(folder.path)
         fingerprint = fingerprint_files(folder.stored) if folder.quantised else fingerprint_model(model)
         loaded = LoadedModel(
             model=model,
@@ -246,7 +246,7 @@ def load_model(config: ModelConfig, known: Mapping[str, str] | None = None) -> L
             max_tokens=read.max_tokens,
             fingerprint=fingerprint,
             tokenizer_fingerprint=(
-                fingerprint_tokenizer(tokenizer) if kind.reads_tokens else kind.reader_fingerprint(tokenizer)
+                kind.tokenizer_fingerprint() if kind.reads_tokens else kind.reader_fingerprint(tokenizer)
             ),
             buffers="" if folder.quantised else fingerprint_buffers(model),
             code=fingerprint_code(model, folder.path),

@@ -8,7 +8,8 @@ something.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from copy import copy
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,11 @@ class CausalLanguageModel:
         """Return an objective over any tokens [T], to try the model on."""
         return Objective.counting(ids)
 
-    def settled(self, table: LayerTable, batch: TokenBatch) -> "CausalLanguageModel":
+    def trial_alone(self) -> Objective | None:
+        """Return None: no document needs a batch of its own."""
+        return None
+
+    def settled(self, table: LayerTable, batch: TokenBatch) -> Self:
         """Return the task that never holds the logits of a whole batch, where the head allows it; see `plain_head`.
 
         Args:
@@ -92,11 +97,15 @@ class CausalLanguageModel:
             head = plain_head(self.model, to_device(batch.tokens, self.device))
         if head is None or table.tracks(head.weight):
             return self
-        return CausalLanguageModel(self.model, head)
+        twin = copy(self)
+        twin.head = head
+        return twin
 
-    def on(self, model: nn.Module, copies: Mapping[int, Any]) -> "CausalLanguageModel":
+    def on(self, model: nn.Module, copies: Mapping[int, Any]) -> Self:
         """Return the task of a copy of the model, given the copies of its modules by the originals' identity."""
-        return CausalLanguageModel(model, None if self.head is None else copies[id(self.head)])
+        twin = copy(self)
+        twin.model, twin.head = model, None if self.head is None else copies[id(self.head)]
+        return twin
 
     @property
     def device(self) -> torch.device:
@@ -110,8 +119,12 @@ class CausalLanguageModel:
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return the model's logits [R, T, V]."""
-        logits: Tensor = self.model(to_device(batch.tokens, self.device), use_cache=False).logits
+        logits: Tensor = self.run(self.model, batch).logits
         return logits
+
+    def run(self, module: nn.Module, batch: TokenBatch) -> Any:
+        """Return what the model, or its body without the head, gives for a batch."""
+        return module(to_device(batch.tokens, self.device), use_cache=False)
 
     def outputs(self, batch: TokenBatch) -> Tensor:
         """Return the logits [M, V] that predict target tokens, float32 or wider, differentiable."""
@@ -143,8 +156,8 @@ class CausalLanguageModel:
         if self.head is None:
             losses_M = _logits_losses(self.logits(batch)[predicting], labels)
         else:
-            tokens = to_device(batch.tokens, self.device)
-            hidden_RTH = self.model.base_model(tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
+            body: Any = self.model.base_model
+            hidden_RTH = self.run(body, batch).last_hidden_state
             losses_M = head_losses(hidden_RTH[predicting], self.head, labels)
         weights_M = batch.weights[:, 1:][batch.targets[:, 1:]]
         if not (weights_M == 1).all():

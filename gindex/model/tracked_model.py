@@ -113,6 +113,7 @@ class TrackedModel:
             lambda documents: task.logits(_probe(task, documents)),
             choice,
             None if widths == {1} else widths | {1},
+            _alone_probe(task),
         )
         if recorded is not None:
             table = _as_recorded(table, recorded)
@@ -235,6 +236,15 @@ def _probe(task: ModelTask, documents: int) -> TokenBatch:
         usable = usable if len(usable) else np.arange(1)
     tokens = usable[np.arange(documents * length) % len(usable)].astype(np.uint32)
     return pad([task.trial(ids) for ids in tokens.reshape(documents, length)], np.arange(documents))
+
+
+def _alone_probe(task: ModelTask) -> Callable[[int], Tensor] | None:
+    """What runs a document with pictures by itself; None where the model reads none."""
+    trial = task.trial_alone()
+    if trial is None:
+        return None
+    batch = pad([trial], [0])
+    return lambda _documents: task.logits(batch)
 
 
 def _needing_gradients(_module: nn.Module, _args: object, output: Tensor) -> Tensor:

@@ -30,7 +30,11 @@ from gindex.model.tables import Table
 
 
 def track_layers(
-    model: nn.Module, probe: Probe, choice: LayerChoice | None = None, positions: Set[int] | None = None
+    model: nn.Module,
+    probe: Probe,
+    choice: LayerChoice | None = None,
+    positions: Set[int] | None = None,
+    alone_probe: Probe | None = None,
 ) -> LayerTable:
     """Find the layers to track by looking at the model and trying it on a few documents.
 
@@ -40,6 +44,8 @@ def track_layers(
             differentiable. The same number gives the same documents, which differ among themselves as far as possible.
         choice: Which of the layers that can be tracked are.
         positions: How many positions a document of the probe may have in a layer; None allows any number.
+        alone_probe: Runs a document with pictures in a batch of its own, where the model reads these: layers that it
+            alone reaches are found so, and all others are tried on it too.
 
     Raises:
         ConfigError: A pattern of the choice does nothing.
@@ -49,15 +55,19 @@ def track_layers(
     """
     share_turns(model)
     with alone(model):
-        return _track(model, probe, choice or LayerChoice(), positions)
+        return _track(model, probe, choice or LayerChoice(), positions, alone_probe)
 
 
-def _track(model: nn.Module, probe: Probe, choice: LayerChoice, positions: Set[int] | None) -> LayerTable:
+def _track(
+    model: nn.Module, probe: Probe, choice: LayerChoice, positions: Set[int] | None, alone_probe: Probe | None
+) -> LayerTable:
     model.requires_grad_(False)
     if any(isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention) for module in model.modules()):
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules where nothing needs a gradient
     candidates = Candidates.of(model, choice)
     candidates.watch(probe)
+    if alone_probe is not None:
+        candidates.watch_alone(model, probe, alone_probe)
     candidate_layers = [
         *candidates.table_layers(model, choice, probe),
         *candidates.layers(),
@@ -66,7 +76,11 @@ def _track(model: nn.Module, probe: Probe, choice: LayerChoice, positions: Set[i
     in_float16 = any(parameter.dtype == torch.float16 for parameter in model.parameters())
     tried = [replace(layer, through_float16=in_float16) for layer in candidate_layers]
     if not choice.tried:
-        candidates.reasons |= wrong_gradients(tried, probe, PROBE_DOCUMENTS, positions)
+        together = [layer for layer in tried if not layer.alone]
+        candidates.reasons |= wrong_gradients(together, probe, PROBE_DOCUMENTS, positions)
+        if alone_probe is not None:
+            right = [layer for layer in tried if layer.whole not in candidates.reasons]
+            candidates.reasons |= wrong_gradients(right, alone_probe, 1)
     layers = _structured([layer for layer in tried if layer.whole not in candidates.reasons], model, choice)
     head = next((layer for layer in layers if layer.module is output_head(model)), None)
     by_default = head is not None and not head.body and not choice.is_named(head.name)

@@ -1,13 +1,20 @@
 """Files of queries: JSON lines, each a query of any form."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gindex.corpus.json_values import parse_json
+from gindex.corpus.message_pictures import with_located_pictures
 from gindex.errors import QueryError
 from gindex.queries.query import Query
 from gindex.queries.records import read_query
+
+LONGEST_PATH = 1024
+"""Characters of a path that is looked for; what is longer is a picture itself."""
+
+_CONVERSATIONS = ("messages", "conversations", "prompt", "completion", "contrast")
 
 
 def read_queries(path: Path, also: Sequence[str] = ()) -> list[Query]:
@@ -45,7 +52,34 @@ def query_of_line(path: Path, number: int, line: str, also: Sequence[str] = ()) 
     Raises:
         QueryError: It is none; names file and line.
     """
-    return read_query(parse_line(path, number, line), f"{path}:{number}", also)
+    record = with_picture_files(parse_line(path, number, line), path.parent)
+    return read_query(record, f"{path}:{number}", also)
+
+
+def with_picture_files(record: Any, folder: Path) -> Any:
+    """A query's record with the bytes of the pictures in base64 that its messages name by paths, from a folder on.
+
+    What names no file stays as it is.
+
+    Raises:
+        QueryError: A file cannot be read.
+    """
+    if not isinstance(record, dict):
+        return record
+    return {
+        name: with_located_pictures(value, folder, _as_base64) if name in _CONVERSATIONS else value
+        for name, value in record.items()
+    }
+
+
+def _as_base64(value: Any, folder: Path) -> Any:
+    """The bytes of a picture's file in base64; of anything else than its path, as it is."""
+    if not isinstance(value, str) or value.startswith("data:") or len(value) > LONGEST_PATH:
+        return value
+    try:
+        return b64encode((folder / value).read_bytes()).decode() if (folder / value).is_file() else value
+    except OSError as error:
+        raise QueryError(field=value, expected="a file of a picture", found=error.strerror) from error
 
 
 def parse_line(path: Path, number: int, line: str) -> Any:

@@ -16,7 +16,7 @@ DOCUMENT = "document"
 
 _FIELDS = {
     COMPLETION: ("prompt", "completion", "contrast", "span", "label", "pair", "image", "tensors"),
-    MESSAGES: ("messages", "tools", "loss", "turn", "contrast", "span"),
+    MESSAGES: ("messages", "tools", "loss", "turn", "contrast", "span", "image"),
     TOKENS: ("input_ids", "labels", "loss_mask", "loss_weights"),
     PREFERENCE: ("chosen", "rejected", "prompt", "tools", "ref_chosen_logp", "ref_rejected_logp", "beta"),
     DOCUMENT: ("document",),

@@ -18,11 +18,12 @@ from gindex.queries.reader import QueryReader
 
 def predicted_texts(query: Query, form: str, reader: QueryReader, limit: TokenLimit) -> list[CountedText]:
     """Texts of a query of any form but a set or a preference; see `QueryReader.query_texts`."""
-    beside = next((name for name in ("label", "pair") if getattr(query, name) is not None), None)
+    beside = next((name for name in ("label", "pair", "image", "tensors") if getattr(query, name) is not None), None)
     if beside is not None:
+        reads = "reads no pictures" if beside == "image" else "predicts the next token, and gives no labels"
         raise QueryError(
             field=f"{name_of(query)}, {beside}",
-            expected="none: the model predicts the next token, and gives no labels",
+            expected=f"none: the model {reads}",
             found="one",
             remedy="say with `completion` what the model said",
         )

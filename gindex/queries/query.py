@@ -39,8 +39,9 @@ class Query:
         label: What a classifier said of `prompt`: a label by name or number, of several classes or values a list; of
             words one for each, or for those of the span. By default it is what the model says.
         pair: Second text, where a classifier reads two.
-        image: Picture, where a classifier reads pictures: the bytes or the path of its file, a picture of Pillow, or an
-            array [height, width, channels] of uint8; in JSON the bytes in base64.
+        image: Picture, where the model reads pictures: the bytes or the path of its file, a picture of Pillow, or an
+            array [height, width, channels] of uint8; in JSON the bytes in base64. Beside a prompt or messages, where a
+            language model reads it. Messages may also hold pictures, as `{"type": "image", "image": ...}`.
         tensors: Tensors by name, where the task is a function of one's own: numbers, nested lists of them, or arrays.
         document: Id of a document of the index that is asked in its place, with its own label or completion.
         contrast: What the model might have said instead: a text in the place of the completion or of the turn's
@@ -145,6 +146,8 @@ def asked_record(query: Query) -> dict[str, Any]:
     record = given_fields(query)
     if query.image is not None:
         record["image"] = _picture_record(query.image)
+    for name in {"messages", "contrast"} & record.keys():
+        record[name] = _messages_record(record[name])
     if query.tensors is not None:
         record["tensors"] = {name: _plain(value) for name, value in query.tensors.items()}
     if query.queries is not None:
@@ -155,6 +158,13 @@ def asked_record(query: Query) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """An array or a tensor as nested lists; anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _messages_record(messages: Any) -> Any:
+    """Messages with their pictures in base64; anything else as it is."""
+    from gindex.corpus.message_pictures import with_pictures
+
+    return with_pictures(messages, _picture_record)
 
 
 def _picture_record(image: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from gindex.corpus.message_pictures import with_pictures
 from gindex.errors import QueryError
 from gindex.queries.query import OTHER_FORMS, Query
 
@@ -50,7 +51,7 @@ def read_query(record: object, place: str, also: Sequence[str] = ()) -> Query:
     Raises:
         QueryError: It is no object, has an unknown field, or a value of another kind than the field takes.
     """
-    given = _given(record, place, also)
+    given = {name: _with_read_pictures(value, place) for name, value in _given(record, place, also).items()}
     if isinstance(given.get("prompt"), list):
         given = _with_joined_prompt(given, place)
     for name, value in given.items():
@@ -118,6 +119,22 @@ def _with_joined_prompt(given: dict[str, Any], place: str) -> dict[str, Any]:
     if sides in ([], ["completion"]):
         return {"messages": [*prompt, *given.pop("completion", [])], **given}
     return given | {side: [*prompt, *given[side]] for side in sides}
+
+
+def _with_read_pictures(value: Any, place: str) -> Any:
+    """Messages whose pictures, in base64, are bytes: no query names a file. Anything else as it is.
+
+    Raises:
+        QueryError: A picture is given otherwise.
+    """
+
+    def read(picture: Any) -> bytes:
+        data = picture.partition(";base64,")[2] or picture if isinstance(picture, str) else None
+        if data is None or not _is_base64(data):
+            raise QueryError(field=place, expected=f"{_BASE64}, for a picture of its messages", found="something else")
+        return b64decode(data)
+
+    return with_pictures(value, read) if isinstance(value, list) else value
 
 
 def _is_base64(value: str) -> bool:

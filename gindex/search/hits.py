@@ -66,6 +66,7 @@ def _hit(
         duplicates=tuple(parts[n].document_id for n in candidate.duplicates) if folded else None,
         layers=layers,
         form=part.form,
+        pictures=part.pictures or None,
     )
 
 

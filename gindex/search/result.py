@@ -30,6 +30,7 @@ class Hit:
         duplicates: Document ids of the hits that were folded into this one; None where it wasn't asked for.
         layers: The score of each layer group; None where it wasn't asked for.
         form: What the document was made of, as `messages`; None for plain text.
+        pictures: How many pictures the document has beside its text; None without any.
     """
 
     rank: int
@@ -44,6 +45,7 @@ class Hit:
     duplicates: tuple[str, ...] | None = None
     layers: dict[str, float] | None = None
     form: str | None = None
+    pictures: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,5 +170,5 @@ def failure_record(failed: FailedQuery) -> dict[str, Any]:
 
 
 def _hit_record(hit: Hit) -> dict[str, Any]:
-    optional = ("parts", "lexical", "duplicates", "layers", "form")
+    optional = ("parts", "lexical", "duplicates", "layers", "form", "pictures")
     return {name: value for name, value in vars(hit).items() if value is not None or name not in optional}

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gindex.ann.spec import spec_of
-from gindex.config import PICTURE, TENSORS
+from gindex.config import TENSORS
 from gindex.corpus.pictures import TYPES
 from gindex.errors import BusyError, ConfigError, CorpusError, CorruptStoreError, ServiceError, UnknownDocumentError
 from gindex.serve.document_ids import check_unicode, document_id_of
@@ -20,7 +20,15 @@ from gindex.serve.indexes import ServedIndex
 from gindex.serve.merger import Merger
 from gindex.serve.problems import dump
 from gindex.serve.requests import JSON, read_json
-from gindex.serve.schema import AddBody, ChangeAnswer, DocumentAnswer, DocumentBody, IndexAnswer, IndexesAnswer
+from gindex.serve.schema import (
+    AddBody,
+    ChangeAnswer,
+    DocumentAnswer,
+    DocumentBody,
+    IndexAnswer,
+    IndexesAnswer,
+    PictureBody,
+)
 from gindex.serve.search_routes import body_of
 from gindex.serve.service import Service
 from gindex.store.values import values_of
@@ -75,17 +83,19 @@ def document_routes(service: Service) -> APIRouter:
     @router.post(
         "/{name}/document/picture",
         response_class=PictureResponse,
-        openapi_extra=body_of(DocumentBody),
+        openapi_extra=body_of(PictureBody),
         responses={200: {"description": "The picture's file.", "content": {of: {} for of in TYPES.values()}}},
     )
     async def picture_by_body(request: Request, name: str) -> Response:
-        """Return the picture that a document is, in its own encoding, by its id in the body."""
+        """Return the picture that a document is, or one of those beside its text, in its own encoding."""
         service.reader(request)
         served = service.indexes[name]
-        document_id = (await read_json(request, service.config, DocumentBody)).document_id
-        content = await asyncio.to_thread(served.current.content, document_id)
+        body = await read_json(request, service.config, PictureBody)
+        pictures = await asyncio.to_thread(served.current.pictures, body.document_id)
+        content = pictures[body.number] if body.number < len(pictures) else None
         if content is None or content.type not in TYPES.values():
-            raise UnknownDocumentError(field=name, expected="a document that is a picture", found=f"{document_id!r}")
+            found = f"{len(pictures)} pictures of {body.document_id!r}"
+            raise UnknownDocumentError(field=name, expected=f"a document with a picture {body.number}", found=found)
         return PictureResponse(content.data, media_type=content.type, headers=_INERT)
 
     @router.post("/{name}/document/delete", response_model=ChangeAnswer, openapi_extra=body_of(DocumentBody))
@@ -115,7 +125,8 @@ def document_routes(service: Service) -> APIRouter:
         body = await read_json(request, service.config, AddBody)
         if len(body.documents) > service.config.max_documents:
             raise ConfigError(field="documents", expected=f"at most {service.config.max_documents}", found="more")
-        if served.current.manifest.settings.corpus.form in (PICTURE, TENSORS):  # whose fields may name files here
+        corpus = served.current.manifest.settings.corpus
+        if corpus.reads_pictures or corpus.form == TENSORS:  # whose fields may name files here
             raise ConfigError(
                 field=name, expected="an index of texts", found="one of others", remedy="add to it with `gindex add`"
             )

@@ -174,6 +174,12 @@ class DocumentBody(_Request):
     model_config = ConfigDict(json_schema_extra={"example": {"document_id": "race condition"}})
 
 
+class PictureBody(DocumentBody):
+    """The id of a document, and which of its pictures is asked for."""
+
+    number: Annotated[int, Field(ge=0, description="Of the pictures beside a text, from 0.")] = 0
+
+
 class NewDocument(BaseModel):
     """A document to add; further fields are its metadata."""
 

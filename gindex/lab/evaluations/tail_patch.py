@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gindex.corpus.batches import form_batches, pad
 from gindex.errors import NonFiniteError
 from gindex.index import GradientIndex
 from gindex.lab.evaluations.config import TailPatchConfig
@@ -30,7 +29,7 @@ from gindex.lab.statistics import mean_interval
 from gindex.model.tracked_model import TrackedModel
 from gindex.progress import Progress
 from gindex.queries.query import Query
-from gindex.queries.tokens import QueryTokens, tokenize_all
+from gindex.queries.tokens import tokenize_all
 from gindex.statistics import Interval
 
 CAVEATS = (
@@ -235,15 +234,10 @@ class Stepper:
     def _losses(self, queries: Sequence[int]) -> npt.NDArray[np.float64]:
         asked = [self._tokens[query] for query in queries]
         losses = np.zeros(len(asked))
-        lengths = [len(query.objective) for query in asked]
+        objectives = [query.objective for query in asked]
         with torch.no_grad():
-            for group in form_batches(np.arange(len(asked)), lengths, self._model.usual_batch_tokens):
-                losses[group] = self._pass(asked, group)
-        return losses
-
-    def _pass(self, asked: Sequence[QueryTokens], group: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        batch = pad([asked[n].objective for n in group], group)
-        losses: npt.NDArray[np.float64] = self._task.losses(batch).double().cpu().numpy()
+            for batch in self._model.batches(objectives, np.arange(len(asked)), 0):
+                losses[batch.ordinals] = self._task.losses(batch).double().cpu().numpy()
         return losses
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from gindex.config import COMPLETION, MESSAGES, PREFERENCE, TEXT, TOKENS, CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder, Encoder
@@ -34,7 +34,7 @@ class CausalKind(TaskKind):
     described = "a causal language model"
     query_forms = (COMPLETION, MESSAGES, TOKENS, PREFERENCE)
     document_forms = (TEXT, *query_forms)
-    corpus_settings = (
+    corpus_settings: ClassVar[tuple[str, ...]] = (
         "text_field",
         "prompt_field",
         "completion_field",

@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gindex.config import AUTO, COMPLETION, CorpusConfig
+from gindex.config import AUTO, COMPLETION, USUAL_TOKENS, CorpusConfig
 from gindex.corpus.batches import TokenBatch
 from gindex.corpus.encoding import Encoder
 from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError, ModelError
+from gindex.model.fingerprints import fingerprint_tokenizer
 from gindex.model.layers import LayerTable
 from gindex.options import options_of
 from gindex.queries.counted_text import CountedText, TokenLimit
@@ -74,6 +75,10 @@ class ModelTask(Protocol):
         """Return an objective of the task over any tokens [T], to try the model on."""
         ...
 
+    def trial_alone(self) -> Objective | None:
+        """Return an objective with pictures beside its tokens, where the model reads these; it is alone in a batch."""
+        ...
+
     def settled(self, table: LayerTable, batch: TokenBatch) -> Self:
         """Return the task as it is used once the tracked layers are known; the batch is one to try."""
         ...
@@ -98,6 +103,7 @@ class TaskKind(ABC):
         query_forms: Forms of queries that it takes.
         variants: Names of tasks that go by its name too, of models that read something else than text.
         reads_tokens: Whether the model reads tokens, with a tokenizer beside it.
+        usual_tokens: Tokens of the longest part, where the settings say nothing and the model takes as many.
         spare: Weights of a checkpoint that the model has no use for, as a regular expression; "" for none.
         has_labels: Whether its head has a row for each label, and may come with an adapter.
     """
@@ -113,6 +119,7 @@ class TaskKind(ABC):
     variants: ClassVar[tuple[str, ...]] = ()
     reads_tokens: ClassVar[bool] = True
     has_labels: ClassVar[bool] = False
+    usual_tokens: ClassVar[int] = USUAL_TOKENS
 
     def __init__(self, place: str, model: nn.Module, tokenizer: Any) -> None:
         """Take a loaded model.
@@ -176,6 +183,13 @@ class TaskKind(ABC):
         """Load what prepares documents, where the model reads no tokens."""
         del folder
         return None
+
+    def equip(self, folder: Path) -> None:  # noqa: B027  few models have more than a tokenizer
+        """Load what prepares documents beside the tokenizer."""
+
+    def tokenizer_fingerprint(self) -> str:
+        """Fingerprint of the tokenizer, and of what else prepares documents beside it."""
+        return fingerprint_tokenizer(self.tokenizer)
 
     @classmethod
     def reader_fingerprint(cls, reader: Any) -> str:

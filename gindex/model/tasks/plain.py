@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import nn
 
 from gindex.corpus.batches import TokenBatch
+from gindex.corpus.objectives import Objective
 from gindex.model.layers import LayerTable
 
 
@@ -18,6 +19,10 @@ class PlainTask:
     """
 
     model: nn.Module
+
+    def trial_alone(self) -> Objective | None:
+        """Return None: no document needs a batch of its own."""
+        return None
 
     def settled(self, table: LayerTable, batch: TokenBatch) -> Self:
         """Return the task as it is: nothing of it depends on the layers that are tracked."""

@@ -2,6 +2,7 @@
 
 export const ROLES = ["user", "assistant", "system", "tool"], ASSISTANT = "assistant";
 export const MOST_TURNS = 200;
+export const OBJECT = "\uFFFC"; // stands for a picture in a content
 
 const SHARE_GPT = { human: "user", gpt: ASSISTANT };
 const SPEAKERS = { human: "user", ai: ASSISTANT };

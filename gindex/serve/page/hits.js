@@ -1,13 +1,14 @@
 // The documents that were found: a card each, why it counts, and the whole document.
 
 import { at, bar, button, make, signed } from "./dom.js";
-import { contentOf, turnsOf } from "./conversation.js";
-import { call, indexPath } from "./service.js";
+import { OBJECT, contentOf, turnsOf } from "./conversation.js";
+import { call, indexPath, pictureOf } from "./service.js";
 import { marked, shown, wordsOf } from "./text.js";
 import { bubbles } from "./turns.js";
 
 const COMMON = new Set("a an and are as at be but by for from has have if in into is it its no not of on or so that the then there these they this to was which will with".split(" "));
 const TURNS = { most: 6, longest: 600 };
+const MOST_PICTURES = 4;
 const OF_TURNS = new Set(["messages", "completion", "preference"]);
 
 const documentOf = (id) => call(indexPath(`/documents/${encodeURIComponent(id)}`));
@@ -36,8 +37,18 @@ async function showTurns(hit, text, pieces) {
     text.replaceChildren(...pieces(hit.text.trim()));
     return;
   }
-  const within = turns.filter((turn) => hit.text.includes(contentOf(turn).trim().slice(0, 60)));
+  const within = turns.filter((turn) => hit.text.includes(contentOf(turn).replaceAll(OBJECT, "").trim().slice(0, 60)));
   text.replaceWith(bubbles(within.length ? within : turns, { ...TURNS, pieces }));
+}
+
+// The pictures beside a document's text, the first of them.
+async function showPictures(id, count, place) {
+  for (let number = 0; number < Math.min(count, MOST_PICTURES); number += 1) {
+    const picture = make("img", { title: `Picture ${number + 1} of ${count}` });
+    picture.alt = picture.title;
+    picture.src = await pictureOf(id, number).catch(() => "");
+    place.append(picture);
+  }
 }
 
 // The cards of hits; `query` is what was asked, and explains them.
@@ -63,9 +74,16 @@ function card(hit, query, value, largest, words) {
     text.addEventListener("seen", () => showTurns(hit, text, pieces));
     soon.observe(text);
   }
+  const pictures = make("div", { className: "pictures" });
+  const count = hit.pictures ?? (hit.form === "picture" ? 1 : 0);
+  if (count) {
+    pictures.addEventListener("seen", () => showPictures(hit.document_id, count, pictures));
+    soon.observe(pictures);
+  }
   return make("li", { className: "hit" },
     make("h3", {}, make("span", { className: "rank", text: String(hit.rank) }), make("span", { text: hit.document_id }), make("span", { className: "part", text: of })),
     make("div", { className: "score" }, bar(value, largest), make("span", { text: figures })),
+    pictures,
     text,
     make("div", { className: "chips" }, ...chips(hit.metadata)),
     make("div", { className: "actions" }, explain, button("View document", () => openDocument(hit.document_id))), why);
@@ -113,10 +131,12 @@ function explanation(found) {
 async function openDocument(id) {
   at("document-title").textContent = id;
   at("document-metadata").replaceChildren();
+  at("document-pictures").replaceChildren();
   try {
     const found = await documentOf(id), turns = turnsOf(found);
     at("document-metadata").replaceChildren(...chips(found.metadata));
     at("document-text").replaceChildren(turns ? bubbles(turns) : found.text);
+    showPictures(id, found.content?.pictures ?? (found.form === "picture" ? 1 : 0), at("document-pictures"));
   } catch (error) {
     at("document-text").replaceChildren(error.message);
   }

@@ -7,10 +7,28 @@ export class Problem extends Error {}
 
 export const indexPath = (rest) => `v1/indexes/${encodeURIComponent(at("index").value)}${rest}`;
 
-export async function call(path, body, { signal, told } = {}) {
+function headersOf(body) {
   const headers = body ? { "Content-Type": "application/json" } : {};
-  if (told) headers.Accept = "application/x-ndjson";
   if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
+  return headers;
+}
+
+// A picture of a document as an address that holds its data.
+export async function pictureOf(id, number) {
+  const body = { document_id: id, number };
+  const response = await fetch(indexPath("/document/picture"), { method: "POST", headers: headersOf(body), body: JSON.stringify(body) });
+  if (!response.ok) throw new Problem(`The service answered ${response.status}.`);
+  const file = await response.blob(), reader = new FileReader();
+  return new Promise((done, failed) => {
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+export async function call(path, body, { signal, told } = {}) {
+  const headers = headersOf(body);
+  if (told) headers.Accept = "application/x-ndjson";
   let response;
   try {
     response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });

@@ -1,7 +1,7 @@
 // Turns of a conversation as bubbles.
 
 import { make } from "./dom.js";
-import { callsOf, contentOf } from "./conversation.js";
+import { OBJECT, callsOf, contentOf } from "./conversation.js";
 
 const KNOWN = new Set(["user", "assistant", "system", "tool"]);
 
@@ -22,7 +22,7 @@ export function saidOf(text, className = "said") {
 // Turns to be read, of each at most some characters; `pieces` makes of a text what stands for it.
 export function bubbles(turns, { most = Infinity, longest = Infinity, pieces = (text) => [text] } = {}) {
   const shown = turns.slice(0, most).map((turn) => {
-    const text = contentOf(turn), cut = text.length > longest ? `${text.slice(0, longest)}…` : text, said = saidOf("");
+    const text = contentOf(turn).replaceAll(OBJECT, "[picture] "), cut = text.length > longest ? `${text.slice(0, longest)}…` : text, said = saidOf("");
     said.append(...pieces(cut));
     return bubble(turn, said);
   });
