@@ -84,7 +84,7 @@ def report_unreached(layers: Sequence[TrackedLayer], flat: Collection[str]) -> N
             len(unreached), len(experts), unreached[0],
         )  # fmt: skip
     pictured = [layer.name for layer in layers if layer.alone]
-    if pictured and flat.issuperset(layer.factors for layer in layers if layer.alone):
+    if pictured and all(layer.factors in flat for layer in layers if layer.alone):
         logger.warning(
             "the %d layers that pictures alone reach, such as %s, have no curvature and no influence: no document of "
             "the fit has a picture; leave them out with `untrack`, or fit on more documents with `fit_documents`",
