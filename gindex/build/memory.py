@@ -146,7 +146,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     )
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, size) + _segment_bytes(config, parts)
-    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, model.dtype)
+    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, model.dtype, model.device)
     standing, token = _standing_bytes(model), token_bytes(model, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
@@ -184,7 +184,7 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
                 found=f"{config.memory:g}",
                 remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
-    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.dtype)
+    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.dtype, model.device)
     few = min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
@@ -276,7 +276,7 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     token = token_bytes(model, longest)
     others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
-    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype), bound - others))
+    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.dtype, model.device), bound - others))
 
 
 def sides(layers: Sequence[TrackedLayer]) -> list[Side]:

@@ -1,7 +1,7 @@
 """Re-rank candidates by exact EK-FAC influence: their gradients are recomputed and nothing is projected.
 
 Queries are taken in blocks whose preconditioned gradients fit in memory, whole or, where that makes fewer blocks,
-rounded to half the bytes. Each block passes once over all parts that one of its queries wants.
+rounded to a byte a value. Each block passes once over all parts that one of its queries wants.
 
 Axes: L layers, Q queries, N candidates.
 """
@@ -136,8 +136,8 @@ class Reranker:
             queries: Q.
             more_bytes: Bytes that are held for each beside its preconditioned gradients.
         """
-        layers, dtype = self.model.table.layers, self.model.dtype
-        each = more_bytes + whole_bytes(layers, dtype), more_bytes + rounded_bytes(layers, dtype)
+        of_model = self.model.table.layers, self.model.dtype, self.model.device
+        each = more_bytes + whole_bytes(*of_model), more_bytes + rounded_bytes(*of_model)
 
         def passes(query_bytes: int) -> tuple[bool, int]:
             """Whether a single query is too large, and how many blocks there are."""
