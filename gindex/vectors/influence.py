@@ -20,7 +20,7 @@ from gindex.vectors.held_gradients import HeldGradients, Hold, join, whole
 from gindex.vectors.product_format import product_format
 
 FORMED_VALUES = 1 << 24
-"""Most values of document gradients that are formed at once on an accelerator: 64 MiB in float32."""
+"""Most values of gradients that are formed at once on an accelerator: 64 MiB in float32."""
 
 CACHED_BYTES = 4 << 20
 """The same on a CPU, in bytes. Larger ones are written to memory and read again, which takes twice the time."""
@@ -162,7 +162,7 @@ class _PreconditionObserver(Observer):
         factors = self._factors(layer.name)
         values = layer.outputs * layer.inputs
         products = factors.to(product_format(factors.Q_A.dtype, factors.Q_A.device, values))
-        held, size = [], max(1, FORMED_VALUES // values)
+        held, size = [], max(1, _most_values(factors.Q_A.device, factors.Q_A.dtype) // values)
         for start in range(0, self._queries, size):
             stop = min(start + size, self._queries)
             texts_R = torch.nonzero((self._owners_R >= start) & (self._owners_R < stop))[:, 0].to(g_NTO.device)
@@ -200,7 +200,7 @@ class _InfluenceObserver(Observer):
 
     def _by_formed_gradients(self, X: HeldGradients, g_NTO: Tensor, a_NTI: Tensor) -> Tensor:
         """The influence [Q, N] of all documents on all queries."""
-        most = CACHED_BYTES // X.dtype.itemsize if X.device.type == "cpu" else FORMED_VALUES
+        most = _most_values(X.device, X.dtype)
         size = max(LEAST_OUTPUTS, most // max(1, len(a_NTI) * a_NTI.shape[2]))
         influence_QN = torch.zeros_like(self.influence)
         g_NOT = g_NTO.mT.contiguous()
@@ -209,6 +209,11 @@ class _InfluenceObserver(Observer):
             X_QBI = X[:, start : start + size]
             influence_QN += X_QBI.flatten(1) @ G_NBI.flatten(1).T
         return influence_QN
+
+
+def _most_values(device: torch.device, dtype: torch.dtype) -> int:
+    """Most values of gradients that are formed at once."""
+    return CACHED_BYTES // dtype.itemsize if device.type == "cpu" else FORMED_VALUES
 
 
 class _LayerObserver(_InfluenceObserver):

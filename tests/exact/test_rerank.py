@@ -119,6 +119,39 @@ def test_a_query_of_more_texts_than_a_batch_is_the_sum_of_theirs(make_reranker, 
     np.testing.assert_allclose(found, np.sum(alone, 0), rtol=0, atol=SUMS * float(np.abs(alone).max()))
 
 
+def test_hundreds_of_queries_at_once_are_answered_as_each_alone(make_reranker, queries, parts, expected, sizes):
+    """In many blocks, and with all in one: 504 queries."""
+    many, repeats = queries * 72, 72
+    for room, blocks in ((130 * sizes[1], 4), (504 * sizes[0], 1)):
+        reranker = make_reranker(room)
+        assert len(reranker.blocks(len(many)).slices) == blocks
+        found = np.stack(reranker.influence(many, [parts[:8]] * len(many), Silent()))
+        error, spread = found - np.tile(expected[:, :8], (repeats, 1)), np.tile(expected.std(1), repeats)
+        assert (np.abs(error).max(1) <= 3 * ROUNDING * spread).all()
+
+
+class Told(Silent):
+    """A progress that keeps what is announced."""
+
+    def __init__(self):
+        self.announced = []
+
+    def expect(self, name, seconds):
+        self.announced.append((name, seconds))
+
+
+def test_a_long_rerank_is_announced_before_it_starts_and_a_short_one_is_not(make_reranker, queries, parts, monkeypatch):
+    short, long, held = Told(), Told(), {}
+    make_reranker().influence(queries, [parts] * len(queries), short)
+    assert not short.announced
+    monkeypatch.setattr("gindex.progress.LONG_SECONDS", 0.0)
+    for some in (parts[:10], parts):  # what is held costs nothing again, and what is left was announced
+        make_reranker().influence(queries, [some] * len(queries), long, held)
+    ((name, seconds),) = long.announced
+    assert name == "exact influence of 10 parts" and seconds > 0
+    make_reranker().influence(queries, [parts] * len(queries), Silent())  # which does not want to know
+
+
 def test_no_more_is_held_than_is_said(make_reranker, queries, sizes):
     held = make_reranker().precondition(queries, Silent(), RoundedGradients.of)
     taken = sum(
