@@ -153,7 +153,7 @@ class _PreconditionObserver(Observer):
         self.preconditioned: dict[str, HeldGradients] = {}
         self._hold = hold
         self._factors, self._damping_scale, self._queries = factors, damping_scale, queries
-        self._owners_R = torch.arange(queries) if owners is None else owners
+        self._owners_R = torch.arange(queries, device=torch.device("cpu")) if owners is None else owners
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
