@@ -16,7 +16,15 @@ LEAST_SECONDS = 0.1
 """Seconds of work from which the time that is left is reckoned."""
 
 
-class Bars:
+class _Forecast:
+    """Says on standard error what long work will take, before it starts."""
+
+    def expect(self, name: str, seconds: float) -> None:
+        """Say what work will take, in two digits."""
+        click.echo(f"{name}: about {_time(_two_digits(seconds))}", err=True)
+
+
+class Bars(_Forecast):
     """One bar a phase: done, elapsed, time left."""
 
     @contextmanager
@@ -49,7 +57,7 @@ class Bars:
                 bars.update(task, total=bars.tasks[0].completed)
 
 
-class Lines:
+class Lines(_Forecast):
     """A line as soon as a phase is known to be long, every few seconds, and when it ends: for logs."""
 
     @contextmanager
@@ -88,3 +96,7 @@ def terminal_progress() -> Bars | Lines:
 
 def _time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def _two_digits(seconds: float) -> float:
+    return float(f"{seconds:.1e}")

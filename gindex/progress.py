@@ -7,7 +7,7 @@ pauses a long pass between two layers, so that short ones need not wait for its 
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Phase(Protocol):
@@ -24,6 +24,31 @@ class Progress(Protocol):
     def phase(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Phase]:
         """Open a phase of `total` units (None where unknown); use it as a context manager."""
         ...
+
+
+@runtime_checkable
+class Forecast(Protocol):
+    """A receiver of phases that is also told, before long work starts, what it will take."""
+
+    def expect(self, name: str, seconds: float) -> None:
+        """Announce work that is about to start, and about how many seconds it will take."""
+        ...
+
+
+LONG_SECONDS = 10.0
+"""Seconds from which on work is announced."""
+
+
+def announce(progress: Progress, name: str, seconds: float) -> None:
+    """Tell a receiver that wants to know it what work will take, where that is long.
+
+    Args:
+        progress: The receiver.
+        name: The work.
+        seconds: About what it will take.
+    """
+    if seconds >= LONG_SECONDS and isinstance(progress, Forecast):
+        progress.expect(name, seconds)
 
 
 class _SilentPhase:

@@ -142,7 +142,7 @@ def memory_needs(model: TrackedModel, config: BuildConfig, parts: int, longest: 
     fit = max(fit_bytes(round.layers, formats) for round in rounds_of_fit(model, config, longest))
     one = 8 * max(layer.parameters for layer in layers)  # the factors of a layer, and what is made with them
     vectors = _vector_bytes(layers, config, formats) + _segment_bytes(config, parts)
-    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, formats)
+    fidelity = _fidelity_bytes(model, config) + whole_bytes(layers, formats, model.device)
     standing, token = _standing_bytes(model), token_bytes(model, longest)
     # Rotated and cut short, or, of long documents, as they were read: half of what whole rotated ones take beside them.
     kept = max(0.5, config.vectors.rank_fraction or TYPICAL_FRACTION)
@@ -197,7 +197,9 @@ def batch_sizes(model: TrackedModel, config: BuildConfig, parts: int, longest: i
                 found=f"{config.memory:g}",
                 remedy="give that much, or cut documents into shorter parts with `max_tokens`",
             )
-    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(model.table.layers, model.factor_formats)
+    queries = max(0, config.fidelity.queries - 1) * rounded_bytes(
+        model.table.layers, model.factor_formats, model.device
+    )
     few = min(wanted, EXACT_BATCH_TOKENS)
     exact = needs.fidelity.batches(wanted, least, bound - queries)
     if exact.tokens < few or needs.fidelity.of(exact) > bound - queries:  # not all queries are held
@@ -283,7 +285,7 @@ def query_room(model: TrackedModel, config: BuildConfig, size: BatchSize, longes
     token = token_bytes(model, longest)
     others = _standing_bytes(model) + _fidelity_bytes(model, config)
     others += max(size.tokens, longest) * (token.checkpointed if size.checkpointing else token.plain())
-    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.factor_formats), bound - others))
+    return min(BLOCK_BYTES, max(whole_bytes(model.table.layers, model.factor_formats, model.device), bound - others))
 
 
 def _bound(model: TrackedModel, config: BuildConfig) -> int | None:

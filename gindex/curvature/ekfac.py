@@ -8,7 +8,7 @@ Axes: N documents, I layer inputs, O layer outputs, R and P the leading eigenvec
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,10 @@ class LayerFactors:
             Lambda=self.Lambda[:gradient_rank, :activation_rank],
             mean_eigenvalue=self.mean_eigenvalue,
         )
+
+    def to(self, dtype: torch.dtype) -> "LayerFactors":
+        """The same with bases in another number format; the eigenvalues stay as they are."""
+        return replace(self, Q_A=self.Q_A.to(dtype=dtype), Q_S=self.Q_S.to(dtype=dtype))
 
     def rotate(self, G_NOI: Tensor) -> Tensor:
         """Rotate document gradients [N, O, I] into the eigenbasis, [N, P, R]."""

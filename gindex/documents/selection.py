@@ -130,7 +130,8 @@ def _best_of(file: TableFile, text: str, count: int, where: Filter | None, secon
         passing = None if where is None else _passing_documents(file, where, seconds)
         with file.asking(seconds):
             return scores.best(count, passing)
-    statement, parameters = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?", []
+    statement = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
+    parameters: list[Any] = []
     if where is not None:
         statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
         parameters += where.parameters

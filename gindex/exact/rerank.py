@@ -1,7 +1,7 @@
 """Re-rank candidates by exact EK-FAC influence: their gradients are recomputed and nothing is projected.
 
 Queries are taken in blocks whose preconditioned gradients fit in memory, whole or, where that makes fewer blocks,
-rounded to half the bytes. Each block passes once over all parts that one of its queries wants.
+rounded to a byte a value. Each block passes once over all parts that one of its queries wants.
 
 Axes: L layers, Q queries, N candidates.
 """
@@ -21,10 +21,11 @@ from gindex.corpus.batches import TokenBatch, one_text_each
 from gindex.corpus.objectives import Objective
 from gindex.curvature.ekfac import FactorLoader, LayerFactors
 from gindex.documents.table import DocumentTable
+from gindex.exact.cost import RerankCost, curvature_cost, expected_seconds, influence_cost
 from gindex.exact.refiner import Refiner, RefinerKind
 from gindex.model.isolation import plain, throughout
 from gindex.model.tracked_model import TrackedModel
-from gindex.progress import Phase, Progress
+from gindex.progress import Forecast, Phase, Progress, announce
 from gindex.queries.tokens import QueryTokens
 from gindex.vectors.held_gradients import (
     HeldGradients,
@@ -118,6 +119,9 @@ class Reranker:
         """
         results: list[npt.NDArray[np.float32]] = []
         blocks = self.blocks(len(queries), query_bytes)
+        if isinstance(progress, Forecast) and not held and precondition is None:
+            seconds = expected_seconds(self.model, self._cost(queries, candidates, blocks.slices))
+            announce(progress, f"exact influence of {len(np.unique(np.concatenate(candidates))):,} parts", seconds)
         for number, block in enumerate(blocks.slices, start=1):
             preconditioned: Held = {}  # the last block goes before the next comes
             preconditioned = held or (precondition or self.precondition)(queries[block], progress, blocks.hold)
@@ -129,6 +133,15 @@ class Reranker:
                 results += self._block(preconditioned, ordinals, candidates[block], phase)
         return results
 
+    def _cost(
+        self, queries: Sequence[QueryTokens], candidates: Sequence[npt.NDArray[np.int64]], blocks: Sequence[slice]
+    ) -> RerankCost:
+        """What the influence of candidates costs: of each block of queries, and of preconditioning them."""
+        lengths_P = self.table.part_lengths()
+        wanted = [(block.stop - block.start, np.unique(np.concatenate(candidates[block]))) for block in blocks]
+        each = [influence_cost(self.model, count, len(parts), int(lengths_P[parts].sum())) for count, parts in wanted]
+        return sum(each, curvature_cost(self.model, len(queries), sum(len(query.objective) for query in queries)))
+
     def blocks(self, queries: int, more_bytes: int = 0) -> QueryBlocks:
         """Cut queries into as few blocks as memory allows, rounded where whole ones would be more blocks, or too large.
 
@@ -136,8 +149,8 @@ class Reranker:
             queries: Q.
             more_bytes: Bytes that are held for each beside its preconditioned gradients.
         """
-        layers, formats = self.model.table.layers, self.model.factor_formats
-        each = more_bytes + whole_bytes(layers, formats), more_bytes + rounded_bytes(layers, formats)
+        of_model = self.model.table.layers, self.model.factor_formats, self.model.device
+        each = more_bytes + whole_bytes(*of_model), more_bytes + rounded_bytes(*of_model)
 
         def passes(query_bytes: int) -> tuple[bool, int]:
             """Whether a single query is too large, and how many blocks there are."""

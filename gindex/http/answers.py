@@ -13,7 +13,7 @@ from msgspec import ValidationError, convert
 from gindex import errors
 from gindex.errors import GindexError, ServiceError
 from gindex.exact.explanation import Explanation
-from gindex.progress import Phase, Progress
+from gindex.progress import Phase, Progress, announce
 from gindex.queries.query import FailedQuery, Query
 from gindex.search.result import Outcome, SearchResult
 
@@ -31,7 +31,7 @@ class LineReader:
         self._progress, self._where = progress, where
         self._stack = ExitStack()
         self._phase: Phase | None = None
-        self._shown, self._first_place = "", 0
+        self._shown, self._expected, self._first_place = "", "", 0
         self._done, self._total = 0, 0
         self._last: dict[str, Any] = {}
 
@@ -57,6 +57,7 @@ class LineReader:
             self._first_place = max(place, self._first_place)
             self._show("queue", self._first_place - place, self._first_place, "places")
         elif state == "running" and self._last.get("phase"):
+            self._expect(self._last.get("work"), self._last.get("expected_s"))
             self._show(self._last["phase"], self._last["done"], self._last["total"], self._last["unit"])
         elif state in ("running", "done"):
             self._complete()
@@ -83,6 +84,12 @@ class LineReader:
             self._phase.advance(self._total - self._done)
         self._phase = None
         self._stack.close()
+
+    def _expect(self, work: str | None, seconds: float | None) -> None:
+        if work is not None and seconds is not None and work != self._expected:
+            self._complete()
+            announce(self._progress, work, seconds)
+            self._expected = work
 
     def _show(self, name: str, done: int, total: int | None, unit: str) -> None:
         if self._phase is None or name != self._shown or done < self._done:

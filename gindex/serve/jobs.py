@@ -30,6 +30,14 @@ class Step:
     unit: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Slow work that was announced before it started, and about how many seconds it takes."""
+
+    work: str
+    expected_s: float
+
+
 class Job:
     """A request's work, from the event loop to the worker and back.
 
@@ -46,6 +54,7 @@ class Job:
         self.stage, self.entered, self.limit = "queue", time.monotonic(), limit
         self.seconds: dict[str, float] = {}
         self.step: Step | None = None
+        self.expected: Expectation | None = None
         self.progress: JobProgress | None = None
         self._still_since: float | None = None
 
@@ -192,6 +201,10 @@ class JobProgress:
             with self._job.standing_still():
                 stack.enter_context(self._turnstile.alone())
             yield
+
+    def expect(self, name: str, seconds: float) -> None:
+        """Keep what the work will take."""
+        self._job.expected = Expectation(work=name, expected_s=round(seconds, 1))
 
     @contextmanager
     def phase(self, name: str, total: int | None, unit: str) -> Iterator[Phase]:

@@ -68,7 +68,8 @@ def _state(service: Service, job: Job) -> dict[str, Any]:
     place = service.batcher.slow_queue.place(job)
     if place:
         return {"state": "waiting", "place": place}
-    return {"state": "running"} | ({} if job.step is None else asdict(job.step))
+    told = [each for each in (job.expected, job.step) if each is not None]
+    return {"state": "running"} | {name: value for each in told for name, value in asdict(each).items()}
 
 
 def _end(outcome: "asyncio.Future[Any]", request: Request, answer: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

@@ -314,6 +314,8 @@ class Line(BaseModel):
     done: Annotated[int | None, Field(description="Units of the phase that are done.")] = None
     total: Annotated[int | None, Field(description="All units of the phase, where that is known.")] = None
     unit: Annotated[str | None, Field(description="What the units are: parts, layers.")] = None
+    work: Annotated[str | None, Field(description="What takes long, of an exact search.")] = None
+    expected_s: Annotated[float | None, Field(description="Seconds that it takes about.")] = None
     result: Annotated[dict[str, Any] | None, Field(description="The answer, as without lines.")] = None
     problem: Annotated[dict[str, Any] | None, Field(description="What went wrong, as a Problem.")] = None
 

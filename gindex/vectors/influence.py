@@ -16,13 +16,14 @@ from torch import Tensor
 from gindex.curvature.ekfac import FactorLoader, rotated_gradients
 from gindex.model.capture import Observer, append_one, observe
 from gindex.model.layers import TrackedLayer
-from gindex.vectors.held_gradients import HeldGradients, Hold, whole
+from gindex.vectors.held_gradients import HeldGradients, Hold, join, whole
+from gindex.vectors.product_format import product_format
 
 FORMED_VALUES = 1 << 24
-"""Most values of document gradients that are formed at once on an accelerator: 64 MiB in float32."""
+"""Most values of gradients that are formed at once on an accelerator: 64 MiB in float32."""
 
-CACHED_VALUES = 1 << 20
-"""The same on a CPU: 4 MiB in float32. Larger ones are written to memory and read again, which takes twice the time."""
+CACHED_BYTES = 4 << 20
+"""The same on a CPU, in bytes. Larger ones are written to memory and read again, which takes twice the time."""
 
 LEAST_OUTPUTS = 16
 """Outputs of a layer that are formed at once in any case: products of fewer rows are slow."""
@@ -151,18 +152,25 @@ class _PreconditionObserver(Observer):
     ) -> None:
         self.preconditioned: dict[str, HeldGradients] = {}
         self._hold = hold
-        self._factors, self._damping_scale, self._queries, self._owners = factors, damping_scale, queries, owners
+        self._factors, self._damping_scale, self._queries = factors, damping_scale, queries
+        self._owners_R = torch.arange(queries, device=torch.device("cpu")) if owners is None else owners
 
     def activations(self, layer: TrackedLayer, a_NTI: Tensor) -> Tensor:
         return append_one(a_NTI, layer)
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         factors = self._factors(layer.name)
-        G_QPR = rotated_gradients(kept, g_NTO, factors.Q_A, factors.Q_S)
-        if self._owners is not None:
-            summed_QPR = G_QPR.new_zeros(self._queries, *G_QPR.shape[1:])
-            G_QPR = summed_QPR.index_add_(0, self._owners.to(G_QPR.device), G_QPR)
-        self.preconditioned[layer.name] = self._hold(factors.precondition(G_QPR, self._damping_scale))
+        values = layer.outputs * layer.inputs
+        products = factors.to(product_format(factors.Q_A.dtype, factors.Q_A.device, values))
+        held, size = [], max(1, _most_values(factors.Q_A.device, factors.Q_A.dtype) // values)
+        for start in range(0, self._queries, size):
+            stop = min(start + size, self._queries)
+            texts_R = torch.nonzero((self._owners_R >= start) & (self._owners_R < stop))[:, 0].to(g_NTO.device)
+            G_RPR = rotated_gradients(kept[texts_R], g_NTO[texts_R], factors.Q_A, factors.Q_S)
+            G_QPR = G_RPR.new_zeros(stop - start, *G_RPR.shape[1:])
+            G_QPR.index_add_(0, self._owners_R.to(g_NTO.device)[texts_R] - start, G_RPR)
+            held.append(self._hold(products.precondition(G_QPR, self._damping_scale).to(factors.Q_A.dtype)))
+        self.preconditioned[layer.name] = join(held)
 
 
 class _InfluenceObserver(Observer):
@@ -192,14 +200,20 @@ class _InfluenceObserver(Observer):
 
     def _by_formed_gradients(self, X: HeldGradients, g_NTO: Tensor, a_NTI: Tensor) -> Tensor:
         """The influence [Q, N] of all documents on all queries."""
-        most = CACHED_VALUES if X.device.type == "cpu" else FORMED_VALUES
+        most = _most_values(X.device, X.dtype)
         size = max(LEAST_OUTPUTS, most // max(1, len(a_NTI) * a_NTI.shape[2]))
         influence_QN = torch.zeros_like(self.influence)
-        for start in range(0, g_NTO.shape[2], size):
-            G_NBI = g_NTO[:, :, start : start + size].mT @ a_NTI
+        g_NOT = g_NTO.mT.contiguous()
+        for start in range(0, g_NOT.shape[1], size):
+            G_NBI = g_NOT[:, start : start + size] @ a_NTI
             X_QBI = X[:, start : start + size]
             influence_QN += X_QBI.flatten(1) @ G_NBI.flatten(1).T
         return influence_QN
+
+
+def _most_values(device: torch.device, dtype: torch.dtype) -> int:
+    """Most values of gradients that are formed at once."""
+    return CACHED_BYTES // dtype.itemsize if device.type == "cpu" else FORMED_VALUES
 
 
 class _LayerObserver(_InfluenceObserver):

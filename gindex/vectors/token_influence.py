@@ -68,7 +68,8 @@ class _TokenObserver(Observer):
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         X_OI = self._preconditioned[layer.name][0]
-        influence_NT = ((g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)).sum(2)
+        terms_NTI = (g_NTO.to(X_OI.dtype) @ X_OI) * kept.to(X_OI.dtype)
+        influence_NT = terms_NTI.sum(2, dtype=torch.promote_types(X_OI.dtype, torch.float32))
         if layer.name in self._positions:
             influence_NT = _at(influence_NT, self._positions.pop(layer.name))
         uses = influence_NT.split(list(self._uses.pop(layer.name, [influence_NT.shape[1]])), 1)

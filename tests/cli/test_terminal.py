@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 from gindex_cli import progress
 
+from gindex.progress import announce
+
 LINE = "gindex: interrupted; finished work is kept, run the same command again to go on"
 IMPORTED = re.compile(r"import time:.*\| *(\S+)")
 PROMPT = "the stack \u00e9 \u2013 \u5b66 \U0001f600"
@@ -322,6 +324,14 @@ def test_nothing_is_in_force_within_another_program():
         "assert sys.excepthook is sys.__excepthook__ and sys.stdout is sys.__stdout__\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, preexec_fn=default_signals)
+
+
+def test_what_work_will_take_is_said_before_it_starts(capsys):
+    """In two digits, on a terminal and elsewhere; work of less than ten seconds is not spoken of."""
+    for shown in (progress.Lines(), progress.Bars()):
+        announce(shown, "exact influence of 300 parts", 137.0)
+        announce(shown, "exact influence of 3 parts", 9.9)
+        assert capsys.readouterr().err == "exact influence of 300 parts: about 0:02:20\n"
 
 
 def test_a_long_phase_is_told_as_soon_as_it_is_known_to_be_long(monkeypatch, capsys):

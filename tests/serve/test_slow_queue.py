@@ -15,7 +15,7 @@ import pytest
 from gindex import GradientIndex
 from gindex.client import AsyncClient, Client
 from gindex.errors import FilterError, OverloadedError
-from gindex.progress import pausing
+from gindex.progress import announce, pausing
 from gindex.serve.jobs import AbandonedError
 from gindex.serve.turnstile import SLOW_SHARE, Turnstile
 
@@ -365,6 +365,35 @@ def test_the_client_tells_of_progress(served, index, until):
             client.search("the heap", exact=True, where="number >")
     assert seen.phases[0][0] == "queue" and seen.phases[0][2] == 2
     assert all(done == total for _, done, total, _ in seen.phases[:2])  # told to the end, whatever the lines left out
+
+
+def test_long_work_is_announced_in_the_lines_and_to_the_client(served, monkeypatch, until):
+    """A search that is said to take 75 s, and waits until the client has heard it."""
+
+    class Told(Seen):
+        def __init__(self):
+            super().__init__()
+            self.announced = []
+
+        def expect(self, name, seconds):
+            self.announced.append((name, seconds))
+
+    told, twin = Told(), served.service.indexes["index"].current.twin
+    search = twin.search_encoded
+
+    def long(encoded, options, progress):
+        announce(progress, "exact influence of 9 parts", 75.04)
+        with progress.phase("exact influence", 9, "parts"):
+            until(lambda: told.announced)
+        return search(encoded, options, progress=progress)
+
+    monkeypatch.setattr(twin, "search_encoded", long)
+    with Client(f"{served.url}/index") as client:
+        assert client.search(BODY["prompt"], BODY["completion"], k=3, exact=True, candidates=12, progress=told).hits
+    assert told.announced == [("exact influence of 9 parts", 75.0)]
+    answer = served.http.post("/v1/indexes/index/search", json=EXACT, headers=LINES)
+    lines = [line for line in map(json.loads, answer.text.splitlines()) if line["state"] == "running"]
+    assert all(line.get("expected_s", 75.0) == 75.0 for line in lines)
 
 
 def test_the_asynchronous_client_reads_lines(served, index):

@@ -53,7 +53,7 @@ def test_exact_influence_matches_autograd(setting, damping_scale):
 def test_forming_gradients_in_blocks_changes_nothing(setting, monkeypatch, formed):
     everyone = list(range(8))
     expected = influence(setting, everyone, everyone, 0.1)
-    monkeypatch.setattr("gindex.vectors.influence.CACHED_VALUES", formed)
+    monkeypatch.setattr("gindex.vectors.influence.CACHED_BYTES", 8 * formed)
     monkeypatch.setattr("gindex.vectors.influence.LEAST_OUTPUTS", 1)
     torch.testing.assert_close(influence(setting, everyone, everyone, 0.1), expected, **EXACT)
 

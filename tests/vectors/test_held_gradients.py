@@ -3,27 +3,41 @@
 import pytest
 import torch
 
-from gindex.vectors.held_gradients import RoundedGradients, joined, rounded, rounded_bytes, whole, whole_bytes
+from gindex.vectors import product_format
+from gindex.vectors.held_gradients import (
+    RUN,
+    STEPS,
+    RoundedGradients,
+    joined,
+    rounded,
+    rounded_bytes,
+    whole,
+    whole_bytes,
+)
 from gindex.vectors.influence import exact_influence, layer_influence, precondition_queries
 from gindex.vectors.token_influence import token_influence
 
-BITS = 2.0**-11
-"""Largest relative error of a value that float16 holds in full: half a unit in the last of 11 places."""
-
-LEAST = 2.0**-25
-"""Largest error beside the largest value of a row, which is 1 there: half of float16's smallest subnormal."""
+HALF_STEP = (1 + 2.0**-8) / (2 * STEPS)
+"""Largest error beside the largest value of a run: half a step, which is rounded to bfloat16's 8 places."""
 
 
-@pytest.mark.parametrize("spread", [0.0, 4.0, 30.0])  # decades between the largest and the smallest row
-def test_a_rounded_value_is_off_by_no_more_than_its_last_bit(spread):
+def run_maxima(X):
+    """The largest magnitude of the run that each value of X [Q, O, I] is in, by a loop."""
+    count = -(-X.shape[2] // RUN)
+    width = -(-X.shape[2] // count)
+    return torch.cat([run.abs().amax(2, keepdim=True).expand_as(run) for run in X.split(width, 2)], 2)
+
+
+@pytest.mark.parametrize("inputs", [1, 40, 64, 65, 577])
+@pytest.mark.parametrize("spread", [0.0, 4.0, 18.0])  # decades between the largest and the smallest row
+def test_a_rounded_value_is_off_by_no_more_than_half_a_step(inputs, spread):
     generator = torch.Generator().manual_seed(0)
-    X = torch.randn(3, 5, 40, generator=generator) * 10 ** (spread * torch.rand(3, 5, 1, generator=generator) - 20)
+    X = torch.randn(3, 5, inputs, generator=generator) * 10 ** (spread * torch.rand(3, 5, 1, generator=generator) - 20)
     held = RoundedGradients.of(X)
     error = (held[:].double() - X.double()).abs()
-    largest = X.double().abs().amax(2, keepdim=True)
-    # Two more roundings, of the quotient and of the product, each to float32's 24 places.
-    assert (error <= torch.maximum((BITS + 2**-22) * X.double().abs(), LEAST * (1 + 2**-10) * largest)).all()
-    assert error.any()
+    # One more rounding, of the product, to float32's 24 places.
+    assert (error <= (HALF_STEP + 2**-22) * run_maxima(X).double()).all()
+    assert error.any() or inputs == 1
     assert held.shape == X.shape and held.dtype == torch.float32 and held.device == X.device
 
 
@@ -54,15 +68,6 @@ def test_joined_parts_are_the_queries_in_order(hold):
     assert parts == [{}, {}]
 
 
-class Rounded64(RoundedGradients):
-    """The rounded values of a float64 model, read as float64: nothing but the rounding differs from whole ones."""
-
-    @classmethod
-    def of(cls, X_QOI):
-        held = RoundedGradients.of(X_QOI.float())
-        return cls(held._rounded, held._scales.double())
-
-
 @pytest.fixture(params=[[2, 0, 3], [7], [3]], ids=["three queries", "one query", "a query of two tokens"])
 def gradients(setting, request):
     """Preconditioned gradients of queries, whole and rounded; each for itself."""
@@ -71,7 +76,7 @@ def gradients(setting, request):
         precondition_queries(
             setting.layers, setting.factors.__getitem__, 0.1, len(queries), lambda: setting.losses(queries), hold=hold
         )
-        for hold in (whole, Rounded64.of)
+        for hold in (whole, RoundedGradients.of)
     ]
 
 
@@ -92,13 +97,11 @@ def test_influence_of_rounded_queries_is_within_the_stated_bound(setting, gradie
     found = exact_influence(setting.layers, rounded, wanted, losses)
     bound = torch.zeros_like(expected)
     for name, X in exact.items():
-        largest = X.abs().amax(2, keepdim=True)
-        error = torch.maximum((BITS + 2**-22) * X.abs(), LEAST * (1 + 2**-10) * largest)
-        bound += torch.einsum("qoi,noi->qn", error, G[name].abs())
+        bound += torch.einsum("qoi,noi->qn", HALF_STEP * run_maxima(X), G[name].abs())
     assert ((found - expected).abs() <= bound).all()
     assert (found - expected).any()
-    # What is left when errors cancel: decision 0017 states 1e-3 of the scores' spread.
-    assert ((found - expected).std(1) < 1e-3 * expected.std(1)).all()
+    # What is left when errors cancel: decision 0017 states a hundredth of the scores' spread.
+    assert ((found - expected).std(1) < 1e-2 * expected.std(1)).all()
     by_layer = layer_influence(setting.layers, rounded, wanted, losses)
     torch.testing.assert_close(by_layer.sum(0), found, rtol=1e-9, atol=1e-10)
     by_token = token_influence(setting.layers, rounded, len(DOCUMENTS), losses)
@@ -118,26 +121,64 @@ def test_a_query_that_few_want_is_the_same_as_one_that_all_want(setting, gradien
             torch.testing.assert_close(found, torch.where(few, together, 0.0), rtol=1e-9, atol=1e-10)
 
 
-def test_rounded_queries_take_half_the_bytes(setting):
-    layers = setting.layers
+def test_queries_take_the_bytes_that_are_said(setting):
+    layers, cpu = setting.layers, torch.device("cpu")
     names, formats_of = [layer.name for layer in layers], (torch.float32, torch.float64, torch.bfloat16)
-    float32, float64, bfloat16 = (dict.fromkeys(names, dtype) for dtype in formats_of)
-    held = [RoundedGradients.of(torch.zeros(1, layer.outputs, layer.inputs)) for layer in layers]
-    taken = sum(t.numel() * t.element_size() for one in held for t in (one._rounded, one._scales))
-    assert taken == rounded_bytes(layers, float32)
-    assert whole_bytes(layers, float32) == sum(4 * layer.parameters for layer in layers)
-    for formats in (float64, bfloat16):  # chosen for their digits, or have none to spare
-        assert rounded_bytes(layers, formats) == whole_bytes(layers, formats)
-    mixed = bfloat16 | {layers[0].name: torch.float32}
-    spared = 2 * layers[0].parameters - 4 * layers[0].outputs
-    assert whole_bytes(layers, mixed) - rounded_bytes(layers, mixed) == spared
+    alike = [dict.fromkeys(names, dtype) for dtype in formats_of]
+    for formats in [*alike, alike[2] | {names[0]: torch.float32}, alike[0] | {names[0]: torch.float64}]:
+        zeros = [torch.zeros(1, layer.outputs, layer.inputs, dtype=formats[layer.name]) for layer in layers]
+        for hold, said in ((whole, whole_bytes), (rounded, rounded_bytes)):
+            held = [hold(X) for X in zeros]
+            tensors = [t for X in held for t in ((X,) if isinstance(X, torch.Tensor) else (X._rounded, X._steps))]
+            assert said(layers, formats, cpu) == sum(tensor.nbytes for tensor in tensors)
 
 
-def test_only_float32_is_rounded():
+def test_float64_is_not_rounded():
     X = torch.randn(2, 3, 4)
-    assert isinstance(rounded(X), RoundedGradients)
-    for dtype in (torch.float64, torch.bfloat16):
-        assert rounded(X.to(dtype)).dtype == dtype and isinstance(rounded(X.to(dtype)), torch.Tensor)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert isinstance(rounded(X.to(dtype)), RoundedGradients)
+    assert rounded(X.double()).dtype == torch.float64
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch):
+    """A processor that is said to multiply bfloat16: torch computes the same without the instructions, but slowly."""
+    monkeypatch.setattr(product_format, "multiplies_bfloat16", lambda: True)
+
+
+def test_large_matrices_of_float32_are_multiplied_in_bfloat16_where_a_processor_can(with_bfloat16):
+    cpu, least = torch.device("cpu"), product_format.LEAST_VALUES
+    assert product_format.product_format(torch.float32, cpu, least) == torch.bfloat16
+    assert product_format.product_format(torch.float32, cpu, least - 1) == torch.float32
+    assert product_format.product_format(torch.float64, cpu, least) == torch.float64
+    assert product_format.product_format(torch.float32, torch.device("meta"), least) == torch.float32
+
+
+@pytest.mark.parametrize("queries", [[2], [7, 0], [2, 0, 3]])
+@pytest.mark.parametrize("hold", [whole, RoundedGradients.of])
+def test_influence_by_products_of_bfloat16_is_within_a_hundredth_of_the_spread(
+    setting, with_bfloat16, monkeypatch, queries, hold
+):
+    """Against float64 throughout, by the way of few queries and that of many; decision 0017 states the hundredth."""
+    wanted = torch.ones(len(queries), len(DOCUMENTS), dtype=torch.bool)
+
+    def influence(hold):
+        held = precondition_queries(
+            setting.layers, setting.factors.__getitem__, 0.1, len(queries), lambda: setting.losses(queries), hold=hold
+        )
+        return held, exact_influence(setting.layers, held, wanted, lambda: setting.losses(DOCUMENTS))
+
+    _, expected = influence(whole)
+    monkeypatch.setattr(product_format, "LEAST_VALUES", 1)
+    held, found = influence(lambda X: hold(X.float()))
+    assert all(one.dtype == torch.bfloat16 for one in held.values())
+    assert found.dtype == torch.float32
+    assert (found - expected).any()
+    assert ((found - expected).std(1) < 1e-2 * expected.std(1)).all()
+    by_token = token_influence(setting.layers, held, len(DOCUMENTS), lambda: setting.losses(DOCUMENTS))
+    if len(queries) == 1:  # tokens are of the first query
+        # Its terms are rounded one by one, and add up to less than they are large.
+        assert ((by_token.sum((0, 2)) - found[0]).abs() < 1e-2 * expected.std(1)).all()
 
 
 def document_gradients_by_layer(setting):

@@ -40,8 +40,9 @@ from gindex.progress import Phase, Silent
 from gindex.search.funnel import Funnel
 from gindex.search.scan import scan
 from gindex.store.reader import VectorReader
+from gindex.vectors import product_format
 from gindex.vectors.codes import decode
-from gindex.vectors.held_gradients import RoundedGradients, whole
+from gindex.vectors.held_gradients import Hold, RoundedGradients, whole
 from gindex.vectors.projection import ProjectionSpec
 
 QUERIES = 32
@@ -293,26 +294,33 @@ def exact(index: GradientIndex, repeats: int, count: int) -> None:
             f"| {ranked:.1f} | {ranked / plain:.2f} | {curvature:.1f} | {most:.2f} |",
             flush=True,
         )
-    rounding(index, ordinals)
+    errors(index, ordinals)
 
 
-def rounding(index: GradientIndex, ordinals: np.ndarray, queries: int = 4) -> None:
-    """Print how far the influence of rounded queries is from that of whole ones, own documents left out."""
+def errors(index: GradientIndex, ordinals: np.ndarray, queries: int = 4) -> None:
+    """Print how far influence is from that of whole queries in float32, own documents left out."""
     reranker, documents = index.reranker, index.snapshot.documents
     asked = sample_queries(documents, queries, index.snapshot.usable, 0)
     objectives = documents.objectives(ordinals)
     wanted_QN = asked.documents[:, None] != documents.part_documents()[ordinals]
-    with Silent().phase("exact influence", None, "parts") as phase:
-        exact_QN, found_QN = (
-            reranker.influence_of(reranker.precondition(asked.tokens, Silent(), hold), objectives, wanted_QN, phase)
-            for hold in (whole, RoundedGradients.of)
-        )
-    print("\n| tokens of the query | error of rounding, of the scores' spread | largest error of one |\n|---|---|---|")
-    for query, exact_N, found_N, own in zip(asked.tokens, exact_QN, found_QN, wanted_QN, strict=True):
-        error_N, spread = (found_N - exact_N)[own], exact_N[own].std()
-        print(
-            f"| {len(query.objective)} | {error_N.std() / spread:.6f} | {abs(error_N).max() / spread:.6f} |", flush=True
-        )
+
+    def influence(hold: Hold) -> np.ndarray:
+        with Silent().phase("exact influence", None, "parts") as phase:
+            held = reranker.precondition(asked.tokens, Silent(), hold)
+            return reranker.influence_of(held, objectives, wanted_QN, phase)
+
+    found = {"whole": influence(whole), "rounded": influence(RoundedGradients.of)}
+    fast = product_format.multiplies_bfloat16
+    product_format.multiplies_bfloat16 = lambda: False
+    exact_QN = influence(whole)
+    product_format.multiplies_bfloat16 = fast
+    print("\n| tokens of the query | held | error, of the scores' spread | largest error of one |\n|---|---|---|---|")
+    for number, query in enumerate(asked.tokens):
+        own, exact_N = wanted_QN[number], exact_QN[number]
+        for name, found_QN in found.items():
+            error_N, spread = (found_QN[number] - exact_N)[own], exact_N[own].std()
+            deviation, largest = error_N.std() / spread, abs(error_N).max() / spread
+            print(f"| {len(query.objective)} | {name} | {deviation:.5f} | {largest:.5f} |", flush=True)
 
 
 def main() -> None:
