@@ -1,7 +1,6 @@
 """Classes of the processors of vision-language models, as the files of their folders name them."""
 
 import json
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,13 @@ def without_videos(kind: Any) -> Any:
     if len(parts) == len(kind.get_attributes()):
         return kind
 
-    @wraps(kind.__init__)
-    def make(self: Any, *given: Any, **settings: Any) -> None:
-        kind.__init__(self, *given, **{_VIDEOS: None, **settings})
+    def arguments(cls: Any, *given: Any, **settings: Any) -> list[Any]:
+        found: list[Any] = kind._get_arguments_from_pretrained.__func__(cls, *given, **settings)
+        found.insert(kind.get_attributes().index(_VIDEOS), None)
+        return found
 
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _cls: parts), "__init__": make})
+    made = {"get_attributes": classmethod(lambda _cls: parts), "_get_arguments_from_pretrained": classmethod(arguments)}
+    return type(kind.__name__, (kind,), made)
 
 
 def _setting(file: Path, name: str) -> Any:
