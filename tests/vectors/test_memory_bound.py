@@ -55,7 +55,7 @@ def test_a_hundred_queries_take_no_more_than_what_is_held_of_them():
 
     taken(2)  # libraries make room for themselves
     influence, found = taken(QUERIES)
-    of_model = layers, torch.float32, torch.device("cpu")
+    of_model = layers, {layer.name: torch.float32 for layer in layers}, torch.device("cpu")
     held, whole = (QUERIES * of(*of_model) for of in (rounded_bytes, whole_bytes))
     assert influence.any()
     assert found < held + SLACK
