@@ -131,12 +131,9 @@ def _best_of(file: TableFile, text: str, count: int, where: Filter | None, secon
         with file.asking(seconds):
             return scores.best(count, passing)
     statement = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
-    parameters: list[Any] = []
-    if where is not None:
-        statement += f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
-        parameters += where.parameters
-    match = " OR ".join(phrases) or '""'
-    return file.asked(f"{statement} ORDER BY score DESC, rowid LIMIT ?", (match, *parameters, count), seconds)
+    filtered = "" if where is None else f" AND rowid IN (SELECT ordinal FROM documents WHERE {where.sql})"
+    parameters = (" OR ".join(phrases) or '""', *(() if where is None else where.parameters), count)
+    return file.asked(f"{statement}{filtered} ORDER BY score DESC, rowid LIMIT ?", parameters, seconds)
 
 
 def parts_of(table: DocumentTable, documents: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
