@@ -88,10 +88,9 @@ class Funnel:
             NonFiniteError: See `check`.
         """
         self.check(scoring_QD)
-        weights, lossless, parts = selection.weights, self.index.lossless, selection.parts
-        parts = None if parts is None else self._parts(parts)
+        weights, lossless, parts = selection.weights, self.index.lossless, self._selected(selection.parts)
         count = k if lossless else max(shortlist or max(k * OVERFETCH, LEAST_CANDIDATES), k)
-        total = self._count if parts is None else len(parts)
+        total = self._count(parts)
         # A lossless index is small: where its order is not that of the weighted scores, all of it is scored.
         if full or total <= count or (lossless and weights is not None):
             found = scan(self._reader, scoring_QD, k, parts=self._parts(parts), weights=weights)
@@ -137,9 +136,14 @@ class Funnel:
         if queries_QD.numel() and not all(math.isfinite(end) for end in queries_QD.aminmax()):
             raise NonFiniteError(field="query vector", expected="finite numbers", found="NaN or infinity")
 
-    @property
-    def _count(self) -> int:
-        """How many parts may be found."""
+    def _selected(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
+        """Ordinals of selected parts that may be found; None for all that may."""
+        return None if selected is None else self._parts(selected)
+
+    def _count(self, parts: npt.NDArray[np.int64] | None) -> int:
+        """How many parts there are; all that may be found where None."""
+        if parts is not None:
+            return len(parts)
         return self._reader.spec.parts if self._usable is None else int(np.count_nonzero(self._usable))
 
     def _parts(self, selected: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:

@@ -1,6 +1,7 @@
 """Records, which are dataclasses, as the plain values of a JSON file, and back."""
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,17 +10,27 @@ from gindex.config import BuildConfig
 
 T = TypeVar("T")
 
+_PLAIN = frozenset({str, int, float, bool})
+
 
 def values_of(record: Any) -> Any:
     """A record as plain values; a field that is None by default is left out while it is None."""
+    if record is None or type(record) in _PLAIN:
+        return record
     if isinstance(record, BuildConfig):
         return record.settings()
     if is_dataclass(record):
-        held = [(field, getattr(record, field.name)) for field in fields(record)]
-        return {field.name: values_of(of) for field, of in held if of is not None or field.default is not None}
+        held = [(name, getattr(record, name), optional) for name, optional in _fields(type(record))]
+        return {name: values_of(of) for name, of, optional in held if of is not None or not optional}
     if isinstance(record, (list, tuple)):
         return [values_of(item) for item in record]
     return {name: values_of(of) for name, of in record.items()} if isinstance(record, dict) else record
+
+
+@cache
+def _fields(kind: type[Any]) -> list[tuple[str, bool]]:
+    """The fields of a dataclass, and whether each is None by default."""
+    return [(field.name, field.default is None) for field in fields(kind)]
 
 
 def record_of(kind: type[T], values: Any) -> T:
