@@ -36,7 +36,15 @@ RECORDS = [
 ]
 TABLE = LayerTable(
     layers=tuple(
-        TrackedLayer(name=name, module=nn.Identity(), inputs=i, outputs=o, has_bias=False, group=group, source=source)
+        TrackedLayer(
+            name=name,
+            module=nn.Linear(i, o, bias=False),
+            inputs=i,
+            outputs=o,
+            has_bias=False,
+            group=group,
+            source=source,
+        )
         for name, group, source, i, o in SHAPES
     ),
     untracked=(),
