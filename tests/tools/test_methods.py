@@ -48,8 +48,9 @@ def test_padding_has_no_label(modules, tmp_path):
     methods, padded = modules
     rows = [methods.labelled(objective(ids, [0] + [1] * (len(ids) - 1)), "") for ids in ([1, 2, 3], [4, 5])]
     (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ids_NT, labels_NT = padded.padded(tmp_path / "documents.jsonl")
+    ids_NT, labels_NT, mask_NT = padded.padded(tmp_path / "documents.jsonl")
     assert ids_NT.tolist() == [[1, 2, 3], [4, 5, 0]] and labels_NT.tolist() == [[-100, 2, 3], [-100, 5, -100]]
+    assert mask_NT.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_rises_are_those_of_the_query_whose_documents_are_left_out(methods, tmp_path):

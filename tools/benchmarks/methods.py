@@ -197,7 +197,7 @@ def table(arguments: argparse.Namespace, folder: Path) -> None:
     measured = {name: compare(found, subsets, outcomes_RQM.mean(0)[: len(found)]) for name, found in scores.items()}
     removed = [max(1, round(share * experiment.documents)) for share in arguments.removed]
     tried = {name: found for name, found in scores.items() if name in (arguments.remove or scores)}
-    rises = loss_rise(work, tried, arguments.asked, removed)
+    rises = loss_rise(work, tried, arguments.asked, removed) if removed else {}
     tokens = json.loads((folder / "case" / "training.json").read_text())["tokens"]
     heads = [f"rise without the first {count}" for count in removed]
     print("|", " | ".join(["method", "queries", "LDS", "of gindex exact", *heads, "ms a token"]), "|")
@@ -246,7 +246,7 @@ def main() -> None:
     rows.add_argument("--subsets", type=int, default=80)
     rows.add_argument("--repeats", type=int, default=1)
     rows.add_argument("--asked", type=int, default=8, help="queries that documents are left out for")
-    rows.add_argument("--removed", type=float, nargs="+", default=[0.01, 0.05], help="shares of documents to leave out")
+    rows.add_argument("--removed", type=float, nargs="*", default=[0.01, 0.05], help="shares of documents to leave out")
     rows.add_argument("--remove", action="append", help="a method to leave documents out by; all")
     arguments = parser.parse_args()
     folder, start = arguments.folder / "methods", time.monotonic()

@@ -61,7 +61,7 @@ def main() -> None:
         projector_kwargs={"proj_dim": arguments.dimension, "device": "cpu"},
         regularization=arguments.regularization,
     )
-    loaders = [DataLoader(TensorDataset(*padded(arguments.case / f"{kind}.jsonl")), BATCH) for kind in
+    loaders = [DataLoader(TensorDataset(*padded(arguments.case / f"{kind}.jsonl")[:2]), BATCH) for kind in
                ("documents", "queries")]  # fmt: skip
     with torch.no_grad():
         attributor.cache(loaders[0])

@@ -28,7 +28,9 @@ class SummedLoss(kronfluence.Task):
         """Take the names of the layers to track."""
         self.names = names
 
-    def compute_train_loss(self, batch: tuple[Tensor, Tensor], model: nn.Module, sample: bool = False) -> Tensor:
+    def compute_train_loss(
+        self, batch: tuple[Tensor, Tensor, Tensor], model: nn.Module, sample: bool = False
+    ) -> Tensor:
         """Sum over the batch; labels may be sampled from the model."""
         ids_NT, labels = batch[0], batch[1][:, 1:]
         log_p = model(ids_NT, use_cache=False).logits[:, :-1].log_softmax(-1)
@@ -38,13 +40,17 @@ class SummedLoss(kronfluence.Task):
                 labels = torch.multinomial(log_p.flatten(0, 1).exp(), 1).view(labels.shape)
         return -(log_p.gather(2, labels.clamp(min=0)[..., None])[..., 0] * counts).sum()
 
-    def compute_measurement(self, batch: tuple[Tensor, Tensor], model: nn.Module) -> Tensor:
+    def compute_measurement(self, batch: tuple[Tensor, Tensor, Tensor], model: nn.Module) -> Tensor:
         """The same: its product with a document's gradient is positive where the document helps."""
         return self.compute_train_loss(batch, model)
 
     def get_influence_tracked_modules(self) -> list[str]:
         """Every linear layer of the body."""
         return self.names
+
+    def get_attention_mask(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """What isn't padding: without it padding would count in the covariances of activations."""
+        return batch[2]
 
 
 def main() -> None:
