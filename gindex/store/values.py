@@ -20,7 +20,8 @@ def values_of(record: Any) -> Any:
     if isinstance(record, BuildConfig):
         return record.settings()
     if is_dataclass(record):
-        held = [(name, getattr(record, name), optional) for name, optional in _fields(type(record))]
+        kind: Any = type(record)
+        held = [(name, getattr(record, name), optional) for name, optional in _fields(kind)]
         return {name: values_of(of) for name, of, optional in held if of is not None or not optional}
     if isinstance(record, (list, tuple)):
         return [values_of(item) for item in record]
@@ -28,7 +29,7 @@ def values_of(record: Any) -> Any:
 
 
 @cache
-def _fields(kind: type[Any]) -> list[tuple[str, bool]]:
+def _fields(kind: Any) -> list[tuple[str, bool]]:
     """The fields of a dataclass, and whether each is None by default."""
     return [(field.name, field.default is None) for field in fields(kind)]
 
