@@ -13,7 +13,7 @@ from faults.scenarios import SCENARIOS, Cases, Workshop
 from faults.tiny import make_tiny_model, tiny_config
 from faults.writers import timed_kill, writers_case
 
-SHARE = {"build": 6, "add": 6, "delete": 3, "compact": 6, "repair": 6, "merge": 8, "lists": 8, "grow": 10}
+SHARE = {"build": 6, "add": 6, "delete": 3, "compact": 6, "repair": 6, "merge": 8, "lists": 20, "grow": 10}
 """Every how manieth storage call is one to be killed at, over 100 in all; `tools/faults/run.py` takes each."""
 
 RARER = 4
