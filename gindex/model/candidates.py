@@ -248,7 +248,7 @@ class Candidates:
             if len(fewer) != len(more) or not more:
                 alike = "its entries are not looked up alike in batches of different sizes"
                 self.reasons[name] = (
-                    alike if fewer or more else "its entries are not looked up, or in a way of their own"
+                    alike if fewer or more else "its entries are not looked up with gradients, or in a way of their own"
                 )
                 continue
             table.has_positions = fewer == more and all(len(shape) == 1 for shape in more)
