@@ -75,6 +75,7 @@ class Candidates:
     """The affine layers of a model, and the reasons against some of them. Experts are one by their fused weight.
 
     Attributes:
+        copies: The first layer with the same weight and bias, by the names of the others.
         parameters: Parameters that may be layers by themselves, those of no affine layer that is called.
         alone: Modules that run in a batch of one document with pictures, and in no other.
     """
@@ -84,6 +85,7 @@ class Candidates:
     reasons: dict[str, str]
     calls: dict[str, _Calls]
     embeddings: Mapping[str, nn.Embedding]
+    copies: Mapping[str, str] = field(default_factory=dict)
     parameters: dict[str, OwnParameter] = field(default_factory=dict)
     alone: set[str] = field(default_factory=set)
     _inputs: list[Tensor] = field(default_factory=list)  # kept alive, so that an identity is never reused
@@ -107,13 +109,14 @@ class Candidates:
             for name, module in modules.items()
         ]
         choice.check_kinds(layers)
+        copies = dict(_copies(modules, shared))
         for layer in layers:
-            of_form = _reason_of_form(layer.name, modules[layer.name], shared)
+            of_form = _reason_of_form(layer.name, modules[layer.name], shared, copies)
             if reason := of_form or choice.reason_against(layer):
                 reasons[layer.name] = reason
         embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
         calls = {name: _Calls() for name in (*modules, *embeddings)}
-        return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings)
+        return cls(modules=modules, shapes=shapes, reasons=reasons, calls=calls, embeddings=embeddings, copies=copies)
 
     def watch(self, probe: Probe) -> None:
         """Run the two batches and record the calls of each layer."""
@@ -169,7 +172,9 @@ class Candidates:
     ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], object], None]:
         module = self.modules.get(name)
         checked = not (module is None or isinstance(module, InnerLinear) or name in self.reasons)
-        seen, inputs, checked = calls[name], self._inputs, checked and documents != FEWER_DOCUMENTS
+        first = self.copies.get(name, name)
+        seen, inputs = calls[first if first in calls else name], self._inputs
+        checked = checked and documents != FEWER_DOCUMENTS
 
         def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             x: object = layer_input(args, kwargs)
@@ -226,6 +231,8 @@ class Candidates:
             layer = layer_of(name, module, self.shapes[name], source, has_bias=has_bias)
             calls = max(seen.count.values())
             layer = replace(layer, beside=beside, token_share=calls * seen.share, calls=calls, alone=alone)
+            copies = tuple(self.modules[copy] for copy, first in self.copies.items() if first == name)
+            layer = replace(layer, copies=copies)
             layers += parts_of(layer, part_count(module))
         return layers
 
@@ -278,7 +285,7 @@ class Candidates:
             if len(fewer) != len(more) or not more:
                 alike = "its entries are not looked up alike in batches of different sizes"
                 self.reasons[name] = (
-                    alike if fewer or more else "its entries are not looked up, or in a way of their own"
+                    alike if fewer or more else "its entries are not looked up with gradients, or in a way of their own"
                 )
                 continue
             table.has_positions = fewer == more and all(len(shape) == 1 for shape in more)
@@ -379,10 +386,33 @@ def _is_affine(module: nn.Module, x: Tensor, output: object) -> bool:
         return isinstance(output, Tensor) and output.shape == expected.shape and is_same_product(output, expected)
 
 
-def _reason_of_form(name: str, module: nn.Module, shared: Mapping[int, Sequence[str]]) -> str | None:
+def _copies(modules: Mapping[str, nn.Module], shared: Mapping[int, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield layers that have weight and bias in common with an earlier one, and no others have; with its name."""
+    alike: dict[tuple[type, tuple[int, ...]], list[str]] = {}
+    for name, module in modules.items():
+        if not isinstance(module, InnerLinear) and part_count(module) is None:
+            weights = tuple(id(parameter) for parameter in affine_parameters(module))
+            alike.setdefault((type(module), weights), []).append(name)
+    for (_kind, weights), (first, *others) in alike.items():
+        owners = {owner_of(name) for weight in weights for name in shared[weight]}
+        if others and owners == {first, *others}:
+            yield from ((other, first) for other in others)
+
+
+def _reason_of_form(
+    name: str, module: nn.Module, shared: Mapping[int, Sequence[str]], copies: Mapping[str, str]
+) -> str | None:
     """Return the reason against a layer that shows before it is run."""
     parameters = affine_parameters(module)
-    tied = [other for p in parameters for other in shared[id(p)] if not _is_own(other, name, module)]
+    if name in copies:
+        return f"tied to {copies[name]}, and tracked with it where that is"
+    together = {copy for copy, first in copies.items() if first == name}
+    tied = [
+        other
+        for p in parameters
+        for other in shared[id(p)]
+        if not _is_own(other, name, module) and owner_of(other) not in together
+    ]
     if tied:
         return f"tied to {tied[0]}"
     if module._parameters.get("weight") is None or len(parameters) != 1 + (getattr(module, "bias", None) is not None):

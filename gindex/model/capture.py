@@ -278,7 +278,8 @@ def _hooks(layers: Sequence[TrackedLayer], running: _Pass) -> Iterator[None]:
                 stack.enter_context(_table_hooks(layer, layer.module, running))
         for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_forward_hook(those, running))
-            stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
+            for use in (those[0].module, *those[0].copies):
+                stack.callback(use.register_forward_hook(hook, with_kwargs=True).remove)
         for module in {id(layer.beside): layer.beside for layer in layers}.values():
             if module is not None:
                 count = own(_token_hook(running))

@@ -44,6 +44,7 @@ class TrackedLayer:
         expert: Which expert of a fused weight, or group of a convolution, it is; None for any other layer.
         token_share: Share of the tokens that it reads: of an expert the mean of those of its fused weight; a layer that
             runs twice reads them twice.
+        copies: Other modules of the model that have the same weight and bias, each as another use of them.
         calls: How often it runs in a pass: a block that is used several times has as many uses of its weights, whose
             gradient is the sum of all. Of a lookup table it is its lookups alone.
         alone: Whether only documents with pictures reach it, each in a batch of its own: all that it reads in a pass is
@@ -66,6 +67,7 @@ class TrackedLayer:
     beside: nn.Module | None = None
     expert: int | None = None
     token_share: float = 1.0
+    copies: tuple[nn.Module, ...] = ()
     calls: int = 1
     shares_factors: bool = False
     through_float16: bool = False

@@ -79,7 +79,7 @@ def reason_against_table(embedding: nn.Embedding) -> str | None:
 def lookups(
     tables: Iterable[Table], probe: Callable[[int], object], batches: Sequence[int]
 ) -> dict[tuple[int, int], list[tuple[int, ...]]]:
-    """Shapes of the entries that each table is asked for in passes over batches of so many documents.
+    """Shapes of the entries that each table is asked for, with gradients, in passes over so many documents.
 
     Args:
         tables: The tables.
@@ -97,12 +97,19 @@ def lookups(
         with ExitStack() as stack:
             stack.enter_context(opened(tables))
             for table in tables:
-                shapes = found[id(table), documents]
-                hook = own(lambda _module, args, _output, shapes=shapes: shapes.append(tuple(args[0].shape)))
+                hook = own(_shape_taker(found[id(table), documents]))
                 stack.callback(table.register_forward_hook(hook).remove)
-            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.enable_grad())  # the weights are frozen: no graph is made
             probe(documents)
     return found
+
+
+def _shape_taker(shapes: list[tuple[int, ...]]) -> Callable[..., None]:
+    def take(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            shapes.append(tuple(args[0].shape))
+
+    return take
 
 
 Called = Callable[[int, tuple[int, ...]], None]

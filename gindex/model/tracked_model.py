@@ -192,7 +192,12 @@ class TrackedModel:
         with self.alone():  # or it would take the hooks of a pass along
             twin = deepcopy(model, copies)
             layers = tuple(
-                replace(layer, module=deepcopy(layer.module, copies), beside=deepcopy(layer.beside, copies))
+                replace(
+                    layer,
+                    module=deepcopy(layer.module, copies),
+                    copies=deepcopy(layer.copies, copies),
+                    beside=deepcopy(layer.beside, copies),
+                )
                 for layer in self.table.layers
             )
         share_turns(twin, ours=True)

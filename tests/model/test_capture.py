@@ -191,7 +191,7 @@ def test_a_layer_that_mixes_documents_is_refused_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda chain, x: chain(chain[0](x)[:, :5]), "^0: expected one call in a pass, as when .*, found a second one"),
+        (lambda chain, x: chain(chain[0](x)[:, :5]), "^0: expected one call in a pass, as when .*, found another one"),
         (lambda chain, x: chain[0](x), "^2: expected one call in a pass, as when the model was tried, found none"),
         (lambda chain, x: chain[1:](torch.no_grad()(chain[0])(x)), "^0: expected a call with gradients .* without;"),
     ],

@@ -13,6 +13,7 @@ from gindex.model import sides
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
 from gindex.model.tracking import track_layers
+from gindex.vectors.influence import document_gradients
 
 PROJECTIONS = [
     *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
@@ -126,7 +127,7 @@ def test_gpt2_tracks_conv1d():
 
 
 class Odd(nn.Module):
-    """One layer for each reason against tracking, and four good ones, of which one runs twice."""
+    """One layer for each reason against tracking, and five good ones, of which two have two uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,14 +157,14 @@ class Odd(nn.Module):
 
 def test_reasons_against_tracking():
     table = track(Odd())
-    assert [layer.name for layer in table.layers] == ["first", "twice", "flat", "last"]
+    assert [layer.name for layer in table.layers] == ["first", "twice", "flat", "tied", "last"]
     why = reasons(table)
-    assert [layer.calls for layer in table.layers] == [1, 2, 1, 1]
+    assert [layer.calls for layer in table.layers] == [1, 2, 1, 2, 1]
     assert why["turned_twice.weight"] == "called 2 times in one forward pass, on other axes than documents or in parts"
     assert why["unused.weight"] == "not called in a forward pass"
     assert why["expert.weight"].startswith("its input mixes documents")
     assert why["turned.weight"].startswith("its input mixes documents")
-    assert why["tied.weight"] == "shared by tied.weight, tied_too.weight"
+    assert [len(layer.copies) for layer in table.layers] == [0, 0, 0, 1, 0]
     assert why["norm.weight"] == "of LayerNorm, not a linear layer: `layers` everything takes it"
     assert why["free"] == "of Odd, not a linear layer: `layers` everything takes it"
     assert "first.weight" not in why
@@ -196,7 +197,7 @@ def test_equal_but_distinct_activations_are_not_shared():
 
 
 def test_a_layer_outside_any_numbered_block_is_a_group_of_its_own():
-    assert track(Odd()).groups == ("first", "twice", "flat", "last")
+    assert track(Odd()).groups == ("first", "twice", "flat", "tied", "last")
 
 
 @pytest.mark.parametrize("wrapper", [lambda m: m, lambda m: nn.Sequential(m)])
@@ -223,3 +224,21 @@ def test_a_probe_that_fails_leaves_no_hook():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         track(model, width=5)
     assert not model[0]._forward_hooks
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_layers_of_several_uses_have_the_gradient_of_all_of_them(count):
+    """A layer that runs twice, and two modules with one weight; each document against autograd in float64."""
+    torch.manual_seed(0)
+    model = Odd().double()
+    table = track_layers(model, random_probe(model, 4, 6, dtype=torch.float64))
+    x_NTI = torch.randn(count, 4, 6, dtype=torch.float64)
+    G_NW, space = document_gradients(table.layers, count, lambda: model(x_NTI).square().sum((1, 2)))
+    model.requires_grad_(True)
+    for n in range(count):
+        loss = model(x_NTI[n : n + 1]).square().sum()
+        for name, G_NOI in space.split(G_NW).items():
+            layer = model.get_submodule(name)
+            expected = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+            columns = [of.reshape(len(of), -1) for of in expected]
+            torch.testing.assert_close(G_NOI[n], torch.cat(columns, 1), rtol=1e-9, atol=1e-12)

@@ -166,6 +166,11 @@ def sliced(reader: Reader, ids: Tensor) -> Tensor:
     return reader.entries.weight[: ids.shape[1]] + 0.1 * ids[:, :, None]
 
 
+def ungraded(reader: Reader, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return reader.entries(ids)
+
+
 def turned(reader: Reader, ids: Tensor) -> Tensor:
     return reader.entries(ids.T).transpose(0, 1)
 
@@ -180,11 +185,12 @@ def elsewhere(reader: Reader, ids: Tensor) -> Tensor:
         (once, {"max_norm": 1.0}, "max_norm"),
         (once, {"scale_grad_by_freq": True}, "scale_grad_by_freq"),
         (once, {"sparse": True}, "sparse gradients"),
-        (sliced, {}, "its entries are not looked up, or in a way of their own"),
+        (sliced, {}, "its entries are not looked up with gradients, or in a way of their own"),
+        (ungraded, {}, "its entries are not looked up with gradients"),
         (turned, {}, "its lookups have another axis first"),
         (elsewhere, {}, "its weights are used elsewhere too"),
     ],
-    ids=["scaled entries", "by frequency", "sparse", "sliced", "turned", "elsewhere"],
+    ids=["scaled entries", "by frequency", "sparse", "sliced", "without gradients", "turned", "elsewhere"],
 )
 def test_tables_that_cannot_be_tracked_are_refused_by_name(look_up, settings, reason):
     torch.manual_seed(0)

@@ -215,11 +215,11 @@ RECURRENT = (
     _right("RWKV", "rwkv"),
     _right("RecurrentGemma", "recurrent_gemma", lru_width=32, attention_window_size=6, num_hidden_layers=3),
     _right(
-        "Zamba", "zamba", body=0.4, num_hidden_layers=5, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=8,
+        "Zamba", "zamba", body=0.75, num_hidden_layers=5, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=8,
         mamba_dt_rank=4, n_mamba_heads=2,
     ),
     _right(
-        "Zamba2", "zamba2", body=0.4, num_hidden_layers=3, layer_types=["mamba", "hybrid", "hybrid"],
+        "Zamba2", "zamba2", body=0.85, num_hidden_layers=3, layer_types=["mamba", "hybrid", "hybrid"],
         hybrid_layer_ids=[1, 2], num_mem_blocks=1, mamba_d_state=8, n_mamba_heads=4, mamba_headdim=16,
         mamba_ngroups=1, chunk_size=8, adapter_rank=4, num_key_value_heads=4, attention_head_dim=16,
     ),

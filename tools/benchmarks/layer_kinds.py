@@ -20,9 +20,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `tests`
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))  # for `transcriptions`
 
+from picture_models import MODELS as PICTURE_MODELS
+from picture_models import save_picture_model
+from task_models import TASK_MODELS
 from transcriptions import save_whisper
 
 from gindex.config import ModelConfig
@@ -33,9 +35,6 @@ from gindex.model.layers import LayerTable
 from gindex.model.tracked_model import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients
-from tests.support.picture_models import MODELS as PICTURE_MODELS
-from tests.support.picture_models import save_picture_model
-from tests.support.task_models import TASK_MODELS
 
 PICTURES = {"vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "dinov2": "DINOv2"}
 DOCUMENTS = 3

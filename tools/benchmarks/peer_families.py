@@ -162,7 +162,7 @@ def bergson_cells(folder: Path) -> tuple[str, str]:
     try:
         found = bergson_gradients(model, tokens)
     except Exception as error:  # whatever stops another tool is the row's content
-        return "fails", f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"
+        return "fails", type(error).__name__
     names = list(found[0])
     expected = [autograd_of(reference, names, part) for part in tokens]
     ends = {id(m.weight) for m in reference.modules() if isinstance(m, nn.Embedding)}

@@ -141,7 +141,8 @@ def _changed_outputs(
         stack.enter_context(opened(layer.module for layer in layers))
         for those in by_module(layer for layer in layers if not isinstance(layer.module, OwnParameter | Table)):
             hook = own(_change_hook(those, directions, joined))
-            stack.callback(those[0].module.register_forward_hook(hook, with_kwargs=True).remove)
+            for module in (those[0].module, *those[0].copies):
+                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 
 
