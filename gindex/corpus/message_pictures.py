@@ -7,28 +7,17 @@ neither, all pictures come first in the first turn of the user, as TRL puts them
 
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from gindex.corpus.contents import OBJECT, Content
 from gindex.corpus.messages import parse_json
-from gindex.corpus.pictures import located, picture_content
+from gindex.corpus.picture_pieces import ADDRESSES, CONTENTS, held, is_list, is_picture
+from gindex.corpus.pictures import picture_content
 from gindex.errors import CorpusError
 
 TAG = "<image>"
 """What stands for a picture in contents that are text alone, as LLaVA's records have it."""
-
-PIECES = ("image", "image_url")
-"""Types of the pieces of a content that are pictures."""
-
-HOLDERS = ("image", "image_url", "url", "path", "bytes")
-"""Fields of a piece that may hold its picture."""
-
-_ADDRESSES = ("http://", "https://")
-_CONTENTS = ("content", "value")
 
 
 class PictureReader:
@@ -41,7 +30,7 @@ class PictureReader:
             beside: One picture or a list of them; None for none.
             place: What messages of errors call the record.
         """
-        listed: Sequence[Any] = beside if _is_list(beside) else [beside]  # type: ignore[assignment]
+        listed: Sequence[Any] = beside if is_list(beside) else [beside]  # type: ignore[assignment]
         self._beside = [picture for picture in listed if picture is not None]
         self._place, self._next = place, 0
         self._found: list[Content] = []
@@ -64,7 +53,7 @@ class PictureReader:
                     found="it",
                     remedy="take it out",
                 )
-        tagged = self._beside and not any(map(_is_picture, _pieces(parsed)))
+        tagged = self._beside and not any(map(is_picture, _pieces(parsed)))
         if tagged and not any(TAG in content for content in _contents(parsed)):
             parsed = _with_first_places(parsed, len(self._beside))
         read = [self._conversation(each, tagged=bool(tagged)) for each in parsed]
@@ -78,7 +67,7 @@ class PictureReader:
         return tuple(self._found)
 
     def _conversation(self, messages: object, *, tagged: bool) -> Any:
-        if not _is_list(messages):
+        if not is_list(messages):
             return messages  # what it should be is said where conversations are checked
         return [self._message(message, tagged=tagged) for message in messages]  # type: ignore[attr-defined]
 
@@ -86,11 +75,11 @@ class PictureReader:
         if not isinstance(message, Mapping):
             return message
         changed = dict(message)
-        for name in _CONTENTS:
+        for name in CONTENTS:
             content = message.get(name)
             if isinstance(content, str) and tagged:
                 changed[name] = self._tagged(content)
-            elif _is_list(content):
+            elif is_list(content):
                 changed[name] = [self._piece(piece, tagged=tagged) for piece in content]  # type: ignore[union-attr]
         return changed
 
@@ -101,7 +90,7 @@ class PictureReader:
     def _piece(self, piece: object, *, tagged: bool) -> Any:
         if not isinstance(piece, Mapping):
             return piece
-        if _is_picture(piece):
+        if is_picture(piece):
             return {"type": "text", "text": self._placed(piece)}
         text = piece.get("text")
         return {**piece, "text": self._tagged(text)} if tagged and isinstance(text, str) else piece
@@ -127,52 +116,9 @@ class PictureReader:
         )
 
 
-def held(piece: Mapping[str, Any]) -> Any:
-    """The picture that a piece of a content holds; None where it is a place alone."""
-    value = next((piece[name] for name in HOLDERS if piece.get(name) is not None), None)
-    return held(value) if isinstance(value, Mapping) and "url" in value else value
-
-
-def with_located_list(value: object, folder: Path) -> Any:
-    """One picture or a list of them that, where they are given by relative paths, begin at a folder.
-
-    Addresses and data stay as they are.
-    """
-    if _is_list(value):
-        return [with_located_list(each, folder) for each in value]  # type: ignore[attr-defined]
-    return value if isinstance(value, str) and value.startswith(("data:", *_ADDRESSES)) else located(value, folder)
-
-
-def with_located_pictures(
-    messages: object, folder: Path, locate: Callable[[Any, Path], Any] = with_located_list
-) -> Any:
-    """A conversation with each picture that a piece holds as `locate` gives it, by default from a folder on."""
-    return with_pictures(messages, lambda picture: locate(picture, folder))
-
-
-def with_pictures(messages: object, change: Callable[[Any], Any]) -> Any:
-    """A conversation whose pieces hold what `change` makes of their pictures; anything else as it is."""
-    if not _is_list(messages):
-        return messages
-    return [_changed_message(message, change) for message in messages]  # type: ignore[attr-defined]
-
-
-def _changed_message(message: object, change: Callable[[Any], Any]) -> Any:
-    if not isinstance(message, Mapping):
-        return message
-    lists = {name: content for name in _CONTENTS if _is_list(content := message.get(name))}
-    return {**message} | {name: [_changed_piece(piece, change) for piece in content] for name, content in lists.items()}  # type: ignore[union-attr]
-
-
-def _changed_piece(piece: object, change: Callable[[Any], Any]) -> Any:
-    if not isinstance(piece, Mapping) or not _is_picture(piece) or held(piece) is None:
-        return piece
-    return {"type": "image", "image": change(held(piece))}
-
-
 def _file(value: object, place: str) -> object:
     """What `picture_content` takes: the bytes of data in an address; other addresses are refused."""
-    if not isinstance(value, str) or not value.startswith(("data:", *_ADDRESSES)):
+    if not isinstance(value, str) or not value.startswith(("data:", *ADDRESSES)):
         return value
     if value.startswith("data:") and ";base64," in value:
         try:
@@ -182,19 +128,19 @@ def _file(value: object, place: str) -> object:
     raise CorpusError(
         field=place,
         expected="a picture: the bytes or the path of its file, or its data in base64",
-        found="an address, which is not fetched" if value.startswith(_ADDRESSES) else "data that are not base64",
+        found="an address, which is not fetched" if value.startswith(ADDRESSES) else "data that are not base64",
         remedy="fetch it, and give its path",
     )
 
 
 def _with_first_places(conversations: list[Any], count: int) -> list[Any]:
     """Conversations with places for all pictures before what the user says first; as they are without such a turn."""
-    changed = [list(each) if _is_list(each) else each for each in conversations]
+    changed = [list(each) if is_list(each) else each for each in conversations]
     for messages in changed:
         for n, message in enumerate(messages if isinstance(messages, list) else ()):
             if isinstance(message, Mapping) and message.get("role", message.get("from")) in ("user", "human"):
                 name = "content" if message.get("content") is not None else "value"
-                pieces = message.get(name) if _is_list(message.get(name)) else [_text(message.get(name))]
+                pieces = message.get(name) if is_list(message.get(name)) else [_text(message.get(name))]
                 messages[n] = {**message, name: [{"type": "image"}] * count + list(pieces)}  # type: ignore[arg-type]
                 return changed
     return changed
@@ -204,33 +150,22 @@ def _text(text: object) -> dict[str, object]:
     return {"type": "text", "text": text}
 
 
-def _is_list(value: object) -> bool:
-    """Whether it is a list of things, and no text, file or array of pixels."""
-    if isinstance(value, np.ndarray):
-        return bool(value.dtype.kind == "O")
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
-
-
-def _is_picture(piece: object) -> bool:
-    return isinstance(piece, Mapping) and piece.get("type") in PIECES
-
-
 def _messages(conversations: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
     for messages in conversations:
-        yield from (each for each in messages if isinstance(each, Mapping)) if _is_list(messages) else ()
+        yield from (each for each in messages if isinstance(each, Mapping)) if is_list(messages) else ()
 
 
 def _pieces(conversations: Sequence[Any]) -> Iterator[Any]:
     for message in _messages(conversations):
-        for name in _CONTENTS:
-            if _is_list(message.get(name)):
+        for name in CONTENTS:
+            if is_list(message.get(name)):
                 yield from message[name]
 
 
 def _contents(conversations: Sequence[Any]) -> Iterator[str]:
     """The texts that are said in conversations."""
     for message in _messages(conversations):
-        yield from (message[name] for name in _CONTENTS if isinstance(message.get(name), str))
+        yield from (message[name] for name in CONTENTS if isinstance(message.get(name), str))
     for piece in _pieces(conversations):
         if isinstance(piece, Mapping) and isinstance(piece.get("text"), str):
             yield piece["text"]

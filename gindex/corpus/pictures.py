@@ -85,13 +85,6 @@ def picture_name(value: object) -> str | None:
     return Path(path).name if isinstance(path, (str, Path)) and str(path) else None
 
 
-def located(value: object, folder: Path) -> object:
-    """A picture whose path, if it is given by a relative one, begins at a folder."""
-    if isinstance(value, Mapping):
-        return {**value, "path": located(value.get("path"), folder)}
-    return str(folder / value) if isinstance(value, str) and value else value
-
-
 def _bytes(value: object, place: str) -> bytes:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")

@@ -12,11 +12,10 @@ from gindex.corpus.forms import SHARE_GPT_FIELD
 from gindex.corpus.hugging_face import read_hub, read_saved
 from gindex.corpus.id_register import IdRegister
 from gindex.corpus.json_files import read_json
-from gindex.corpus.message_pictures import with_located_list, with_located_pictures
 from gindex.corpus.parquet import read_parquet
 from gindex.corpus.partitions import with_partition
 from gindex.corpus.picture_files import read_picture
-from gindex.corpus.pictures import located
+from gindex.corpus.picture_pieces import located, with_located_list, with_located_pictures
 from gindex.corpus.records import Document, Record, to_document
 from gindex.corpus.remote import is_address, shown_address
 from gindex.corpus.selection import drawn, first

@@ -220,17 +220,21 @@ class _Recorder(Observer):
     def __init__(self) -> None:
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
         self._routed: set[str] = set()
-        self._positions: dict[str, tuple[str, int]] = {}
+        self._positions: dict[str, tuple[str, Sequence[int]]] = {}
 
     def routed(self, layer: TrackedLayer, positions_NT: Tensor) -> None:
         self._routed.add(layer.name)
 
+    def used(self, layer: TrackedLayer, tokens: Sequence[int]) -> None:
+        self._positions[layer.name] = layer.whole, tokens
+
     def misplaced(self, allowed: Set[int]) -> dict[str, str]:
-        """The layers that have another number of positions than is allowed, with the reason."""
+        """The layers that have another number of positions in a use than is allowed, with the reason."""
         tokens = " or ".join(str(number) for number in sorted(allowed - {1}))
         return {
             whole: f"it has {count} positions for a text of {tokens} tokens: which of them are padding is not known"
-            for name, (whole, count) in self._positions.items()
+            for name, (whole, counts) in self._positions.items()
+            for count in counts
             if count not in {0, *allowed} and name not in self._routed
         }
 
@@ -239,7 +243,7 @@ class _Recorder(Observer):
 
     def gradients(self, layer: TrackedLayer, kept: Tensor, g_NTO: Tensor) -> None:
         self.seen[layer.name] = kept, g_NTO
-        self._positions[layer.name] = layer.whole, g_NTO.shape[1]
+        self._positions.setdefault(layer.name, (layer.whole, [g_NTO.shape[1]]))
 
 
 class _Terms:

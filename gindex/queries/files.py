@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gindex.corpus.json_values import parse_json
-from gindex.corpus.message_pictures import with_located_pictures
+from gindex.corpus.picture_pieces import with_located_pictures
 from gindex.errors import QueryError
 from gindex.queries.query import Query
 from gindex.queries.records import read_query

@@ -6,9 +6,10 @@ from typing import Any
 
 from gindex.config import LAST_TURN
 from gindex.corpus.conversation import encode_conversation, select_characters
-from gindex.corpus.message_pictures import PIECES, PictureReader
+from gindex.corpus.message_pictures import PictureReader
 from gindex.corpus.messages import ASSISTANT, assistant_turns, parse_messages, parse_tools
 from gindex.corpus.objectives import WeightedTokens
+from gindex.corpus.picture_pieces import PIECES
 from gindex.corpus.picture_texts import PictureTexts, weighted_conversation
 from gindex.errors import QueryError
 from gindex.queries.conversations import answer_turn

@@ -162,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 def _messages_record(messages: Any) -> Any:
     """Messages with their pictures in base64; anything else as it is."""
-    from gindex.corpus.message_pictures import with_pictures
+    from gindex.corpus.picture_pieces import with_pictures
 
     return with_pictures(messages, _picture_record)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from gindex.corpus.message_pictures import with_pictures
+from gindex.corpus.picture_pieces import with_pictures
 from gindex.errors import QueryError
 from gindex.queries.query import OTHER_FORMS, Query
 

@@ -14,6 +14,7 @@ from gindex.build.run import run_build
 from gindex.change.compact import compact
 from gindex.change.delete import delete_documents
 from gindex.change.history import list_versions
+from gindex.change.index_fields import index_fields
 from gindex.change.merge import merge_volumes
 from gindex.change.reindex import reindex
 from gindex.change.repair import repair
@@ -68,6 +69,9 @@ class Shop:
         add_copies(self.layout, 2, merge=False)
         merge_volumes(self.layout, lambda _manifest: range(2), Silent())
 
+    def index_fields(self) -> None:
+        index_fields(self.layout, ["number"])
+
     def repair(self) -> None:
         self.layout.faiss(1).unlink()
         repair(self.layout)
@@ -83,6 +87,7 @@ ACTS = [
     (OperationKind.ROLLBACK, Shop.rollback),
     (OperationKind.REPAIR, Shop.repair),
     (OperationKind.MERGE, Shop.merge),
+    (OperationKind.INDEX_FIELDS, Shop.index_fields),
 ]
 
 

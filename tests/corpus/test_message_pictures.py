@@ -10,7 +10,8 @@ import pytest
 from gindex.config import CorpusConfig
 from gindex.corpus.contents import OBJECT
 from gindex.corpus.forms import read_form
-from gindex.corpus.message_pictures import PictureReader, with_located_pictures
+from gindex.corpus.message_pictures import PictureReader
+from gindex.corpus.picture_pieces import with_located_pictures
 from gindex.corpus.picture_texts import PictureText
 from gindex.corpus.pictures import picture_content
 from gindex.errors import CorpusError

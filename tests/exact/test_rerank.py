@@ -77,8 +77,8 @@ def test_as_few_blocks_as_fit_and_rounded_only_where_that_makes_fewer(make_reran
         blocks = make_reranker(room).blocks(queries)
         assert len(blocks.slices) == count and blocks.hold == hold
         assert [n for block in blocks.slices for n in range(queries)[block]] == list(range(queries))
-        if room >= rounded:
-            size = one if hold is whole else rounded
+        if room >= small:
+            size = one if hold is whole else small
             assert all(len(range(queries)[block]) * size <= room for block in blocks.slices)
     assert len(make_reranker(2 * one).blocks(2, more_bytes=one).slices) == 2
 

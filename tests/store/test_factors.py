@@ -76,9 +76,10 @@ def test_whole_factors_have_eigenvectors_as_columns(layout):
 
     reader, (activation, gradient) = FactorReader(layout, RECORDS, CPU), read_bases(layout, TABLE, TABLE.layers, CPU)
     for record, number in zip(RECORDS, (0, 0, 1, 1), strict=True):
-        factors, stored = reader.load(record.name), load_file(layout.eigenbases(number))
-        for Q, name in ((factors.Q_A, f"activation.{record.source}"), (factors.Q_S, f"gradient.{record.name}")):
-            assert torch.equal(Q.matrix(), stored[name].T)
+        factors = reader.load(record.name)
+        of_source, own = (load_file(layout.eigenbases(of)) for of in (int(record.source[0]), number))
+        assert torch.equal(factors.Q_A.matrix(), of_source[f"activation.{record.source}"].T)
+        assert torch.equal(factors.Q_S.matrix(), own[f"gradient.{record.name}"].T)
         assert torch.equal(factors.Q_A.matrix(), activation[record.source].matrix())
         assert torch.equal(factors.Q_S.matrix(), gradient[record.name].matrix())
         assert torch.equal(factors.Lambda, load_file(layout.eigenvalues(number))[record.name])
