@@ -1,6 +1,7 @@
 """The order of keys is that of values, and a range of keys holds the values that a comparison holds for."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -22,7 +23,8 @@ def test_numbers_are_in_one_order_integers_and_floats_alike(first, second):
 
 @pytest.mark.parametrize("value", [5e-324, sys.float_info.max, 2**53 + 1, -(10**4000), 0.1])
 def test_numbers_beside_each_other_are_told_apart(value):
-    for other in (value + abs(value) // 2**52 + 1, -value, value / 2 if isinstance(value, float) else value * 2):
+    beside = math.nextafter(value, 0) if isinstance(value, float) else value + 1
+    for other in (beside, -value, value / 2 if isinstance(value, float) else value * 2):
         assert (key_of(value) < key_of(other)) == (value < other)
     assert key_of(-0.0) == key_of(0) and key_of(1) == key_of(1.0) != key_of(True)
 

@@ -9,6 +9,7 @@ float32.
 Prints the second table of docs/benchmarks/families.md.
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -174,6 +175,7 @@ def whisper(folder: Path) -> Outcome:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     print("| model or layer | of the body, by default | of all weights, everything | error | moves with the batch |")
