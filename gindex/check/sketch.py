@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gindex.corpus.batches import TokenBatch
 from gindex.corpus.objectives import Objective
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.tracked_model import TrackedModel
 
 SIZE = 16

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from gindex.curvature.products import add_second_moment, symmetric
 from gindex.errors import ShapeError
-from gindex.model.capture import Observer, append_one
+from gindex.model.capture import append_one
 from gindex.model.devices import kept_rows, to_device
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.sides import Side
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gindex.curvature.basis import Basis
 from gindex.errors import ShapeError
-from gindex.model.capture import Observer, append_one
+from gindex.model.capture import append_one
 from gindex.model.devices import kept_rows
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 
 FORMED_VALUES = 1 << 26
 """Most values of document gradients that an accelerator forms at once."""

@@ -18,9 +18,10 @@ from gindex.curvature.basis import Basis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenvalues import EigenvalueObserver
 from gindex.errors import NonFiniteError
-from gindex.model.capture import Chosen, Observer, observe
+from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import Task
+from gindex.model.observer import Chosen, Observer
 
 logger = logging.getLogger(__name__)
 

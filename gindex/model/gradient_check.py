@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ModelError, NonFiniteError
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.convolution import Convolution
 from gindex.model.inner_linears import ExpertLinears
 from gindex.model.layers import TrackedLayer, affine_parameters
 from gindex.model.library_messages import first_line
 from gindex.model.loss_scaling import FIRST, LAST, STEP
+from gindex.model.observer import Observer
 
 Probe = Callable[[int], Tensor]
 """Runs a model on a number of documents and returns its outputs [N, ...]; see `tracking.track_layers`."""

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
 from gindex.curvature.ranks import ranks
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.devices import to_device
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 
 FRACTIONS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 """Shares of each eigenbasis that are tried."""

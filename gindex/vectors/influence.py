@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import FactorLoader, rotated_gradients
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.vectors.held_gradients import HeldGradients, Hold, join, whole
 from gindex.vectors.product_format import product_format
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import FactorLoader, rotated_gradients, whitening_scale
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 
 FORMED_VALUES = 1 << 27
 """Most values of the gradients of several documents in a layer that are formed at once: 512 MiB in float32."""

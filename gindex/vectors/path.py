@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import LayerFactors, rotates_tokens, whitening_scale
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.vectors.projection import Projection
 
 FORMED_VALUES = 1 << 27

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.vectors.held_gradients import HeldGradients
 
 

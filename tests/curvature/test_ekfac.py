@@ -8,7 +8,8 @@ from gindex.curvature.basis import DenseBasis
 from gindex.curvature.covariance import CovarianceObserver
 from gindex.curvature.eigenbasis import eigenbasis
 from gindex.curvature.ekfac import LayerFactors, rotated_gradients, whitening_scale
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
+from gindex.model.observer import Observer
 
 INPUTS, OUTPUTS, DAMPING_SCALE = 4, 3, 0.1
 

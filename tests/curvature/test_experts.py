@@ -11,8 +11,9 @@ from gindex.curvature.eigenvalues import add_squared_gradients
 from gindex.curvature.experts import ENOUGH_TOKENS, expected_sharing, settled_sharing
 from gindex.curvature.fit import COVARIANCE_STREAM, EIGENVALUE_STREAM, fit_covariances, label_seeds
 from gindex.curvature.kinds import EKFAC, fit_in_memory
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.observer import Observer
 from gindex.model.tracked_model import _probe
 from gindex.model.tracking import track_layers
 from gindex.progress import Silent

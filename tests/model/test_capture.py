@@ -13,8 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from gindex.errors import ShapeError, TrackedLayerError
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import LayerTable, TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.tracking import track_layers
 
 

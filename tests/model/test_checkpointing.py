@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from gindex.config import ModelConfig
 from gindex.curvature.basis import DenseBasis
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.checkpointing import checkpointed, is_checkpointed
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.tracked_model import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients

@@ -9,10 +9,11 @@ from probes import names, random_probe, reasons
 from torch import Tensor, nn
 
 from gindex.errors import TrackedLayerError
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.checkpointing import checkpointed
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.layers import LayerTable
+from gindex.model.observer import Observer
 from gindex.model.tracking import track_layers
 
 WIDE = torch.float64

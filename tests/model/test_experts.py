@@ -12,12 +12,13 @@ from torch import nn
 from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective
 from gindex.errors import ConfigError
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.checkpointing import checkpointed
 from gindex.model.experts import route
 from gindex.model.inner_linears import ExpertLinears, Pairs
 from gindex.model.layer_choice import LayerChoice
 from gindex.model.losses import CausalLanguageModel
+from gindex.model.observer import Observer
 from gindex.model.routes import Routes
 from gindex.model.tracked_model import _probe
 from gindex.model.tracking import track_layers

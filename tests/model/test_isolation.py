@@ -10,10 +10,11 @@ import torch
 from probes import random_probe
 from torch import nn
 
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.checkpointing import checkpointed
 from gindex.model.isolation import alone, defaults, loading, neutral, own, plain, share_turns
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.tracking import track_layers
 
 

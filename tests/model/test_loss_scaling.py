@@ -16,9 +16,10 @@ from gindex.corpus.batches import pad
 from gindex.corpus.objectives import Objective, WeightedTokens
 from gindex.curvature.basis import DenseBasis
 from gindex.curvature.fit import fit_covariances, fit_eigenvalues
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.checkpointing import checkpointed
 from gindex.model.loss_scaling import FIRST, LAST, STEP
+from gindex.model.observer import Observer
 from gindex.model.tracked_model import TrackedModel
 from gindex.model.tracking import track_layers
 from gindex.vectors.influence import document_gradients

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from gindex.model.capture import Observer, append_one
+from gindex.model.capture import append_one
+from gindex.model.observer import Observer
 
 
 class Gradients(Observer):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gindex.curvature.ekfac import whitening_scale
-from gindex.model.capture import Observer, append_one
+from gindex.model.capture import append_one
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.store.vectors import code_bytes
 from gindex.vectors.codes import decode, encode
 from gindex.vectors.projection import LayerShape, ProjectionSpec, make_projection

@@ -21,8 +21,9 @@ from gindex.build.token_bytes import token_bytes
 from gindex.config import ModelConfig
 from gindex.corpus.batches import TokenBatch, pad
 from gindex.corpus.objectives import Objective
-from gindex.model.capture import Observer, observe
+from gindex.model.capture import observe
 from gindex.model.layers import TrackedLayer
+from gindex.model.observer import Observer
 from gindex.model.tracked_model import TrackedModel
 
 LENGTHS = (256, 1024, 4096)

@@ -27,7 +27,8 @@ from gindex.lab.evaluations.config import LdsConfig
 from gindex.lab.evaluations.experiments import FINE_TUNING, load_experiment
 from gindex.lab.evaluations.lds import draw_subsets
 from gindex.lab.evaluations.work_folder import WorkFolder
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
+from gindex.model.observer import Observer
 from gindex.progress import Silent
 
 EXACT_DAMPING = 0.1

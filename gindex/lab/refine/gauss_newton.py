@@ -17,9 +17,10 @@ from torch import Tensor
 from gindex.curvature.fit import DocumentBatch
 from gindex.errors import ConfigError, NonFiniteError
 from gindex.lab.refine.tangents import outputs_and_tangent, tangent_by_reverse
-from gindex.model.capture import Observer, append_one, observe
+from gindex.model.capture import append_one, observe
 from gindex.model.layers import TrackedLayer
 from gindex.model.losses import OutputTask
+from gindex.model.observer import Observer
 from gindex.vectors.influence import WeightSpace
 
 Batch = TypeVar("Batch", bound=DocumentBatch)
