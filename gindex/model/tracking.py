@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from gindex.errors import NothingToTrackError
-from gindex.model.candidates import PROBE_DOCUMENTS, Candidates, owner_of, shared_parameters
+from gindex.model.candidates import PROBE_DOCUMENTS, Candidates
 from gindex.model.expansion import OwnParameter
 from gindex.model.gradient_check import Probe, wrong_gradients
 from gindex.model.isolation import alone, share_turns
 from gindex.model.layer_choice import LayerChoice, output_head
 from gindex.model.layer_costs import reason_against_head, structured_head
+from gindex.model.layer_forms import owner_of, shared_parameters
 from gindex.model.layer_records import UntrackedWeight
 from gindex.model.layers import LayerTable, TrackedLayer, affine_parameters, with_sources
 from gindex.model.sides import UNIT_VECTORS
