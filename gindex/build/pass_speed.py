@@ -41,17 +41,19 @@ def token_seconds(model: TrackedModel, longest: int, typical: float) -> float:
     return first + growth * max(0.0, typical - short)
 
 
-_measured: WeakKeyDictionary[nn.Module, dict[int, float]] = WeakKeyDictionary()
-"""Seconds of a pass by its tokens, once for each model."""
+_measured: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()
+"""Seconds of a pass by its tokens, the model's number format and its attention, once for each model."""
 
 
 def _pass_seconds(model: TrackedModel, length: int) -> float:
-    found = _measured.setdefault(model.loaded.model, {})
-    if length not in found:
+    module = model.loaded.model
+    attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    found, key = _measured.setdefault(module, {}), (length, model.dtype, attention)
+    if key not in found:
         batch = model.trial(length, VOCABULARY)
         with model.from_embeddings():
-            found[length] = fastest(lambda: model.task.losses(batch).sum().backward(), model.device)
-    return found[length]
+            found[key] = fastest(lambda: model.task.losses(batch).sum().backward(), model.device)
+    return found[key]
 
 
 def fastest(work: Callable[[], object], device: torch.device) -> float:

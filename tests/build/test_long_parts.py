@@ -51,3 +51,12 @@ def test_choices_of_layers_are_told_apart_by_what_the_layers_cost(load):
     model = load()
     other = TrackedModel.of(model.loaded, ModelConfig(name="the same", layers="mlp"))
     assert pass_speed.token_seconds(model, 40, 33.5) == pass_speed.token_seconds(other, 40, 33.5)
+
+
+def test_each_attention_is_measured_by_itself(load, monkeypatch):
+    model, runs = load(), []
+    monkeypatch.setattr(pass_speed, "fastest", lambda _work, _device: float(len(runs.append(None) or runs)))
+    first = pass_speed.token_seconds(model, 40, 33.5)
+    assert pass_speed.token_seconds(model, 40, 33.5) == first and len(runs) == 1
+    model.loaded.model.set_attn_implementation("eager")
+    assert pass_speed.token_seconds(model, 40, 33.5) == 2 * first and len(runs) == 2
