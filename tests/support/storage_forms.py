@@ -233,14 +233,16 @@ def _disguised(folder, model):
     change_settings(folder, architectures=["LlamaForCausalLM"])
 
 
-@_form("pictures and text (LLaVA)", "LlavaForConditionalGeneration")
+@_form("pictures and text (LLaVA), without its processor")
 def _pictures(folder, model):
     picture = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = LlavaConfig(
         text_config=LlamaConfig.from_pretrained(folder),
         vision_config=CLIPVisionConfig(**picture, image_size=16, patch_size=8),
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    pictured = LlavaForConditionalGeneration(config).eval()
+    pictured.save_pretrained(folder)
+    return pictured
 
 
 @_form("pickled .bin alone", "`allow_pickle`")
