@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,6 +80,7 @@ def start() -> None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
+    _libraries(), _limit_mkl()  # they are found in files, which a thread that starts later may not be able to open
     pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "gindex-search", initializer=stay_alone)
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has none of the threads
     return pool
@@ -90,10 +91,19 @@ def stay_alone() -> None:
     _here.works = True
     torch.get_num_threads()  # the first call sets the number of this thread; later ones leave it
     # The number belongs to the thread that sets it: those of other threads stay as they are.
-    threadpool_limits(limits=1, user_api="openmp")
+    try:
+        threadpool_limits(limits=1, user_api="openmp")
+    except OSError:  # too many files are open to look which libraries are loaded: those that were when the pool began
+        _libraries().limit(limits=1, user_api="openmp")
     limit_mkl = _limit_mkl()
     if limit_mkl is not None:
         limit_mkl(1)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries with threads of their own that were loaded when this was first asked."""
+    return ThreadpoolController()
 
 
 @cache

@@ -87,6 +87,23 @@ for use in uses(opened):
 """
 
 
+THREADS = """
+import os, resource, sys, threading
+import torch
+from gindex import thread_pool
+torch.set_num_threads(2)
+thread_pool.spread(lambda _piece: None, [0])  # one thread alone
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        os.open(os.devnull, os.O_RDONLY)
+except OSError:
+    pass
+both = threading.Barrier(2, timeout=60)
+thread_pool.spread(lambda _piece: both.wait(), [0, 1])
+"""
+
+
 @pytest.fixture(scope="module")
 def grown(built, tmp_path_factory) -> Path:
     """An index of many volumes."""
@@ -99,6 +116,11 @@ def grown(built, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("script", [SEARCHES, MERGES, RUNS_OUT])
 def test_an_index_of_many_files_within_64_descriptors(grown, script):
     done = subprocess.run([sys.executable, "-c", script, str(grown)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_thread_that_starts_while_no_file_can_be_opened_works():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
