@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filter_statements import statements
 from filter_values import literals, near, texts, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,26 +113,16 @@ def metadata():
     return [{"year": 1990 + n % 20, "lang": "de" if n % 3 else "en", "note": f"n{n}"} for n in range(400)]
 
 
-def told(table: DocumentTable, text: str) -> list[str]:
-    """The statements that a filter runs on the table."""
-    statements: list[str] = []
-    (file,) = table.files
-    file.connection.set_trace_callback(statements.append)
-    filtered_parts(table, parse_filter(text))
-    file.connection.set_trace_callback(None)
-    return statements
-
-
 def test_the_table_is_read_only_for_what_no_index_tells(tmp_path, metadata):
     path = tmp_path / "documents.sqlite"
     fill(path, metadata)
     with opened(path, "year", "lang") as table:
         for text in ("year = 1990", "year > 1999 and not lang = 'de'", "lang like 'D_' or year in (1, '1')"):
-            assert told(table, text) == []
-        assert told(table, "year = 1 and note = 'n2'")[1:] == []  # the field is known, and no document is left
-        (_, statement) = told(table, "year = 1990 and note != 'n2'")
+            assert statements(table, text) == []
+        assert statements(table, "year = 1 and note = 'n2'")[1:] == []  # the field is known, and no document is left
+        (_, statement) = statements(table, "year = 1990 and note != 'n2'")
         assert "ordinal IN" in statement
-        (_, statement) = told(table, "note = 'n2' or year = 1990")
+        (_, statement) = statements(table, "note = 'n2' or year = 1990")
         assert "ordinal IN" not in statement
 
 

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from filter_statements import statements
 
 from gindex.config import CorpusConfig
 from gindex.corpus.encoding import DocumentEncoder
@@ -27,16 +28,6 @@ def path(tmp_path, tokenizer):
     encoder = DocumentEncoder(tokenizer, CorpusConfig(max_tokens=3))
     fill_table(tmp_path / "documents.sqlite", documents, encoder, Silent())
     return tmp_path / "documents.sqlite"
-
-
-def statements(table: DocumentTable, text: str) -> list[str]:
-    """The statements that a filter runs."""
-    told: list[str] = []
-    (file,) = table.files
-    file.connection.set_trace_callback(told.append)
-    filtered_parts(table, parse_filter(text))
-    file.connection.set_trace_callback(None)
-    return told
 
 
 def test_the_second_search_with_a_filter_asks_nothing(path):

@@ -1,6 +1,5 @@
 """Slow work beside searches: turnstile, places in the queue, progress, cancelling, and answers that stay the same."""
 
-import itertools
 import json
 import socket
 import threading
@@ -17,7 +16,6 @@ from gindex.client import AsyncClient, Client
 from gindex.errors import FilterError, OverloadedError
 from gindex.progress import announce, pausing
 from gindex.serve.jobs import AbandonedError
-from gindex.serve.turnstile import SLOW_SHARE, Turnstile
 
 BODY = {"prompt": "the compiler race", "completion": " bug", "k": 3}
 EXACT = BODY | {"exact": True, "candidates": 12}
@@ -76,64 +74,6 @@ class Exact:
     def close(self) -> None:
         self.file.close()
         self.socket.close()
-
-
-def test_a_batch_begins_at_once_and_slow_work_stands_still_until_its_end():
-    turnstile, began, end = Turnstile(), threading.Event(), threading.Event()
-
-    def batch():
-        with turnstile.batch():
-            began.set()
-            end.wait(30)
-
-    thread = threading.Thread(target=batch)
-    with turnstile.slow():
-        assert not turnstile.wanted
-        thread.start()
-        assert began.wait(30) and turnstile.wanted  # slow work has not said that it stands still
-        threading.Timer(0.2, end.set).start()
-        turnstile.give_way()
-        assert end.is_set() and not turnstile.wanted
-    thread.join(30)
-
-
-def test_no_batch_meets_what_is_to_be_alone():
-    turnstile, order = Turnstile(), []
-
-    def batch():
-        with turnstile.batch():
-            order.append("batch")
-
-    thread = threading.Thread(target=batch)
-    with turnstile.slow():
-        with turnstile.alone():
-            thread.start()
-            time.sleep(0.2)
-            order.append("alone")
-        thread.join(30)
-    assert order == ["alone", "batch"]
-
-
-def test_slow_work_has_its_share_between_batches_without_end():
-    turnstile, stop, batches = Turnstile(), threading.Event(), []
-
-    def run():
-        while not stop.is_set():
-            with turnstile.batch():
-                began = time.monotonic()
-                time.sleep(0.02)
-                batches.append((began, time.monotonic()))
-
-    thread = threading.Thread(target=run)
-    with turnstile.slow():
-        thread.start()
-        while len(batches) < 10:
-            turnstile.give_way()
-            time.sleep(0.001)
-        stop.set()
-    thread.join(30)
-    for (began, ended), (following, _) in itertools.pairwise(batches[:10]):
-        assert following - ended >= SLOW_SHARE * (ended - began)
 
 
 @pytest.mark.parametrize(
